@@ -1,0 +1,41 @@
+"""The contract every self-supervised task keeps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from src.batch import Batch
+from src.encoders.base import Encoder
+
+
+class SSLOutput(NamedTuple):
+    """What one SSL forward gives.
+
+    Attributes:
+        loss: scalar.
+        features: (B, num_features) of the full classification images, or None when they were not asked for.
+        logs: scalar tensors to log, by name.
+    """
+
+    loss: Tensor
+    features: Tensor | None
+    logs: dict[str, Tensor]
+
+
+class SSLTask(nn.Module):
+    """A self-supervised task; owns its decoder, head or teacher, all of it dropped at inference.
+
+    Attributes:
+        views: how many extra views it needs from the data (0 for reconstruction).
+    """
+
+    views: int = 0
+
+    def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
+        """One pass of `encoder` over `batch`: the SSL loss and, if `with_features`, the features to classify."""
+        raise NotImplementedError
+
+    def after_step(self, encoder: Encoder, progress: float) -> None:
+        """Called after each optimizer step with the share of training done, in [0, 1]."""

@@ -1,0 +1,23 @@
+"""What flows from the data to the training step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One batch of normalised images; a named tuple, so that every loader and device transfer understands it.
+
+    Attributes:
+        images: (B, C, H, W) float, normalised.
+        targets: (B,) int64 class indices, or (B, K) float when mixed; None for unlabelled images.
+        views: extra views of the same images, each (B, C, h, w), for the SSL tasks that ask for them.
+        indices: (B,) int64 position of each image in its data set; keys the per-sample random masks.
+    """
+
+    images: Tensor
+    targets: Tensor | None = None
+    views: tuple[Tensor, ...] = ()
+    indices: Tensor | None = None

@@ -1,0 +1,286 @@
+"""From a resolved configuration to the objects of one phase."""
+
+from __future__ import annotations
+
+import copy
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from timm.data.mixup import Mixup
+from torch import nn
+
+from src.callbacks import (
+    FiniteGuard,
+    History,
+    Meter,
+    ProgressBar,
+    ProgressLines,
+    Reconstructions,
+    SaveOnSignal,
+)
+from src.config import PRECISIONS, Config
+from src.data.image import ImageDataModule
+from src.encoders.base import Encoder
+from src.errors import UserError
+from src.module import JointModule, Optimization
+
+
+def _without_name(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def build_encoder(config: Config, phase: Config) -> Encoder:
+    """The encoder of the configuration, with what the phase's recipe decides filled in."""
+    node = _without_name(config["encoder"])
+    recipe = phase["recipe"]
+    if node.get("drop_path", 0) is None:
+        node["drop_path"] = recipe["drop_path"]
+    if node.get("pos_embed", 0) is None:
+        node["pos_embed"] = recipe["scratch_pos_embed"] if config["mode"]["name"] == "scratch" else "sincos"
+    return instantiate(node)
+
+
+def build_ssl(config: Config, phase: Config, encoder: Encoder) -> nn.Module:
+    """The SSL task of the configuration for `encoder`; null values are the recipe's."""
+    node = _without_name(config["ssl"])
+    recipe = phase["recipe"]
+    decoder = recipe["decoder"]["default"] | recipe["decoder"].get(config["encoder"]["name"], {})
+    defaults = {
+        "norm_pix": recipe["norm_pix"],
+        "decoder_dim": decoder["dim"],
+        "decoder_depth": decoder["depth"],
+        "decoder_heads": decoder["num_heads"],
+    }
+    node |= {key: value for key, value in defaults.items() if key in node and node[key] is None}
+    return instantiate(node, encoder=encoder, seed=config["seed"])
+
+
+def build_head(encoder: Encoder, num_classes: int, init: str) -> nn.Linear:
+    """Linear classifier; `xavier` as the authors', `small` (std 2e-5) as MAE's fine-tuning."""
+    head = nn.Linear(encoder.num_features, num_classes)
+    nn.init.xavier_uniform_(head.weight) if init == "xavier" else nn.init.trunc_normal_(head.weight, std=2e-5)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def build_data(config: Config, phase: Config) -> ImageDataModule:
+    """The data of the configuration under the phase's augmentation, batch size and statistics."""
+    data, recipe = config["data"], phase["recipe"]
+    statistics = data["statistics"][recipe["statistics"]]
+    augment = recipe["augment"]
+    if augment is not None and data["hflip"] is not None:
+        augment = augment | {"hflip": data["hflip"]}
+    channels = data["channels"]
+    return ImageDataModule(
+        instantiate(data["source"]),
+        img_size=data["img_size"],
+        channels=channels,
+        mean=statistics["mean"][:channels],
+        std=statistics["std"][:channels],
+        augment=augment,
+        eval_crop_pct=recipe["eval_crop_pct"],
+        batch_size=recipe["batch_size"],
+        num_workers=data["num_workers"],
+        val_fraction=data["val_fraction"],
+        fraction=data["fraction"],
+        samples_per_class=data["samples_per_class"],
+        seed=config["seed"],
+        on_bad_image=data["on_bad_image"],
+        pin_memory=config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available(),
+    )
+
+
+def build_module(config: Config, phase: Config, num_classes: int) -> JointModule:
+    """The encoder first, so that every mode of one seed starts from the same encoder weights."""
+    recipe, lam = phase["recipe"], phase["lam"]
+    pl.seed_everything(config["seed"], verbose=False)
+    encoder = build_encoder(config, phase)
+    head = build_head(encoder, num_classes, phase["head_init"]) if lam > 0 else None
+    ssl = build_ssl(config, phase, encoder) if lam < 1 else None
+    mixup = None
+    if head is not None and (recipe["mixup"] or recipe["cutmix"]):
+        mixup = Mixup(
+            mixup_alpha=recipe["mixup"],
+            cutmix_alpha=recipe["cutmix"],
+            prob=recipe["mix_prob"],
+            switch_prob=recipe["mix_switch_prob"],
+            mode=recipe["mix_mode"],
+            label_smoothing=recipe["label_smoothing"],
+            num_classes=num_classes,
+        )
+    optimization = Optimization(
+        base_lr=recipe["base_lr"],
+        lr_rule=recipe["lr_rule"],
+        batch_size=recipe["batch_size"],
+        min_lr=recipe["min_lr"],
+        warmup_epochs=min(recipe["warmup_epochs"], recipe["max_warmup_share"] * phase["epochs"]),
+        warmup_lr=recipe["warmup_lr"],
+        betas=(recipe["betas"][0], recipe["betas"][1]),
+        eps=recipe["eps"],
+        weight_decay=recipe["weight_decay"],
+        layer_decay=phase.get("layer_decay") or recipe["layer_decay"],
+        epochs=phase["epochs"],
+    )
+    module = JointModule(
+        encoder,
+        lam=lam,
+        head=head,
+        ssl=ssl,
+        num_classes=num_classes,
+        optimization=optimization,
+        label_smoothing=recipe["label_smoothing"],
+        mixup=mixup,
+        seed=config["seed"],
+        log_every=config["trainer"]["log_every"],
+    )
+    if config["trainer"]["compile"]:
+        compile_passes(module)
+    return module
+
+
+def compile_passes(module: JointModule) -> None:
+    """torch.compile of the passes a step calls; parameter names stay as they are."""
+    for name in ("forward_features", "forward_masked", "forward_joint"):
+        setattr(module.encoder, name, torch.compile(getattr(module.encoder, name)))
+
+
+def build_loggers(config: Config, phase: Config, folder: Path, run_id: str) -> list[Any]:
+    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for."""
+    loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
+    name = config["logger"]["name"]
+    if name == "tensorboard":
+        loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
+    elif name == "wandb":
+        loggers.append(_wandb(config, phase, folder.parent, f"{run_id}-{phase['name']}"))
+    return loggers
+
+
+def _wandb(config: Config, phase: Config, folder: Path, run_id: str) -> Any:
+    import wandb
+
+    if "WANDB_MODE" not in os.environ and not wandb.api.api_key:
+        print("logger=wandb: no key found, recording offline; upload later with: wandb sync " + str(folder / "wandb"))
+        os.environ["WANDB_MODE"] = "offline"
+    folder.mkdir(parents=True, exist_ok=True)
+    return pl.loggers.WandbLogger(
+        project=config["logger"]["project"],
+        entity=config["logger"]["entity"],
+        name=f"{config['name']}-{phase['name']}",
+        id=run_id,
+        resume="allow",
+        group=config["experiment"] or "runs",
+        job_type=phase["name"],
+        tags=[config["encoder"]["name"], config["data"]["name"], config["mode"]["name"]],
+        config=config,
+        save_dir=str(folder),
+        offline=os.environ.get("WANDB_MODE") == "offline",
+    )
+
+
+def build_callbacks(config: Config, phase: Config, folder: Path, data: ImageDataModule) -> list[Callback]:
+    """History first: the others read its rows."""
+    trainer, label = config["trainer"], f"{config['mode']['name']}/{phase['name']}"
+    on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
+    history = History()
+    energy = config["footprint"]
+    checkpoints = folder / "checkpoints"
+    callbacks: list[Callback] = [
+        history,
+        FiniteGuard(folder, every=1 if on_cpu else trainer["log_every"]),
+        Meter(energy["country"] if energy["energy"] else None),
+        SaveOnSignal(checkpoints / "last.ckpt"),
+    ]
+    style = trainer["progress"]
+    if style == "auto":
+        style = "bar" if os.isatty(1) else "lines"
+    if style == "bar":
+        callbacks.append(ProgressBar(history, label))
+    elif style == "lines":
+        callbacks.append(ProgressLines(history, label))
+    if phase["lam"] < 1 and config["reconstruct_every"] and hasattr(instantiate_target(config), "reconstruct"):
+        callbacks.append(
+            Reconstructions(
+                folder / "reconstructions",
+                data.fixed_batch(8),
+                list(data.mean),
+                list(data.std),
+                config["reconstruct_every"],
+            )
+        )
+    if phase["recipe"]["ema_decay"]:
+        callbacks.append(EMAWeightAveraging(decay=phase["recipe"]["ema_decay"], use_buffers=False))
+    shared: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False}
+    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared))
+    callbacks.append(
+        ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=config["checkpoint_minutes"]), **shared)
+    )
+    if phase["lam"] > 0:
+        monitor = f"{data.eval_split}/acc1"
+        callbacks.append(
+            ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_weights_only=True, **shared)
+        )
+    return callbacks
+
+
+def instantiate_target(config: Config) -> type:
+    """The class of the configured SSL task."""
+    from hydra.utils import get_class
+
+    return get_class(config["ssl"]["_target_"])
+
+
+def build_trainer(config: Config, phase: Config, folder: Path, data: ImageDataModule, run_id: str) -> pl.Trainer:
+    t = config["trainer"]
+    processes = t["devices"] * t["num_nodes"]
+    strategy: Any = "auto"
+    if processes > 1:
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    return pl.Trainer(
+        accelerator=t["accelerator"],
+        devices=t["devices"],
+        num_nodes=t["num_nodes"],
+        strategy=strategy,
+        precision=PRECISIONS[str(t["precision"])],  # type: ignore[arg-type]
+        max_epochs=phase["epochs"],
+        max_steps=t["max_steps"] or -1,
+        accumulate_grad_batches=t["accumulate"],
+        gradient_clip_val=phase["recipe"]["clip_grad"],
+        check_val_every_n_epoch=min(config["eval_every"], phase["epochs"]),
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=build_loggers(config, phase, folder, run_id),
+        callbacks=build_callbacks(config, phase, folder, data),
+        enable_progress_bar=False if t["progress"] in ("lines", "off") or not os.isatty(1) else True,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        deterministic=t["deterministic"],
+        default_root_dir=str(folder),
+    )
+
+
+def check_hardware(config: Config) -> None:
+    """Refuse devices that this machine does not have.
+
+    Raises:
+        UserError: says what was asked for and what there is.
+    """
+    t = config["trainer"]
+    gpus = torch.cuda.device_count()
+    if t["accelerator"] == "gpu" and not gpus:
+        raise UserError("trainer.accelerator=gpu, but PyTorch sees no GPU here: use trainer=cpu (or trainer=ddp_cpu)")
+    if t["accelerator"] == "gpu" and t["devices"] > gpus:
+        raise UserError(f"trainer.devices={t['devices']}, but this machine has {gpus} GPU(s): set trainer.devices={gpus}")
+    if t["accelerator"] == "mps" and not torch.backends.mps.is_available():
+        raise UserError("trainer.accelerator=mps, but there is no Apple GPU here: use trainer=cpu")
+
+
+def encoder_of(config: Config) -> dict[str, Any]:
+    """The encoder's configuration as stored in checkpoints, to compare architectures."""
+    return copy.deepcopy(config["encoder"])

@@ -1,0 +1,84 @@
+"""What every command does around its work: one clear sentence and an exit code for a user's mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config import flatten, nearest
+from src.errors import UserError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def run_command(command: Callable[[], None], config_name: str) -> None:
+    """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        command()
+    except UserError as error:
+        fail(str(error), shown=getattr(error, "shown", False))
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, config_name))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        fail(f"no space left on the disk{where}: free some and run the same command again, it continues from its last checkpoint")
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(message: str, *, shown: bool = False) -> None:
+    if not shown:
+        print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """One sentence for a mistake in the command line's overrides, with the nearest right name."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options if option not in ("base", "vit") or option == name]
+        return f"{group}={name} does not exist{nearest(name, options)}; {group} can be: {', '.join(options)}"
+    match = re.search(r"Could not override '([^']+)'", text)
+    if match:
+        key = match.group(1)
+        return f"there is no key {key!r}{nearest(key, known_keys(config_name))}"
+    match = re.search(r"Could not (?:override|append|delete) .*?'?([\w./@]+)'?", text)
+    return " ".join(text.split())[:400]
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key and group of the configuration under the command line's own choice of groups, as far as they exist."""
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    chosen = [
+        word
+        for word in sys.argv[1:]
+        if word.split("=")[0] in groups and "," not in word and (CONF / word.replace("=", "/")).with_suffix(".yaml").is_file()
+    ]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(config_name, overrides=chosen)
+    from omegaconf import OmegaConf
+
+    keys = set(flatten(OmegaConf.to_container(cfg, resolve=False)))
+    for key in list(keys):
+        while "." in key:
+            key = key.rpartition(".")[0]
+            keys.add(key)
+    return sorted(keys | set(groups))
+
+
+__all__ = ["CONF", "ConfigCompositionException", "explain", "fail", "known_keys", "run_command"]

@@ -1,0 +1,118 @@
+"""Image files to 8-bit RGB, and the search for files that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, UnidentifiedImageError
+
+from src.errors import UserError
+
+WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+CHUNK = 256
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB.
+
+    16-bit values are scaled by 1/257, transparency is laid over white, of an animation the first frame counts, CMYK and
+    palettes are converted by Pillow. An EXIF orientation is not applied, as in torchvision's reader.
+
+    Raises:
+        ValueError: floating-point pixels, whose range is unknown.
+    """
+    image.load()
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range, save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
+        grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """The image file `path` as 8-bit RGB, see `to_rgb`.
+
+    Raises:
+        UserError: the file is missing, damaged, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    # Pillow's decoders answer damaged bytes with many kinds of exceptions (OSError, SyntaxError, struct.error, ...).
+    except Exception as error:
+        raise UserError(
+            f"cannot read the image {path} ({_reason(path, error)}): repair or remove the file,"
+            " or leave out such files with data.on_bad_image=skip"
+        ) from None
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image" if os.path.getsize(path) else "the file is empty"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def unreadable(root: Path, names: Sequence[str]) -> list[str]:
+    """The names under `root` that `read_rgb` refuses, in order.
+
+    Every file is decoded once; the answer is kept in the user's cache folder and is valid as long as no name, size or
+    modification time changes.
+    """
+    memory = _cache_file(root, names)
+    try:
+        return json.loads(memory.read_text())
+    except (OSError, ValueError):
+        pass
+
+    def check(start: int) -> list[str]:
+        return [name for name in names[start : start + CHUNK] if not _is_readable(root / name)]
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        bad = [name for chunk in pool.map(check, range(0, len(names), CHUNK)) for name in chunk]
+    _remember(memory, bad)
+    return bad
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_rgb(path)
+    except UserError:
+        return False
+    return True
+
+
+def _cache_file(root: Path, names: Sequence[str]) -> Path:
+    table = hashlib.sha256(f"{root.resolve()} Pillow {PIL.__version__}".encode())
+    for name in names:
+        try:
+            stat = os.stat(root / name)
+            table.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except OSError:
+            table.update(f"{name}\0gone\n".encode(errors="surrogateescape"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "ssat" / "unreadable" / f"{table.hexdigest()}.json"
+
+
+def _remember(path: Path, bad: list[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The ranks of one run may write at the same time.
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(bad))
+        temporary.replace(path)
+    except OSError:
+        pass  # without a cache the next start decodes the files again

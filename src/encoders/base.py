@@ -1,0 +1,101 @@
+"""The contract every encoder keeps (tested by tests/encoders/test_contract.py)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Latent(NamedTuple):
+    """What the masked pass hands to a decoder.
+
+    Attributes:
+        maps: one tensor per latent scale: (B, V, D) visible tokens in raster order when `visible_only`,
+            else (B, D, h, w) maps.
+        cls: (B, D) class token of the masked view, or None for an encoder without one.
+        visible_only: whether `maps` hold only the visible positions.
+    """
+
+    maps: list[Tensor]
+    cls: Tensor | None
+    visible_only: bool
+
+
+class Encoder(nn.Module):
+    """An image encoder that can also look at a partly hidden image.
+
+    Attributes:
+        num_features: width of the feature vector of `forward_features`.
+        mask_grid: (rows, cols) of the mask; L = rows * cols cells.
+        unit_px: pixels per mask cell and side.
+        in_chans: channels of the images.
+        latent_dims: channels of each map in `Latent.maps`.
+        latent_scales: pixels per position of each map, per side.
+    """
+
+    num_features: int
+    mask_grid: tuple[int, ...]
+    unit_px: int
+    in_chans: int
+    latent_dims: tuple[int, ...]
+    latent_scales: tuple[int, ...]
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features (B, num_features) of the full images (B, C, H, W): the standard network, free of any mask."""
+        raise NotImplementedError
+
+    def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
+        """Latent of the visible part of `images`.
+
+        Args:
+            images: (B, C, H, W).
+            mask: (B, L) bool, True = removed, the same number in every row.
+            num_visible: visible cells per row when the caller knows it; spares a device synchronisation.
+        """
+        raise NotImplementedError
+
+    def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
+        """`forward_masked` in its plainest form, without shortcuts: what tests and MAC counts compare with."""
+        return self.forward_masked(images, mask)
+
+    def forward_joint(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> tuple[Tensor, Latent]:
+        """Both passes at once: (features (B, num_features), latent); an encoder may share work between them."""
+        return self.forward_features(images), self.forward_masked(images, mask, num_visible=num_visible)
+
+    def forward_map(self, images: Tensor) -> Tensor:
+        """Final spatial features (B, F, h, w) of the full images, for dense losses and analyses."""
+        raise NotImplementedError
+
+    def forward_blocks(self, images: Tensor) -> list[Tensor]:
+        """Output tokens (B, N, D) after each block on the full images."""
+        raise NotImplementedError
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are exempt from weight decay besides the one-dimensional ones."""
+        return set()
+
+    def layer_ids(self) -> dict[str, int]:
+        """Depth of each parameter for layer-wise lr decay: 0 = embedding, 1..depth = blocks, depth + 1 = the rest."""
+        raise NotImplementedError
+
+
+def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor]:
+    """Indices of the visible (B, V) and of the hidden cells (B, L - V) of `mask` (B, L), both in raster order.
+
+    Raises:
+        ValueError: the rows hide different numbers of cells (only checked when `num_visible` is not given).
+    """
+    if num_visible is None:
+        counts = (~mask).sum(1)
+        num_visible = int(counts[0])
+        if not bool((counts == num_visible).all()):
+            raise ValueError("every row of a mask must hide the same number of cells")
+    ids = mask.to(dtype=torch.uint8).argsort(dim=1, stable=True)
+    return ids[:, :num_visible], ids[:, num_visible:]
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """`tokens` (B, N, D) at `index` (B, V): (B, V, D)."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

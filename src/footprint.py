@@ -1,0 +1,69 @@
+"""Parameters, multiply-accumulates and the CO2 formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.auxiliary.base import SSLTask
+from src.auxiliary.masking import random_mask
+from src.auxiliary.reconstruction import Reconstruction
+from src.batch import Batch
+from src.encoders.base import Encoder
+
+
+def trainable(module: nn.Module | None) -> int:
+    """Trainable parameters; a fixed position table is none."""
+    return 0 if module is None else sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def count_parameters(encoder: Encoder, head: nn.Module | None, ssl: nn.Module | None) -> dict[str, int]:
+    """`inference`: encoder and head (Table 1's first column); `training`: with the SSL part."""
+    inference = trainable(encoder) + trainable(head)
+    return {"inference": inference, "training": inference + trainable(ssl)}
+
+
+def macs_of(call: Callable[[], object]) -> int:
+    """Multiply-accumulates of `call`, matrix products and convolutions only (what the paper calls FLOPs)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+def count_macs(
+    encoder: Encoder, ssl: SSLTask | None, image: tuple[int, int, int], *, head: nn.Module | None = None
+) -> dict[str, int]:
+    """MACs of one image (channels, height, width) by the plain formulation, all tokens computed, as Table 3 counts.
+
+    `full`: the classification pass; `auxiliary`: the SSL pass; `both`: a joint step's forward. What training saves by
+    leaving out unread tokens is not subtracted.
+    """
+    device = next(encoder.parameters()).device
+    images = torch.zeros(1, *image, device=device)
+    modes = [(module, module.training) for module in (encoder, ssl, head) if module is not None]
+    for module, _ in modes:
+        module.eval()
+    full = macs_of(lambda: encoder.forward_map(images))
+    if head is not None:
+        full += macs_of(lambda: head(torch.zeros(1, encoder.num_features, device=device)))
+    auxiliary = 0
+    if isinstance(ssl, Reconstruction):
+        mask = random_mask(1, ssl.grid, ssl.mask_ratio, device=device)
+        auxiliary = macs_of(lambda: ssl.forward_reference(encoder, images, mask))
+    elif ssl is not None:
+        batch = Batch(images, views=tuple(images for _ in range(ssl.views)))
+        auxiliary = macs_of(lambda: ssl(encoder, batch, False))
+    for module, was_training in modes:
+        module.train(was_training)
+    return {"full": full, "auxiliary": auxiliary, "both": full + auxiliary}
+
+
+def lacoste_co2(hours: float, *, devices: int = 1, tdp_watts: float, intensity: float = 0.432) -> float:
+    """kg CO2 = hours x devices x kW x kg/kWh (Lacoste et al. 2019, the paper's [26]).
+
+    230 W (RTX A5000) and 0.432 kg/kWh give Table 3's 5.96 kg for 60 h.
+    """
+    return hours * devices * tdp_watts / 1000 * intensity

@@ -1,0 +1,207 @@
+"""The joint training step: one encoder, a classifier and a self-supervised task, and Eq. 1 between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from src.auxiliary.base import SSLTask
+from src.batch import Batch
+from src.encoders.base import Encoder
+from src.optim import adamw, effective_lr, module_groups, seed_step, warmup_cosine
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The part of a recipe that the optimizer reads; see conf/recipe/official.yaml for each value's source."""
+
+    base_lr: float
+    lr_rule: str
+    batch_size: int
+    min_lr: float
+    warmup_epochs: float
+    warmup_lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    layer_decay: float
+    epochs: int
+
+
+def joint_loss(lam: float, cls_loss: Tensor | None, ssl_loss: Tensor | None) -> Tensor:
+    """L = lam * L_cls + (1 - lam) * L_SSAT (Eq. 1); a loss that was not computed has weight 0."""
+    if ssl_loss is None:
+        assert cls_loss is not None
+        return cls_loss
+    if cls_loss is None:
+        return ssl_loss
+    return lam * cls_loss + (1 - lam) * ssl_loss
+
+
+class JointModule(pl.LightningModule):
+    """Trains `encoder` + `head` with weight `lam` and `ssl` with weight 1 - `lam`.
+
+    Args:
+        encoder: any encoder of the contract.
+        lam: weight of the classification loss; 1 needs no `ssl`, 0 needs no `head`.
+        head: Linear(num_features, classes), or None.
+        ssl: the self-supervised task, or None.
+        num_classes: classes of the data; the metrics need it.
+        optimization: schedule and optimizer values.
+        label_smoothing: of the cross-entropy.
+        mixup: timm's Mixup (it smooths the labels itself), or None.
+        seed: of the per-step randomness.
+        log_every: steps between two logged values.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        lam: float,
+        head: nn.Module | None,
+        ssl: SSLTask | None,
+        num_classes: int,
+        optimization: Optimization,
+        label_smoothing: float = 0.0,
+        mixup: Mixup | None = None,
+        seed: int = 0,
+        log_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head, self.ssl = encoder, head, ssl
+        self.lam = lam
+        self.optimization = optimization
+        self.label_smoothing, self.mixup = label_smoothing, mixup
+        self.seed, self.log_every = seed, log_every
+        self.eval_split = "test"
+        self.sums: dict[str, Tensor] = {}
+        meters: dict[str, nn.Module] = {"loss": MeanMetric()}
+        if head is None:
+            meters = {"loss_ssl": MeanMetric()}
+        else:
+            meters |= {
+                f"acc{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, 5) if k < num_classes
+            }
+        self.meters = nn.ModuleDict(meters)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W): all that inference needs."""
+        assert self.head is not None, "this phase learns no labels"
+        return self.head(self.encoder.forward_features(images))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        seed_step(self.seed, self.batches_before(batch_idx), self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        targets = batch.targets
+        if self.mixup is not None and self.head is not None:
+            images, mixed = self.mixup(batch.images, targets)
+            batch = batch._replace(images=images, targets=mixed)
+        ssl_loss, features, logs = None, None, {}
+        if self.ssl is None:
+            features = self.encoder.forward_features(batch.images)
+        else:
+            ssl_loss, features, logs = self.ssl(self.encoder, batch, self.head is not None)
+        cls_loss = None
+        if self.head is not None:
+            logits = self.head(features).float()
+            cls_loss = self.criterion(logits, batch.targets)
+            if targets is not None and self.mixup is None:
+                logs = logs | {"acc1": (logits.argmax(1) == targets).float().mean() * 100}
+        loss = joint_loss(self.lam, cls_loss, ssl_loss)
+        losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs
+        self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
+        return loss
+
+    def criterion(self, logits: Tensor, targets: Tensor | None) -> Tensor:
+        """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
+        if targets is not None and targets.is_floating_point():
+            return SoftTargetCrossEntropy()(logits, targets)
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+
+    def _record(self, values: dict[str, Tensor], batch_idx: int) -> None:
+        # Sums stay on the device; logging every step would cost more than a small step itself.
+        for name, value in (values | {"steps": torch.ones((), device=self.device)}).items():
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value
+        if batch_idx % self.log_every == 0:
+            named = {f"train/{name}": value for name, value in values.items()}
+            self.log_dict(named, prog_bar=False, on_step=True, on_epoch=False)
+            self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], on_step=True, on_epoch=False)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Means of the training values since the last call, over all ranks; starts the next sums."""
+        if not self.sums:
+            return {}
+        stacked = self.trainer.strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="sum")
+        totals = dict(zip(self.sums, stacked.tolist(), strict=True))
+        self.sums = {}
+        steps = totals.pop("steps")
+        return {f"train/{name}": total / steps for name, total in totals.items()}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ssl is not None:
+            self.ssl.after_step(self.encoder, self.trainer.global_step / self.total_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = {name: float(value) for name, value in self.sums.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Of rank 0; it only makes the means of an epoch that was interrupted.
+        self.sums = {name: torch.tensor(value) for name, value in checkpoint.get("epoch_sums", {}).items()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.head is None:
+            assert self.ssl is not None
+            self.meters["loss_ssl"].update(self.ssl(self.encoder, batch, False).loss, weight=len(batch.images))
+            return
+        logits = self(batch.images).float()
+        self.meters["loss"].update(F.cross_entropy(logits, batch.targets), weight=len(logits))
+        for name, meter in self.meters.items():
+            if name.startswith("acc"):
+                meter.update(logits, batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, meter in self.meters.items():
+            value = meter.compute() * (100 if name.startswith("acc") else 1)
+            self.log(f"{self.eval_split}/{name}", value, sync_dist=True)  # equal on all ranks already
+            meter.reset()
+
+    def batches_before(self, batch_idx: int) -> int:
+        """Batches that this rank has seen when batch `batch_idx` of the current epoch begins."""
+        return self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole schedule; a run that is stopped early keeps the schedule of all epochs."""
+        self.trainer.estimated_stepping_batches  # noqa: B018  (makes Lightning build the loader, whose length is needed)
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return steps_per_epoch * self.optimization.epochs
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        o = self.optimization
+        lr = effective_lr(
+            o.base_lr, o.lr_rule, o.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        )
+        groups = module_groups(self, self.encoder, weight_decay=o.weight_decay, layer_decay=o.layer_decay)
+        optimizer = adamw(groups, lr=lr, betas=o.betas, eps=o.eps)
+        schedule = warmup_cosine(
+            optimizer,
+            lr=lr,
+            min_lr=o.min_lr,
+            warmup_lr=o.warmup_lr,
+            warmup_steps=o.warmup_epochs * self.total_steps / o.epochs,
+            total_steps=self.total_steps,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,125 @@
+"""Parity with the authors' code: one joint step, on tensors computed with it."""
+
+import ast
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.auxiliary.masking import mask_from_noise
+from src.batch import Batch
+from src.encoders.official import from_official, to_official
+from src.module import joint_loss
+from src.optim import adamw, parameter_groups
+
+SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+GOLDEN = SHARED / "golden" / "official_ssat_vit.npz"
+pytestmark = pytest.mark.skipif(not GOLDEN.is_file(), reason=f"needs {GOLDEN} (set SSAT_SHARED)")
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def under(golden, prefix):
+    return {name.removeprefix(prefix): value for name, value in golden.items() if name.startswith(prefix)}
+
+
+def load(golden):
+    config = ast.literal_eval(str(golden["config"]))
+    return from_official(
+        under(golden, "state/"), num_heads=config["num_heads"], decoder_num_heads=config["decoder_num_heads"]
+    )
+
+
+def step(golden, packed: bool):
+    """The joint loss and every gradient, by the packed pass or by the plain two-pass formulation."""
+    encoder, task, head = load(golden)
+    images, labels = torch.tensor(golden["images"]), torch.tensor(golden["labels"])
+    mask = mask_from_noise(torch.tensor(golden["noise"]), float(golden["mask_ratio"]))
+    if packed:
+        ssl_loss, features, _ = task(encoder, Batch(images, labels), True, mask=mask)
+    else:
+        features = encoder.norm(encoder.forward_blocks(images)[-1])[:, 0]
+        ssl_loss = task.forward_reference(encoder, images, mask)
+    logits = head(features)
+    cls_loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+    loss = joint_loss(float(golden["lambda_weight"]), cls_loss, ssl_loss)
+    loss.backward()
+    return encoder, task, head, logits, cls_loss, ssl_loss, loss
+
+
+def test_mask_is_identical(golden):
+    mask = mask_from_noise(torch.tensor(golden["noise"]), float(golden["mask_ratio"]))
+    assert torch.equal(mask, torch.tensor(golden["mask"]).bool())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_outputs_and_every_gradient_agree(golden, packed):
+    encoder, task, head, logits, cls_loss, ssl_loss, loss = step(golden, packed)
+    assert torch.allclose(logits, torch.tensor(golden["logits"]), atol=1e-5, rtol=0)
+    assert ssl_loss.item() == pytest.approx(float(golden["reconstruction_loss"]), abs=1e-5)
+    assert cls_loss.item() == pytest.approx(float(golden["classification_loss"]), abs=1e-5)
+    assert loss.item() == pytest.approx(float(golden["total_loss"]), abs=1e-5)
+    parameters = dict(encoder.named_parameters()) | dict(head.named_parameters(prefix="head"))
+    parameters |= dict(task.named_parameters())
+    expected = under(golden, "grad/")
+    compared = 0
+    for name, parameter in to_official_names(parameters).items():
+        if parameter.requires_grad:
+            difference = (parameter.grad - torch.tensor(expected[name])).abs().max().item()
+            assert difference < 1e-5, name
+            compared += 1
+    assert compared == len(expected)
+
+
+def to_official_names(parameters):
+    from src.encoders.official import DECODER
+
+    named = {}
+    for name, parameter in parameters.items():
+        prefix = next((ours for ours in DECODER if name.startswith(ours)), None)
+        named[name if prefix is None else DECODER[prefix] + name.removeprefix(prefix)] = parameter
+    return named
+
+
+def test_every_patch_is_predicted_as_by_the_authors(golden):
+    encoder, task, _ = load(golden)
+    mask = torch.tensor(golden["mask"]).bool()
+    latent = encoder.forward_masked(torch.tensor(golden["images"]), mask)
+    everything = task.decoder.forward_all(latent, mask)
+    assert torch.allclose(everything, torch.tensor(golden["pred"]), atol=1e-5, rtol=0)
+    hidden = task.decoder(latent, mask)
+    assert torch.allclose(hidden.flatten(0, 1), torch.tensor(golden["pred"])[mask], atol=1e-5, rtol=0)
+
+
+def test_latent_is_the_authors_in_raster_order(golden):
+    encoder, _, _ = load(golden)
+    latent = encoder.forward_masked(torch.tensor(golden["images"]), torch.tensor(golden["mask"]).bool())
+    noise, expected = torch.tensor(golden["noise"]), torch.tensor(golden["latent"])
+    kept = noise.argsort(dim=1)[:, : expected.shape[1] - 1]
+    raster = kept.argsort(dim=1).unsqueeze(-1).expand(-1, -1, expected.shape[-1])
+    assert torch.allclose(latent.cls, expected[:, 0], atol=1e-5, rtol=0)
+    assert torch.allclose(latent.maps[0], expected[:, 1:].gather(1, raster), atol=1e-5, rtol=0)
+
+
+def test_weights_after_one_adamw_step_agree(golden):
+    encoder, task, head, *_ = step(golden, packed=True)
+    modules = torch.nn.ModuleDict({"encoder": encoder, "ssl": task, "head": head})
+    groups = parameter_groups(modules.named_parameters(), weight_decay=0.05, no_decay=set(), layer_ids={})
+    adamw(groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-8).step()
+    ours, expected = to_official(encoder, task, head), under(golden, "after_step/")
+    assert expected
+    for name, value in expected.items():
+        assert torch.allclose(ours[name], torch.tensor(value), atol=1e-6, rtol=0), name
+
+
+def test_official_layout_round_trips(golden):
+    original, written = under(golden, "state/"), to_official(*load(golden))
+    assert written.keys() == original.keys()
+    assert all(torch.equal(written[name], torch.tensor(original[name])) for name in original)
