@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import os
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,16 @@ def instantiate_target(config: Config) -> type:
     return get_class(config["ssl"]["_target_"])
 
 
+def quiet() -> None:
+    """Keep Lightning's warnings, drop its greetings; ours say the same in fewer words."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
+
+
 def build_trainer(config: Config, phase: Config, folder: Path, data: ImageDataModule, run_id: str) -> pl.Trainer:
     t = config["trainer"]
     processes = t["devices"] * t["num_nodes"]
@@ -276,11 +287,8 @@ def check_hardware(config: Config) -> None:
     if t["accelerator"] == "gpu" and not gpus:
         raise UserError("trainer.accelerator=gpu, but PyTorch sees no GPU here: use trainer=cpu (or trainer=ddp_cpu)")
     if t["accelerator"] == "gpu" and t["devices"] > gpus:
-        raise UserError(f"trainer.devices={t['devices']}, but this machine has {gpus} GPU(s): set trainer.devices={gpus}")
+        raise UserError(
+            f"trainer.devices={t['devices']}, but this machine has {gpus} GPU(s): set trainer.devices={gpus}"
+        )
     if t["accelerator"] == "mps" and not torch.backends.mps.is_available():
         raise UserError("trainer.accelerator=mps, but there is no Apple GPU here: use trainer=cpu")
-
-
-def encoder_of(config: Config) -> dict[str, Any]:
-    """The encoder's configuration as stored in checkpoints, to compare architectures."""
-    return copy.deepcopy(config["encoder"])

@@ -179,7 +179,12 @@ class FiniteGuard(Callback):
         path = self._folder / f"non_finite_step_{step}_rank_{trainer.global_rank}.json"
         path.write_text(
             json.dumps(
-                {"step": step, "epoch": epoch, "loss": str(float(loss)), "indices": None if indices is None else indices.tolist()}
+                {
+                    "step": step,
+                    "epoch": epoch,
+                    "loss": str(float(loss)),
+                    "indices": None if indices is None else indices.tolist(),
+                }
             )
         )
         last = self._folder / "checkpoints" / "last.ckpt"

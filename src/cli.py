@@ -33,7 +33,9 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" writing {error.filename}" if error.filename else ""
-        fail(f"no space left on the disk{where}: free some and run the same command again, it continues from its last checkpoint")
+        fail(
+            f"no space left on the disk{where}: free some and run the same command again, it continues from its last checkpoint"
+        )
     except KeyboardInterrupt:
         print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
@@ -66,7 +68,9 @@ def known_keys(config_name: str) -> list[str]:
     chosen = [
         word
         for word in sys.argv[1:]
-        if word.split("=")[0] in groups and "," not in word and (CONF / word.replace("=", "/")).with_suffix(".yaml").is_file()
+        if word.split("=")[0] in groups
+        and "," not in word
+        and (CONF / word.replace("=", "/")).with_suffix(".yaml").is_file()
     ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):

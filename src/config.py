@@ -127,7 +127,9 @@ def _check_choice(config: Config, key: str, options: tuple[Any, ...]) -> None:
     value = flatten(config).get(key)
     if value not in options:
         listed = ", ".join(str(option) for option in options)
-        raise UserError(f"{_shown(key)}={value!r} is not one of {listed}{nearest(str(value), [str(o) for o in options])}")
+        raise UserError(
+            f"{_shown(key)}={value!r} is not one of {listed}{nearest(str(value), [str(o) for o in options])}"
+        )
 
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -144,7 +146,9 @@ def check(config: Config) -> None:
         where = f"mode.phases.{index}"
         lam = phase["lam"]
         if not isinstance(lam, (int, float)) or isinstance(lam, bool) or not 0 <= lam <= 1:
-            raise UserError(f"lam={lam!r} of phase '{phase['name']}' is outside [0, 1]: set mode.lam to the weight of L_cls")
+            raise UserError(
+                f"lam={lam!r} of phase '{phase['name']}' is outside [0, 1]: set mode.lam to the weight of L_cls"
+            )
         _check_number(config, f"{where}.epochs", 1)
         if not isinstance(phase["epochs"], int):
             raise UserError(f"epochs={phase['epochs']!r} of phase '{phase['name']}' is not a whole number")
@@ -163,7 +167,9 @@ def check(config: Config) -> None:
         _check_choice(config, f"{recipe}.report", ("last", "max"))
         _check_choice(config, f"{recipe}.scratch_pos_embed", ("sincos", "learnable"))
         if (phase["recipe"]["mixup"] or phase["recipe"]["cutmix"]) and phase["recipe"]["batch_size"] % 2:
-            raise UserError(f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even")
+            raise UserError(
+                f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even"
+            )
     for key in ("trainer.devices", "trainer.num_nodes", "trainer.accumulate", "eval_every", "trainer.log_every"):
         _check_number(config, key, 1)
     _check_number(config, "reconstruct_every", 0)

@@ -62,7 +62,9 @@ class EnergyMeter:
         return {
             "kwh": float(data.energy_consumed),
             "co2_kg": float(data.emissions),
-            "source": "codecarbon, GPU measured, CPU and RAM modelled" if measured else "codecarbon, modelled from CPU load",
+            "source": "codecarbon, GPU measured, CPU and RAM modelled"
+            if measured
+            else "codecarbon, modelled from CPU load",
         }
 
 

@@ -21,7 +21,10 @@ VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZ
 
 def launched_externally() -> bool:
     """Whether torchrun or srun has already started one process per device."""
-    return any(name in os.environ for name in EXTERNAL) and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
+    return (
+        any(name in os.environ for name in EXTERNAL)
+        and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
+    )
 
 
 def free_port() -> int:
@@ -30,7 +33,9 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def _worker(rank: int, job: Callable[..., None], args: tuple[Any, ...], processes: int, port: int, mistakes: Any) -> None:
+def _worker(
+    rank: int, job: Callable[..., None], args: tuple[Any, ...], processes: int, port: int, mistakes: Any
+) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from src.build import build_data, build_module, build_trainer
+from src.build import build_data, build_module, build_trainer, quiet
 from src.callbacks import History, Meter
 from src.config import Config, config_hash, differences
 from src.data.image import ImageDataModule
@@ -52,6 +52,7 @@ class Stamp(Callback):
 
 def run_phases(config: Config, run_dir: Path) -> None:
     """Run every phase that is not finished yet and write `result.json`; called once in each process of a run."""
+    quiet()
     t = config["trainer"]
     if t["threads"] or t["devices"] > 1:
         torch.set_num_threads(t["threads"] or max(1, (os.cpu_count() or 1) // t["devices"]))
@@ -95,7 +96,9 @@ def check_same_run(config: Config, checkpoint: dict[str, Any], path: Path) -> No
     """Raises: UserError when the checkpoint was written by a run that computes something else."""
     theirs = checkpoint.get("config")
     if theirs is None:
-        raise UserError(f"{path} is not a checkpoint of a run of ours: move it away, or start from it with mode.init_from")
+        raise UserError(
+            f"{path} is not a checkpoint of a run of ours: move it away, or start from it with mode.init_from"
+        )
     changed = differences(config, theirs)
     if changed:
         listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
@@ -290,7 +293,9 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
     if config["encoder"]["name"] not in PAPER_ENCODERS:
         reasons.append(f"{config['encoder']['name']} is not one of the paper's encoders")
     if data["fraction"] < 1 or data["samples_per_class"] or data["val_fraction"] or data.get("classes"):
-        reasons.append(f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set")
+        reasons.append(
+            f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
+        )
     if last["skipped_images"]:
         reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
     if last["epochs"] < PAPER_EPOCHS:

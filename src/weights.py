@@ -44,7 +44,9 @@ def checkpoint_of(path: Path) -> Path:
         return path
     candidates = sorted(path.glob("**/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
     if not candidates:
-        raise UserError(f"mode.init_from={str(path)!r} has no checkpoint: expected {path}/<phase>/checkpoints/last.ckpt")
+        raise UserError(
+            f"mode.init_from={str(path)!r} has no checkpoint: expected {path}/<phase>/checkpoints/last.ckpt"
+        )
     return candidates[-1]
 
 

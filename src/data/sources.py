@@ -137,9 +137,7 @@ def image_folder(root: str | Path, classes: Sequence[str] | None = None) -> Sour
     if not splits:
         splits = {"train": root}
     elif "train" not in splits:
-        raise UserError(
-            f"data.root={str(root)!r} has {' and '.join(f'{name}/' for name in splits)} but no train/: {_expected(root)}"
-        )
+        raise UserError(f"data.root={str(root)!r} has {'/ and '.join(splits)}/ but no train/: {_expected(root)}")
     chosen = _choose(_class_folders(splits["train"], root), classes, splits["train"])
     if len(chosen) < 2:
         raise UserError(

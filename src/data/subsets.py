@@ -1,6 +1,6 @@
-"""Which images of a labelled set are used: stratified, seeded, nested. Labels are (N,) integers, answers sorted indices.
+"""Which images of a labelled set are used: stratified, seeded, nested. From (N,) labels to sorted indices.
 
-The orders come from NumPy's RandomState, whose stream is frozen for good, so that a subset never changes with a release.
+The orders come from NumPy's RandomState, whose stream is frozen for good: a subset never changes with a release.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def train_transform(
         )
     # timm answers a bad value with an assertion, a KeyError or a TypeError, depending on the key.
     except Exception as error:
-        raise UserError(f"recipe.augment={augment} is not understood by timm ({type(error).__name__}: {error})") from None
+        raise UserError(f"recipe.augment={augment} is not understood by timm ({_reason(error)})") from None
     for transform in colour.transforms:
         _allow_zero_bits(transform)
     grey = [Grayscale()] if channels == 1 else []
@@ -75,9 +75,9 @@ def train_transform(
 def eval_transform(
     img_size: int, *, mean: Sequence[float], std: Sequence[float], crop_pct: float = 0.875, channels: int = 3
 ) -> Transform:
-    """RGB image -> (channels, img_size, img_size) float: resize the short side to int(img_size / crop_pct), centre crop.
+    """RGB image -> (channels, img_size, img_size) float: short side to int(img_size / crop_pct), centre crop.
 
-    Above 224 pixels nothing is cropped away, as in the authors' code (which is MAE's): crop_pct is then 1.
+    Above 224 pixels no border is cropped away, as in the authors' code (which is MAE's): crop_pct is then 1.
     """
     transform = create_transform(
         img_size,
@@ -89,6 +89,10 @@ def eval_transform(
     resize, crop, *normalise = transform.transforms
     grey = [Grayscale()] if channels == 1 else []
     return Compose([resize, crop, *grey, *normalise])
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _check_keys(augment: dict[str, Any]) -> None:

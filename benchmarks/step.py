@@ -1,0 +1,333 @@
+"""One optimizer step of the packed model against a plain two-pass fp32 model with the same weights.
+
+    python -m benchmarks.step --encoder vit_t --img-size 32 --patch-size 2 --batch 8 --threads 1
+
+First checks that both compute the same loss, logits and gradients (to 1e-5; refuses to report otherwise). Then times
+them interleaved, O V1 O V2 O ..., in one process: a variant's ratio is the mean of its two neighbouring baselines over
+it, so that a slowly changing load cancels. Each memory figure is one step in a process of its own, above the imports.
+Prints a table and writes a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.reference import TwoPass
+from src.auxiliary.masking import mask_from_noise
+from src.auxiliary.reconstruction import Reconstruction
+from src.batch import Batch
+from src.encoders.official import to_official
+from src.encoders.vit import VisionTransformer
+
+ROOT = Path(__file__).resolve().parent.parent
+LAM = 0.1
+TOLERANCE = 1e-5
+BASELINE = "two-pass"
+VARIANTS = ("two-pass sdpa", "packed", "two-pass bf16", "two-pass sdpa bf16", "packed bf16")
+DECODER = {"dim": 128, "depth": 2, "num_heads": 16}
+
+
+class Packed(nn.Module):
+    """Our encoder, task and head behind the reference's signature."""
+
+    def __init__(self, encoder: VisionTransformer, task: Reconstruction, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.task, self.head = encoder, task, head
+
+    def forward(self, images: Tensor, labels: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(joint loss, reconstruction loss, logits); without `noise` the task draws its own masks, as in training."""
+        mask = None if noise is None else mask_from_noise(noise, self.task.mask_ratio)
+        out = self.task(self.encoder, Batch(images, labels), True, mask=mask)
+        logits = self.head(out.features)
+        classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        return LAM * classification + (1 - LAM) * out.loss, out.loss, logits
+
+
+def encoder_sizes(name: str) -> dict[str, Any]:
+    """Width, depth and heads of conf/encoder/<name>.yaml."""
+    folder = ROOT / "conf" / "encoder"
+    if not (folder / f"{name}.yaml").is_file():
+        sys.exit(f"--encoder {name} is not one of {', '.join(sorted(p.stem for p in folder.glob('vit*.yaml')))}")
+    merged = OmegaConf.merge(OmegaConf.load(folder / "vit.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
+    return {key: merged[key] for key in ("embed_dim", "depth", "num_heads", "mlp_ratio")}
+
+
+def build(args: argparse.Namespace, variant: str) -> nn.Module:
+    """The model of `variant`; the same weights for every variant of one seed."""
+    torch.manual_seed(args.seed)
+    sizes = encoder_sizes(args.encoder)
+    encoder = VisionTransformer(args.img_size, args.patch_size, in_chans=args.channels, **sizes)
+    task = Reconstruction(
+        encoder,
+        decoder_dim=DECODER["dim"],
+        decoder_depth=DECODER["depth"],
+        decoder_heads=DECODER["num_heads"],
+        seed=args.seed,
+    )
+    head = nn.Linear(encoder.num_features, args.classes)
+    if variant.startswith("packed"):
+        return Packed(encoder, task, head).to(args.device)
+    reference = TwoPass(
+        args.img_size,
+        args.patch_size,
+        in_chans=args.channels,
+        dim=sizes["embed_dim"],
+        depth=sizes["depth"],
+        num_heads=sizes["num_heads"],
+        num_classes=args.classes,
+        decoder_dim=DECODER["dim"],
+        decoder_depth=DECODER["depth"],
+        decoder_heads=DECODER["num_heads"],
+        lam=LAM,
+        mlp_ratio=sizes["mlp_ratio"],
+        sdpa="sdpa" in variant,
+    )
+    reference.load_state_dict(to_official(encoder, task, head))
+    return reference.to(args.device)
+
+
+def data(args: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and mask noise."""
+    generator = torch.Generator().manual_seed(args.seed)
+    images = torch.randn(batch, args.channels, args.img_size, args.img_size, generator=generator)
+    labels = torch.randint(args.classes, (batch,), generator=generator)
+    noise = torch.rand(batch, (args.img_size // args.patch_size) ** 2, generator=generator)
+    return images.to(args.device), labels.to(args.device), noise.to(args.device)
+
+
+def named_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Gradients under the released names."""
+    if isinstance(model, TwoPass):
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert isinstance(model, Packed)
+    model = Packed(model.encoder, model.task, model.head)
+    weights = [p for p in model.parameters() if p.grad is not None]
+    kept = [p.detach().clone() for p in weights]
+    with torch.no_grad():
+        for p in weights:
+            p.copy_(p.grad)
+        gradients = {name: value.clone() for name, value in to_official(model.encoder, model.task, model.head).items()}
+        for p, value in zip(weights, kept, strict=True):
+            p.copy_(value)
+    return gradients
+
+
+def difference(args: argparse.Namespace) -> dict[str, float]:
+    """Largest absolute differences between the packed and the two-pass fp32 model on one batch."""
+    images, labels, noise = data(args, min(args.batch, 4))
+    outputs, gradients = [], []
+    for variant in (BASELINE, "packed"):
+        model = build(args, variant)
+        outputs.append(model(images, labels, noise))
+        outputs[-1][0].backward()
+        gradients.append(named_gradients(model))
+    (plain, packed), (expected, got) = outputs, gradients
+    return {
+        "loss": (plain[0] - packed[0]).abs().item(),
+        "reconstruction_loss": (plain[1] - packed[1]).abs().item(),
+        "logits": (plain[2] - packed[2]).abs().max().item(),
+        "gradient": max((expected[name] - got[name]).abs().max().item() for name in expected),
+    }
+
+
+def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
+    """A function that does one optimizer step of `variant`."""
+    model = build(args, variant).train()
+    images, labels, noise = data(args, args.batch)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.05, foreach=True
+    )
+    forward = torch.compile(model) if "compile" in variant else model
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        # Both draw new masks at every step, each in its own way.
+        drawn = () if isinstance(model, Packed) else (torch.rand_like(noise),)
+        with torch.autocast(args.device, torch.bfloat16) if "bf16" in variant else nullcontext():
+            loss = forward(images, labels, *drawn)[0]
+        loss.backward()
+        optimizer.step()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def timed(step: Callable[[], None]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "load": os.getloadavg()[0],
+    }
+
+
+def measure(args: argparse.Namespace, variants: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Per variant one entry a pair: its times and those of the baseline before and after it."""
+    steps = {variant: stepper(args, variant) for variant in (BASELINE, *variants)}
+    for step in steps.values():
+        step()
+    pairs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+    before = timed(steps[BASELINE])
+    for _ in range(args.pairs):
+        for variant in variants:
+            own, after = timed(steps[variant]), timed(steps[BASELINE])
+            ratios = {f"{key}_ratio": (before[key] + after[key]) / 2 / own[key] for key in ("wall", "cpu")}
+            pairs[variant].append({"variant": own, "baseline": [before, after], **ratios})
+            before = after
+    return pairs
+
+
+def peak_bytes() -> int:
+    """High-water mark of this process's memory; VmHWM, because a child inherits ru_maxrss from its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    """Runs in a process of its own: prints the bytes that one step of `args.memory_of` takes above the imports."""
+    if args.device == "cuda":
+        stepper(args, args.memory_of)()
+        print(torch.cuda.max_memory_allocated())
+        return
+    warm = nn.Linear(2, 2)
+    warm(torch.ones(1, 2)).sum().backward()
+    torch.optim.AdamW(warm.parameters(), foreach=True).step()
+    imports = peak_bytes()
+    stepper(args, args.memory_of)()
+    print(peak_bytes() - imports)
+
+
+def peak_memory(args: argparse.Namespace, batch: int, variant: str) -> int:
+    """Bytes of one step of `variant` at `batch`, measured in a new process."""
+    command = [sys.executable, "-m", "benchmarks.step", "--memory-of", variant, "--batch", str(batch)]
+    for name in ("encoder", "img_size", "patch_size", "channels", "classes", "device", "threads", "seed"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def table(report: dict[str, Any]) -> Table:
+    """A row per variant; a ratio whose range includes 1 decides nothing and says so."""
+    settings = report["settings"]
+    title = f"{settings['encoder']} {settings['img_size']}/{settings['patch_size']}, batch {settings['batch']}, "
+    result = Table(title=title + f"{settings['device']}, {settings['threads']} thread(s): {BASELINE} / variant")
+    for name in ("variant", "wall ratio", "range", "cpu ratio", "seconds (min)"):
+        result.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    batches = list(report["memory_bytes"])
+    for batch in batches:
+        result.add_column(f"peak MiB, batch {batch}", justify="right", no_wrap=True)
+    for variant in (BASELINE, *report["pairs"]):
+        row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}"]
+        if variant != BASELINE:
+            wall, cpu = report["ratios"][variant]["wall"], report["ratios"][variant]["cpu"]
+            unresolved = " unresolved" if wall["min"] <= 1 <= wall["max"] else ""
+            fastest = min(pair["variant"]["wall"] for pair in report["pairs"][variant])
+            span = f"{wall['min']:.2f}-{wall['max']:.2f}{unresolved}"
+            row = [variant, f"{wall['median']:.2f}", span, f"{cpu['median']:.2f}", f"{fastest:.3f}"]
+        for batch in batches:
+            used = report["memory_bytes"][batch]
+            share = f" ({used[variant] / used[BASELINE]:.2f})" if variant in used else ""
+            row.append(f"{used[variant] / 2**20:.0f}{share}" if variant in used else "")
+        result.add_row(*row)
+    return result
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="vit_t", help="a file of conf/encoder")
+    parser.add_argument("--img-size", type=int, default=32)
+    parser.add_argument("--patch-size", type=int, default=2)
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
+    parser.add_argument("--compile", action="store_true", help="also time the packed model under torch.compile")
+    parser.add_argument("--memory-batches", type=int, nargs="*", default=[32], help="none: no memory figures")
+    parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print_memory(args)
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    differences = difference(args)
+    console.print("largest differences, packed against two-pass fp32:", {k: f"{v:.1e}" for k, v in differences.items()})
+    if not max(differences.values()) <= TOLERANCE:
+        sys.exit(f"the two models differ by more than {TOLERANCE:g}: no times are reported")
+    variants = list(args.variants) + (["two-pass compile", "packed compile"] if args.compile else [])
+    memory = {
+        batch: {variant: peak_memory(args, batch, variant) for variant in (BASELINE, *args.variants)}
+        for batch in args.memory_batches
+    }
+    pairs = measure(args, variants)
+    baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
+    report = {
+        "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of")},
+        "differences": differences,
+        "memory_bytes": memory,
+        "baseline_seconds": summary(baseline),
+        "ratios": {
+            variant: {key: summary([pair[f"{key}_ratio"] for pair in of]) for key in ("wall", "cpu")}
+            for variant, of in pairs.items()
+        },
+        "pairs": pairs,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "processor": cpu_name()},
+    }
+    console.print(table(report))
+    name = f"step-{args.encoder}-{args.img_size}-{args.patch_size}-b{args.batch}-{args.device}.json"
+    path = args.json or ROOT / "runs" / "benchmarks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1))
+    console.print(f"written to {path}")
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""Labelled images to batches: subsets, splits, transforms and loaders of one phase."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.batch import Batch
+from src.data.sampler import EpochLoader, EpochSampler, Key, eval_batches
+from src.data.sources import ImageList, Source
+from src.data.subsets import samples_per_class as choose_per_class
+from src.data.subsets import stratified_fraction, train_val_split
+from src.data.timm_transforms import Transform, eval_transform, train_transform
+from src.errors import UserError
+
+Sample = tuple[Tensor, int, int]  # (C, H, W) image, class number, index
+Indices = NDArray[np.int64]
+logger = logging.getLogger(__name__)
+
+
+class ImageDataset(Dataset[Sample]):
+    """Transformed images, asked for by (epoch, index).
+
+    With a `seed` the random part of the transform is a pure function of (seed, epoch, index), and the global generators
+    of Python, NumPy and PyTorch, which the transform draws from, are left as they were.
+    """
+
+    def __init__(self, images: ImageList, transform: Transform, *, seed: int | None = None) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Sample:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Sample]:
+        if self.seed is None:
+            return [self._sample(index) for _, index in keys]
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            return [self._seeded_sample(self.seed, epoch, index) for epoch, index in keys]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+    def _seeded_sample(self, seed: int, epoch: int, index: int) -> Sample:
+        words = np.random.SeedSequence((seed, epoch, index)).generate_state(3).tolist()
+        random.seed(words[0])
+        np.random.seed(words[1])
+        torch.default_generator.manual_seed(words[2])  # torch.manual_seed would reseed the GPU as well
+        return self._sample(index)
+
+    def _sample(self, index: int) -> Sample:
+        return self.transform(self.images.read(index)), int(self.images.labels[index]), index
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples to a Batch of images (B, C, H, W) float32, targets (B,) int64 and indices (B,) int64."""
+    images, targets, indices = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.tensor(targets), (), torch.tensor(indices))
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Training, validation and test batches of a `source`.
+
+    The order and the augmentation are functions of (seed, epoch, index): the same for any number of workers and ranks,
+    and after a resume. Batch.indices count in the whole training (or test) set, whatever subset is used.
+
+    Args:
+        source: the images.
+        img_size: side in pixels of the square images in a batch.
+        channels: 3, or 1 for grey.
+        mean, std: (channels,) of the normalisation, on [0, 1].
+        augment: see `train_transform`; None = the evaluation transform.
+        eval_crop_pct: share of the resized image that the evaluation's centre crop keeps, see `eval_transform`.
+        batch_size: of one rank.
+        num_workers: worker processes of each loader.
+        fraction: stratified share of the training images to use; or
+        samples_per_class: as many of each class.
+        val_fraction: stratified share of those to keep apart for validation.
+        seed: of subsets, split, order and augmentation.
+        on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
+            those out and list them in `skipped`.
+        drop_last: drop the last, incomplete training batch.
+        pin_memory: for a faster copy to a GPU.
+
+    Raises:
+        UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        img_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: dict[str, Any] | None,
+        channels: int = 3,
+        eval_crop_pct: float = 0.875,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        val_fraction: float = 0.0,
+        fraction: float = 1.0,
+        samples_per_class: int | None = None,
+        seed: int = 0,
+        on_bad_image: str = "error",
+        drop_last: bool = True,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
+        _check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
+        self.source = source
+        self.img_size = img_size
+        self.channels = channels
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.fraction, self.samples_per_class, self.val_fraction = fraction, samples_per_class, val_fraction
+        self.seed = seed
+        self.on_bad_image = on_bad_image
+        self.drop_last = drop_last
+        self.pin_memory = pin_memory
+        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
+        self.train_transform = train_transform(img_size, augment=augment, **normal)
+        self.eval_transform = eval_transform(img_size, **normal)
+        self.class_names = list(source.classes)
+        self.num_classes = len(self.class_names)
+        self.skipped: list[str] = []
+        self._splits: dict[str, tuple[ImageList, Indices]] = {}
+        self._fingerprint: dict[str, Any] = {}
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader: EpochLoader | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Choose the images of every split; the first call does the work."""
+        if self._splits:
+            return
+        splits = self._choose_images()
+        if not splits.keys() & {"val", "test"}:
+            raise UserError(
+                f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
+                " or keep a part of the training images apart with data.val_fraction=0.2"
+            )
+        _check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
+        self._fingerprint = {
+            "name": self.source.name,
+            "splits": {name: len(indices) for name, (_, indices) in splits.items()},
+            "sha256": {name: images.digest(indices) for name, (images, indices) in splits.items()},
+        }
+        self._splits = splits
+        if self.skipped:
+            logger.warning("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
+
+    def _choose_images(self) -> dict[str, tuple[ImageList, Indices]]:
+        train = self._readable(self.source.train, "training")
+        labels = self.source.train.labels
+        if self.samples_per_class is not None:
+            train = train[choose_per_class(labels[train], self.samples_per_class, self.seed)]
+        elif self.fraction < 1:
+            train = train[stratified_fraction(labels[train], self.fraction, self.seed)]
+        splits = {}
+        if self.val_fraction and self.source.val is not None:
+            raise UserError(
+                f"data.val_fraction={self.val_fraction}, but {self.source.name} has its own validation images:"
+                " set it to 0"
+            )
+        if self.val_fraction:
+            kept, val = train_val_split(labels[train], self.val_fraction, self.seed)
+            splits["val"] = (self.source.train, train[val])
+            train = train[kept]
+        splits["train"] = (self.source.train, train)
+        for name, images in (("val", self.source.val), ("test", self.source.test)):
+            if images is not None:
+                splits[name] = (images, self._readable(images, name))
+        return splits
+
+    def _readable(self, images: ImageList, split: str) -> Indices:
+        if self.on_bad_image == "error":
+            return np.arange(len(images))
+        good, bad = images.readable()
+        self.skipped += bad
+        lacking = np.setdiff1d(images.labels, images.labels[good])
+        if len(lacking):
+            raise UserError(
+                f"none of the {split} images of class {self.class_names[lacking[0]]!r} can be read (see {bad[0]}):"
+                " repair them, or leave the class out with data.classes"
+            )
+        return good
+
+    @property
+    def eval_split(self) -> str:
+        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
+        return "val" if "val" in self._splits else "test"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images of each split that exists."""
+        return {name: len(indices) for name, (_, indices) in self._splits.items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, images per split, and per split a SHA-256 of what was chosen (see `ImageList.digest`)."""
+        return self._fingerprint
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Images of each class in a split."""
+        images, indices = self._splits[split]
+        counts = np.bincount(images.labels[indices], minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def fixed_batch(self, n: int, split: str | None = None) -> Batch:
+        """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
+        images, indices = self._splits[split or ("test" if "test" in self._splits else "val")]
+        by_class = indices[np.argsort(images.labels[indices], kind="stable")]
+        places = np.linspace(0, len(by_class) - 1, min(n, len(by_class))).round().astype(int)
+        dataset = ImageDataset(images, self.eval_transform)
+        return collate(dataset.__getitems__([(0, index) for index in by_class[places].tolist()]))
+
+    def train_dataloader(self) -> EpochLoader:
+        images, indices = self._splits["train"]
+        rank, world = self._rank_and_world()
+        _check_batch(len(indices), self.batch_size, world, self.drop_last)
+        sampler = EpochSampler(
+            indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
+        )
+        dataset = ImageDataset(images, self.train_transform, seed=self.seed)
+        loader = self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
+        loader.load_state_dict(self._place)
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader = loader
+        return loader
+
+    def val_dataloader(self) -> EpochLoader:
+        return self._eval_loader(self.eval_split)
+
+    def test_dataloader(self) -> EpochLoader:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: str) -> EpochLoader:
+        if split not in self._splits:
+            raise UserError(f"{self.source.name} has no {split} images, only {', '.join(self._splits)}")
+        images, indices = self._splits[split]
+        rank, world = self._rank_and_world()
+        batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
+        return self._loader(ImageDataset(images, self.eval_transform), batch_sampler=batches)
+
+    def _loader(self, dataset: ImageDataset, **kwargs: Any) -> EpochLoader:
+        return EpochLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            collate_fn=collate,
+            **kwargs,
+        )
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when
+        `configure_optimizers` asks for the number of steps, which builds the loader."""
+        return self._train_loader.state_dict() if self._train_loader else self._place
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._place = state_dict
+        if self._train_loader is not None:
+            self._train_loader.load_state_dict(state_dict)
+
+
+def _check_batch(images: int, batch_size: int, world: int, drop_last: bool) -> None:
+    if images < (batch_size * world if drop_last else world):
+        ranks = f" on each of {world} processes" if world > 1 else ""
+        cure = f"set recipe.batch_size to at most {images // world}" if images >= world else "use fewer processes"
+        raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training images: {cure}")
+
+
+def _check_values(
+    channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
+) -> None:
+    if channels not in (1, 3):
+        raise UserError(f"data.channels={channels} is not possible: use 3 (colour) or 1 (grey)")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(
+                f"data.statistics: {name}={list(values)} has {len(values)} values, but data.channels={channels}"
+                " needs as many as channels"
+            )
+    if min(std) <= 0:
+        raise UserError(f"data.statistics: std={list(std)} must be above 0")
+    if img_size < 1:
+        raise UserError(f"data.img_size={img_size} must be at least 1")
+    if batch_size < 1:
+        raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
+    if not 0 < crop_pct <= 1:
+        raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
+
+
+def _check_choices(fraction: float, samples_per_class: int | None, val_fraction: float, on_bad_image: str) -> None:
+    if not 0 < fraction <= 1:
+        raise UserError(f"data.fraction={fraction} is outside (0, 1]: set the share of the training images to use")
+    if fraction < 1 and samples_per_class is not None:
+        raise UserError(
+            f"data.fraction={fraction} and data.samples_per_class={samples_per_class} both choose the training images:"
+            " set one of them only"
+        )
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"data.val_fraction={val_fraction} is outside [0, 1): 0 = no validation split, 0.1 = a tenth")
+    if on_bad_image not in ("error", "skip"):
+        raise UserError(f"data.on_bad_image={on_bad_image!r} is not one of error, skip")
