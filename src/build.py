@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.data.mixup import Mixup
 from torch import nn
 
+from src.auxiliary.base import SSLTask
 from src.callbacks import (
     FiniteGuard,
     History,
@@ -25,6 +26,7 @@ from src.callbacks import (
     ProgressLines,
     Reconstructions,
     SaveOnSignal,
+    Stamp,
 )
 from src.config import PRECISIONS, Config
 from src.data.image import ImageDataModule
@@ -48,7 +50,7 @@ def build_encoder(config: Config, phase: Config) -> Encoder:
     return instantiate(node)
 
 
-def build_ssl(config: Config, phase: Config, encoder: Encoder) -> nn.Module:
+def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
     """The SSL task of the configuration for `encoder`; null values are the recipe's."""
     node = _without_name(config["ssl"])
     recipe = phase["recipe"]
@@ -185,22 +187,29 @@ def _wandb(config: Config, phase: Config, folder: Path, run_id: str) -> Any:
     )
 
 
-def build_callbacks(config: Config, phase: Config, folder: Path, data: ImageDataModule) -> list[Callback]:
-    """History first: the others read its rows."""
+def progress_style(config: Config) -> str:
+    """`bar`, `lines` or `off`."""
+    style = config["trainer"]["progress"]
+    if style == "auto":
+        return "bar" if os.isatty(1) else "lines"
+    return style
+
+
+def build_callbacks(
+    config: Config, phase: Config, folder: Path, data: ImageDataModule, history: History, meter: Meter
+) -> list[Callback]:
+    """History first: the others read its rows; checkpoints last: they save what the others hold."""
     trainer, label = config["trainer"], f"{config['mode']['name']}/{phase['name']}"
     on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
-    history = History()
-    energy = config["footprint"]
     checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [
         history,
         FiniteGuard(folder, every=1 if on_cpu else trainer["log_every"]),
-        Meter(energy["country"] if energy["energy"] else None),
+        meter,
+        Stamp(config),
         SaveOnSignal(checkpoints / "last.ckpt"),
     ]
-    style = trainer["progress"]
-    if style == "auto":
-        style = "bar" if os.isatty(1) else "lines"
+    style = progress_style(config)
     if style == "bar":
         callbacks.append(ProgressBar(history, label))
     elif style == "lines":
@@ -247,7 +256,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
 
 
-def build_trainer(config: Config, phase: Config, folder: Path, data: ImageDataModule, run_id: str) -> pl.Trainer:
+def build_trainer(
+    config: Config, phase: Config, folder: Path, loggers: list[Any], callbacks: list[Callback]
+) -> pl.Trainer:
+    """Lightning's trainer for one phase."""
     t = config["trainer"]
     processes = t["devices"] * t["num_nodes"]
     strategy: Any = "auto"
@@ -266,9 +278,9 @@ def build_trainer(config: Config, phase: Config, folder: Path, data: ImageDataMo
         check_val_every_n_epoch=min(config["eval_every"], phase["epochs"]),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        logger=build_loggers(config, phase, folder, run_id),
-        callbacks=build_callbacks(config, phase, folder, data),
-        enable_progress_bar=False if t["progress"] in ("lines", "off") or not os.isatty(1) else True,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=progress_style(config) == "bar",
         enable_model_summary=False,
         use_distributed_sampler=False,
         deterministic=t["deterministic"],

@@ -143,6 +143,16 @@ class ProgressLines(Callback):
         )
 
 
+class Stamp(Callback):
+    """Writes the configuration into every checkpoint, as plain values, so that it cannot be resumed as another run."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["config"] = self._config
+
+
 class NonFiniteLoss(UserError):
     """The loss became infinite or not a number."""
 
@@ -190,8 +200,8 @@ class FiniteGuard(Callback):
         last = self._folder / "checkpoints" / "last.ckpt"
         kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
         raise NonFiniteLoss(
-            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's image indices are in {path}; "
-            "lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
+            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's image indices are in "
+            f"{path}; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
         )
 
 
@@ -207,7 +217,7 @@ class SaveOnSignal(Callback):
 
 
 class Meter(Callback):
-    """Seconds and energy of the phase, carried through checkpoints; what a killed run spent after its last one is lost."""
+    """Seconds and energy of the phase, carried through checkpoints; a killed run loses what it spent after its last."""
 
     def __init__(self, country: str | None) -> None:
         self._country = country

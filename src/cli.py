@@ -33,9 +33,7 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" writing {error.filename}" if error.filename else ""
-        fail(
-            f"no space left on the disk{where}: free some and run the same command again, it continues from its last checkpoint"
-        )
+        fail(f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint")
     except KeyboardInterrupt:
         print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None

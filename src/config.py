@@ -96,7 +96,7 @@ def differences(ours: Config, theirs: Config) -> list[str]:
 
 
 def nearest(word: str, options: list[str]) -> str:
-    """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else an empty string."""
+    """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else ''."""
 
     def likeness(option: str) -> float:
         whole = difflib.SequenceMatcher(None, word, option).ratio()

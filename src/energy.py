@@ -21,7 +21,8 @@ def check_country(code: str) -> None:
     known = sorted(DataSource().get_global_energy_mix_data())
     if code not in known:
         raise UserError(
-            f"footprint.country={code!r} is not a known ISO 3166 alpha-3 code{nearest(str(code), known)}; examples: USA, FRA, DEU, IND"
+            f"footprint.country={code!r} is not a known ISO 3166 alpha-3 code{nearest(str(code), known)}: "
+            "use e.g. USA, FRA, DEU or IND"
         )
 
 

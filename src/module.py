@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.auxiliary.base import SSLTask
@@ -115,6 +115,7 @@ class JointModule(pl.LightningModule):
             ssl_loss, features, logs = self.ssl(self.encoder, batch, self.head is not None)
         cls_loss = None
         if self.head is not None:
+            assert batch.targets is not None and features is not None
             logits = self.head(features).float()
             cls_loss = self.criterion(logits, batch.targets)
             if targets is not None and self.mixup is None:
@@ -124,9 +125,9 @@ class JointModule(pl.LightningModule):
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
         return loss
 
-    def criterion(self, logits: Tensor, targets: Tensor | None) -> Tensor:
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
-        if targets is not None and targets.is_floating_point():
+        if targets.is_floating_point():
             return SoftTargetCrossEntropy()(logits, targets)
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
@@ -161,19 +162,24 @@ class JointModule(pl.LightningModule):
         # Of rank 0; it only makes the means of an epoch that was interrupted.
         self.sums = {name: torch.tensor(value) for name, value in checkpoint.get("epoch_sums", {}).items()}
 
+    def meter(self, name: str) -> Metric:
+        return cast("Metric", self.meters[name])
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.head is None:
             assert self.ssl is not None
-            self.meters["loss_ssl"].update(self.ssl(self.encoder, batch, False).loss, weight=len(batch.images))
+            self.meter("loss_ssl").update(self.ssl(self.encoder, batch, False).loss, weight=len(batch.images))
             return
+        assert batch.targets is not None
         logits = self(batch.images).float()
-        self.meters["loss"].update(F.cross_entropy(logits, batch.targets), weight=len(logits))
-        for name, meter in self.meters.items():
+        self.meter("loss").update(F.cross_entropy(logits, batch.targets), weight=len(logits))
+        for name in self.meters:
             if name.startswith("acc"):
-                meter.update(logits, batch.targets)
+                self.meter(name).update(logits, batch.targets)
 
     def on_validation_epoch_end(self) -> None:
-        for name, meter in self.meters.items():
+        for name in self.meters:
+            meter = self.meter(name)
             value = meter.compute() * (100 if name.startswith("acc") else 1)
             self.log(f"{self.eval_split}/{name}", value, sync_dist=True)  # equal on all ranks already
             meter.reset()
@@ -189,7 +195,7 @@ class JointModule(pl.LightningModule):
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         return steps_per_epoch * self.optimization.epochs
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         o = self.optimization
         lr = effective_lr(
             o.base_lr, o.lr_rule, o.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from src.encoders.base import Encoder
+
 
 def effective_lr(base_lr: float, rule: str, global_batch: int) -> float:
     """`base_lr` x `global_batch` / 256 (Goyal et al. 2017; the authors' code), or `base_lr` itself when absolute."""
@@ -19,7 +21,7 @@ def effective_lr(base_lr: float, rule: str, global_batch: int) -> float:
 
 
 def lr_at(step: int, *, lr: float, min_lr: float, warmup_lr: float, warmup_steps: float, total_steps: int) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear from `warmup_lr` to `lr`, then half a cosine to `min_lr`."""
+    """Learning rate of optimizer step `step`, from 0: linear `warmup_lr` to `lr`, then half a cosine to `min_lr`."""
     if step < warmup_steps:
         return warmup_lr + (lr - warmup_lr) * step / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
@@ -57,7 +59,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def module_groups(module: nn.Module, encoder: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict]:
+def module_groups(module: nn.Module, encoder: Encoder, *, weight_decay: float, layer_decay: float) -> list[dict]:
     """`parameter_groups` of a module that holds `encoder` under the name 'encoder'."""
     return parameter_groups(
         module.named_parameters(),

@@ -10,9 +10,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 
-from src.build import build_data, build_module, build_trainer, quiet
+from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet
 from src.callbacks import History, Meter
 from src.config import Config, config_hash, differences
 from src.data.image import ImageDataModule
@@ -38,16 +37,6 @@ PAPER_DATA = (
     "chaoyang",
     "pmnist",
 )
-
-
-class Stamp(Callback):
-    """Writes the configuration into every checkpoint, as plain values, so that it cannot be resumed as another run."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint["config"] = self._config
 
 
 def run_phases(config: Config, run_dir: Path) -> None:
@@ -84,12 +73,15 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
         start_from(phase, module, run_dir, config)
     if data.skipped:
         print(f"skipped {len(data.skipped)} unreadable images (data.on_bad_image=skip), the first: {data.skipped[0]}")
-    trainer = build_trainer(config, phase, folder, data, config_hash(config))
-    trainer.callbacks.append(Stamp(config))
+    footprint = config["footprint"]
+    history, meter = History(), Meter(footprint["country"] if footprint["energy"] else None)
+    loggers = build_loggers(config, phase, folder, config_hash(config))
+    callbacks = build_callbacks(config, phase, folder, data, history, meter)
+    trainer = build_trainer(config, phase, folder, loggers, callbacks)
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return phase_record(config, phase, folder, run_dir, trainer, module, data)
+    return phase_record(config, phase, run_dir, trainer, module, data, history.rows, meter.totals)
 
 
 def check_same_run(config: Config, checkpoint: dict[str, Any], path: Path) -> None:
@@ -123,16 +115,15 @@ def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config
 def phase_record(
     config: Config,
     phase: Config,
-    folder: Path,
     run_dir: Path,
     trainer: pl.Trainer,
     module: JointModule,
     data: ImageDataModule,
+    rows: list[dict[str, float]],
+    totals: dict[str, Any],
 ) -> dict[str, Any]:
     """What the finished phase measured; evaluates what the epochs' own evaluations have not."""
-    history = next(c for c in trainer.callbacks if isinstance(c, History))
-    meter = next(c for c in trainer.callbacks if isinstance(c, Meter))
-    rows, totals = history.rows, meter.totals
+    folder = run_dir / phase["name"]
     if not any(name.startswith(f"{data.eval_split}/") for name in rows[-1]):
         rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]
     metrics = {data.eval_split: summarise(rows, data.eval_split)}

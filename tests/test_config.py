@@ -32,8 +32,8 @@ def test_official_recipe_is_the_released_code():
     recipe = config()["recipe"]
     expected = {
         "mixup": 0, "cutmix": 0, "label_smoothing": 0.1, "layer_decay": 1.0, "drop_path": 0, "base_lr": 1e-3,
-        "lr_rule": "linear", "warmup_lr": 0, "warmup_epochs": 5, "min_lr": 1e-6, "norm_pix": False, "eval_crop_pct": 0.875,
-        "weight_decay": 0.05, "clip_grad": None, "ema_decay": None,
+        "lr_rule": "linear", "warmup_lr": 0, "warmup_epochs": 5, "min_lr": 1e-6, "norm_pix": False,
+        "eval_crop_pct": 0.875, "weight_decay": 0.05, "clip_grad": None, "ema_decay": None,
     }  # fmt: skip
     assert {key: recipe[key] for key in expected} == expected
 
@@ -66,7 +66,10 @@ def test_hash_changes_with_what_is_computed(override):
 
 
 def test_differences_name_the_changed_keys():
-    assert differences(config("seed=3"), config()) == ["name: vit_t-digits-ssat-s0 -> vit_t-digits-ssat-s3", "seed: 0 -> 3"]
+    assert differences(config("seed=3"), config()) == [
+        "name: vit_t-digits-ssat-s0 -> vit_t-digits-ssat-s3",
+        "seed: 0 -> 3",
+    ]
 
 
 @pytest.mark.parametrize(

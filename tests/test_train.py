@@ -47,7 +47,7 @@ def train(*overrides: str, runs: Path) -> subprocess.CompletedProcess:
 
 
 def only_run(runs: Path) -> Path:
-    (record,) = [path for path in runs.glob("*/*/result.json")]
+    (record,) = runs.glob("*/*/result.json")
     return record.parent
 
 
@@ -192,13 +192,12 @@ def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_pa
     assert one.returncode == 0, one.stderr
     two = train("-m", *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", "seed=3,4", runs=tmp_path / "two")
     assert two.returncode == 0, two.stderr
-    records = {
-        json.loads(path.read_text())["seed"]: path.parent for path in (tmp_path / "two").glob("*/*/result.json")
-    }
+    records = {json.loads(path.read_text())["seed"]: path.parent for path in (tmp_path / "two").glob("*/*/result.json")}
     assert records.keys() == {3, 4}
     assert largest_difference(weights(only_run(tmp_path / "one")), weights(records[3])) < 1e-5
     accuracies = [
-        json.loads((run / "result.json").read_text())["metrics"]["test"] for run in (only_run(tmp_path / "one"), records[3])
+        json.loads((run / "result.json").read_text())["metrics"]["test"]
+        for run in (only_run(tmp_path / "one"), records[3])
     ]
     assert accuracies[0]["acc1"]["last"] == pytest.approx(accuracies[1]["acc1"]["last"], abs=1e-4)
     assert accuracies[0]["loss"]["last"] == pytest.approx(accuracies[1]["loss"]["last"], abs=1e-4)
@@ -207,7 +206,9 @@ def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_pa
 def test_accumulating_two_batches_equals_one_batch_of_twice_the_size(tmp_path):
     settings = [*DDP, "trainer.max_steps=2"]
     assert train(*settings, "recipe.batch_size=16", runs=tmp_path / "one").returncode == 0
-    halves = train(*settings, "recipe.batch_size=8", "trainer.accumulate=2", "ssl.mask_ratio=0.75", runs=tmp_path / "two")
+    halves = train(
+        *settings, "recipe.batch_size=8", "trainer.accumulate=2", "ssl.mask_ratio=0.75", runs=tmp_path / "two"
+    )
     assert halves.returncode == 0, halves.stderr
     one, two = (json.loads((only_run(tmp_path / name) / "result.json").read_text()) for name in ("one", "two"))
     assert one["phases"][0]["history"][-1]["lr"] == pytest.approx(two["phases"][0]["history"][-1]["lr"])

@@ -66,7 +66,7 @@ class MAEDecoder(nn.Module):
         return self.pred(self.norm(self.blocks[-1](x, queries=hidden.shape[1])))
 
     def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
-        """Predictions (B, L, p * p * C) of every patch in raster order: the plain formulation, for pictures and tests."""
+        """Predictions (B, L, p * p * C) of every patch in raster order: the plain formulation, for pictures, tests."""
         visible, _ = split_mask(mask)
         shown = self._embed(latent)
         tokens = self.mask_token.expand(len(mask), mask.shape[1], -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.auxiliary.base import SSLOutput, SSLTask
 from src.auxiliary.decoders import MAEDecoder
@@ -27,7 +27,8 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, ...]) -> Tenso
     """The inverse of `patchify`: (B, L, p * p * C) as (B, C, H, W)."""
     rows, cols = grid
     p = patch_size
-    return patches.unflatten(2, (p, p, -1)).unflatten(1, (rows, cols)).permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+    cells = patches.unflatten(2, (p, p, -1)).unflatten(1, (rows, cols))
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
 def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +46,7 @@ class Reconstruction(SSLTask):
         mask_ratio: share of patches hidden.
         norm_pix: predict patches normalised one by one instead of the normalised image.
         decoder_dim, decoder_depth, decoder_heads, decoder_mlp_ratio: of the decoder.
-        decoder: another decoder instead, called as decoder(latent, mask, num_visible=...).
+        decoder: another decoder of the same two calls, `forward` and `forward_all`, instead.
         seed: of the masks.
 
     Raises:
@@ -54,6 +55,7 @@ class Reconstruction(SSLTask):
 
     views = 0
     draws: Tensor
+    decoder: MAEDecoder
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Reconstruction(SSLTask):
         decoder_depth: int = 2,
         decoder_heads: int = 16,
         decoder_mlp_ratio: float = 4.0,
-        decoder: nn.Module | None = None,
+        decoder: MAEDecoder | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()

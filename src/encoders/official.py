@@ -54,7 +54,9 @@ def from_official(
     """
     state_dict = state_dict.get("model", state_dict)
     state = {name: torch.as_tensor(value).detach().clone() for name, value in state_dict.items()}
-    missing = [name for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight") if name not in state]
+    missing = [
+        name for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight") if name not in state
+    ]
     if missing:
         raise UserError(f"the checkpoint is not in the authors' layout: {missing[0]} is missing")
     dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape

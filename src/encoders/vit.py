@@ -98,7 +98,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def kept(self, branch: Tensor, samples: list[tuple[int, int]]) -> Tensor:
-        """`branch` (T, D) or (B, N, D) with whole samples dropped; `samples` lists (samples, tokens each) of its rows."""
+        """`branch` (T, D) or (B, N, D) with whole samples dropped; `samples` lists its views as (samples, tokens)."""
         if not self.training or self.drop_path == 0.0:
             return branch
         keep = 1 - self.drop_path
@@ -109,7 +109,7 @@ class Block(nn.Module):
         return branch * (torch.cat(draws).to(branch.dtype) / keep).view(*branch.shape[:-1], 1)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D); with `queries`, to the first `queries` tokens only (the others are keys and values)."""
+        """(B, N, D) to (B, N, D), or to (B, queries, D): the other tokens are then keys and values only."""
         branch = self.attn(self.norm1(x), queries)
         x = x if queries is None else x[:, :queries]
         samples = [(x.shape[0], x.shape[1])]
@@ -146,7 +146,7 @@ class PatchEmbed(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))
 
     def patches(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as raw patches (B, N, C * p * p), channels first inside a patch, as the convolution reads them."""
+        """(B, C, H, W) as raw patches (B, N, C * p * p), channels first, the order the convolution's weight has."""
         b, c, h, w = images.shape
         p = self.patch_size
         return images.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
@@ -241,7 +241,9 @@ class VisionTransformer(Encoder):
         """
         expected = (self.in_chans, *self.img_size)
         if tuple(images.shape[1:]) != expected:
-            raise UserError(f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}")
+            raise UserError(
+                f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}"
+            )
         return self.patch_embed.patches(images)
 
     def with_cls(self, tokens: Tensor) -> Tensor:
@@ -277,7 +279,7 @@ class VisionTransformer(Encoder):
         return self.latent(x)
 
     def embed_visible(self, patches: Tensor, visible: Tensor) -> Tensor:
-        """Positioned tokens (B, V, D) of the visible patches; they are gathered raw, so the gather needs no gradient."""
+        """Positioned tokens (B, V, D) of the visible patches; gathered raw, so the gather needs no gradient."""
         positions = gather_tokens(self.pos_embed[:, 1:].expand(len(visible), -1, -1), visible)
         return self.patch_embed(gather_tokens(patches, visible)) + positions
 
@@ -294,7 +296,7 @@ class VisionTransformer(Encoder):
         samples = [full.shape[:2], masked.shape[:2]]
         x = torch.cat([full.flatten(0, 1), masked.flatten(0, 1)])
         for block in self.blocks[:-1]:
-            x = block.forward_packed(x, samples)
+            x = block.forward_packed(x, samples)  # type: ignore[operator]
         full, masked = (
             view.view(*shape, -1) for view, shape in zip(x.split([b * n for b, n in samples]), samples, strict=True)
         )

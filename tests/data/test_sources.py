@@ -39,13 +39,15 @@ def test_digits_use_the_whole_range_of_grey() -> None:
     source = digits()
     pixels = np.concatenate([source.train.images, source.test.images]).astype(int)
     assert (pixels.min(), pixels.max()) == (0, 255)
-    assert sorted(pixels[..., 0].sum((1, 2))) == sorted(np.rint(load_digits().images * 255 / 16).sum((1, 2)).astype(int))
+    assert sorted(pixels[..., 0].sum((1, 2))) == sorted(
+        np.rint(load_digits().images * 255 / 16).sum((1, 2)).astype(int)
+    )
 
 
 def test_the_split_of_the_digits_is_frozen() -> None:
     source = digits()
-    assert source.train.digest(np.arange(1437)).startswith("TRAIN_DIGEST")
-    assert source.test.digest(np.arange(360)).startswith("TEST_DIGEST")
+    assert source.train.digest(np.arange(1437)).startswith("0d507c3015308a83")
+    assert source.test.digest(np.arange(360)).startswith("2fe9962c53f1c283")
 
 
 def test_the_digits_test_set_has_every_class_in_its_share() -> None:
@@ -59,10 +61,7 @@ def test_the_digits_test_set_has_every_class_in_its_share() -> None:
 def test_train_and_test_folders_become_the_two_splits(make_folder: Make) -> None:
     source = image_folder(make_folder(SPLIT))
     assert source.classes == ["cat", "dog"]
-    assert list(source.train.images) == ["train/cat/000.png", "train/cat/001.png", "train/cat/002.png"] + [
-        "train/dog/000.png",
-        "train/dog/001.png",
-    ]
+    assert [Path(name).parent.name for name in source.train.images] == ["cat"] * 3 + ["dog"] * 2
     assert source.train.labels.tolist() == [0, 0, 0, 1, 1] and source.train.labels.dtype == np.int64
     assert source.test is not None and source.test.labels.tolist() == [0, 1] and source.val is None
 
@@ -84,8 +83,8 @@ def test_one_folder_of_classes_has_no_evaluation_images(make_folder: Make) -> No
 
 
 def test_images_are_found_at_any_depth_in_sorted_order(make_folder: Make) -> None:
-    root = make_folder({"a/z": 1, "a/b/c": 2, "a": 1, "b": 1} | {}) if False else make_folder({"a/z": 1, "a/b/c": 2, "b": 1})
-    assert list(image_folder(root).train.images[:3]) == ["a/b/c/000.png", "a/b/c/001.png", "a/z/000.png"]
+    source = image_folder(make_folder({"a/z": 1, "a/b/c": 2, "b": 1}))
+    assert list(source.train.images[:3]) == ["a/b/c/000.png", "a/b/c/001.png", "a/z/000.png"]
 
 
 def test_hidden_files_and_other_files_are_ignored(make_folder: Make) -> None:
@@ -151,8 +150,10 @@ def test_an_empty_root_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_root_without_class_folders_shows_what_was_found(make_folder: Make) -> None:
-    root = make_folder({"x": 7}) / "x"
-    assert "has no class folders, found only '000.png', '001.png', '002.png', '003.png', '004.png' and 2 more" in refused(root)
+    message = refused(make_folder({"x": 7}) / "x")
+    assert (
+        "has no class folders, found only '000.png', '001.png', '002.png', '003.png', '004.png' and 2 more" in message
+    )
 
 
 def test_a_test_folder_without_train_is_refused(make_folder: Make) -> None:

@@ -53,7 +53,7 @@ def test_another_seed_chooses_other_images() -> None:
 
 def test_the_choice_of_a_seed_is_frozen() -> None:
     labels = np.repeat(np.arange(3), [50, 70, 31])
-    assert stratified_fraction(labels, 0.05, 0).tolist() == [5, 45, 59, 73, 101, 110, 124, 150]
+    assert stratified_fraction(labels, 0.05, 0).tolist() == [9, 27, 57, 73, 108, 115, 140, 148]
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.1])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from src.data.sampler import EpochSampler, eval_batches
+from src.errors import UserError
+
+INDICES = np.arange(1000, 1103)
+
+
+def batches(epoch: int = 0, *, batch_size: int = 6, **options) -> list[list[int]]:
+    sampler = EpochSampler(INDICES, batch_size=batch_size, **options)
+    sampler.set_epoch(epoch)
+    keys = list(sampler)
+    assert {key[0] for key in keys} == {epoch} and len(keys) == len(sampler)
+    return [[index for _, index in keys[at : at + batch_size]] for at in range(0, len(keys), batch_size)]
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_the_ranks_together_see_the_batches_of_one_process(world: int, drop_last: bool) -> None:
+    alone = batches(2, batch_size=6 * world, drop_last=drop_last)
+    ranks = [batches(2, rank=rank, world=world, drop_last=drop_last) for rank in range(world)]
+    shared = [set(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)]
+    whole = len(INDICES) // (6 * world)
+    assert [set(batch) for batch in alone[:whole]] == shared[:whole] and all(s <= set(a) for s, a in zip(shared, alone))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_rank_has_the_same_number_of_full_batches(world: int) -> None:
+    sizes = [[len(batch) for batch in batches(rank=rank, world=world)] for rank in range(world)]
+    assert sizes == [[6] * (len(INDICES) // (6 * world))] * world
+
+
+def test_no_image_comes_twice_in_an_epoch() -> None:
+    seen = list(itertools.chain(*batches(drop_last=False)))
+    assert sorted(seen) == INDICES.tolist()
+
+
+def test_every_epoch_has_its_own_order() -> None:
+    assert batches(0) != batches(1)
+
+
+def test_the_order_depends_on_nothing_but_seed_and_epoch() -> None:
+    np.random.seed(5)
+    first = batches(4, seed=7)
+    np.random.seed(6)
+    assert batches(4, seed=7) == first and batches(4, seed=8) != first
+
+
+def test_a_second_pass_without_a_new_epoch_is_whole() -> None:
+    sampler = EpochSampler(INDICES, batch_size=6)
+    sampler.start = 3
+    assert len(list(sampler)) == len(sampler) - 18 and len(list(sampler)) == len(sampler)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [5, 7, 64, 65, 66, 103])
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_evaluation_counts_every_image_once_in_equally_many_batches(world: int, count: int, batch_size: int) -> None:
+    indices = np.arange(count) * 3
+    ranks = [eval_batches(indices, batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
+    assert sorted(index for rank in ranks for batch in rank for _, index in batch) == indices.tolist()
+    assert len({len(rank) for rank in ranks}) == 1
+    assert max(len(batch) for rank in ranks for batch in rank) <= max(batch_size, 2)
+
+
+def test_more_processes_than_evaluation_images_are_refused() -> None:
+    with pytest.raises(UserError, match="2 evaluation images cannot be shared by 3 processes: use fewer devices"):
+        eval_batches(np.arange(2), batch_size=8, world=3)

@@ -1,0 +1,49 @@
+"""Small encoders for the shared contract suites; a new encoder adds one line here and is tested by all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from src.auxiliary.masking import random_mask
+from src.encoders.base import Encoder
+from src.encoders.vit import VisionTransformer
+
+small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
+
+CASES: dict[str, Callable[[], Encoder]] = {
+    "vit": small_vit,
+    "vit-learnable": partial(small_vit, pos_embed="learnable"),
+    "vit-rectangular-grey": partial(VisionTransformer, (8, 20), 4, in_chans=1, embed_dim=16, depth=2, num_heads=4),
+    "vit-no-qkv-bias-one-block": partial(VisionTransformer, 10, 2, embed_dim=20, depth=1, num_heads=5, qkv_bias=False),
+}
+
+
+def build(case: str) -> Encoder:
+    """The encoder in evaluation mode with every trainable tensor moved off its initial zeros and ones."""
+    torch.manual_seed(0)
+    encoder = CASES[case]()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return encoder.eval()
+
+
+def images_for(encoder: Encoder, batch: int = 3) -> Tensor:
+    """Noise of the size the encoder takes."""
+    height, width = (cells * encoder.unit_px for cells in encoder.mask_grid[-2:])
+    return torch.randn(batch, encoder.in_chans, height, width)
+
+
+def mask_for(encoder: Encoder, batch: int = 3, ratio: float = 0.6) -> Tensor:
+    return random_mask(batch, encoder.mask_grid, ratio)
+
+
+def hidden_pixels(encoder: Encoder, mask: Tensor) -> Tensor:
+    """`mask` (B, L) as pixels (B, 1, H, W)."""
+    cells = mask.view(len(mask), 1, *encoder.mask_grid[-2:])
+    return cells.repeat_interleave(encoder.unit_px, dim=2).repeat_interleave(encoder.unit_px, dim=3)
