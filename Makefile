@@ -8,7 +8,7 @@ ARGS ?=
 WORKERS ?= 2
 COVERAGE_MIN ?=
 
-QUICKSTART = -m encoder=vit_micro data=digits mode=scratch,ssl_ft,ssat experiment=quickstart
+QUICKSTART = +experiments=quickstart
 QUICKSTART_REPORT = runs=runs/quickstart out=runs/quickstart/report.html
 
 PY = .venv/bin/python
@@ -42,9 +42,9 @@ run: setup ## train scratch, SSL + fine-tuning and SSAT on the embedded digits, 
 report: setup ## table and HTML page of the finished runs
 	$(PY) -m src.report $(ARGS)
 
-# One thread a worker: two workers with two threads each are slower on two cores than either alone.
+# One thread a worker, or the workers fight over the cores; worksteal because one file holds most of the long tests.
 test: setup ## the test suite with coverage (slow and GPU tests: ARGS="-m slow", ARGS="-m gpu")
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal --cov \
 	  $(if $(COVERAGE_MIN),--cov-fail-under=$(COVERAGE_MIN)) $(ARGS)
 
 check: setup ## lint, format check and types

@@ -72,9 +72,7 @@ class TwoPass(nn.Module):
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(in_chans, dim, patch_size, patch_size)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, length + 1, dim), requires_grad=False)
-        self.blocks = nn.ModuleList(
-            PlainBlock(dim, num_heads, mlp_ratio=mlp_ratio, sdpa=sdpa) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(PlainBlock(dim, num_heads, mlp_ratio=mlp_ratio, sdpa=sdpa) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, num_classes)
         self.decoder_embed = nn.Linear(dim, decoder_dim)

@@ -119,7 +119,6 @@ def named_gradients(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, TwoPass):
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert isinstance(model, Packed)
-    model = Packed(model.encoder, model.task, model.head)
     weights = [p for p in model.parameters() if p.grad is not None]
     kept = [p.detach().clone() for p in weights]
     with torch.no_grad():
@@ -246,9 +245,14 @@ def table(report: dict[str, Any]) -> Table:
     batches = list(report["memory_bytes"])
     for batch in batches:
         result.add_column(f"peak MiB, batch {batch}", justify="right", no_wrap=True)
-    for variant in (BASELINE, *report["pairs"]):
-        row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}"]
-        if variant != BASELINE:
+    measured = dict.fromkeys(
+        (BASELINE, *report["pairs"], *(name for used in report["memory_bytes"].values() for name in used))
+    )
+    for variant in measured:
+        row = [variant, "", "", "", ""]
+        if variant == BASELINE and report["pairs"]:
+            row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}"]
+        elif variant in report["pairs"]:
             wall, cpu = report["ratios"][variant]["wall"], report["ratios"][variant]["cpu"]
             unresolved = " unresolved" if wall["min"] <= 1 <= wall["max"] else ""
             fastest = min(pair["variant"]["wall"] for pair in report["pairs"][variant])
@@ -270,7 +274,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5, help="0: memory only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -300,13 +304,13 @@ def main() -> None:
         batch: {variant: peak_memory(args, batch, variant) for variant in (BASELINE, *args.variants)}
         for batch in args.memory_batches
     }
-    pairs = measure(args, variants)
+    pairs = measure(args, variants) if args.pairs else {}
     baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
     report = {
         "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of")},
         "differences": differences,
         "memory_bytes": memory,
-        "baseline_seconds": summary(baseline),
+        "baseline_seconds": summary(baseline) if baseline else None,
         "ratios": {
             variant: {key: summary([pair[f"{key}_ratio"] for pair in of]) for key in ("wall", "cpu")}
             for variant, of in pairs.items()

@@ -11,7 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.utils import instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from timm.data.mixup import Mixup
@@ -35,6 +36,16 @@ from src.errors import UserError
 from src.module import JointModule, Optimization
 
 
+def create(node: dict[str, Any], **kwargs: Any) -> Any:
+    """The object a configuration node describes; a user's mistake comes out as it went in."""
+    try:
+        return instantiate(node, **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
 def _without_name(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
@@ -47,7 +58,7 @@ def build_encoder(config: Config, phase: Config) -> Encoder:
         node["drop_path"] = recipe["drop_path"]
     if node.get("pos_embed", 0) is None:
         node["pos_embed"] = recipe["scratch_pos_embed"] if config["mode"]["name"] == "scratch" else "sincos"
-    return instantiate(node)
+    return create(node)
 
 
 def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
@@ -62,7 +73,7 @@ def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
         "decoder_heads": decoder["num_heads"],
     }
     node |= {key: value for key, value in defaults.items() if key in node and node[key] is None}
-    return instantiate(node, encoder=encoder, seed=config["seed"])
+    return create(node, encoder=encoder, seed=config["seed"])
 
 
 def build_head(encoder: Encoder, num_classes: int, init: str) -> nn.Linear:
@@ -82,7 +93,7 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
         augment = augment | {"hflip": data["hflip"]}
     channels = data["channels"]
     return ImageDataModule(
-        instantiate(data["source"]),
+        create(data["source"]),
         img_size=data["img_size"],
         channels=channels,
         mean=statistics["mean"][:channels],
@@ -214,7 +225,11 @@ def build_callbacks(
         callbacks.append(ProgressBar(history, label))
     elif style == "lines":
         callbacks.append(ProgressLines(history, label))
-    if phase["lam"] < 1 and config["reconstruct_every"] and hasattr(instantiate_target(config), "reconstruct"):
+    if (
+        phase["lam"] < 1
+        and config["reconstruct_every"]
+        and hasattr(get_class(config["ssl"]["_target_"]), "reconstruct")
+    ):
         callbacks.append(
             Reconstructions(
                 folder / "reconstructions",
@@ -237,13 +252,6 @@ def build_callbacks(
             ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_weights_only=True, **shared)
         )
     return callbacks
-
-
-def instantiate_target(config: Config) -> type:
-    """The class of the configured SSL task."""
-    from hydra.utils import get_class
-
-    return get_class(config["ssl"]["_target_"])
 
 
 def quiet() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet
 from src.callbacks import History, Meter
@@ -78,9 +80,11 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
     loggers = build_loggers(config, phase, folder, config_hash(config))
     callbacks = build_callbacks(config, phase, folder, data, history, meter)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SIGTERMException:
+        # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
+        raise SystemExit(128 + signal.SIGTERM) from None
     return phase_record(config, phase, run_dir, trainer, module, data, history.rows, meter.totals)
 
 

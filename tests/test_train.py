@@ -1,4 +1,4 @@
-"""The command itself, in real processes: tiny runs on the embedded digits."""
+"""Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
 
 import json
 import os
@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+
+from src.cli import CONF
+from src.config import resolve
+from src.errors import UserError
+from src.train import find_run_dir, locked
+from src.train import train as train_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -30,8 +37,11 @@ TINY = [
 
 
 def start(*overrides: str, runs: Path) -> subprocess.Popen:
+    """The command; the overrides come last and win."""
+    flags = [word for word in overrides if word.startswith("-")]
+    values = [word for word in overrides if not word.startswith("-")]
     return subprocess.Popen(
-        [sys.executable, "-m", "src.train", *TINY, f"runs_dir={runs}", *overrides],
+        [sys.executable, "-m", "src.train", *flags, *TINY, f"runs_dir={runs}", *values],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -40,15 +50,27 @@ def start(*overrides: str, runs: Path) -> subprocess.Popen:
     )
 
 
-def train(*overrides: str, runs: Path) -> subprocess.CompletedProcess:
+def command(*overrides: str, runs: Path) -> subprocess.CompletedProcess:
     process = start(*overrides, runs=runs)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def train(*overrides: str, runs: Path) -> Path:
+    """A run in this process; returns its folder."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=[*TINY, f"runs_dir={runs}", *overrides]))
+    train_config(config)
+    return find_run_dir(config)
+
+
 def only_run(runs: Path) -> Path:
-    (record,) = runs.glob("*/*/result.json")
+    (record,) = runs.glob("[!.]*/*/result.json")
     return record.parent
+
+
+def record_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
 
 
 def weights(run: Path, phase: str = "joint") -> dict[str, torch.Tensor]:
@@ -69,75 +91,109 @@ def fail_of(result: subprocess.CompletedProcess) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+def finished(tmp_path_factory) -> Path:
     """One SSAT run that several tests look at."""
-    runs = tmp_path_factory.mktemp("runs")
-    result = train("mode=ssat", "logger=tensorboard", runs=runs)
-    assert result.returncode == 0, result.stderr
-    return runs, result
+    return train("mode=ssat", "logger=tensorboard", runs=tmp_path_factory.mktemp("runs"))
 
 
 def test_a_run_leaves_record_checkpoints_curves_and_pictures(finished):
-    run = only_run(finished[0])
-    record = json.loads((run / "result.json").read_text())
+    record = record_of(finished)
     assert record["status"] == "finished"
     assert {"last", "best", "best_epoch"} <= record["metrics"]["test"]["acc1"].keys()
-    assert len(record["phases"][0]["history"]) == 2
-    assert {"train/loss", "train/loss_cls", "train/loss_ssl", "test/acc1"} <= record["phases"][0]["history"][0].keys()
-    assert record["phases"][0]["reconstructions"]
-    for path in record["phases"][0]["reconstructions"] + list(record["phases"][0]["checkpoints"].values()):
-        assert (run / path).is_file()
-    assert (run / "joint" / "csv" / "version_0" / "metrics.csv").is_file()
-    assert list((run / "joint" / "tensorboard").rglob("events.*"))
+    (phase,) = record["phases"]
+    assert len(phase["history"]) == 2
+    assert {"train/loss", "train/loss_cls", "train/loss_ssl", "test/acc1"} <= phase["history"][0].keys()
+    assert phase["reconstructions"]
+    for path in phase["reconstructions"] + list(phase["checkpoints"].values()):
+        assert (finished / path).is_file()
+    assert (finished / "joint" / "csv" / "version_0" / "metrics.csv").is_file()
+    assert list((finished / "joint" / "tensorboard").rglob("events.*"))
 
 
 def test_loss_of_every_epoch_is_equation_1(finished):
-    record = json.loads((only_run(finished[0]) / "result.json").read_text())
-    for row in record["phases"][0]["history"]:
+    for row in record_of(finished)["phases"][0]["history"]:
         joint = 0.1 * row["train/loss_cls"] + 0.9 * row["train/loss_ssl"]
         assert row["train/loss"] == pytest.approx(joint, rel=1e-5)
 
 
 def test_short_runs_are_marked_as_not_the_papers(finished):
-    record = json.loads((only_run(finished[0]) / "result.json").read_text())
+    record = record_of(finished)
     assert record["faithful"] is False
     assert "2 of the paper's 100 epochs" in record["unfaithful_reasons"]
 
 
-def test_a_finished_run_is_skipped_and_force_trains_it_again(finished):
-    runs = finished[0]
-    before = (only_run(runs) / "result.json").stat().st_mtime_ns
-    again = train("mode=ssat", runs=runs)
-    assert again.returncode == 0 and "skipped, already finished" in again.stdout
-    assert (only_run(runs) / "result.json").stat().st_mtime_ns == before
-    old = weights(only_run(runs))
-    forced = train("mode=ssat", "force=true", runs=runs)
-    assert forced.returncode == 0, forced.stderr
+def test_a_checkpoint_loads_without_unpickling_anything_but_plain_values(finished):
+    last = torch.load(finished / "joint" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["config"]["mode"]["name"] == "ssat"
+
+
+def test_a_finished_run_is_skipped_and_force_repeats_it_bit_for_bit(finished, capsys):
+    runs = finished.parent.parent
+    before, old = (finished / "result.json").stat().st_mtime_ns, weights(finished)
+    assert train("mode=ssat", runs=runs) == finished
+    assert "skipped, already finished" in capsys.readouterr().out
+    assert (finished / "result.json").stat().st_mtime_ns == before
+    train("mode=ssat", "force=true", runs=runs)
     assert len(list((runs / ".replaced").iterdir())) == 1
-    assert largest_difference(weights(only_run(runs)), old) == 0, "the same seed repeats bit for bit"
+    assert (finished / "result.json").stat().st_mtime_ns > before
+    assert largest_difference(weights(finished), old) == 0
 
 
 def test_lam_1_is_scratch_bit_for_bit(tmp_path):
-    assert train("mode=scratch", runs=tmp_path / "a").returncode == 0
-    assert train("mode=ssat", "mode.lam=1", runs=tmp_path / "b").returncode == 0
-    scratch, joint = weights(only_run(tmp_path / "a"), "scratch"), weights(only_run(tmp_path / "b"))
+    scratch = weights(train("mode=scratch", runs=tmp_path), "scratch")
+    joint = weights(train("mode=ssat", "mode.lam=1", runs=tmp_path))
     assert largest_difference(scratch, joint) == 0
 
 
-def test_ssl_ft_runs_both_stages_and_hands_over_the_encoder(tmp_path):
-    result = train("mode=ssl_ft", "mode.ssl_epochs=1", runs=tmp_path)
-    assert result.returncode == 0, result.stderr
-    record = json.loads((only_run(tmp_path) / "result.json").read_text())
-    assert [phase["name"] for phase in record["phases"]] == ["pretrain", "finetune"]
+def test_ssl_ft_runs_both_stages_and_finetune_starts_from_them(tmp_path):
+    run = train("mode=ssl_ft", "mode.ssl_epochs=1", runs=tmp_path)
+    record = record_of(run)
+    assert [(phase["name"], phase["lam"], phase["epochs"]) for phase in record["phases"]] == [
+        ("pretrain", 0.0, 1),
+        ("finetune", 1.0, 2),
+    ]
     assert record["phases"][0]["metrics"]["test"].keys() == {"loss_ssl"}
     assert record["seconds"] == pytest.approx(sum(phase["seconds"] for phase in record["phases"]))
-    names = weights(only_run(tmp_path), "finetune").keys()
-    assert not any(name.startswith("ssl.") for name in names)
-    source = only_run(tmp_path)
-    tuned = train("mode=finetune", f"mode.init_from={source}", runs=tmp_path / "ft")
-    assert tuned.returncode == 0, tuned.stderr
-    other = train("mode=finetune", f"mode.init_from={source}", "encoder.embed_dim=64", runs=tmp_path / "ft")
-    assert "is of another encoder" in fail_of(other)
+    assert not any(name.startswith("ssl.") for name in weights(run, "finetune"))
+    tuned = train("mode=finetune", f"mode.init_from={run}", runs=tmp_path)
+    assert record_of(tuned)["status"] == "finished"
+    with pytest.raises(UserError, match="is of another encoder"):
+        train("mode=finetune", f"mode.init_from={run}", "encoder.embed_dim=64", runs=tmp_path)
+
+
+def test_fine_tuning_starts_from_the_pre_trained_encoder(tmp_path):
+    frozen = ["recipe.base_lr=1e-30", "recipe.min_lr=0", "recipe.weight_decay=0", "epochs=1"]
+    run = train("mode=ssl_ft", "mode.ssl_epochs=1", *frozen, runs=tmp_path)
+    before, after = weights(run, "pretrain"), weights(run, "finetune")
+    encoder = [name for name in before if name.startswith("encoder.")]
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+    assert {name for name in after if not name.startswith(("encoder.", "meters"))} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipe.ema_decay=0.9"],
+        ["recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.drop_path=0.1"],
+        ["trainer.precision=bf16", "recipe.clip_grad=1.0", "recipe.layer_decay=0.75"],
+        ["data.val_fraction=0.25", "eval_every=2"],
+        ["encoder.pos_embed=learnable", "recipe.norm_pix=true", "trainer.accumulate=2"],
+        ["data.channels=1", "recipe=paper", "recipe.batch_size=16"],
+    ],
+)
+def test_every_option_of_the_recipe_trains(tmp_path, overrides):
+    record = record_of(train("mode=ssat", *overrides, runs=tmp_path))
+    assert record["status"] == "finished"
+    assert record["metrics"]["test"]["acc1"]["last"] >= 0
+
+
+def test_a_validation_split_selects_and_test_is_read_at_the_end(tmp_path):
+    record = record_of(train("mode=scratch", "data.val_fraction=0.25", runs=tmp_path))
+    (phase,) = record["phases"]
+    assert not any(name.startswith("test/") for row in phase["history"] for name in row)
+    assert record["metrics"].keys() == {"val", "test"}
+    assert record["metrics"]["test"]["acc1"].keys() == {"last", "best", "best_epoch"}
+    assert record["data_fingerprint"]["splits"] == {"val": 40, "train": 120, "test": 360}
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
@@ -152,66 +208,86 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, workers):
     settings = ["mode=ssat", "epochs=4", "recipe.drop_path=0.1", "recipe.mixup=0.8", f"data.num_workers={workers}"]
     settings += ["checkpoint_minutes=0.002"]
-    assert train(*settings, runs=tmp_path / "whole").returncode == 0
     process = start(*settings, runs=tmp_path / "killed")
     wait_for(lambda: list((tmp_path / "killed").glob("*/*/joint/checkpoints/last.ckpt")), process)
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    resumed = train(*settings, runs=tmp_path / "killed")
-    assert resumed.returncode == 0, resumed.stderr
-    whole, killed = only_run(tmp_path / "whole"), only_run(tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob("*/*/result.json")), "it was killed too late to show anything"
+    killed = train(*settings, runs=tmp_path / "killed")
+    whole = train(*settings, runs=tmp_path / "whole")
     assert largest_difference(weights(whole), weights(killed)) == 0
-    rows = [json.loads((run / "result.json").read_text())["phases"][0]["history"] for run in (whole, killed)]
+    rows = [record_of(run)["phases"][0]["history"] for run in (whole, killed)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     assert [row["test/acc1"] for row in rows[0]] == [row["test/acc1"] for row in rows[1]]
 
 
 def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
-    settings = ["mode=ssat", "epochs=30"]
-    process = start(*settings, runs=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("*/*/joint/csv")), process)
-    time.sleep(2)
+    settings = ["mode=ssat", "epochs=25", "eval_every=25"]
+    process = start(*settings, runs=tmp_path / "killed")
+    wait_for(lambda: list(tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=100)
     assert process.returncode == 143
-    (last,) = tmp_path.glob("*/*/joint/checkpoints/last.ckpt")
+    (last,) = tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")
     step = torch.load(last, weights_only=True)["global_step"]
-    resumed = train(*settings, runs=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    record = json.loads((only_run(tmp_path) / "result.json").read_text())
+    resumed = train(*settings, runs=tmp_path / "killed")
+    record = record_of(resumed)
     assert 0 < step < record["steps"]
-    assert len(record["phases"][0]["history"]) == 30
+    assert len(record["phases"][0]["history"]) == 25
+    whole = weights(train(*settings, runs=tmp_path / "whole"))
+    assert largest_difference(weights(resumed), whole) == 0
 
 
-DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3", "seed=3"]
+DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]
 
 
 def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_path):
-    one = train(*DDP, "recipe.batch_size=16", runs=tmp_path / "one")
-    assert one.returncode == 0, one.stderr
-    two = train("-m", *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", "seed=3,4", runs=tmp_path / "two")
-    assert two.returncode == 0, two.stderr
-    records = {json.loads(path.read_text())["seed"]: path.parent for path in (tmp_path / "two").glob("*/*/result.json")}
-    assert records.keys() == {3, 4}
-    assert largest_difference(weights(only_run(tmp_path / "one")), weights(records[3])) < 1e-5
-    accuracies = [
-        json.loads((run / "result.json").read_text())["metrics"]["test"]
-        for run in (only_run(tmp_path / "one"), records[3])
-    ]
-    assert accuracies[0]["acc1"]["last"] == pytest.approx(accuracies[1]["acc1"]["last"], abs=1e-4)
-    assert accuracies[0]["loss"]["last"] == pytest.approx(accuracies[1]["loss"]["last"], abs=1e-4)
+    one = train(*DDP, "recipe.batch_size=16", "seed=3", runs=tmp_path / "one")
+    sweep = command("-m", *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", "seed=3,4", runs=tmp_path / "two")
+    assert sweep.returncode == 0, sweep.stderr
+    runs = {record_of(path.parent)["seed"]: path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json")}
+    assert runs.keys() == {3, 4}
+    assert largest_difference(weights(one), weights(runs[3])) < 1e-5
+    alone, two = (record_of(run)["metrics"]["test"] for run in (one, runs[3]))
+    assert alone["acc1"]["last"] == pytest.approx(two["acc1"]["last"], abs=1e-4)
+    assert alone["loss"]["last"] == pytest.approx(two["loss"]["last"], abs=1e-5)
 
 
-def test_accumulating_two_batches_equals_one_batch_of_twice_the_size(tmp_path):
-    settings = [*DDP, "trainer.max_steps=2"]
-    assert train(*settings, "recipe.batch_size=16", runs=tmp_path / "one").returncode == 0
-    halves = train(
-        *settings, "recipe.batch_size=8", "trainer.accumulate=2", "ssl.mask_ratio=0.75", runs=tmp_path / "two"
-    )
-    assert halves.returncode == 0, halves.stderr
-    one, two = (json.loads((only_run(tmp_path / name) / "result.json").read_text()) for name in ("one", "two"))
-    assert one["phases"][0]["history"][-1]["lr"] == pytest.approx(two["phases"][0]["history"][-1]["lr"])
+def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch(tmp_path):
+    settings = ["mode=scratch", "recipe.augment=null", "trainer.max_steps=3"]
+    one = train(*settings, "recipe.batch_size=16", runs=tmp_path)
+    two = train(*settings, "recipe.batch_size=8", "trainer.accumulate=2", runs=tmp_path)
+    assert largest_difference(weights(one, "scratch"), weights(two, "scratch")) < 1e-5
+    assert record_of(one)["steps"] == record_of(two)["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data=image_folder", "data.root=/nowhere"], "/nowhere"),
+        (["data.img_size=30"], "img_size=30 is not a multiple of patch_size=4"),
+        (["ssl.mask_ratio=1.5"], "ssl.mask_ratio=1.5 is outside (0, 1)"),
+        (["ssl.mask_ratio=0.99"], "ssl.mask_ratio=0.99 leaves no visible patch"),
+        (["recipe.batch_size=4000"], "4000"),
+        (["encoder.num_heads=5"], "num_heads=5"),
+        (["ssl.decoder_heads=7"], "decoder_heads=7"),
+        (["footprint.energy=true", "footprint.country=ZZZ"], "footprint.country='ZZZ'"),
+        (["mode=finetune", "mode.init_from=/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_users_mistake_gets_one_sentence_and_leaves_no_checkpoint(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as caught:
+        train(*overrides, runs=tmp_path)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("**/*.ckpt"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="PyTorch sees no GPU"):
+        train("trainer=gpu", runs=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -219,43 +295,49 @@ def test_accumulating_two_batches_equals_one_batch_of_twice_the_size(tmp_path):
     [
         (["encoder=vit_x"], "encoder=vit_x does not exist (did you mean vit_"),
         (["recipe.base_lrr=1"], "there is no key 'recipe.base_lrr' (did you mean recipe.base_lr?)"),
-        (["data=image_folder", "data.root=/nowhere"], "/nowhere"),
-        (["data.img_size=30"], "30"),
-        (["ssl.mask_ratio=1.5"], "1.5"),
-        (["ssl.mask_ratio=0.99"], "0.99"),
-        (["recipe.batch_size=4000"], "4000"),
-        (["trainer=gpu"], "no GPU") if not torch.cuda.is_available() else (["trainer.devices=0"], "trainer.devices"),
-        (["footprint.energy=true", "footprint.country=ZZZ"], "footprint.country='ZZZ'"),
-        (["mode=finetune", "mode.init_from=/nowhere"], "/nowhere"),
     ],
 )
-def test_a_users_mistake_gets_one_sentence_and_leaves_no_run(tmp_path, overrides, sentence):
-    result = train(*overrides, runs=tmp_path)
-    assert sentence in fail_of(result)
-    assert not list(tmp_path.glob("*/*/*/checkpoints/*"))
+def test_the_command_names_the_nearest_group_or_key(tmp_path, overrides, sentence):
+    assert sentence in fail_of(command(*overrides, runs=tmp_path))
+
+
+def test_a_sweep_goes_on_after_a_refused_run_and_fails_at_its_end(tmp_path):
+    result = command("-m", "mode.lam=7,0.5", "epochs=1", runs=tmp_path)
+    assert "lam=7 of phase 'joint' is outside [0, 1]" in fail_of(result)
+    assert record_of(only_run(tmp_path))["status"] == "finished"
 
 
 def test_a_non_finite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
-    good = ["mode=scratch", "run_dir=" + str(tmp_path / "run"), "epochs=6"]
-    exploding = ["recipe.base_lr=1e38", "recipe.warmup_lr=0", "recipe.max_warmup_share=0"]
-    message = fail_of(train(*good, *exploding, runs=tmp_path))
-    assert "the loss became" in message and "step" in message
+    exploding = ["recipe.base_lr=1e38", "recipe.max_warmup_share=0.5", "epochs=4", "recipe.warmup_epochs=2"]
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step \d+ \(epoch \d\): .*indices are in"
+    ) as caught:
+        train("mode=scratch", f"run_dir={tmp_path / 'run'}", *exploding, runs=tmp_path)
     (saved,) = (tmp_path / "run" / "scratch").glob("non_finite_step_*.json")
     assert len(json.loads(saved.read_text())["indices"]) == 16
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    assert str(saved) in str(caught.value)
+    assert record_of(tmp_path / "run")["status"] == "failed"
+    for path in (tmp_path / "run").glob("**/last.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     run = f"run_dir={tmp_path / 'run'}"
-    process = start(run, "epochs=50", runs=tmp_path)
-    wait_for(lambda: (tmp_path / "run" / "joint" / "checkpoints" / "last.ckpt").exists(), process)
-    process.kill()
-    process.communicate()
-    message = fail_of(train(run, "epochs=50", "encoder.depth=3", runs=tmp_path))
-    assert "belongs to another configuration" in message and "encoder.depth: 2 -> 3" in message
+    train(run, runs=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "joint" / "phase.json").unlink()
+    with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.depth: 2 -> 3\)"):
+        train(run, "encoder.depth=3", runs=tmp_path)
+
+
+def test_a_run_folder_is_never_shared_by_two_processes(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with locked(run), pytest.raises(UserError, match="another process is training in"):
+        train(f"run_dir={run}", runs=tmp_path)
 
 
 def test_wandb_records_offline_without_a_key(tmp_path):
-    result = train("logger=wandb", "epochs=1", runs=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert list(only_run(tmp_path).glob("wandb/offline-run-*/*.wandb"))
+    run = train("logger=wandb", "epochs=1", runs=tmp_path)
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))

@@ -27,7 +27,7 @@ def num_visible(length: int, ratio: float) -> int:
 
 def mask_from_noise(noise: Tensor, ratio: float) -> Tensor:
     """Boolean mask (B, L), True = removed, that keeps the smallest noises of each row of `noise` (B, L)."""
-    kept = noise.argsort(dim=1)[:, : num_visible(noise.shape[1], ratio)]
+    kept = noise.argsort(dim=1, stable=True)[:, : num_visible(noise.shape[1], ratio)]
     return torch.ones_like(noise, dtype=torch.bool).scatter_(1, kept, False)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +29,32 @@ def _depth(state: Mapping[str, Any], prefix: str) -> int:
     return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})
 
 
+def _mlp_ratio(state: Mapping[str, Tensor], prefix: str, width: int) -> float:
+    # One float up: int(width * (hidden / width)) falls one short of hidden for many sizes (28 and 61, say).
+    return math.nextafter(state[f"{prefix}.0.mlp.fc1.weight"].shape[0] / width, math.inf)
+
+
 def _ours(name: str) -> str:
     for ours, theirs in DECODER.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
+
+
+def _theirs(name: str) -> str:
+    for ours, theirs in DECODER.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    state = {}
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            raise UserError(f"the checkpoint is not in the authors' layout: {name} is a {type(value).__name__}")
+        state[name] = torch.as_tensor(value).detach().clone()
+    return state
 
 
 def from_official(
@@ -53,10 +75,12 @@ def from_official(
         UserError: keys or shapes that are not this layout.
     """
     state_dict = state_dict.get("model", state_dict)
-    state = {name: torch.as_tensor(value).detach().clone() for name, value in state_dict.items()}
-    missing = [
-        name for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight") if name not in state
-    ]
+    state = _tensors(state_dict)
+    has_task = any(name.startswith(("mask_token", "decoder_")) for name in state)
+    has_head = any(name.startswith("head.") for name in state)
+    needed = ["patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"]
+    needed += ["mask_token", "decoder_blocks.0.mlp.fc1.weight"] * has_task + ["head.weight"] * has_head
+    missing = [name for name in needed if name not in state]
     if missing:
         raise UserError(f"the checkpoint is not in the authors' layout: {missing[0]} is missing")
     dim, in_chans, patch_size, _ = state["patch_embed.proj.weight"].shape
@@ -71,12 +95,12 @@ def from_official(
         embed_dim=dim,
         depth=_depth(state, "blocks"),
         num_heads=num_heads,
-        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        mlp_ratio=_mlp_ratio(state, "blocks", dim),
         qkv_bias="blocks.0.attn.qkv.bias" in state,
         pos_embed="sincos" if fixed else "learnable",
     )
     task = None
-    if "mask_token" in state:
+    if has_task:
         width = state["mask_token"].shape[-1]
         task = Reconstruction(
             encoder,
@@ -84,9 +108,9 @@ def from_official(
             decoder_dim=width,
             decoder_depth=_depth(state, "decoder_blocks"),
             decoder_heads=decoder_num_heads,
-            decoder_mlp_ratio=state["decoder_blocks.0.mlp.fc1.weight"].shape[0] / width,
+            decoder_mlp_ratio=_mlp_ratio(state, "decoder_blocks", width),
         )
-    head = nn.Linear(dim, state["head.weight"].shape[0]) if "head.weight" in state else None
+    head = nn.Linear(dim, state["head.weight"].shape[0]) if has_head else None
     ours = {_ours(name): value for name, value in state.items()}
     parts: list[tuple[str, nn.Module | None]] = [("decoder.", task and task.decoder), ("head.", head), ("", encoder)]
     for prefix, module in parts:
@@ -98,10 +122,10 @@ def from_official(
 
 def _load(module: nn.Module, values: dict[str, Tensor], prefix: str) -> None:
     own = module.state_dict()
-    wrong = [f"{prefix}{name} is missing" for name in own if name not in values]
-    wrong += [f"{prefix}{name} is unexpected" for name in values if name not in own]
+    wrong = [f"{_theirs(prefix + name)} is missing" for name in own if name not in values]
+    wrong += [f"{_theirs(prefix + name)} is unexpected" for name in values if name not in own]
     wrong += [
-        f"{prefix}{name} is {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        f"{_theirs(prefix + name)} is {tuple(value.shape)} instead of {tuple(own[name].shape)}"
         for name, value in values.items()
         if name in own and own[name].shape != value.shape
     ]

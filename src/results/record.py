@@ -5,26 +5,37 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+MODES = ("scratch", "ssl_ft", "ssat")  # the order in which reports show them
+STATES = ("finished", "failed", "running")
 
 
 def write_record(folder: Path, record: dict[str, Any], *, name: str = "result.json") -> Path:
     """Write `record` to `folder`/`name` atomically; a number that is not finite becomes null."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    return write_text(folder / name, text)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Replace `path` by `text` in one step: a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with open(partial, "x", encoding="utf-8") as file:
             file.write(text)
-        os.replace(partial, folder / name)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
-    return folder / name
+    return path
 
 
 def _finite(value: Any) -> Any:
@@ -33,3 +44,142 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One run's record and where it lies; every value but the five below may be missing."""
+
+    path: Path
+    group: str
+    values: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        return self.values["name"]
+
+    @property
+    def encoder(self) -> str:
+        return self.values["encoder"]
+
+    @property
+    def data(self) -> str:
+        return self.values["data"]
+
+    @property
+    def mode(self) -> str:
+        return self.values["mode"]
+
+    @property
+    def status(self) -> str:
+        return self.values["status"]
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    def get(self, key: str) -> Any:
+        """The value at a dotted key such as `energy.kwh`; None where it is missing."""
+        return lookup(self.values, key)
+
+    def number(self, key: str) -> float | None:
+        """The finite number at a dotted key; None for anything else."""
+        return as_number(self.get(key))
+
+    def text(self, key: str) -> str:
+        """The value at a dotted key as text; empty where it is missing."""
+        value = self.get(key)
+        return "" if value is None else str(value)
+
+    def items(self, key: str) -> list[Any]:
+        """The list at a dotted key; empty where it is missing."""
+        value = self.get(key)
+        return value if isinstance(value, list) else []
+
+    @property
+    def phases(self) -> list[dict[str, Any]]:
+        return [phase for phase in self.items("phases") if isinstance(phase, dict)]
+
+    @property
+    def split(self) -> str:
+        """The split the accuracy is measured on: `test`, or `val` for data without a test set."""
+        return "val" if self.number("metrics.test.acc1.last") is None and self.get("metrics.val") else "test"
+
+    @property
+    def split_size(self) -> int | None:
+        """Images of that split."""
+        count = self.number(f"data_fingerprint.splits.{self.split}")
+        return int(count) if count else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """THE top-1 accuracy in percent: the last epoch's, or the best one's under `recipe.report=max`."""
+        return self.number(f"metrics.{self.split}.acc1.{'best' if self.get('selection') == 'max' else 'last'}")
+
+
+def lookup(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def as_number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
+
+
+def read_records(runs: Path) -> tuple[list[Record], list[str]]:
+    """Every record below `runs`, in the order of reports, and one line for each file that is none of ours.
+
+    Folders whose name starts with a dot are left alone.
+    """
+    records, warnings = [], []
+    for path in _result_files(runs):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            warnings.append(f"{path}: cannot be read ({error.strerror})")
+        except (ValueError, RecursionError):
+            warnings.append(f"{path}: damaged, not JSON")
+        else:
+            problem = _problem(values)
+            if problem:
+                warnings.append(f"{path}: {problem}")
+            else:
+                records.append(Record(path, _group(path, runs), values))
+    return sorted(records, key=_order), warnings
+
+
+def _result_files(runs: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(runs):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if "result.json" in files:
+            yield Path(folder, "result.json")
+
+
+def _problem(values: Any) -> str:
+    """Why this is not a record that we can read; empty when it is one."""
+    if not isinstance(values, dict) or "schema" not in values:
+        return "not a record of a run"
+    if values["schema"] != SCHEMA:
+        return f"schema {str(values['schema'])[:20]!r}, this version reads {SCHEMA}"
+    wrong = [key for key in ("name", "encoder", "data", "mode") if not isinstance(values.get(key), str)]
+    if values.get("status") not in STATES:
+        wrong.append("status")
+    return f"{', '.join(wrong)} missing or wrong" if wrong else ""
+
+
+def _group(path: Path, runs: Path) -> str:
+    """The folder that holds the run's folder, below `runs`."""
+    parent = path.parent.parent
+    name = parent.relative_to(runs).as_posix() if parent.is_relative_to(runs) else "."
+    return parent.resolve().name if name == "." else name
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    rank = MODES.index(record.mode) if record.mode in MODES else len(MODES)
+    return record.group, record.data, record.encoder, rank, record.mode, record.number("seed") or 0, record.name

@@ -34,6 +34,10 @@ def same(first: Batch, second: Batch) -> bool:
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("images", "targets", "indices"))
 
 
+def by_index(batches: list[Batch]) -> dict[int, torch.Tensor]:
+    return {int(index): image for batch in batches for index, image in zip(batch.indices, batch.images, strict=True)}
+
+
 # --- what a batch is
 
 
@@ -59,13 +63,8 @@ def test_grey_batches_have_one_channel(make_data: Make) -> None:
 
 def test_without_augmentation_a_training_image_is_the_same_in_every_epoch(make_data: Make) -> None:
     data = make_data(augment=None)
-    first, later = epoch_of(data, 0)[0], epoch_of(data, 5)
-    images = {int(index): image for batch in later for index, image in zip(batch.indices, batch.images, strict=True)}
-    assert all(
-        torch.equal(images[int(index)], image)
-        for index, image in zip(first.indices, first.images, strict=True)
-        if int(index) in images
-    )
+    first, later = by_index(epoch_of(data, 0)), by_index(epoch_of(data, 5))
+    assert first.keys() == later.keys() and all(torch.equal(first[index], later[index]) for index in first)
 
 
 # --- determinism
@@ -82,9 +81,8 @@ def test_two_ranks_see_together_what_one_process_sees(make_data: Make) -> None:
     for whole, *parts in zip(alone, *ranks, strict=True):
         indices, images = (torch.cat([getattr(part, name) for part in parts]) for name in ("indices", "images"))
         order, expected = indices.argsort(), whole.indices.argsort()
-        assert torch.equal(indices[order], whole.indices[expected]) and torch.equal(
-            images[order], whole.images[expected]
-        )
+        assert torch.equal(indices[order], whole.indices[expected])
+        assert torch.equal(images[order], whole.images[expected])
 
 
 def test_an_image_is_augmented_anew_in_every_epoch(make_data: Make) -> None:
@@ -95,10 +93,9 @@ def test_an_image_is_augmented_anew_in_every_epoch(make_data: Make) -> None:
 
 
 def test_an_image_keeps_index_and_augmentation_in_a_subset(make_data: Make) -> None:
-    whole = {int(i): x for batch in epoch_of(make_data(drop_last=False)) for i, x in zip(batch.indices, batch.images)}
-    part = epoch_of(make_data(fraction=0.25, drop_last=False))
-    assert sum(len(batch.indices) for batch in part) == 30
-    assert all(torch.equal(whole[int(i)], x) for batch in part for i, x in zip(batch.indices, batch.images))
+    whole = by_index(epoch_of(make_data(drop_last=False)))
+    part = by_index(epoch_of(make_data(fraction=0.25, drop_last=False)))
+    assert len(part) == 30 and all(torch.equal(whole[index], image) for index, image in part.items())
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

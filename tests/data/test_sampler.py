@@ -26,7 +26,8 @@ def test_the_ranks_together_see_the_batches_of_one_process(world: int, drop_last
     ranks = [batches(2, rank=rank, world=world, drop_last=drop_last) for rank in range(world)]
     shared = [set(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)]
     whole = len(INDICES) // (6 * world)
-    assert [set(batch) for batch in alone[:whole]] == shared[:whole] and all(s <= set(a) for s, a in zip(shared, alone))
+    assert [set(batch) for batch in alone[:whole]] == shared[:whole]
+    assert len(shared) == len(alone) and all(part <= set(batch) for part, batch in zip(shared, alone, strict=True))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

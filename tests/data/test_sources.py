@@ -95,7 +95,7 @@ def test_hidden_files_and_other_files_are_ignored(make_folder: Make) -> None:
     assert source.classes == ["a", "b"] and len(source.train) == 2
 
 
-@pytest.mark.parametrize("extension", "jpg jpeg png webp bmp tif tiff gif ppm JPG".split())
+@pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "JPG"])
 def test_every_listed_kind_of_file_is_an_image(make_folder: Make, extension: str) -> None:
     root = make_folder({"a": 1, "b": 1})
     image = image_folder(root).train.read(0)

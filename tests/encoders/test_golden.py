@@ -1,7 +1,8 @@
-"""Parity with the authors' code: one joint step, on tensors computed with it."""
+"""One joint step against known tensors: the authors' code's (needs ../shared), and a slow formula's (tests/golden)."""
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,24 @@ import torch.nn.functional as F
 from src.auxiliary.masking import mask_from_noise
 from src.batch import Batch
 from src.encoders.official import from_official, to_official
+from src.encoders.vit import VisionTransformer
+from src.errors import UserError
 from src.module import joint_loss
 from src.optim import adamw, parameter_groups
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-GOLDEN = SHARED / "golden" / "official_ssat_vit.npz"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_file(), reason=f"needs {GOLDEN} (set SSAT_SHARED)")
+GOLDEN = {
+    "authors": SHARED / "golden" / "official_ssat_vit.npz",
+    "formula": Path(__file__).resolve().parents[1] / "golden" / "joint_step.npz",
+}
 
 
-@pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN, allow_pickle=False) as file:
+@pytest.fixture(scope="module", params=list(GOLDEN))
+def golden(request) -> dict[str, np.ndarray]:
+    path = GOLDEN[request.param]
+    if request.param == "authors" and not path.is_file():
+        pytest.skip(f"needs {path} (set SSAT_SHARED to the folder that holds golden/)")
+    with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -30,10 +38,13 @@ def under(golden, prefix):
     return {name.removeprefix(prefix): value for name, value in golden.items() if name.startswith(prefix)}
 
 
-def load(golden):
+def load(golden, state=None):
     config = ast.literal_eval(str(golden["config"]))
     return from_official(
-        under(golden, "state/"), num_heads=config["num_heads"], decoder_num_heads=config["decoder_num_heads"]
+        under(golden, "state/") if state is None else state,
+        num_heads=config["num_heads"],
+        decoder_num_heads=config["decoder_num_heads"],
+        norm_pix=config["norm_pix_loss"],
     )
 
 
@@ -123,3 +134,55 @@ def test_official_layout_round_trips(golden):
     original, written = under(golden, "state/"), to_official(*load(golden))
     assert written.keys() == original.keys()
     assert all(torch.equal(written[name], torch.tensor(original[name])) for name in original)
+
+
+def test_a_wrapped_checkpoint_of_tensors_is_read_like_one_of_arrays(golden):
+    config = ast.literal_eval(str(golden["config"]))
+    heads = {"num_heads": config["num_heads"], "decoder_num_heads": config["decoder_num_heads"]}
+    state = {name: torch.tensor(value) for name, value in under(golden, "state/").items()}
+    written = to_official(*from_official({"model": state, "epoch": 3}, **heads))
+    assert all(torch.equal(written[name], state[name]) for name in state)
+
+
+def test_a_checkpoint_without_decoder_or_head_gives_none_for_them(golden):
+    config = ast.literal_eval(str(golden["config"]))
+    state = {
+        name: value
+        for name, value in under(golden, "state/").items()
+        if not name.startswith(("mask_token", "decoder_", "head."))
+    }
+    encoder, task, head = from_official(state, num_heads=config["num_heads"], decoder_num_heads=1)
+    assert task is None
+    assert head is None
+    assert to_official(encoder).keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cls_token", "blocks.1.norm1.bias", "mask_token", "decoder_pos_embed", "decoder_pred.bias", "head.weight"],
+)
+def test_a_missing_tensor_is_named_as_in_the_checkpoint(golden, name):
+    state = {key: value for key, value in under(golden, "state/").items() if key != name}
+    with pytest.raises(UserError, match=f"{re.escape(name)} is missing"):
+        load(golden, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": np.zeros(2)}, "extra is unexpected"),
+        ({"norm.weight": np.zeros(3)}, r"norm.weight is \(3,\)"),
+        ({"epoch": 3}, "epoch is a int"),
+        ({"pos_embed": np.zeros((1, 8, 48))}, "no square grid"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(golden, change, message):
+    with pytest.raises(UserError, match=message):
+        load(golden, under(golden, "state/") | change)
+
+
+def test_mlp_widths_that_are_no_whole_multiple_are_kept():
+    encoder = VisionTransformer(8, 2, embed_dim=28, depth=1, num_heads=2, mlp_ratio=61.5 / 28)
+    assert encoder.blocks[0].mlp.fc1.out_features == 61
+    read, _, _ = from_official(to_official(encoder), num_heads=2, decoder_num_heads=1)
+    assert read.blocks[0].mlp.fc1.out_features == 61

@@ -1,0 +1,63 @@
+"""Transformed images by (epoch, index), their random part a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.batch import Batch
+from src.data.sampler import Key
+from src.data.sources import ImageList
+from src.data.timm_transforms import Transform
+
+Sample = tuple[Tensor, int, int]  # (C, H, W) image, class number, index
+
+
+class ImageDataset(Dataset[Sample]):
+    """Transformed images, asked for by (epoch, index).
+
+    With a `seed` the random part of the transform is a pure function of (seed, epoch, index), and the global generators
+    of Python, NumPy and PyTorch, which the transform draws from, are left as they were.
+    """
+
+    def __init__(self, images: ImageList, transform: Transform, *, seed: int | None = None) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Sample:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Sample]:
+        if self.seed is None:
+            return [self._sample(index) for _, index in keys]
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            return [self._seeded_sample(self.seed, epoch, index) for epoch, index in keys]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+    def _seeded_sample(self, seed: int, epoch: int, index: int) -> Sample:
+        words = np.random.SeedSequence((seed, epoch, index)).generate_state(3).tolist()
+        random.seed(words[0])
+        np.random.seed(words[1])
+        torch.default_generator.manual_seed(words[2])  # torch.manual_seed would reseed the GPU as well
+        return self._sample(index)
+
+    def _sample(self, index: int) -> Sample:
+        return self.transform(self.images.read(index)), int(self.images.labels[index]), index
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples to a Batch of images (B, C, H, W) float32, targets (B,) int64 and indices (B,) int64."""
+    images, targets, indices = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.tensor(targets), (), torch.tensor(indices))

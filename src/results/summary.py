@@ -1,0 +1,233 @@
+"""Which runs may be compared, and one honest sentence on what the comparison shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from src.config import identity
+from src.results.record import Record, as_number
+
+PAPER_EPOCHS = 100  # Table 14
+LABELS = {"scratch": "scratch", "ssl_ft": "SSL+FT", "ssat": "SSAT", "finetune": "fine-tuning"}
+Z95 = 1.959964
+
+
+def label(mode: str) -> str:
+    return LABELS.get(mode, mode)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one configuration: they differ in nothing but the seed."""
+
+    mode: str
+    variant: str  # the settings in which it differs from the mode's other arms, else empty
+    records: list[Record]
+
+    @property
+    def label(self) -> str:
+        return label(self.mode) + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def scored(self) -> list[Record]:
+        """The finished runs with an accuracy, one per seed: the same run made twice counts once."""
+        by_seed = {record.get("seed"): record for record in self.records if record.finished}
+        return [record for record in by_seed.values() if record.accuracy is not None]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Top-1 accuracy in percent, one per seed."""
+        return [record.accuracy for record in self.scored if record.accuracy is not None]
+
+    @property
+    def accuracy(self) -> float:
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds in points; None for one seed."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    def mean(self, key: str) -> float | None:
+        """Mean over the scored runs of the number at a dotted key."""
+        numbers = [number for record in self.scored if (number := record.number(key)) is not None]
+        return statistics.fmean(numbers) if numbers else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that share data, encoder, recipe and epochs: what differs is the mode, its settings and the seed."""
+
+    data: str
+    encoder: str
+    variant: str  # the settings in which it differs from the other comparisons of this data and encoder
+    arms: list[Arm]
+
+    @property
+    def title(self) -> str:
+        return f"{self.encoder} on {self.data}" + (f", {self.variant}" if self.variant else "")
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for arm in self.arms for record in arm.records]
+
+    def scored(self, mode: str) -> list[Arm]:
+        return [arm for arm in self.arms if arm.mode == mode and arm.scored]
+
+
+def comparisons(records: Sequence[Record]) -> list[Comparison]:
+    """The records grouped by what may be compared, in the order in which they come."""
+    settings = {id(record): _settings(record) for record in records}
+    pairs: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        shared = {k: v for k, v in settings[id(record)].items() if not k.startswith(("mode.", "ssl."))}
+        pairs[record.data, record.encoder][_key(shared)].append(record)
+    found = []
+    for (data, encoder), groups in pairs.items():
+        variants = _variants([settings[id(members[0])] for members in groups.values()], skip=("mode.", "ssl."))
+        for members, variant in zip(groups.values(), variants, strict=True):
+            found.append(Comparison(data, encoder, variant, _arms(members, settings)))
+    return found
+
+
+def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:
+    modes: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        modes[record.mode][_key(settings[id(record)])].append(record)
+    arms = []
+    for mode, groups in modes.items():
+        variants = _variants([settings[id(members[0])] for members in groups.values()])
+        arms += [Arm(mode, variant, members) for members, variant in zip(groups.values(), variants, strict=True)]
+    return arms
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """What the run computes, but for its seed; phases only repeat the other keys."""
+    config = record.get("config")
+    values = identity(config) if isinstance(config, dict) else {}
+    unused = ("mode.phases.", "ssl.") if record.mode in ("scratch", "finetune") else ("mode.phases.",)
+    settings = {k: v for k, v in values.items() if k not in ("seed", "name") and not k.startswith(unused)}
+    content = record.get("data_fingerprint.sha256")
+    if content:  # the same folder with other images in it is another data set
+        settings["data.content"] = hashlib.sha256(_key({"": content}).encode()).hexdigest()[:6]
+    return settings
+
+
+def _key(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most: int = 3) -> list[str]:
+    """For each group the settings in which it differs from the others, as 'lam=0.5, mask_ratio=0.6'."""
+    keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
+    differing = [key for key in keys if len({str(group.get(key)) for group in groups}) > 1]
+    names = []
+    for group in groups:
+        shown = {key.rpartition(".")[2]: group[key] for key in differing if key in group}
+        listed = [f"{key}={value}" for key, value in list(shown.items())[:most]]
+        names.append(", ".join(listed + [f"and {len(shown) - most} more"] * (len(shown) > most)))
+    return names
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one arm minus another's, in points, with the half-width of its 95 % interval."""
+
+    points: float
+    uncertainty: float | None  # None when the number of test images is unknown
+
+    @property
+    def is_noise(self) -> bool:
+        return self.uncertainty is None or abs(self.points) <= self.uncertainty
+
+    def __str__(self) -> str:
+        margin = "" if self.uncertainty is None else f" ± {self.uncertainty:.1f}"
+        if round(abs(self.points), 1) == 0:
+            return f"0.0{margin} points from"
+        return f"{abs(self.points):.1f}{margin} points {'above' if self.points > 0 else 'below'}"
+
+
+def difference(a: Arm, b: Arm) -> Difference:
+    """`a` minus `b`: the binomial variance of both test accuracies, plus what the seeds' means vary where there are seeds.
+
+    The proportions are shrunk by two added images, one right and one wrong (Agresti & Caffo 2000), which keeps the
+    interval honest near 0 and 100 %. Both runs see the same test images; ignoring that makes it a little wide.
+    """
+    variance = 0.0
+    for arm in (a, b):
+        images = arm.scored[0].split_size
+        if images is None:
+            return Difference(a.accuracy - b.accuracy, None)
+        p = (arm.accuracy / 100 * images + 1) / (images + 2)
+        variance += 1e4 * p * (1 - p) / (images + 2) + (arm.deviation or 0.0) ** 2 / len(arm.accuracies)
+    return Difference(a.accuracy - b.accuracy, Z95 * math.sqrt(variance))
+
+
+def verdict(records: Sequence[Record]) -> str:
+    """What the runs of one comparison show: SSAT against scratch and SSL+FT, with the noise and the facts to read it by."""
+    found = comparisons(records)
+    if len(found) > 1:
+        return " ".join(f"{comparison.title}: {verdict(comparison.records)}" for comparison in found)
+    arms = [arm for comparison in found for arm in comparison.arms if arm.scored]
+    ssat = [arm for arm in arms if arm.mode == "ssat"]
+    if not arms:
+        return "No finished run with an accuracy to compare yet."
+    if not ssat:
+        return f"No finished SSAT run to compare with {_listed(arms)}."
+    if len(ssat) > 1:
+        low, high = min(arm.accuracy for arm in ssat), max(arm.accuracy for arm in ssat)
+        others = [arm for arm in arms if arm.mode != "ssat"]
+        against = f", beside {_listed(others)}" if others else ""
+        return (
+            f"{len(ssat)} settings of SSAT end between {low:.1f} and {high:.1f} %{against}; "
+            "taking the best of them by test accuracy would be a selection, not a result."
+        )
+    return _verdict(ssat[0], [arm for arm in arms if arm.mode in ("scratch", "ssl_ft")])
+
+
+def _verdict(ssat: Arm, others: list[Arm]) -> str:
+    record = ssat.scored[0]
+    split = "test" if record.split == "test" else "validation"
+    on = f" on {record.split_size:,} {split} images" if record.split_size else ""
+    best = " (best epoch, chosen on these very images)" if record.get("selection") == "max" else ""
+    reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
+    if not others:
+        return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
+    gaps = [(other, difference(ssat, other)) for other in others]
+    parts = [f"{gap} {other.label}{_reading(gap)}" for other, gap in gaps]
+    sentence = f"{reached}: {' and '.join(parts)}."
+    return sentence if all(gap.points > 0 and not gap.is_noise for _, gap in gaps) else f"{sentence} {_why(ssat)}"
+
+
+def _reading(gap: Difference) -> str:
+    if gap.uncertainty is None:
+        return ""
+    return " (within the noise)" if gap.is_noise else ""
+
+
+def _why(ssat: Arm) -> str:
+    """The facts of the record that set this run apart from the paper's."""
+    record = ssat.scored[0]
+    phase = record.phases[-1] if record.phases else {}
+    epochs, lam = as_number(phase.get("epochs")), as_number(phase.get("lam"))
+    train = record.number("data_fingerprint.splits.train")
+    facts = []
+    if epochs is not None and epochs < PAPER_EPOCHS:
+        images = f" of {train:,.0f} images" if train else ""
+        facts.append(f"{epochs:.0f} epochs{images} where the paper trains {PAPER_EPOCHS} epochs")
+    if lam is not None and lam < 1:
+        facts.append(f"a weight of only {lam:g} on the classification loss")
+    if len(ssat.accuracies) == 1:
+        facts.append("a single seed")
+    return f"Read it with: {', '.join(facts)}." if facts else ""
+
+
+def _listed(arms: list[Arm]) -> str:
+    return ", ".join(f"{arm.label} {arm.accuracy:.1f} %" for arm in arms)

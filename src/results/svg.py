@@ -1,0 +1,91 @@
+"""Line charts and bars as inline SVG and HTML, without a plotting library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 460, 260
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+MOST_POINTS = 200
+
+
+class Series(NamedTuple):
+    """One line of a chart: its name, its mode (which is its colour) and its points (x, y)."""
+
+    name: str
+    mode: str
+    points: list[tuple[float, float]]
+
+
+def line_chart(title: str, series: Sequence[Series], *, x_label: str, y_label: str) -> str:
+    """A `<figure>` with one line per series; the page's script reads values off it on hover and by arrow keys."""
+    drawn = [line._replace(points=_thinned(line.points)) for line in series if line.points]
+    if not drawn:
+        return ""
+    xs = [x for line in drawn for x, _ in line.points]
+    ys = [y for line in drawn for _, y in line.points]
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    x0, x1 = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 0.5, max(xs) + 0.5)
+    y0, y1 = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+        up = HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+        return round(across, 1), round(up, 1)
+
+    parts = []
+    for tick in y_ticks:
+        _, y = place(x0, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y}" dy=".35em" text-anchor="end">{_number(tick)}</text>')
+    for tick in (tick for tick in x_ticks if x0 <= tick <= x1):
+        x, _ = place(tick, y0)
+        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_number(tick)}</text>')
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    parts += [_line(line, [place(x, y) for x, y in line.points]) for line in drawn]
+    ends = "; ".join(f"{line.name} ends at {_number(line.points[-1][1])}" for line in drawn[:8])
+    scale = f'data-x="{x0!r} {x1!r} {LEFT} {WIDTH - RIGHT}" data-y="{y0!r} {y1!r} {HEIGHT - BOTTOM} {TOP}"'
+    return (
+        f'<figure class="chart"><figcaption>{escape(title)} <span>{escape(y_label)}</span></figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" {scale} data-xlabel="{escape(x_label)}" '
+        f'aria-label="{escape(title)} against {escape(x_label)}: {escape(ends)}">{"".join(parts)}'
+        f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></svg><div class="tip" role="status"></div></figure>'
+    )
+
+
+def _line(line: Series, places: list[tuple[float, float]]) -> str:
+    attributes = f'class="line {css_class(line.mode)}" data-name="{escape(line.name)}"'
+    if len(places) == 1:  # a polyline of one point is invisible
+        x, y = places[0]
+        return f'<polyline {attributes} points="{x},{y} {x},{y}" stroke-linecap="round"/>'
+    return f'<polyline {attributes} points="{" ".join(f"{x},{y}" for x, y in places)}"/>'
+
+
+def css_class(mode: str) -> str:
+    """The class that carries the mode's colour."""
+    return f"m-{mode}" if mode in ("scratch", "ssl_ft", "ssat", "finetune") else "m-other"
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers that span `low` to `high`, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * about >= span * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
+
+
+def _number(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS of the points, the last always among them."""
+    step = math.ceil(len(points) / MOST_POINTS)
+    return points if step <= 1 else points[::-1][::step][::-1]

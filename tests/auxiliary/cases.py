@@ -1,0 +1,34 @@
+"""Small SSL tasks for the shared contract suite; a new task adds one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from src.auxiliary.base import SSLTask
+from src.auxiliary.reconstruction import Reconstruction
+from src.batch import Batch
+from src.encoders.base import Encoder
+from tests.encoders.cases import images_for
+
+mae = partial(Reconstruction, decoder_dim=16, decoder_depth=2, decoder_heads=2)
+
+# Name of the encoder case to run on, and the task on it.
+CASES: dict[str, tuple[str, Callable[[Encoder], SSLTask]]] = {
+    "mae": ("vit", mae),
+    "mae-norm-pix": ("vit", partial(mae, norm_pix=True)),
+    "mae-rectangular-grey": ("vit-rectangular-grey", partial(mae, mask_ratio=0.5, decoder_depth=1)),
+}
+
+
+def batch_for(encoder: Encoder, task: SSLTask, batch: int = 4) -> Batch:
+    """A batch with as many views as the task wants."""
+    images = images_for(encoder, batch)
+    return Batch(
+        images,
+        torch.arange(batch) % 3,
+        views=tuple(torch.randn_like(images) for _ in range(task.views)),
+        indices=torch.arange(batch) * 7,
+    )
