@@ -34,6 +34,7 @@ from src.data.image import ImageDataModule
 from src.encoders.base import Encoder
 from src.errors import UserError
 from src.module import JointModule, Optimization
+from src.weights import AtomicCheckpointIO
 
 
 def create(node: dict[str, Any], **kwargs: Any) -> Any:
@@ -259,6 +260,7 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # max_steps ends before it
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
@@ -290,6 +292,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=progress_style(config) == "bar",
         enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         deterministic=t["deterministic"],
         default_root_dir=str(folder),

@@ -6,12 +6,14 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import flatten, nearest
@@ -20,29 +22,62 @@ from src.errors import UserError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
+# Mistakes of the jobs that ran in this process; a sweep goes on after one and fails at its end.
+reported: list[str] = []
+
+
+@contextmanager
+def users_mistakes() -> Iterator[None]:
+    """Around one job: a user's mistake is one sentence on stderr, and the process exits with 2 at its end.
+
+    Raising it through Hydra would end in Hydra's own lines. A job in a process of its own (joblib, submitit) raises.
+    """
+    try:
+        yield
+    except UserError as error:
+        if "HYDRA_FULL_ERROR" not in os.environ:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        reported.append(str(error))
+
+
 def run_command(command: Callable[[], None], config_name: str) -> None:
     """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         command()
     except UserError as error:
-        fail(str(error), shown=getattr(error, "shown", False))
+        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config_name))
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+    if reported:
+        raise SystemExit(2)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextmanager
+def disk_space() -> Iterator[None]:
+    """Turns a full disk into a sentence.
+
+    Raises:
+        UserError: there is no space left.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" writing {error.filename}" if error.filename else ""
-        fail(f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint")
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def fail(message: str, *, shown: bool = False) -> None:
-    if not shown:
-        print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+        raise UserError(
+            f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint"
+        ) from error
 
 
 def explain(error: Exception, config_name: str) -> str:
@@ -81,6 +116,3 @@ def known_keys(config_name: str) -> list[str]:
             key = key.rpartition(".")[0]
             keys.add(key)
     return sorted(keys | set(groups))
-
-
-__all__ = ["CONF", "ConfigCompositionException", "explain", "fail", "known_keys", "run_command"]

@@ -81,5 +81,6 @@ def device_tdp(accelerator: str) -> float | None:
             return None
     from codecarbon.core.cpu import TDP
 
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     tdp = TDP().tdp
     return float(tdp) if tdp else None

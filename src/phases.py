@@ -73,8 +73,6 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
         check_same_run(config, load_checkpoint(last), last)
     else:
         start_from(phase, module, run_dir, config)
-    if data.skipped:
-        print(f"skipped {len(data.skipped)} unreadable images (data.on_bad_image=skip), the first: {data.skipped[0]}")
     footprint = config["footprint"]
     history, meter = History(), Meter(footprint["country"] if footprint["energy"] else None)
     loggers = build_loggers(config, phase, folder, config_hash(config))

@@ -1,84 +1,123 @@
-"""The finished runs as a table and one HTML page: python -m src.report [runs=runs] [out=runs/report.html] [markdown=true]"""
+"""Show the runs made so far: a table in the terminal and one HTML page. python -m src.report [runs=DIR] [out=FILE]"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from src.cli import fail
+from src.config import nearest
 from src.errors import UserError
+from src.results.html import render
+from src.results.record import Record, read_records, write_text
+from src.results.summary import comparisons, verdict
+from src.results.tables import runs_table, to_markdown
 
-DEFAULTS = {"runs": "runs", "out": "", "markdown": "false"}
-EXAMPLE = "python -m src.train +experiments=quickstart"
+USAGE = """\
+python -m src.report [runs=<folder>] [out=<file.html>] [--markdown]
+
+Reads the result.json of every run, prints their table and what the comparison of the modes shows,
+and writes one HTML page with the curves and the reconstructions; the page needs no network.
+
+  runs=runs               folder that holds the runs, at any depth
+  out=<runs>/report.html  the page
+  --markdown              print the table as Markdown
+  --help                  this text
+"""
+PIPE_WIDTH = 120  # of the table when the output is no terminal
+MOST_WARNINGS = 5
 
 
 def parse(words: list[str]) -> dict[str, str]:
-    """key=value words over the defaults.
+    """The command line as {'runs': ..., 'out': ..., '--markdown': ''}.
 
     Raises:
-        UserError: an unknown key, with the nearest right one.
+        UserError: an unknown word, or a key without a value.
     """
-    from src.config import nearest
-
-    options = dict(DEFAULTS)
+    options: dict[str, str] = {}
     for word in words:
-        key, equals, given = word.partition("=")
-        if not equals or key not in DEFAULTS:
-            raise UserError(f"there is no option {word!r}{nearest(key, list(DEFAULTS))}; usage: {__doc__}")
-        options[key] = given
+        key, equals, value = word.partition("=")
+        if key in ("--markdown", "--help", "-h") and not equals:
+            options[key] = ""
+        elif key not in ("runs", "out"):
+            raise UserError(f"there is no option {word!r}{nearest(key, ['runs', 'out', '--markdown', '--help'])}")
+        elif not value:
+            raise UserError(f"{key} needs a value: {key}=<{'folder' if key == 'runs' else 'file.html'}>")
+        else:
+            options[key] = value
     return options
 
 
-def report(runs: Path, out: Path, *, markdown: bool = False, console: Console | None = None) -> None:
-    """Print the table and the verdicts of the runs below `runs` and write the page `out`.
+def load(runs: Path) -> tuple[list[Record], list[str]]:
+    """The records below `runs`.
 
     Raises:
-        UserError: no runs, or `out` cannot be written.
+        UserError: there is none.
     """
-    from src.results.html import render
-    from src.results.record import read_records
-    from src.results.summary import groups, verdict
-    from src.results.tables import runs_table, seed_means, to_markdown
-
-    console = console or Console()
+    if runs.exists() and not runs.is_dir():
+        raise UserError(f"runs={runs} is not a folder")
     records, warnings = read_records(runs)
-    for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
     if not records:
-        raise UserError(f"there are no runs in {runs}: train some first, e.g. {EXAMPLE}")
-    if markdown:
+        found = f" ({len(warnings)} unreadable: {warnings[0]})" if warnings else ""
+        raise UserError(
+            f"there are no runs in {runs}{found}: `make run` or "
+            "`python -m src.train -m encoder=vit_micro mode=scratch,ssl_ft,ssat epochs=15` makes some"
+        )
+    return records, warnings
+
+
+def summary_lines(records: list[Record]) -> Iterator[str]:
+    """What every comparison shows, and which runs did not finish."""
+    for comparison in comparisons([record for record in records if record.finished]):
+        yield f"{comparison.title}: {verdict(comparison.records)}\n"
+    for record in records:
+        if not record.finished:
+            why = f": {record.text('error')}" if record.get("error") else ""
+            yield f"{record.status}: {record.group}/{record.folder.name}{why}"
+
+
+def report(words: list[str]) -> None:
+    """Table and verdicts on the terminal, the page on the disk."""
+    options = parse(words)
+    if "--help" in options or "-h" in options:
+        print(USAGE, end="")
+        return
+    runs = Path(options.get("runs", "runs"))
+    out = Path(options.get("out", runs / "report.html"))
+    records, warnings = load(runs)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    if "--markdown" in options:
         print(to_markdown(records))
     else:
-        console.print(runs_table(records, console.width))
-    if any(record["status"] == "finished" and not record.get("faithful") for record in records):
-        console.print("† not comparable with a cell of the paper; the page says why", style="dim")
-    for line in seed_means(records):
-        console.print(line, markup=False)
-    for (experiment, data, encoder), members in groups(records).items():
-        console.print(f"{encoder} on {data} ({experiment}): {verdict(members)}", markup=False, highlight=False)
-    partial = out.with_name(f".{out.name}.partial")
+        console.print(runs_table(records, width=console.width))
+        console.print()
+    for line in summary_lines(records):
+        console.print(line, markup=False, soft_wrap=not console.is_terminal)
+    for warning in warnings[:MOST_WARNINGS]:
+        print(f"skipped {warning}", file=sys.stderr)
+    if len(warnings) > MOST_WARNINGS:
+        print(f"skipped {len(warnings)} files in all; the page lists them", file=sys.stderr)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(render(records, warnings), encoding="utf-8")
-        os.replace(partial, out)
+        write_text(out, render(records, warnings=warnings, page=out))
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; set out=<a file of yours>") from error
-    console.print(f"wrote {out}", markup=False, highlight=False)
+        raise UserError(f"cannot write {out}: {error.strerror}; name another file with out=<file.html>") from error
+    print(f"wrote {out}")
 
 
 def main() -> None:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return
     try:
-        options = parse(sys.argv[1:])
-        runs = Path(options["runs"])
-        report(runs, Path(options["out"] or runs / "report.html"), markdown=options["markdown"] == "true")
+        report(sys.argv[1:])
     except UserError as error:
         fail(str(error))
+    except BrokenPipeError:  # `... | head` closed the pipe: nobody reads on
+        sys.stderr.close()
 
 
 if __name__ == "__main__":

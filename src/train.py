@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from src.cli import CONF, run_command
+from src.cli import CONF, disk_space, run_command, users_mistakes
 from src.config import Config, check, config_hash, resolve
 from src.errors import UserError
 
@@ -104,7 +103,10 @@ def train(config: Config) -> None:
     if config["footprint"]["energy"]:
         check_country(config["footprint"]["country"])
     for phase in config["mode"]["phases"]:
-        build_data(config, phase).setup()
+        data = build_data(config, phase)
+        data.setup()
+    if data.skipped:
+        print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,9 +115,10 @@ def train(config: Config) -> None:
     with locked(run_dir) if not launched_externally() else _nothing():
         OmegaConf.save(OmegaConf.create(config), run_dir / "config.yaml")
         try:
-            run_processes(run_phases, config, run_dir, processes=config["trainer"]["devices"])
+            with disk_space():
+                run_processes(run_phases, config, run_dir, processes=config["trainer"]["devices"])
         except Exception as error:
-            if not (run_dir / "result.json").exists() or not getattr(error, "shown", False):
+            with suppress(OSError):  # the disk may be full
                 write_record(run_dir, failed_record(config, error))
             raise
     print(describe(json.loads((run_dir / "result.json").read_text())))
@@ -128,13 +131,8 @@ def _nothing() -> Iterator[None]:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def run(cfg: DictConfig) -> None:
-    try:
+    with users_mistakes():
         train(resolve(cfg))
-    except UserError as error:
-        # A sweep goes on with its next run and reports the failure again at its end.
-        print(f"error: {error}", file=sys.stderr)
-        error.shown = True  # type: ignore[attr-defined]
-        raise
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from src.encoders.base import Encoder
@@ -33,7 +35,32 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable checkpoint (cut short or another format): {error}") from error
+        reason = str(error).split(". ")[0]
+        raise UserError(
+            f"{path} is not a readable checkpoint ({reason}): it was cut short or is of another format; move it away"
+        ) from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and renames it when it is complete.
+
+    Lightning's own writer moves it from the temporary folder, which on another file system is a copy: a full disk or a
+    kill in the middle of it leaves a cut file in place of the last good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -114,7 +114,7 @@ class ImageDataModule(pl.LightningDataModule):
         }
         self._splits = splits
         if self.skipped:
-            logger.warning("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
+            logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
 
     def _choose_images(self) -> dict[str, tuple[ImageList, Indices]]:
         train = self._readable(self.source.train, "training")

@@ -1,196 +1,175 @@
-"""The report as one self-contained HTML page: works offline, light and dark, on a phone."""
+"""The report as one HTML file that needs nothing but itself: styles, script, charts and pictures are inside."""
 
 from __future__ import annotations
 
-import base64
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from PIL import Image
+from src.results.panel import Budget, comparison_panel
+from src.results.record import Record
+from src.results.summary import comparisons
+from src.results.svg import css_class
+from src.results.tables import COLUMNS, DAGGER, LEGEND, duration, quantity, rows
 
-from src.results.record import MODES, value
-from src.results.summary import finished, groups, mean_accuracies, verdict
-from src.results.svg import Line, chart
-from src.results.tables import COLUMNS, cells, seed_means
-
-Record = dict[str, Any]
-HERE = Path(__file__).resolve().parent
-LABELS = {"scratch": "scratch", "ssl_ft": "SSL + FT", "ssat": "SSAT"}
-MAX_PICTURE_BYTES = 200_000
+ASSETS = Path(__file__).parent
+# Nothing may be loaded from anywhere, whatever a record says.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+PICTURES_BYTES = 600_000  # all pictures of a page together
+OPEN_SECTIONS = 4  # comparisons beyond these start folded
 
 
-def render(records: list[Record], warnings: list[str]) -> str:
-    """The whole page."""
-    sections = [_group(key, members) for key, members in groups(records).items()]
-    body = "".join(
-        [
-            _header(records),
-            *sections,
-            _table(records),
-            _failures(records),
-            _footnotes(records, warnings),
-        ]
-    )
+def render(
+    records: Sequence[Record], *, warnings: Sequence[str] = (), page: Path | None = None, made: datetime | None = None
+) -> str:
+    """The page for `records`; links to the runs' folders are relative to `page`, the file it will be written to."""
+    found = comparisons([record for record in records if record.finished])
+    budget = Budget(PICTURES_BYTES)
+    made = made or datetime.now().astimezone()
+    body = [
+        _header(records, made),
+        *(comparison_panel(each, budget, is_open=index < OPEN_SECTIONS) for index, each in enumerate(found)),
+        _runs(records, page),
+        _unfinished(records),
+        _list("Files that were skipped", warnings),
+        _notes(records),
+    ]
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>SSAT: runs</title>'
-        f"<style>{(HERE / 'page.css').read_text()}</style></head><body>{body}"
-        f"<script>{(HERE / 'page.js').read_text()}</script></body></html>"
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<title>SSAT training report</title>\n'
+        f"<style>\n{(ASSETS / 'page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f"<main>\n{''.join(filter(None, body))}</main>\n"
+        f"<script>\n{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>\n</body>\n</html>\n"
     )
 
 
-def _css(record: Record) -> str:
-    mode = str(record.get("mode"))
-    return mode if mode in LABELS else "other"
-
-
-def _label(mode: str) -> str:
-    return LABELS.get(mode, mode)
-
-
-def _header(records: list[Record]) -> str:
-    devices = sorted({str(value(record, "hardware", "device")) for record in records})
-    done = len(finished(records))
+def _header(records: Sequence[Record], made: datetime) -> str:
+    states = Counter(record.status for record in records)
+    runs = ", ".join(f"{states[state]} {state}" for state in ("finished", "running", "failed") if states[state])
+    finished = [record for record in records if record.finished]
+    devices = _unique(record.text("hardware.device") for record in records)
+    days = sorted({record.text("finished")[:10] for record in finished} - {""})
+    tiles = {
+        "Runs": runs or "none",
+        "Data": _short(_unique(record.data for record in records)),
+        "Encoder": _short(_unique(record.encoder for record in records)),
+        "Trained on": _short(devices) or "not recorded",
+        "When": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded",
+        "Training time": duration(sum(record.number("seconds") or 0 for record in finished)),
+    }
+    energies = [number for record in finished if (number := record.number("energy.kwh")) is not None]
+    if energies:
+        tiles["Energy"] = quantity(sum(energies) * 1000, "Wh")
+    listed = "".join(f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in tiles.items())
     return (
-        f"<header><h1>Scratch, SSL + fine-tuning and SSAT, compared</h1><p class=soft>{done} finished of "
-        f"{len(records)} runs; {escape(', '.join(devices))}; {datetime.now():%Y-%m-%d %H:%M}</p></header>"
+        f"<header><h1>SSAT training report</h1><p>Made {made:%Y-%m-%d %H:%M} from the runs&rsquo; own records.</p>"
+        f'<dl class="tiles">{listed}</dl></header>\n'
     )
 
 
-def _group(key: tuple[str, str, str], records: list[Record]) -> str:
-    experiment, data, encoder = (escape(part) for part in key)
-    splits = value(records[0], "data_fingerprint", "splits") or {}
-    sizes = ", ".join(f"{count:,} {escape(str(name))}" for name, count in splits.items())
+def _runs(records: Sequence[Record], page: Path | None) -> str:
+    head = "".join(
+        f'<th scope="col"{_numeric(index)}><button type="button">{escape(column.title or "note")}</button></th>'
+        for index, column in enumerate(COLUMNS)
+    )
+    body = "".join(_row(row.cells, row.record, page) for row in rows(records))
     return (
-        f"<section><h2>{encoder} on {data} <span class=soft>{experiment}</span></h2>"
-        f"<p class=verdict>{escape(verdict(records))}</p>{_bars(records)}"
-        f"<p class=soft>Images: {sizes}. Test accuracy of the last epoch.</p>"
-        f"<h3>Training</h3>{_key(records)}<div class=charts>{_charts(records)}</div>{_pictures(records)}</section>"
+        '<section><h2>All runs</h2><div class="scroll" role="region" tabindex="0" aria-label="Table of all runs">'
+        f'<table><caption class="quiet">{escape(LEGEND)}. Click a heading to sort.</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n"
     )
 
 
-def _bars(records: list[Record]) -> str:
-    means = mean_accuracies(records)
-    base = means.get("scratch", (None, 0))[0]
-    rows = []
-    for mode in sorted(means, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES)):
-        number, count = means[mode]
-        gain = f" ({number - base:+.2f})" if base is not None and mode != "scratch" else ""
-        runs = f" <span class=soft>n={count}</span>" if count > 1 else ""
-        css = mode if mode in LABELS else "other"
-        rows.append(
-            f"<span>{escape(_label(mode))}</span><i class={css} style='width:{number:.2f}%'></i>"
-            f"<b>{number:.2f} %{gain}{runs}</b>"
+def _row(cells: Sequence[tuple[str, float | str | None]], record: Record | None, page: Path | None) -> str:
+    if record is None:
+        texts = [f"<td{_numeric(index)}>{escape(text)}</td>" for index, (text, _) in enumerate(cells)]
+        return f'<tr class="mean">{"".join(texts)}</tr>'
+    name = escape(cells[0][0])
+    if page is not None:
+        folder = Path(os.path.relpath(record.folder.resolve(), page.resolve().parent)).as_posix()
+        name = f'<a href="./{escape(quote(folder))}/result.json">{name}</a>'
+    texts = [f'<th scope="row">{name}</th>']
+    for index, (text, order) in enumerate(cells[1:], start=1):
+        key = "" if order is None else f' data-order="{escape(str(order))}"'
+        texts.append(f"<td{_numeric(index)}{key}>{escape(text)}</td>")
+    return f'<tr class="{css_class(record.mode)}{" failed" * (record.status == "failed")}">{"".join(texts)}</tr>'
+
+
+def _numeric(index: int) -> str:
+    return ' class="n"' if COLUMNS[index].is_number or COLUMNS[index].title == "seed" else ""
+
+
+def _unfinished(records: Sequence[Record]) -> str:
+    lines = [
+        f"{record.group}/{record.folder.name}: {record.text('error') or record.status}"
+        for record in records
+        if not record.finished
+    ]
+    return _list("Runs that did not finish", lines)
+
+
+def _notes(records: Sequence[Record]) -> str:
+    finished = [record for record in records if record.finished]
+    notes = []
+    if any(record.split == "test" and not record.get("metrics.val") for record in finished):
+        notes.append(
+            "best is the highest accuracy of any epoch, measured on the very test images (there is no validation "
+            "split), hence optimistic. The verdicts use the last epoch unless recipe.report=max."
         )
-    return f"<div class=bars>{''.join(rows)}</div>"
-
-
-def _key(records: list[Record]) -> str:
-    seen = {_css(record): _label(str(record.get("mode"))) for record in records}
-    return f"<p class=key>{''.join(f'<span class={css}>{escape(label)}</span>' for css, label in seen.items())}</p>"
-
-
-def _points(record: Record, name: str, against: str) -> list[tuple[float, float]]:
-    """(x, value) of every epoch of all phases; x counts epochs or seconds from the start of the run."""
-    points, seconds, epochs = [], 0.0, 0
-    for phase in record.get("phases") or []:
-        for row in phase.get("history") or []:
-            seconds += row.get("seconds") or 0.0
-            if row.get(name) is not None:
-                points.append((epochs + row["epoch"] + 1.0 if against == "epoch" else round(seconds, 1), row[name]))
-        epochs += phase.get("epochs") or 0
-    return points
-
-
-def _charts(records: list[Record]) -> str:
-    split = "val" if any(value(record, "metrics", "val") for record in records) else "test"
-    wanted = [
-        (f"{split}/acc1", "epoch", "accuracy, %"),
-        (f"{split}/acc1", "seconds", "accuracy, %"),
-        ("train/loss_cls", "epoch", "classification loss"),
-        ("train/loss_ssl", "epoch", "auxiliary loss"),
-    ]
-    figures = []
-    for name, against, title in wanted:
-        lines = [
-            Line(f"{_label(str(record.get('mode')))}, seed {record.get('seed')}", _css(record), points)
-            for record in records
-            if (points := _points(record, name, against))
-        ]
-        x_label = "epoch (all phases)" if against == "epoch" else "seconds"
-        if svg := chart(title, x_label, title, lines):
-            figures.append(f"<figure>{svg}<figcaption>{escape(split)} {title} against {x_label}</figcaption></figure>")
-    return (
-        "".join(figures)
-        .replace("test classification", "train classification")
-        .replace("test auxiliary", "train auxiliary")
+    notes.append(
+        "± after a difference, and the thin line on a bar, is the 95 % interval that follows from the number of test "
+        "images (binomial), plus the seeds' own variation where a configuration has several; ± after a mean is the "
+        "standard deviation over seeds. With a single seed, differences between seeds come on top."
     )
-
-
-def _pictures(records: list[Record]) -> str:
-    figures = []
-    for record in records:
-        for phase in record.get("phases") or []:
-            files = phase.get("reconstructions") or []
-            path = record["folder"] / files[-1] if files else None
-            if path is not None and path.is_file():
-                title = f"{_label(str(record.get('mode')))}, {phase.get('name')}, {path.stem.replace('_', ' ')}"
-                figures.append(
-                    f"<figure><img alt='Rows: original, masked and reconstructed images' src='{_data_uri(path)}'>"
-                    f"<figcaption>{escape(title)}: original, masked, reconstructed</figcaption></figure>"
-                )
-    return f"<h3>Reconstructions</h3><div class=charts>{''.join(figures)}</div>" if figures else ""
-
-
-def _data_uri(path: Path) -> str:
-    content, kind = path.read_bytes(), "png"
-    if len(content) > MAX_PICTURE_BYTES:
-        buffer = BytesIO()
-        with Image.open(path) as image:
-            image.thumbnail((900, 900))
-            image.convert("RGB").save(buffer, format="JPEG", quality=85)
-        content, kind = buffer.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _table(records: list[Record]) -> str:
-    head = "".join(f"<th scope=col><button>{escape(name)}</button></th>" for name, _, _ in COLUMNS)
-    rows = "".join(
-        f"<tr class={escape(str(record['status']))}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(record))}</tr>"
-        for record in records
-    )
-    means = "".join(f"<li>{escape(line)}</li>" for line in seed_means(records))
-    return (
-        f"<section><h2>All runs</h2><div class=scroll tabindex=0><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div><ul>{means}</ul></section>"
-    )
-
-
-def _failures(records: list[Record]) -> str:
-    items = "".join(
-        f"<li>{escape(str(record['folder']))}: {escape(str(record.get('error')))}</li>"
-        for record in records
-        if record["status"] == "failed"
-    )
-    return f"<section><h2>Failed runs</h2><ul>{items}</ul></section>" if items else ""
-
-
-def _footnotes(records: list[Record], warnings: list[str]) -> str:
-    notes = [
-        "acc last: test accuracy after the last epoch. best: the maximum over the epochs; without a validation split "
-        "it is chosen on the test images and therefore optimistic.",
-        "params and GMAC: at inference, and in training in brackets (plain formulation, one image, forward).",
-    ]
-    sources = sorted(
-        {str(value(record, "energy", "source")) for record in records if value(record, "energy", "source")}
-    )
+    if len({_norm_pix(record) for record in finished} - {None}) > 1:
+        notes.append(
+            "Auxiliary losses of different modes are not on one scale here: some runs reconstruct pixels normalised "
+            "within each patch (norm_pix), others plain ones."
+        )
+    metered = [record for record in finished if record.get("energy.source")]
+    sources = _unique(f"{record.text('energy.source')}, {record.text('energy.country')}" for record in metered)
     if sources:
-        notes.append(f"Energy and CO2: {'; '.join(sources)}; in brackets Lacoste's formula, power x hours x intensity.")
-    reasons = sorted({reason for record in records for reason in record.get("unfaithful_reasons") or []})
-    if reasons:
-        notes.append(f"† not comparable with a cell of the paper: {'; '.join(reasons)}.")
-    notes += warnings
-    return f"<footer><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul></footer>"
+        notes.append(
+            f"Energy and CO2: {'; '.join(sources)}. CO2 Lacoste is hours × rated power × kg/kWh, the paper's formula."
+        )
+    notes.append("Time is that of all phases of a run, evaluation included; images/s counts training alone.")
+    unfaithful = [record for record in finished if record.get("faithful") is False]
+    reasons = Counter(str(reason) for record in unfaithful for reason in record.items("unfaithful_reasons"))
+    if unfaithful:
+        listed = "; ".join(f"{reason} ({count} of {len(finished)} runs)" for reason, count in reasons.most_common())
+        notes.append(f"{DAGGER} cannot be read as a cell of the paper: {listed or 'no reason recorded'}.")
+    commits = [record.text("git_commit") for record in finished]
+    code = _unique(commit[:10] + "+" * commit.endswith("+") for commit in commits)
+    torch = _unique(record.text("versions.torch") for record in finished)
+    if code or torch:
+        notes.append(f"Code: commit {_short(code) or 'unknown'} (+ = with local changes); torch {_short(torch)}.")
+    return _list("Notes", notes)
+
+
+def _norm_pix(record: Record) -> bool | None:
+    """Whether the run's auxiliary loss has normalised targets; None for a run without one."""
+    if record.get("config.ssl.norm_pix") is not None:
+        return bool(record.get("config.ssl.norm_pix"))
+    for phase in record.items("config.mode.phases"):
+        if isinstance(phase, dict) and phase.get("lam") != 1 and isinstance(phase.get("recipe"), dict):
+            return bool(phase["recipe"].get("norm_pix"))
+    return None
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<section class="list"><h2>{title}</h2><ul>{items}</ul></section>\n' if lines else ""
+
+
+def _unique(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(word for word in words if word))
+
+
+def _short(words: list[str], most: int = 3) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -17,6 +17,7 @@ from src.results.record import Record, as_number
 PAPER_EPOCHS = 100  # Table 14
 LABELS = {"scratch": "scratch", "ssl_ft": "SSL+FT", "ssat": "SSAT", "finetune": "fine-tuning"}
 Z95 = 1.959964
+CAVEAT = "Keep in mind: "
 
 
 def label(mode: str) -> str:
@@ -90,9 +91,10 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         shared = {k: v for k, v in settings[id(record)].items() if not k.startswith(("mode.", "ssl."))}
         pairs[record.data, record.encoder][_key(shared)].append(record)
     found = []
-    for (data, encoder), groups in pairs.items():
-        variants = _variants([settings[id(members[0])] for members in groups.values()], skip=("mode.", "ssl."))
-        for members, variant in zip(groups.values(), variants, strict=True):
+    for (data, encoder), by_key in pairs.items():
+        groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
+        variants = _variants([settings[id(members[0])] for members in groups], skip=("mode.", "ssl."))
+        for members, variant in zip(groups, variants, strict=True):
             found.append(Comparison(data, encoder, variant, _arms(members, settings)))
     return found
 
@@ -113,11 +115,19 @@ def _settings(record: Record) -> dict[str, Any]:
     config = record.get("config")
     values = identity(config) if isinstance(config, dict) else {}
     unused = ("mode.phases.", "ssl.") if record.mode in ("scratch", "finetune") else ("mode.phases.",)
-    settings = {k: v for k, v in values.items() if k not in ("seed", "name") and not k.startswith(unused)}
-    content = record.get("data_fingerprint.sha256")
-    if content:  # the same folder with other images in it is another data set
-        settings["data.content"] = hashlib.sha256(_key({"": content}).encode()).hexdigest()[:6]
-    return settings
+    return {k: v for k, v in values.items() if k not in ("seed", "name") and not k.startswith(unused)}
+
+
+def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
+    """The same folder with other images in it is another data set; a failed run may not know its images."""
+    contents = [record.get("data_fingerprint.sha256") for record in records]
+    digests = [hashlib.sha256(_key({"": content}).encode()).hexdigest()[:6] if content else "" for content in contents]
+    known = list(dict.fromkeys(filter(None, digests)))
+    if len(known) < 2:
+        return [records]
+    for record, digest in zip(records, digests, strict=True):
+        settings[id(record)]["data.content"] = digest or known[0]
+    return [[r for r in records if settings[id(r)]["data.content"] == digest] for digest in known]
 
 
 def _key(settings: dict[str, Any]) -> str:
@@ -155,7 +165,7 @@ class Difference:
 
 
 def difference(a: Arm, b: Arm) -> Difference:
-    """`a` minus `b`: the binomial variance of both test accuracies, plus what the seeds' means vary where there are seeds.
+    """`a` minus `b`, with the binomial variance of both accuracies and that of the seeds' means.
 
     The proportions are shrunk by two added images, one right and one wrong (Agresti & Caffo 2000), which keeps the
     interval honest near 0 and 100 %. Both runs see the same test images; ignoring that makes it a little wide.
@@ -170,8 +180,19 @@ def difference(a: Arm, b: Arm) -> Difference:
     return Difference(a.accuracy - b.accuracy, Z95 * math.sqrt(variance))
 
 
+def interval(arm: Arm) -> tuple[float, float] | None:
+    """Wilson's 95 % interval of the arm's accuracy in percent, from the number of images alone."""
+    images = arm.scored[0].split_size
+    if images is None:
+        return None
+    p, spread = arm.accuracy / 100, Z95**2 / images
+    centre = p + spread / 2
+    half = math.sqrt(spread * p * (1 - p) + spread**2 / 4)
+    return 100 * max(0.0, (centre - half) / (1 + spread)), 100 * min(1.0, (centre + half) / (1 + spread))
+
+
 def verdict(records: Sequence[Record]) -> str:
-    """What the runs of one comparison show: SSAT against scratch and SSL+FT, with the noise and the facts to read it by."""
+    """What one comparison shows: SSAT against scratch and SSL+FT, with the noise and the facts to read it by."""
     found = comparisons(records)
     if len(found) > 1:
         return " ".join(f"{comparison.title}: {verdict(comparison.records)}" for comparison in found)
@@ -220,13 +241,13 @@ def _why(ssat: Arm) -> str:
     train = record.number("data_fingerprint.splits.train")
     facts = []
     if epochs is not None and epochs < PAPER_EPOCHS:
-        images = f" of {train:,.0f} images" if train else ""
-        facts.append(f"{epochs:.0f} epochs{images} where the paper trains {PAPER_EPOCHS} epochs")
+        images = f" on {train:,.0f} images" if train else ""
+        facts.append(f"it trained {epochs:.0f} epochs{images} (the paper: {PAPER_EPOCHS} epochs)")
     if lam is not None and lam < 1:
-        facts.append(f"a weight of only {lam:g} on the classification loss")
+        facts.append(f"the classification loss has a weight of only {lam:g}")
     if len(ssat.accuracies) == 1:
-        facts.append("a single seed")
-    return f"Read it with: {', '.join(facts)}." if facts else ""
+        facts.append("there is a single seed")
+    return f"{CAVEAT}{', '.join(facts[:-1])}{' and ' * (len(facts) > 1)}{facts[-1]}." if facts else ""
 
 
 def _listed(arms: list[Arm]) -> str:

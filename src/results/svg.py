@@ -1,4 +1,4 @@
-"""Line charts and bars as inline SVG and HTML, without a plotting library."""
+"""Line charts as inline SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Series(NamedTuple):
 
 
 def line_chart(title: str, series: Sequence[Series], *, x_label: str, y_label: str) -> str:
-    """A `<figure>` with one line per series; the page's script reads values off it on hover and by arrow keys."""
+    """A `<figure>` with one line per series, x from 0; the page's script reads values off it on hover and by keys."""
     drawn = [line._replace(points=_thinned(line.points)) for line in series if line.points]
     if not drawn:
         return ""
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-    x0, x1 = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 0.5, max(xs) + 0.5)
+    x0, x1 = 0.0, max(*xs, 1.0)
+    x_ticks, y_ticks = ticks(x0, x1, whole=True), ticks(min(ys), max(ys))
     y0, y1 = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
         up = HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
-        return round(across, 1), round(up, 1)
+        return round(across, 1), round(up, 2)  # the script reads values off y
 
     parts = []
     for tick in y_ticks:
         _, y = place(x0, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y}" dy=".35em" text-anchor="end">{_number(tick)}</text>')
-    for tick in (tick for tick in x_ticks if x0 <= tick <= x1):
+    for tick in (tick for tick in x_ticks if tick <= x1):
         x, _ = place(tick, y0)
         parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_number(tick)}</text>')
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
@@ -70,11 +70,12 @@ def css_class(mode: str) -> str:
     return f"m-{mode}" if mode in ("scratch", "ssl_ft", "ssat", "finetune") else "m-other"
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers that span `low` to `high`, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+def ticks(low: float, high: float, *, about: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers that span `low` to `high`, in steps of 1, 2 or 5 times a power of ten; `whole`: integers only."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * about >= span * 0.999)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * about >= span * 0.999)
+    step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
 

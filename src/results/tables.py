@@ -28,9 +28,9 @@ def duration(seconds: float) -> str:
 
 def quantity(value: float, unit: str) -> str:
     """Three digits with the fitting prefix: 0.0000404 kWh is 40.4 mWh."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m")):
-        if abs(value) >= factor * 0.9995:
-            break
+    prefixes = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (0.1, ""))
+    least, prefix = next(((least, p) for least, p in prefixes if abs(value) >= least * 0.9995), (1e-3, "m"))
+    factor = least if prefix else 1.0
     return f"{value / factor:#.3g}".rstrip(".") + f" {prefix}{unit}"
 
 
@@ -69,8 +69,10 @@ class Column:
     def over_seeds(self, arm: Arm) -> Cell:
         """Mean over the seeds, with the deviation where the column asks for it."""
         numbers = [v for r in arm.scored if (v := r.number(self.key.format(split=r.split))) is not None]
-        if not self.key or len(numbers) < 2:
+        if len(numbers) < 2:
             return Cell("")
+        if self.cell and not self.spread:
+            return self.of(arm.scored[0])  # the same for every seed
         mean = statistics.fmean(numbers)
         return Cell(self.show(mean) + (f" ± {statistics.stdev(numbers):.2f}" if self.spread else ""), mean)
 
@@ -179,6 +181,9 @@ def runs_table(records: Sequence[Record], *, width: int = 100) -> Table:
         table.add_column(
             column.title, justify="right" if column.is_number or column.title == "seed" else "left", no_wrap=True
         )
+    if any(record.finished and record.get("faithful") is False for record in records):
+        table.caption = f"{DAGGER} not to be read as a cell of the paper; the page says why"
+        table.caption_justify = "left"
     for number, row in enumerate(lines):
         if row.starts_section and number:
             table.add_section()
