@@ -96,7 +96,7 @@ def _charts(comparison: Comparison) -> Iterable[str]:
             for arm, record in runs
         ]
 
-    yield line_chart(name, lines(accuracy), x_label="epoch with labels", y_label="%")
+    yield line_chart(f"{name} by epoch", lines(accuracy), x_label="epoch with labels", y_label="%")
     yield line_chart(name, lines(accuracy, in_seconds=True), x_label="seconds since the start, all phases", y_label="%")
     yield line_chart("Classification loss", lines("train/loss_cls"), x_label="epoch", y_label="training")
     yield line_chart("Auxiliary loss", lines("train/loss_ssl"), x_label="epoch", y_label="training")

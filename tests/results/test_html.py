@@ -1,0 +1,203 @@
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from src.results.html import render
+from src.results.pictures import embeddable
+from src.results.record import read_records
+from src.results.svg import Series, line_chart, ticks
+from tests.results.records import failed_record, load, make_record, noise_png, save
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed in order; collects tags and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs)), f"an attribute twice in {tag}: {attrs}"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for mode, accuracy in (("scratch", 85.0), ("ssl_ft", 83.1), ("ssat", 81.9)):
+        save(tmp_path, make_record(mode, accuracy=accuracy), picture=noise_png(64, 24))
+    save(tmp_path, failed_record("ssat", hash="deadbeef"))
+    return tmp_path
+
+
+@pytest.fixture
+def page(runs: Path) -> str:
+    records, warnings = read_records(runs)
+    return render(records, warnings=warnings, page=runs / "report.html")
+
+
+def test_the_page_is_well_formed(page: str):
+    outline = Outline(page)
+    assert outline.open == [] and page.startswith("<!doctype html>")
+
+
+def test_the_page_loads_nothing_from_outside(page: str):
+    assert "http://" not in page and "https://" not in page and "@import" not in page
+    outline = Outline(page)
+    assert not outline.all("link") and not outline.all("iframe")
+    assert all(not attributes.get("src") for attributes in outline.all("script"))
+    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in outline.all("img"))
+    [policy] = [a["content"] for a in outline.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_three_runs_make_less_than_a_megabyte(page: str):
+    assert len(page.encode()) < 1_000_000
+
+
+def test_every_run_is_in_the_table_with_a_link_to_its_record(page: str, runs: Path):
+    links = [attributes["href"] for attributes in Outline(page).all("a")]
+    assert sorted((runs / link).resolve() for link in links) == sorted(
+        path.resolve() for path in runs.rglob("result.json")
+    )
+
+
+def test_a_failed_run_is_listed_with_its_error(page: str):
+    assert "vit_micro-digits-ssat-s0-deadbeef: UserError: the loss became nan at step 7" in "".join(Outline(page).texts)
+
+
+def test_damaged_files_are_listed(runs: Path):
+    assert "runs/bad/result.json: damaged" in render(read_records(runs)[0], warnings=["runs/bad/result.json: damaged"])
+
+
+def test_the_page_shows_verdict_bars_curves_and_reconstructions(page: str):
+    text = "".join(Outline(page).texts)
+    assert "SSAT reaches 81.9 % on 360 test images: 3.1 ± 5.4 points below scratch (within the noise)" in text
+    assert "−3.1 points to scratch" in text and "codecarbon, modelled from CPU load, USA" in text
+    assert "digits is not one of the paper's data sets (3 of 3 runs)" in text and "hence optimistic" in text
+    outline = Outline(page)
+    assert sum(attributes.get("class") == "chart" for attributes in outline.all("figure")) == 4
+    assert len(outline.all("img")) == 2  # scratch has none
+
+
+def test_pictures_and_charts_say_what_they_show(page: str):
+    outline = Outline(page)
+    assert all(attributes.get("alt") for attributes in outline.all("img"))
+    labels = [attributes["aria-label"] for attributes in outline.all("svg") if attributes.get("role") == "img"]
+    assert "scratch ends at 85; SSL+FT ends at 83.1; SSAT ends at 81.9" in labels[0]
+
+
+def test_fine_tuning_follows_pre_training_on_the_axis_of_seconds(page: str):
+    outline = Outline(page)
+    first_x = [float(a["points"].split(",")[0]) for a in outline.all("polyline") if a.get("data-name") == "SSL+FT"]
+    by_epoch, by_seconds = first_x[:2]
+    assert by_epoch < 90 and by_seconds > 230  # of 46 to 448: at epoch 1 of 12, at second 40 of 73
+
+
+def test_text_from_a_record_cannot_become_markup(tmp_path: Path):
+    evil = "<script>alert(1)</script>\"'&"
+    record = make_record("ssat", hash="1", data=evil, encoder=evil, git_commit=evil, unfaithful_reasons=[evil])
+    record["hardware"]["device"] = record["energy"]["source"] = record["phases"][0]["name"] = evil
+    strange = make_record(evil, hash="2", data=evil)
+    page = render(load(tmp_path, record, strange, failed_record(error=evil)), warnings=[evil], page=tmp_path / "r.html")
+    assert page.count("<script>") == 1  # the page's own
+    assert "&lt;script&gt;alert(1)" in page
+    assert Outline(page).open == []
+
+
+@pytest.mark.parametrize(
+    "broken", [{"phases": None}, {"metrics": None}, {"config": None}, {"energy": 3}, {"seed": None}]
+)
+def test_a_record_with_parts_missing_is_still_shown(tmp_path: Path, broken: dict):
+    records = load(tmp_path, make_record("scratch"), make_record("ssat", hash="x"))
+    records[1].values.update(broken)
+    assert Outline(render(records, page=tmp_path / "report.html")).open == []
+
+
+def test_a_history_with_holes_is_drawn_where_it_has_values(tmp_path: Path):
+    record = make_record("scratch")
+    record["phases"][0]["history"] = [
+        {"epoch": 0, "test/acc1": None},
+        {"epoch": 1, "test/acc1": 50.0},
+        None,
+        {"epoch": "x"},
+    ]
+    assert 'data-name="scratch"' in render(load(tmp_path, record))
+
+
+def test_no_records_make_a_page_too():
+    assert Outline(render([])).open == []
+
+
+def test_a_large_picture_is_shrunk_below_the_limit(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(noise_png(500, 400))
+    small = embeddable(tmp_path, "a.png", 60_000)
+    assert small is not None and small.startswith(b"\x89PNG") and len(small) <= 60_000
+
+
+def test_pictures_beyond_the_budget_are_named_instead(tmp_path: Path):
+    for seed in range(5):
+        save(tmp_path, make_record(seed=seed), picture=noise_png(250, 240))
+    page = render(read_records(tmp_path)[0])
+    assert len(page) < 1_000_000 and len(Outline(page).all("img")) < 5 and "see vit_micro-digits-ssat-s4" in page
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "missing.png", "text.png"])
+def test_only_pictures_inside_the_runs_folder_are_taken(tmp_path: Path, name: str):
+    (tmp_path / "secret.png").write_bytes(noise_png(4, 4))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "text.png").write_text("not a picture")
+    assert embeddable(run, name, 10**6) is None
+
+
+def test_embedded_pictures_are_the_runs_last_ones(tmp_path: Path):
+    folder = save(tmp_path, make_record("ssat"), picture=noise_png(8, 8))
+    [image] = Outline(render(read_records(tmp_path)[0])).all("img")
+    png = (folder / "joint/reconstructions/epoch_0012.png").read_bytes()
+    assert base64.b64decode(image["src"].partition(",")[2]) == png
+
+
+def test_ticks_are_round_and_span_the_values():
+    assert ticks(23.1, 84.9) == [20, 40, 60, 80, 100]
+    assert ticks(0, 3, whole=True) == [0, 1, 2, 3]
+    assert ticks(5, 5)[0] <= 5 <= ticks(5, 5)[-1]
+
+
+def test_a_chart_places_points_where_its_scale_says():
+    svg = line_chart("t", [Series("a", "ssat", [(0.0, 0.0), (10.0, 100.0)])], x_label="epoch", y_label="%")
+    assert re.search(r'points="46[.0]*,220[.0]* 448[.0]*,12[.0]*"', svg)
+
+
+def test_five_hundred_runs_load_and_render(tmp_path: Path):
+    for number in range(500):
+        mode = ("scratch", "ssl_ft", "ssat")[number % 3]
+        save(
+            tmp_path, make_record(mode, seed=number // 30, encoder=f"vit_{number % 10}", epochs=5, hash=f"{number:08x}")
+        )
+    records, warnings = read_records(tmp_path)
+    page = render(records, warnings=warnings)
+    assert len(records) == 500 and page.count('<th scope="row">') == 500
+    assert len(page.encode()) < 2_000_000
