@@ -33,6 +33,7 @@ from src.config import PRECISIONS, Config
 from src.data.image import ImageDataModule
 from src.encoders.base import Encoder
 from src.errors import UserError
+from src.launch import launched_externally
 from src.module import JointModule, Optimization
 from src.weights import AtomicCheckpointIO
 
@@ -153,7 +154,7 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
         label_smoothing=recipe["label_smoothing"],
         mixup=mixup,
         seed=config["seed"],
-        log_every=config["trainer"]["log_every"],
+        log_every=log_every(config),
     )
     if config["trainer"]["compile"]:
         compile_passes(module)
@@ -199,6 +200,15 @@ def _wandb(config: Config, phase: Config, folder: Path, run_id: str) -> Any:
     )
 
 
+def runs_on_cpu(config: Config) -> bool:
+    return config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+
+
+def log_every(config: Config) -> int:
+    """Steps between two logged values."""
+    return config["trainer"]["log_every"] or (5 if runs_on_cpu(config) else 50)
+
+
 def progress_style(config: Config) -> str:
     """`bar`, `lines` or `off`."""
     style = config["trainer"]["progress"]
@@ -211,12 +221,11 @@ def build_callbacks(
     config: Config, phase: Config, folder: Path, data: ImageDataModule, history: History, meter: Meter
 ) -> list[Callback]:
     """History first: the others read its rows; checkpoints last: they save what the others hold."""
-    trainer, label = config["trainer"], f"{config['mode']['name']}/{phase['name']}"
-    on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
+    label = f"{config['mode']['name']}/{phase['name']}"
     checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [
         history,
-        FiniteGuard(folder, every=1 if on_cpu else trainer["log_every"]),
+        FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
         meter,
         Stamp(config),
         SaveOnSignal(checkpoints / "last.ckpt"),
@@ -306,6 +315,11 @@ def check_hardware(config: Config) -> None:
         UserError: says what was asked for and what there is.
     """
     t = config["trainer"]
+    if t["num_nodes"] > 1 and not launched_externally():
+        raise UserError(
+            f"trainer.num_nodes={t['num_nodes']} needs one process per device to be started on every node: "
+            "use srun, or torchrun --nnodes ... -m src.train"
+        )
     gpus = torch.cuda.device_count()
     if t["accelerator"] == "gpu" and not gpus:
         raise UserError("trainer.accelerator=gpu, but PyTorch sees no GPU here: use trainer=cpu (or trainer=ddp_cpu)")
@@ -313,5 +327,7 @@ def check_hardware(config: Config) -> None:
         raise UserError(
             f"trainer.devices={t['devices']}, but this machine has {gpus} GPU(s): set trainer.devices={gpus}"
         )
+    if str(t["precision"]) == "16" and runs_on_cpu(config):
+        raise UserError("trainer.precision=16 needs a GPU: use trainer.precision=bf16 or 32 on a CPU")
     if t["accelerator"] == "mps" and not torch.backends.mps.is_available():
         raise UserError("trainer.accelerator=mps, but there is no Apple GPU here: use trainer=cpu")

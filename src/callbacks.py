@@ -103,16 +103,19 @@ class ProgressBar(RichProgressBar):
         self._eta.batches += 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def configure_columns(self, trainer: pl.Trainer) -> list:
+        return super().configure_columns(trainer)[:-1]  # without batches/s: images/s says more
+
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self._label} {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         # Reading a loss waits for the device: only as often as the loggers do.
-        if not self._shown or self._eta.batches % pl_module.log_every == 0:
+        if not self._shown or trainer.fit_loop.epoch_loop.batch_idx % pl_module.log_every == 0:
             self._shown = {
                 name.removeprefix("train/"): f"{float(value):.4g}"
                 for name, value in trainer.callback_metrics.items()
-                if name.startswith("train/loss") or name == "lr" or name.endswith("/acc1")
+                if name.startswith("train/loss") or name in ("lr", "test/acc1", "val/acc1")
             }
         extra = {"img/s": f"{self._history.images_per_s:.0f}", "ETA": _duration(self._eta.left(trainer))}
         return self._shown | extra

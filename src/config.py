@@ -95,6 +95,22 @@ def differences(ours: Config, theirs: Config) -> list[str]:
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
 
 
+def check_same_run(config: Config, theirs: Config | None, path: Path) -> None:
+    """Refuse to continue in `path` what was begun under another configuration.
+
+    Raises:
+        UserError: names the first differences.
+    """
+    if theirs is None:
+        raise UserError(f"{path} is not of a run of ours: move it away, or start from it with mode.init_from")
+    changed = differences(config, theirs)
+    if changed:
+        listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise UserError(
+            f"{path} belongs to another configuration ({listed}): use another run_dir, or force=true to start afresh"
+        )
+
+
 def nearest(word: str, options: list[str]) -> str:
     """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else ''."""
 

@@ -15,16 +15,16 @@ import torch.multiprocessing as mp
 
 from src.errors import UserError
 
-EXTERNAL = ("TORCHELASTIC_RUN_ID", "SLURM_PROCID")
-VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
-
 
 def launched_externally() -> bool:
     """Whether torchrun or srun has already started one process per device."""
-    return (
-        any(name in os.environ for name in EXTERNAL)
-        and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
-    )
+    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    return started > 1 and ("TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ)
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 of its run: the process that prints and writes."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def free_port() -> int:

@@ -15,11 +15,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet
 from src.callbacks import History, Meter
-from src.config import Config, config_hash, differences
+from src.config import Config, check_same_run, config_hash
 from src.data.image import ImageDataModule
 from src.energy import device_tdp
-from src.errors import UserError
 from src.footprint import count_macs, count_parameters, lacoste_co2
+from src.launch import is_main_process
 from src.module import JointModule
 from src.provenance import git_commit, hardware, peak_memory_bytes, versions
 from src.results.record import SCHEMA, write_record
@@ -55,9 +55,9 @@ def run_phases(config: Config, run_dir: Path) -> None:
             results.append(json.loads(done.read_text()))
             continue
         results.append(run_phase(config, phase, run_dir))
-        if int(os.environ.get("RANK", "0")) == 0:
+        if is_main_process():
             write_record(run_dir / phase["name"], results[-1], name="phase.json")
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         write_record(run_dir, finished_record(config, results, started))
 
 
@@ -70,7 +70,7 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
     module.eval_split = data.eval_split
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        check_same_run(config, load_checkpoint(last), last)
+        check_same_run(config, load_checkpoint(last).get("config"), last)
     else:
         start_from(phase, module, run_dir, config)
     footprint = config["footprint"]
@@ -84,21 +84,6 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
         # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
         raise SystemExit(128 + signal.SIGTERM) from None
     return phase_record(config, phase, run_dir, trainer, module, data, history.rows, meter.totals)
-
-
-def check_same_run(config: Config, checkpoint: dict[str, Any], path: Path) -> None:
-    """Raises: UserError when the checkpoint was written by a run that computes something else."""
-    theirs = checkpoint.get("config")
-    if theirs is None:
-        raise UserError(
-            f"{path} is not a checkpoint of a run of ours: move it away, or start from it with mode.init_from"
-        )
-    changed = differences(config, theirs)
-    if changed:
-        listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
-        raise UserError(
-            f"{path} belongs to another configuration ({listed}): use another run_dir, or force=true to start afresh"
-        )
 
 
 def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config) -> None:
@@ -253,6 +238,7 @@ def finished_record(config: Config, phases: list[dict[str, Any]], started: str) 
             "country": last["energy"]["country"],
         },
         "data_fingerprint": last["data_fingerprint"],
+        "skipped_images": last["skipped_images"],
         "metrics": last["metrics"],
         "selection": last_recipe(config)["report"],
         "faithful": not reasons,

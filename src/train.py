@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli import CONF, disk_space, run_command, users_mistakes
-from src.config import Config, check, config_hash, resolve
+from src.config import Config, check, check_same_run, config_hash, resolve
 from src.errors import UserError
+from src.launch import is_main_process
 
 
 def find_run_dir(config: Config) -> Path:
@@ -76,9 +78,25 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def begin(config: Config, run_dir: Path) -> None:
+    """Write the run's configuration.
+
+    Raises:
+        UserError: the folder holds an unfinished run of another one.
+    """
+    path = run_dir / "config.yaml"
+    if path.exists():
+        theirs: Any = OmegaConf.to_container(OmegaConf.load(path))
+        check_same_run(config, theirs, run_dir)
+    partial = run_dir / ".config.yaml.partial"
+    OmegaConf.save(OmegaConf.create(config), partial)
+    partial.replace(path)
+
+
 def describe(record: dict) -> str:
-    accuracy = record["metrics"].get("test", {}).get("acc1", {})
-    values = f"test/acc1 last {accuracy['last']:.2f} %, best {accuracy['best']:.2f} %" if "best" in accuracy else ""
+    split = "test" if "test" in record["metrics"] else "val"
+    accuracy = record["metrics"][split].get("acc1", {})
+    values = f"{split}/acc1 last {accuracy['last']:.2f} %, best {accuracy['best']:.2f} %" if "best" in accuracy else ""
     return f"{record['name']}: {values} in {record['seconds']:.0f} s"
 
 
@@ -86,7 +104,7 @@ def train(config: Config) -> None:
     """One run from start to result.json: skipped when finished, continued when interrupted."""
     check(config)
     run_dir = find_run_dir(config)
-    if config["force"]:
+    if config["force"] and is_main_process():
         set_aside(run_dir, Path(config["runs_dir"]))
     record = finished(run_dir, config)
     if record:
@@ -95,7 +113,7 @@ def train(config: Config) -> None:
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     from src.build import build_data, check_hardware
     from src.energy import check_country
-    from src.launch import launched_externally, run_processes
+    from src.launch import run_processes
     from src.phases import failed_record, run_phases
     from src.results.record import write_record
 
@@ -111,9 +129,12 @@ def train(config: Config) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {run_dir}: {error.strerror}; set runs_dir to a folder of yours") from error
+    if not is_main_process():
+        run_phases(config, run_dir)
+        return
     print(f"run folder: {run_dir}")
-    with locked(run_dir) if not launched_externally() else _nothing():
-        OmegaConf.save(OmegaConf.create(config), run_dir / "config.yaml")
+    with locked(run_dir):
+        begin(config, run_dir)
         try:
             with disk_space():
                 run_processes(run_phases, config, run_dir, processes=config["trainer"]["devices"])
@@ -122,11 +143,6 @@ def train(config: Config) -> None:
                 write_record(run_dir, failed_record(config, error))
             raise
     print(describe(json.loads((run_dir / "result.json").read_text())))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

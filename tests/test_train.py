@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from src.cli import CONF
 from src.config import resolve
@@ -329,6 +330,44 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     (tmp_path / "run" / "joint" / "phase.json").unlink()
     with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.depth: 2 -> 3\)"):
         train(run, "encoder.depth=3", runs=tmp_path)
+    (tmp_path / "run" / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"last.ckpt belongs to another configuration \(encoder.depth: 2 -> 3\)"):
+        train(run, "encoder.depth=3", runs=tmp_path)
+
+
+def test_ssl_ft_is_not_continued_with_another_encoder(tmp_path):
+    run = f"run_dir={tmp_path / 'run'}"
+    train("mode=ssl_ft", run, runs=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "finetune" / "phase.json").unlink()
+    with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.embed_dim: 32 -> 64\)"):
+        train("mode=ssl_ft", run, "encoder.embed_dim=64", runs=tmp_path)
+    assert record_of(train("mode=ssl_ft", run, runs=tmp_path))["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["mode=ssat", "mode=scratch", "recipe.ema_decay=0.9"])
+def test_compiled_training_equals_eager_training_and_shares_its_parameter_names(tmp_path, option):
+    settings = [option, "trainer.max_steps=3", "recipe.augment=null"]
+    eager, compiled = (train(*settings, f"trainer.compile={flag}", runs=tmp_path) for flag in ("false", "true"))
+    phase = record_of(eager)["phases"][0]["name"]
+    assert largest_difference(weights(eager, phase), weights(compiled, phase)) < 1e-5
+
+
+def test_an_image_that_cannot_be_read_stops_the_run_and_names_the_file(tmp_path):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (16, 16), (i * 30, 0, 0)).save(tmp_path / "images" / split / label / f"{i}.png")
+    bad = tmp_path / "images" / "train" / "b" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    folder = ["data=image_folder", f"data.root={tmp_path / 'images'}", "data.img_size=16", "data.patch_size=4"]
+    folder += ["data.samples_per_class=null", "recipe.batch_size=4"]
+    with pytest.raises(UserError, match=r"train/b/3\.png"):
+        train(*folder, runs=tmp_path / "runs")
+    record = record_of(train(*folder, "data.on_bad_image=skip", runs=tmp_path / "runs"))
+    assert record["skipped_images"] == [str(bad)]
 
 
 def test_a_run_folder_is_never_shared_by_two_processes(tmp_path):

@@ -14,7 +14,7 @@ from src.results.panel import Budget, comparison_panel
 from src.results.record import Record
 from src.results.summary import comparisons
 from src.results.svg import css_class
-from src.results.tables import COLUMNS, DAGGER, LEGEND, duration, quantity, rows
+from src.results.tables import COLUMNS, DAGGER, LEGEND, Row, common, common_title, duration, quantity, rows
 
 ASSETS = Path(__file__).parent
 # Nothing may be loaded from anywhere, whatever a record says.
@@ -74,35 +74,42 @@ def _header(records: Sequence[Record], made: datetime) -> str:
 
 
 def _runs(records: Sequence[Record], page: Path | None) -> str:
+    lines, shared = list(rows(records)), common(records)
+    used = [i for i, c in enumerate(COLUMNS) if c.title not in shared and any(line.cells[i].text for line in lines)]
+    used.sort(key=lambda index: COLUMNS[index].title == "run")  # the longest, and a link: it stands last
     head = "".join(
-        f'<th scope="col"{_numeric(index)}><button type="button">{escape(column.title or "note")}</button></th>'
-        for index, column in enumerate(COLUMNS)
+        f'<th scope="col"{_class(index)}><button type="button">{escape(COLUMNS[index].title or "note")}</button></th>'
+        for index in used
     )
-    body = "".join(_row(row.cells, row.record, page) for row in rows(records))
+    body = "".join(_row(line, used, page) for line in lines)
+    title = "All runs" + (f", {common_title(shared)}" if shared else "")
     return (
-        '<section><h2>All runs</h2><div class="scroll" role="region" tabindex="0" aria-label="Table of all runs">'
-        f'<table><caption class="quiet">{escape(LEGEND)}. Click a heading to sort.</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n"
+        f'<section><h2>{escape(title)}</h2><p class="facts">{escape(LEGEND)}. Click a heading to sort.</p>'
+        '<div class="scroll" role="region" tabindex="0" aria-label="Table of all runs">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n"
     )
 
 
-def _row(cells: Sequence[tuple[str, float | str | None]], record: Record | None, page: Path | None) -> str:
-    if record is None:
-        texts = [f"<td{_numeric(index)}>{escape(text)}</td>" for index, (text, _) in enumerate(cells)]
-        return f'<tr class="mean">{"".join(texts)}</tr>'
-    name = escape(cells[0][0])
-    if page is not None:
-        folder = Path(os.path.relpath(record.folder.resolve(), page.resolve().parent)).as_posix()
-        name = f'<a href="./{escape(quote(folder))}/result.json">{name}</a>'
-    texts = [f'<th scope="row">{name}</th>']
-    for index, (text, order) in enumerate(cells[1:], start=1):
+def _row(line: Row, used: Sequence[int], page: Path | None) -> str:
+    cells = []
+    for position, index in enumerate(used):
+        text, order = line.cells[index]
+        tag = 'th scope="row"' if position == 0 else "td"
         key = "" if order is None else f' data-order="{escape(str(order))}"'
-        texts.append(f"<td{_numeric(index)}{key}>{escape(text)}</td>")
-    return f'<tr class="{css_class(record.mode)}{" failed" * (record.status == "failed")}">{"".join(texts)}</tr>'
+        inner = escape(text)
+        if COLUMNS[index].title == "run" and line.record is not None and page is not None:
+            folder = Path(os.path.relpath(line.record.folder.resolve(), page.resolve().parent)).as_posix()
+            inner = f'<a href="./{escape(quote(folder))}/result.json">{inner}</a>'
+        cells.append(f"<{tag}{_class(index)}{key}>{inner}</{tag[:2]}>")
+    if line.record is None:
+        return f'<tr class="mean">{"".join(cells)}</tr>'
+    failed = " failed" * (line.record.status == "failed")
+    return f'<tr class="{css_class(line.record.mode)}{failed}">{"".join(cells)}</tr>'
 
 
-def _numeric(index: int) -> str:
-    return ' class="n"' if COLUMNS[index].is_number or COLUMNS[index].title == "seed" else ""
+def _class(index: int) -> str:
+    title = COLUMNS[index].title
+    return ' class="n"' if COLUMNS[index].is_number or title == "seed" else ' class="mode"' if title == "mode" else ""
 
 
 def _unfinished(records: Sequence[Record]) -> str:

@@ -47,7 +47,7 @@ for (const svg of document.querySelectorAll(".chart svg")) {
     const scale = svg.clientWidth / svg.viewBox.baseVal.width;
     const beside = at * scale + 12, room = svg.clientWidth - tip.offsetWidth;
     tip.style.left = `${Math.max(0, beside > room ? at * scale - tip.offsetWidth - 12 : beside)}px`;
-    tip.style.top = `${svg.offsetTop + 16}px`;
+    tip.style.top = `${svg.getBoundingClientRect().top - svg.parentElement.getBoundingClientRect().top + 16}px`;
     cursor.style.visibility = tip.style.visibility = "visible";
   };
   const row = (name, value) => {

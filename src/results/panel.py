@@ -53,9 +53,7 @@ def _facts(comparison: Comparison) -> str:
         for name, value in (splits.items() if isinstance(splits, dict) else ())
         if (count := as_number(value)) is not None
     ]
-    classes = len(record.phases[-1].get("class_names") or ()) if record.phases else 0
-    if classes:
-        facts.append(f"{classes} classes")
+    facts += [f"{record.classes} classes"] if record.classes else []
     for key, text in (("config.epochs", "{:.0f} epochs"), ("config.recipe.batch_size", "batch {:.0f}")):
         number = record.number(key)
         facts += [text.format(number)] if number is not None else []
@@ -97,7 +95,8 @@ def _charts(comparison: Comparison) -> Iterable[str]:
         ]
 
     yield line_chart(f"{name} by epoch", lines(accuracy), x_label="epoch with labels", y_label="%")
-    yield line_chart(name, lines(accuracy, in_seconds=True), x_label="seconds since the start, all phases", y_label="%")
+    by_time = lines(accuracy, in_seconds=True)
+    yield line_chart(f"{name} by time", by_time, x_label="seconds since the start, all phases", y_label="%")
     yield line_chart("Classification loss", lines("train/loss_cls"), x_label="epoch", y_label="training")
     yield line_chart("Auxiliary loss", lines("train/loss_ssl"), x_label="epoch", y_label="training")
 

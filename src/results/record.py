@@ -116,6 +116,12 @@ class Record:
         return int(count) if count else None
 
     @property
+    def classes(self) -> int | None:
+        """Number of classes, as far as the record names them."""
+        names = self.phases[-1].get("class_names") if self.phases else None
+        return len(names) if isinstance(names, list) and names else None
+
+    @property
     def accuracy(self) -> float | None:
         """THE top-1 accuracy in percent: the last epoch's, or the best one's under `recipe.report=max`."""
         return self.number(f"metrics.{self.split}.acc1.{'best' if self.get('selection') == 'max' else 'last'}")

@@ -114,8 +114,16 @@ def _settings(record: Record) -> dict[str, Any]:
     """What the run computes, but for its seed; phases only repeat the other keys."""
     config = record.get("config")
     values = identity(config) if isinstance(config, dict) else {}
-    unused = ("mode.phases.", "ssl.") if record.mode in ("scratch", "finetune") else ("mode.phases.",)
-    return {k: v for k, v in values.items() if k not in ("seed", "name") and not k.startswith(unused)}
+    values = {key: value for key, value in values.items() if not key.startswith("mode.phases.")}
+    unused = ("ssl.",) if record.mode in ("scratch", "finetune") else ()
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        parent, _, leaf = key.rpartition(".")
+        if leaf.isdigit():  # a list is one setting
+            settings.setdefault(parent, []).append(value)
+        else:
+            settings[key] = value
+    return {k: v for k, v in settings.items() if k not in ("seed", "name") and not k.startswith(unused)}
 
 
 def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
@@ -240,6 +248,9 @@ def _why(ssat: Arm) -> str:
     epochs, lam = as_number(phase.get("epochs")), as_number(phase.get("lam"))
     train = record.number("data_fingerprint.splits.train")
     facts = []
+    span, classes = interval(ssat), record.classes
+    if span and classes and span[0] <= 100 / classes:
+        facts.append(f"this is no better than guessing one of {classes} classes ({100 / classes:.3g} %)")
     if epochs is not None and epochs < PAPER_EPOCHS:
         images = f" on {train:,.0f} images" if train else ""
         facts.append(f"it trained {epochs:.0f} epochs{images} (the paper: {PAPER_EPOCHS} epochs)")

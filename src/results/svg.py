@@ -10,6 +10,7 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 MOST_POINTS = 200
+MANY = 6  # more lines than these are drawn thinner
 
 
 class Series(NamedTuple):
@@ -50,7 +51,8 @@ def line_chart(title: str, series: Sequence[Series], *, x_label: str, y_label: s
     ends = "; ".join(f"{line.name} ends at {_number(line.points[-1][1])}" for line in drawn[:8])
     scale = f'data-x="{x0!r} {x1!r} {LEFT} {WIDTH - RIGHT}" data-y="{y0!r} {y1!r} {HEIGHT - BOTTOM} {TOP}"'
     return (
-        f'<figure class="chart"><figcaption>{escape(title)} <span>{escape(y_label)}</span></figcaption>'
+        f'<figure class="chart{" many" * (len(drawn) > MANY)}">'
+        f"<figcaption>{escape(title)} <span>{escape(y_label)}</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" {scale} data-xlabel="{escape(x_label)}" '
         f'aria-label="{escape(title)} against {escape(x_label)}: {escape(ends)}">{"".join(parts)}'
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></svg><div class="tip" role="status"></div></figure>'

@@ -160,19 +160,26 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> Iter
                 yield Row(cells, None, False)
 
 
+def common(records: Sequence[Record]) -> dict[str, str]:
+    """The encoder and the data set that all runs share: they need no column."""
+    values = {title: {getattr(record, title) for record in records} for title in ("encoder", "data")}
+    return {title: found.pop() for title, found in values.items() if len(found) == 1}
+
+
+def common_title(shared: dict[str, str]) -> str:
+    """'vit_t on cifar10', 'data: cifar10' or nothing."""
+    return " on ".join(shared.values()) if len(shared) == 2 else "".join(f"{k}: {v}" for k, v in shared.items())
+
+
 def runs_table(records: Sequence[Record], *, width: int = 100) -> Table:
     """The runs as a table of at most `width` characters; where they do not fit, the less important columns go.
 
     An encoder or data set that all runs share stands in the title instead.
     """
     lines = list(rows(records))
-    shared = {
-        title: values.pop()
-        for title in ("encoder", "data")
-        if len(values := {getattr(record, title) for record in records}) == 1
-    }
+    shared = common(records)
     kept = _fitting(lines, width, without=("run", *shared))
-    title = " on ".join(shared.values()) if len(shared) == 2 else "".join(f"{k}: {v}" for k, v in shared.items())
+    title = common_title(shared)
     table = Table(title=escape(title) or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
     table.show_edge = False

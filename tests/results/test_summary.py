@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from src.results.record import read_records
 from src.results.summary import Z95, comparisons, difference, interval, verdict
-from tests.results.records import failed_record, load, make_record
+from tests.results.records import failed_record, load, make_record, save
 
 LARGE = {"name": "digits", "splits": {"train": 5000, "test": 10_000}, "sha256": {"test": "aa"}}
 
@@ -40,6 +41,11 @@ def test_a_loss_on_a_short_run_says_what_sets_it_apart_from_the_paper(tmp_path: 
 def test_a_difference_within_the_noise_is_no_win_and_no_loss(tmp_path: Path, accuracy: float):
     text = verdict(load(tmp_path, make_record("scratch", accuracy=80.0), make_record("ssat", accuracy=accuracy)))
     assert "(within the noise)" in text and "Keep in mind" in text
+
+
+def test_an_accuracy_at_chance_is_called_guessing(tmp_path: Path):
+    text = verdict(load(tmp_path, make_record("scratch", accuracy=40.0), make_record("ssat", accuracy=11.0)))
+    assert "Keep in mind: this is no better than guessing one of 10 classes (10 %)" in text
 
 
 def test_the_paper_length_is_not_called_short(tmp_path: Path):
@@ -89,9 +95,6 @@ def test_the_interval_of_an_accuracy_is_wilsons(tmp_path: Path):
 
 
 def test_the_same_run_in_two_groups_counts_once(tmp_path: Path):
-    from src.results.record import read_records
-    from tests.results.records import save
-
     for group in ("a", "b"):
         save(tmp_path, make_record(), group=group)
     [comparison] = comparisons(read_records(tmp_path)[0])
@@ -103,6 +106,14 @@ def test_runs_of_different_recipes_are_not_compared(tmp_path: Path):
     ssat["config"]["recipe"] = ssat["config"]["recipe"] | {"base_lr": 0.01}
     titles = [comparison.title for comparison in comparisons(load(tmp_path, scratch, ssat))]
     assert titles == ["vit_micro on digits, base_lr=0.001", "vit_micro on digits, base_lr=0.01"]
+
+
+def test_a_list_among_the_settings_is_shown_whole(tmp_path: Path):
+    scratch, ssat = make_record("scratch"), make_record("ssat")
+    for record, betas in ((scratch, [0.9, 0.999]), (ssat, [0.9, 0.95])):
+        record["config"]["recipe"] = record["config"]["recipe"] | {"betas": betas}
+    titles = [comparison.title for comparison in comparisons(load(tmp_path, scratch, ssat))]
+    assert titles == ["vit_micro on digits, betas=[0.9, 0.999]", "vit_micro on digits, betas=[0.9, 0.95]"]
 
 
 def test_runs_on_other_images_are_not_compared(tmp_path: Path):

@@ -27,27 +27,7 @@ def test_a_hundred_columns_show_accuracy_costs_and_parameters(records: list[Reco
     text = shown(records, 100)
     assert "vit_micro on digits" in text
     [line] = [line for line in text.splitlines() if line.startswith("SSAT")]
-    assert line.split() == [
-        "SSAT",
-        "0",
-        "81.94",
-        "82.44",
-        "(ep",
-        "11)",
-        "38",
-        "s",
-        "512",
-        "0.45",
-        "/",
-        "0.86",
-        "67.9",
-        "M",
-        "0.404",
-        "Wh",
-        "0.149",
-        "g",
-        "†",
-    ]
+    assert " ".join(line.split()) == "SSAT 0 81.94 82.44 (ep 11) 38 s 512 0.45 / 0.86 67.9 M 0.404 Wh 0.149 g †"
 
 
 def test_sixty_columns_keep_mode_and_accuracy_on_one_line_each(records: list[Record]):
@@ -101,7 +81,7 @@ def test_markdown_escapes_the_column_separator(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.26, "0.3 s"), (42, "42 s"), (125, "2m05s"), (3599.8, "60m00s"), (11_220, "3h07m")]
+    ("seconds", "text"), [(0.26, "0.3 s"), (42, "42 s"), (125, "2m05s"), (3599.8, "1h00m"), (11_220, "3h07m")]
 )
 def test_durations(seconds: float, text: str):
     assert duration(seconds) == text
