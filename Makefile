@@ -111,6 +111,6 @@ if [ -z "$$UV_LINK_MODE" ]; then \
     ln "$$probe" .venv/.link-probe 2>/dev/null || export UV_LINK_MODE=copy; \
   rm -f "$$probe" .venv/.link-probe; \
 fi; \
-$(PY) -m uv pip install --python $(PY) -r requirements.lock || exit 1; \
+$(PY) -m uv pip install --python $(PY) --compile-bytecode -r requirements.lock || exit 1; \
 cp requirements.lock .venv/.installed && rm .venv/.installing && echo ".venv is ready ($$($(PY) -V))"
 endef

@@ -53,12 +53,18 @@ def run_phases(config: Config, run_dir: Path) -> None:
         done = run_dir / phase["name"] / "phase.json"
         if done.exists():
             results.append(json.loads(done.read_text()))
+            say(f"{phase['name']}: already finished")
             continue
         results.append(run_phase(config, phase, run_dir))
         if is_main_process():
             write_record(run_dir / phase["name"], results[-1], name="phase.json")
     if is_main_process():
         write_record(run_dir, finished_record(config, results, started))
+
+
+def say(line: str) -> None:
+    if is_main_process():
+        print(line, flush=True)
 
 
 def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
@@ -70,7 +76,9 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
     module.eval_split = data.eval_split
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        check_same_run(config, load_checkpoint(last).get("config"), last)
+        checkpoint = load_checkpoint(last)
+        check_same_run(config, checkpoint.get("config"), last)
+        say(f"{phase['name']}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")
     else:
         start_from(phase, module, run_dir, config)
     footprint = config["footprint"]
@@ -83,7 +91,19 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
     except SIGTERMException:
         # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
         raise SystemExit(128 + signal.SIGTERM) from None
-    return phase_record(config, phase, run_dir, trainer, module, data, history.rows, meter.totals)
+    totals = over_nodes(meter.totals)
+    return phase_record(config, phase, run_dir, trainer, module, data, history.rows, totals)
+
+
+def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
+    """Energy summed over the nodes, each of which measures itself; the seconds are this process's."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return totals
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, totals)
+    metered = [other for other in everyone if other["source"]]
+    sums = {key: sum(other[key] for other in metered) for key in ("kwh", "co2_kg")}
+    return totals | sums | {"source": metered[0]["source"] if metered else None}
 
 
 def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config) -> None:

@@ -72,8 +72,13 @@ def load(runs: Path) -> tuple[list[Record], list[str]]:
 
 def summary_lines(records: list[Record]) -> Iterator[str]:
     """What every comparison shows, and which runs did not finish."""
-    for comparison in comparisons([record for record in records if record.finished]):
-        yield f"{comparison.title}: {verdict(comparison.records)}\n"
+    found = [
+        f"{comparison.title}: {verdict(comparison.records)}\n"
+        for comparison in comparisons([record for record in records if record.finished])
+    ]
+    yield from found
+    if any("±" in line for line in found):
+        yield "± is the 95 % interval that follows from the number of test images; other seeds would vary on top.\n"
     for record in records:
         if not record.finished:
             why = f": {record.text('error')}" if record.get("error") else ""
@@ -89,6 +94,11 @@ def report(words: list[str]) -> None:
     runs = Path(options.get("runs", "runs"))
     out = Path(options.get("out", runs / "report.html"))
     records, warnings = load(runs)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, render(records, warnings=warnings, page=out))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; name another file with out=<file.html>") from error
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
@@ -103,11 +113,6 @@ def report(words: list[str]) -> None:
         print(f"skipped {warning}", file=sys.stderr)
     if len(warnings) > MOST_WARNINGS:
         print(f"skipped {len(warnings)} files in all; the page lists them", file=sys.stderr)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, render(records, warnings=warnings, page=out))
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; name another file with out=<file.html>") from error
     print(f"wrote {out}")
 
 

@@ -142,6 +142,10 @@ def _key(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
+def shorten(text: str, most: int = 36) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most: int = 3) -> list[str]:
     """For each group the settings in which it differs from the others, as 'lam=0.5, mask_ratio=0.6'."""
     keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
@@ -149,7 +153,7 @@ def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most:
     names = []
     for group in groups:
         shown = {key.rpartition(".")[2]: group[key] for key in differing if key in group}
-        listed = [f"{key}={value}" for key, value in list(shown.items())[:most]]
+        listed = [shorten(f"{key}={value}") for key, value in list(shown.items())[:most]]
         names.append(", ".join(listed + [f"and {len(shown) - most} more"] * (len(shown) > most)))
     return names
 
