@@ -209,7 +209,7 @@ class FiniteGuard(Callback):
 
 
 class SaveOnSignal(Callback):
-    """Saves the last checkpoint when the run is asked to stop (SIGTERM, Ctrl-C)."""
+    """Saves the last checkpoint at SIGTERM; Ctrl-C may fall into the middle of a step, so nothing is saved then."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

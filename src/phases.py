@@ -91,6 +91,11 @@ def run_phase(config: Config, phase: Config, run_dir: Path) -> dict[str, Any]:
     except SIGTERMException:
         # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as stop:
+        # Lightning's answer to Ctrl-C, which would end without a word.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     totals = over_nodes(meter.totals)
     return phase_record(config, phase, run_dir, trainer, module, data, history.rows, totals)
 

@@ -240,6 +240,17 @@ def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
     assert largest_difference(weights(resumed), whole) == 0
 
 
+def test_ctrl_c_exits_130_with_one_sentence(tmp_path):
+    process = start("epochs=25", "eval_every=25", "checkpoint_minutes=0.001", runs=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/*/*/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "interrupted: the same command continues" in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.glob("*/*/result.json"))
+
+
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]
 
 
