@@ -192,6 +192,7 @@ def check(config: Config) -> None:
     _check_number(config, "reconstruct_every", 0)
     _check_number(config, "checkpoint_minutes", 0, open_low=True)
     _check_number(config, "data.num_workers", 0)
+    _check_number(config, "data.memory_gb", 0)
     _check_number(config, "seed", 0, 2**32 - 1)
     _check_number(config, "footprint.intensity", 0)
     if str(flat["trainer.precision"]) not in PRECISIONS:

@@ -224,7 +224,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, wo
 
 
 def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
-    settings = ["mode=ssat", "epochs=25", "eval_every=25", "checkpoint_minutes=0.001"]
+    settings = ["mode=ssat", "epochs=25", "eval_every=25", "checkpoint_minutes=0.001", "data.pipeline=batched"]
     process = start(*settings, runs=tmp_path / "killed")
     wait_for(lambda: list(tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGTERM)

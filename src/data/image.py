@@ -8,10 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from src.batch import Batch
+from src.data.augment import EvalTransform, Normalise, TrainTransform
 from src.data.dataset import ImageDataset, collate
+from src.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, load, same
 from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
 from src.data.subsets import samples_per_class as choose_per_class
@@ -19,6 +22,7 @@ from src.data.subsets import stratified_fraction, train_val_split
 from src.data.timm_transforms import eval_transform, train_transform
 from src.errors import UserError
 
+PIPELINES = ("timm", "batched")
 Indices = NDArray[np.int64]
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,9 @@ class ImageDataModule(pl.LightningDataModule):
             those out and list them in `skipped`.
         drop_last: drop the last, incomplete training batch.
         pin_memory: for a faster copy to a GPU.
+        pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
+            device of the training.
+        memory_gb: the most that a split may take to be held in memory (`batched`).
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -70,10 +77,14 @@ class ImageDataModule(pl.LightningDataModule):
         on_bad_image: str = "error",
         drop_last: bool = True,
         pin_memory: bool = False,
+        pipeline: str = "timm",
+        memory_gb: float = 4.0,
     ) -> None:
         super().__init__()
         _check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
         _check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
+        if pipeline not in PIPELINES:
+            raise UserError(f"data.pipeline={pipeline!r} is not one of {', '.join(PIPELINES)}")
         self.source = source
         self.img_size = img_size
         self.channels = channels
@@ -85,9 +96,15 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_bad_image = on_bad_image
         self.drop_last = drop_last
         self.pin_memory = pin_memory
+        self.pipeline, self.memory_gb = pipeline, memory_gb
+        self.augment, self.eval_crop_pct = augment, eval_crop_pct
         normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
-        self.train_transform = train_transform(img_size, augment=augment, **normal)
         self.eval_transform = eval_transform(img_size, **normal)
+        if pipeline == "timm":
+            self.train_transform = train_transform(img_size, augment=augment, **normal)
+        elif augment is not None:
+            self._batched_train(crop=True)  # refuses what it cannot do
+        self._memory: dict[str, Memory | None] = {}
         self.class_names = list(source.classes)
         self.num_classes = len(self.class_names)
         self.skipped: list[str] = []
@@ -187,8 +204,11 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = EpochSampler(
             indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
         )
-        dataset = ImageDataset(images, self.train_transform, seed=self.seed)
-        loader = self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
+        if self.pipeline == "timm":
+            loader = self._loader(ImageDataset(images, self.train_transform, seed=self.seed), collate, **options)
+        else:
+            loader = self._batched_loader("train", **options)
         loader.load_state_dict(self._place)
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader = loader
@@ -206,16 +226,44 @@ class ImageDataModule(pl.LightningDataModule):
         images, indices = self._splits[split]
         rank, world = self._rank_and_world()
         batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
-        return self._loader(ImageDataset(images, self.eval_transform), batch_sampler=batches)
+        if self.pipeline == "timm":
+            return self._loader(ImageDataset(images, self.eval_transform), collate, batch_sampler=batches)
+        return self._batched_loader(split, batch_sampler=batches)
 
-    def _loader(self, dataset: ImageDataset, **kwargs: Any) -> EpochLoader:
+    def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:
+        workers = self.num_workers if num_workers is None else num_workers
         return EpochLoader(
             dataset,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=self.pin_memory,
-            collate_fn=collate,
+            collate_fn=collate_fn,
             **kwargs,
+        )
+
+    def _batched_train(self, *, crop: bool) -> TrainTransform:
+        assert self.augment is not None
+        return TrainTransform(
+            self.img_size, mean=self.mean, std=self.std, augment=self.augment, seed=self.seed, crop=crop
+        )
+
+    def _batched_loader(self, split: str, **kwargs: Any) -> EpochLoader:
+        images, indices = self._splits[split]
+        if split not in self._memory:
+            self._memory[split] = load(images, indices, self.memory_gb * 2**30)
+        memory = self._memory[split]
+        train = self._batched_train(crop=memory is not None) if split == "train" and self.augment is not None else None
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if memory is not None:
+            finish = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
+            prepare = Prepare(finish, memory, device)
+            # There is nothing left to do for workers.
+            kwargs |= {"num_workers": 0, "dataset": IndexDataset(images)}
+        else:
+            prepare = Prepare(train or Normalise(self.mean, self.std), None, device)
+            kwargs["dataset"] = DecodedDataset(images, self.img_size, crop=train, crop_pct=self.eval_crop_pct)
+        return self._loader(
+            collate_fn=same, prepare=prepare, together=prepare.together(self.batch_size, self.img_size), **kwargs
         )
 
     def _rank_and_world(self) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,23 @@ class EpochLoader(DataLoader[Any]):
 
     The state is the epoch and the number of batches handed out, not those that workers have prefetched. A worker's
     UserError arrives as the same one sentence.
+
+    Args:
+        prepare: finishes `together` batches at a time, on the device of the training; None = they are finished.
     """
 
-    def __init__(self, dataset: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        prepare: Callable[[list[Any]], list[Batch]] | None = None,
+        together: int = 1,
+        **kwargs: Any,
+    ) -> None:
         # Every pass draws a seed for its workers; from the global generator it would shift the model's randomness.
         super().__init__(dataset, generator=torch.Generator(), **kwargs)
         self._place = (0, 0)
+        self._prepare, self._together = prepare, together
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator, so that nothing is prefetched before Lightning has set the epoch.
@@ -96,12 +108,19 @@ class EpochLoader(DataLoader[Any]):
         epoch, start = (sampler.epoch, sampler.start) if isinstance(sampler, EpochSampler) else (0, 0)
         self._place = (epoch, start)
         try:
-            for served, batch in enumerate(super().__iter__(), start + 1):
+            for served, batch in enumerate(self._finished(super().__iter__()), start + 1):
                 self._place = (epoch, served)
                 yield batch
         except UserError as error:
             # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+
+    def _finished(self, batches: Iterator[Any]) -> Iterator[Batch]:
+        if self._prepare is None:
+            yield from batches
+            return
+        while group := list(islice(batches, self._together)):
+            yield from self._prepare(group)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self._place[0], "batches": self._place[1]}

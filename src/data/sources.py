@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from src.data.decode import read_rgb, to_rgb, unreadable
+from src.data.decode import read_rgb, read_tensor, to_rgb, unreadable
 from src.data.subsets import train_val_split
 from src.errors import UserError
 
@@ -44,6 +46,12 @@ class ImageList:
         if self.root is None:
             return to_rgb(Image.fromarray(np.asarray(self.images[index])))
         return read_rgb(self.root / str(self.images[index]))
+
+    def read_tensor(self, index: int) -> Tensor:
+        """Image `index` as (3, H, W) uint8; raises UserError for a file that cannot be read."""
+        if self.root is None:
+            return torch.from_numpy(np.array(self.read(index))).permute(2, 0, 1)
+        return read_tensor(self.root / str(self.images[index]))
 
     def readable(self) -> tuple[NDArray[np.int64], list[str]]:
         """Indices of the images that can be read, and the paths of the files that cannot."""

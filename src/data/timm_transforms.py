@@ -53,7 +53,7 @@ def train_transform(
     """
     if augment is None:
         return eval_transform(img_size, mean=mean, std=std, crop_pct=crop_pct, channels=channels)
-    _check_keys(augment)
+    check_keys(augment)
     options = {AUGMENT[key]: value for key, value in augment.items()}
     copies = 3 // channels  # the augmentation works on RGB and fills with the mean colour
     try:
@@ -95,7 +95,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _check_keys(augment: dict[str, Any]) -> None:
+def check_keys(augment: dict[str, Any]) -> None:
     for key in augment.keys() - AUGMENT.keys():
         near = difflib.get_close_matches(key, AUGMENT, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(AUGMENT)}"

@@ -1,0 +1,182 @@
+"""Images per second of the two input pipelines, interleaved in one process.
+
+    python -m benchmarks.input_pipeline small=<folder of small images> large=<folder of large images> [device=cuda]
+
+`small` (class folders, all images of one size, e.g. 32x32): held in memory as 8-bit pixels, then the whole training
+augmentation; PIL with timm, image by image, against the batched pipeline as training uses it. `large` (e.g. Flowers):
+reading and decoding JPEG files and cropping them at random to 224 px, and the same with the whole augmentation. One
+thread, time of the processor; the ratio of a round is that of its two neighbouring measurements. On a GPU the batched
+pipeline alone, with the images on the device. Prints a table and writes runs/benchmarks/input_pipeline.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from src.cli import CONF, fail
+from src.data.augment import TrainTransform
+from src.data.memory import DecodedDataset, IndexDataset, Prepare, load
+from src.data.sampler import Key
+from src.data.sources import ImageList, Source, image_folder
+from src.data.timm_transforms import train_transform
+from src.errors import UserError
+from src.provenance import versions
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+BATCH = 64
+DEFAULTS = {"small": "", "large": "", "device": "cpu", "images": "2048", "rounds": "7", "out": "runs/benchmarks"}
+
+
+def images_per_second(work: Callable[[], int], *, clock: Callable[[], float]) -> float:
+    start = clock()
+    count = work()
+    return count / (clock() - start)
+
+
+def compare(baseline: Callable[[], int], other: Callable[[], int], rounds: int) -> dict[str, Any]:
+    """Rates of both in images per second of processor time, and their ratio round by round."""
+    baseline(), other()
+    pairs = [
+        tuple(images_per_second(work, clock=time.process_time) for work in (baseline, other)) for _ in range(rounds)
+    ]
+    ratios = [b / a for a, b in pairs]
+    return {
+        "pil": statistics.median(a for a, _ in pairs),
+        "batched": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "range": [min(ratios), max(ratios)],
+        "rounds": rounds,
+    }
+
+
+def batches(count: int) -> list[list[Key]]:
+    return [[(0, index) for index in range(start, start + BATCH)] for start in range(0, count // BATCH * BATCH, BATCH)]
+
+
+def in_groups(prepare: Prepare, dataset: IndexDataset, count: int, size: int) -> int:
+    raws = [dataset.__getitems__(keys) for keys in batches(count)]
+    together = prepare.together(BATCH, size)
+    done = 0
+    for start in range(0, len(raws), together):
+        done += sum(len(batch.images) for batch in prepare(raws[start : start + together]))
+    return done
+
+
+def small(source: Source, augment: dict[str, Any], count: int, rounds: int) -> tuple[dict[str, Any], int]:
+    """In memory, the whole augmentation; and the bytes that 60,000 such images take."""
+    images = source.train
+    chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
+    pictures = [images.read(int(index)) for index in chosen]
+    memory = load(ImageList(np.stack(pictures), images.labels[chosen]), np.arange(count), 2**33)
+    if memory is None:
+        raise UserError("small=: the images must be of one size, at most 128 pixels")
+    size = memory.images.shape[2]
+    timm = train_transform(size, mean=MEAN, std=STD, augment=augment)
+    prepare = Prepare(TrainTransform(size, mean=MEAN, std=STD, augment=augment), memory, torch.device("cpu"))
+    dataset = IndexDataset(ImageList(np.stack(pictures), images.labels[chosen]))
+
+    def one_by_one() -> int:
+        return len(torch.stack([timm(picture) for picture in pictures]))
+
+    result = compare(one_by_one, lambda: in_groups(prepare, dataset, count, size), rounds)
+    return result, 60_000 * memory.images[0].numel()
+
+
+def large(source: Source, augment: dict[str, Any], count: int, rounds: int, *, only_crop: bool) -> dict[str, Any]:
+    """From JPEG files to 224 px: decode and crop, or the whole augmentation."""
+    images = source.train
+    count = min(count, len(images)) // BATCH * BATCH
+    timm = train_transform(224, mean=MEAN, std=STD, augment=augment)
+    crop = timm.transforms[0]
+    transform = TrainTransform(224, mean=MEAN, std=STD, augment=augment, crop=False)
+    dataset = DecodedDataset(images, 224, crop=transform, crop_pct=0.875)
+    prepare = Prepare(transform, None, torch.device("cpu"))
+
+    def one_by_one() -> int:
+        for index in range(count):
+            (crop if only_crop else timm)(images.read(index))
+        return count
+
+    def in_batches() -> int:
+        for keys in batches(count):
+            raw = dataset.__getitems__(keys)
+            if not only_crop:
+                prepare([raw])
+        return count
+
+    return compare(one_by_one, in_batches, rounds)
+
+
+def on_gpu(source: Source, augment: dict[str, Any], count: int, rounds: int) -> dict[str, Any]:
+    """The batched pipeline with the images on the GPU, wall time."""
+    device = torch.device("cuda")
+    memory = load(source.train, np.arange(min(count, len(source.train))), 2**33)
+    assert memory is not None
+    size, held = memory.images.shape[2], len(memory.images)
+    prepare = Prepare(TrainTransform(size, mean=MEAN, std=STD, augment=augment), memory, device)
+    dataset = IndexDataset(source.train)
+
+    def run() -> int:
+        done = in_groups(prepare, dataset, held, size)
+        torch.cuda.synchronize()
+        return done
+
+    run()
+    rates = [images_per_second(run, clock=time.perf_counter) for _ in range(rounds)]
+    return {"batched": statistics.median(rates), "range": [min(rates), max(rates)], "rounds": rounds}
+
+
+def options(words: list[str]) -> dict[str, str]:
+    given = dict(word.partition("=")[::2] for word in words)
+    unknown = given.keys() - DEFAULTS.keys()
+    if unknown or not (given.get("small") or given.get("large")):
+        raise UserError(f"give small=<folder> or large=<folder>; options: {', '.join(DEFAULTS)}")
+    return DEFAULTS | given
+
+
+def main(words: list[str]) -> None:
+    option = options(words)
+    count, rounds = int(option["images"]), int(option["rounds"])
+    augment: Any = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / "official.yaml").augment)
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {}
+    if option["small"]:
+        source = image_folder(option["small"])
+        if option["device"] == "cuda":
+            results["small, on the GPU"] = on_gpu(source, augment, count, rounds)
+        else:
+            results["small, in memory"], held = small(source, augment, count, rounds)
+            results["small, in memory"]["bytes_of_60000_images"] = held
+    if option["large"]:
+        source = image_folder(option["large"])
+        results["large, decode + crop"] = large(source, augment, count, rounds, only_crop=True)
+        results["large, everything"] = large(source, augment, count, rounds, only_crop=False)
+    table = Table("case", "PIL img/s", "batched img/s", "ratio", "range")
+    for name, row in results.items():
+        ratio, low, high = row.get("ratio"), *row["range"]
+        shown = (f"{ratio:.2f}", f"{low:.2f}-{high:.2f}") if ratio else ("", f"{low:.0f}-{high:.0f} img/s")
+        table.add_row(name, f"{row.get('pil', 0):.0f}", f"{row['batched']:.0f}", *shown)
+    Console().print(table)
+    out = Path(option["out"]) / "input_pipeline.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"options": option, "versions": versions(), "results": results}, indent=1))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))

@@ -1,0 +1,210 @@
+"""Crops and affine operations on whole batches, with Pillow's filters: the same pixels as the PIL pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+ATTEMPTS = 10  # draws of timm's random crop and random erasing before they give up
+
+
+def masked(images: Tensor, where: Tensor, operation: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """`operation(images, *arguments)` for the samples `where` (B,) is true, the others unchanged.
+
+    On a CPU only those samples are computed; elsewhere all are, because asking which would wait for the device.
+    """
+    if images.device.type != "cpu":
+        return torch.where(where.view(-1, 1, 1, 1), operation(images, *arguments), images)
+    rows = where.nonzero().flatten()
+    if len(rows):
+        images = images.index_copy(0, rows, operation(images[rows], *(argument[rows] for argument in arguments)))
+    return images
+
+
+def first_valid(valid: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """The first valid of (B, attempts) `values` of each row; of a row without one, any. First comes whether it has."""
+    choice = valid.int().argmax(1, keepdim=True)
+    return valid.any(1), *(value.gather(1, choice).squeeze(1) for value in values)
+
+
+def random_integer(uniform: Tensor, low: Tensor | int, high: Tensor) -> Tensor:
+    """Integers from `low` to `high`, both included."""
+    return (low + (uniform * (high - low + 1)).floor()).minimum(high)
+
+
+def crop_boxes(
+    uniforms: Tensor, height: Tensor, width: Tensor, *, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    """(B, 4) top, left, height, width of random resized crops, by the rules of torchvision and timm.
+
+    Args:
+        uniforms: (B, 2 * ATTEMPTS + 2) in [0, 1).
+        height, width: (B,) of the images.
+        scale: range of the crop's share of the area.
+        ratio: range of its width / height, drawn evenly on a logarithmic scale.
+    """
+    high, wide = height.unsqueeze(1), width.unsqueeze(1)
+    area = (scale[0] + uniforms[:, :ATTEMPTS] * (scale[1] - scale[0])) * (high * wide)
+    bounds = math.log(ratio[0]), math.log(ratio[1])
+    aspect = (bounds[0] + uniforms[:, ATTEMPTS : 2 * ATTEMPTS] * (bounds[1] - bounds[0])).exp()
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    found, w, h = first_valid((w <= wide) & (h <= high) & (w > 0) & (h > 0), w, h)
+    # Without a valid draw: the largest box in the middle that keeps to the ratios.
+    w = torch.where(found, w, width.minimum((height * ratio[1]).round()))
+    h = torch.where(found, h, height.minimum((width / ratio[0]).round()))
+    top = torch.where(found, random_integer(uniforms[:, -2], 0, height - h), ((height - h) / 2).floor())
+    left = torch.where(found, random_integer(uniforms[:, -1], 0, width - w), ((width - w) / 2).floor())
+    return torch.stack([top, left, h, w], 1).long()
+
+
+def _bicubic(x: float) -> float:
+    x = abs(x)
+    if x < 1:
+        return (1.5 * x - 2.5) * x * x + 1
+    return ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
+
+
+def _bilinear(x: float) -> float:
+    return max(0.0, 1 - abs(x))
+
+
+FILTERS: dict[str, tuple[Callable[[float], float], float]] = {"bicubic": (_bicubic, 2.0), "bilinear": (_bilinear, 1.0)}
+
+
+def resize_weights(size_in: int, size_out: int, interpolation: str) -> Tensor:
+    """(size_out, size_in) weights of Pillow's antialiased resize of one axis."""
+    function, support = FILTERS[interpolation]
+    scale = size_in / size_out
+    stretch = max(scale, 1.0)
+    weights = torch.zeros(size_out, size_in, dtype=torch.float64)
+    for out in range(size_out):
+        centre = (out + 0.5) * scale
+        first = max(0, int(centre - support * stretch + 0.5))
+        last = min(size_in, int(centre + support * stretch + 0.5))
+        row = [function((place - centre + 0.5) / stretch) for place in range(first, last)]
+        weights[out, first:last] = torch.tensor(row, dtype=torch.float64) / sum(row)
+    return weights.float()
+
+
+@lru_cache(maxsize=8)
+def crop_weights(size_in: int, size_out: int, interpolation: str, device: torch.device) -> Tensor:
+    """(size_in + 1, size_out, size_in): `resize_weights` of a crop of every length, at the left end of the axis."""
+    table = torch.zeros(size_in + 1, size_out, size_in)
+    for length in range(1, size_in + 1):
+        table[length, :, :length] = resize_weights(length, size_out, interpolation)
+    return table.to(device)
+
+
+def _at(table: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """(B, size_out, size_in) weights of the crops that begin at `start` (B,) and are `length` (B,) long."""
+    place = torch.arange(table.shape[2], device=table.device) - start.unsqueeze(1)
+    index = place.clamp_min(0).unsqueeze(1).expand(-1, table.shape[1], -1)
+    return table[length].gather(2, index) * (place >= 0).unsqueeze(1)
+
+
+def _round(values: Tensor) -> Tensor:
+    # Halves go up, and what is a half in Pillow's fixed point must not fall below it here.
+    return values.add_(0.5 + 1e-4).floor_().clamp_(0, 255)
+
+
+def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, C, H, W) uint8 -> (B, C, h, w) uint8 by (B or 1, h, H) and (B or 1, w, W) weights, columns first."""
+    across = _round(images.flatten(1, 2).float() @ columns.transpose(1, 2))
+    across = across.view(*images.shape[:3], -1)
+    return _round(rows.unsqueeze(1) @ across).to(torch.uint8)
+
+
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int, *, interpolation: str = "bicubic") -> Tensor:
+    """Crop each of (B, C, H, W) uint8 images to its box (B, 4), resize it to `size`, mirror it where `flip` (B,)."""
+    top, left, height, width = boxes.unbind(1)
+    rows = _at(crop_weights(images.shape[2], size, interpolation, images.device), top, height)
+    columns = _at(crop_weights(images.shape[3], size, interpolation, images.device), left, width)
+    columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
+    cropped = resample(images, rows, columns)
+    if images.shape[2] > size:
+        # Since version 12 Pillow does the rows first where they shrink much more than the columns.
+        other = resample(images.transpose(2, 3), columns, rows).transpose(2, 3)
+        rows_first = (height > size) & (height - size > 2 * (width - size))
+        cropped = torch.where(rows_first.view(-1, 1, 1, 1), other, cropped)
+    return cropped
+
+
+def centre_crop_weights(length: int, size: int, resized: int, interpolation: str) -> Tensor:
+    """(1, size, length) weights of a resize of one axis to `resized` and a centre crop to `size`."""
+    weights = resize_weights(length, resized, interpolation)
+    start = round((resized - size) / 2)
+    return weights[start : start + size].unsqueeze(0)
+
+
+def _taps(fraction: Tensor, interpolation: str) -> tuple[Tensor, ...]:
+    """The four weights around a place between two pixels; Pillow's affine bicubic has the coefficient -1, not -1/2."""
+    d = fraction
+    if interpolation == "bilinear":
+        return torch.zeros_like(d), 1 - d, d, torch.zeros_like(d)
+    return (
+        ((2 - d) * d - 1) * d,
+        (d - 2) * d * d + 1,
+        ((1 - d) * d + 1) * d,
+        (d - 1) * d * d,
+    )
+
+
+def _to_pixel(values: Tensor) -> Tensor:
+    return values.clamp_(0, 255).to(torch.uint8)  # Pillow cuts the fraction off here
+
+
+def shift_rows(images: Tensor, shift: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
+    """Move row y of image b by `shift` (B, H) pixels to the left: horizontal shear and translation.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        fill: (C,) uint8 where there is no image.
+    """
+    width = images.shape[3]
+    x = torch.arange(width, device=images.device) + 0.5
+    source = x + shift.unsqueeze(2)  # (B, H, W)
+    inside = (source >= 0) & (source < width)
+    # The fraction is that of the shift: the same for a whole row, and exactly 0 where nothing moves.
+    whole = shift.floor()
+    taps = _taps((shift - whole).unsqueeze(2).unsqueeze(1), interpolation)
+    start = torch.arange(width, device=images.device) + whole.long().unsqueeze(2)
+    moved = torch.zeros(images.shape, device=images.device)
+    for k, tap in enumerate(taps):
+        index = (start + (k - 1)).clamp(0, width - 1).unsqueeze(1).expand(images.shape)
+        moved += tap.float() * images.gather(3, index)
+    return torch.where(inside.unsqueeze(1), _to_pixel(moved), fill.view(1, -1, 1, 1))
+
+
+def shift_columns(images: Tensor, shift: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
+    """Move column x of image b by `shift` (B, W) pixels up: vertical shear and translation."""
+    return shift_rows(images.transpose(2, 3), shift, fill, interpolation=interpolation).transpose(2, 3)
+
+
+def rotate(images: Tensor, degrees: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
+    """Rotate each of (B, C, H, W) uint8 images by `degrees` (B,) counter-clockwise around its centre."""
+    b, c, height, width = images.shape
+    angle = -torch.deg2rad(degrees.double()).view(-1, 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    y, x = torch.meshgrid(
+        torch.arange(height, device=images.device, dtype=torch.float64) + (0.5 - height / 2),
+        torch.arange(width, device=images.device, dtype=torch.float64) + (0.5 - width / 2),
+        indexing="ij",
+    )
+    xs = cos * x + sin * y + width / 2
+    ys = -sin * x + cos * y + height / 2
+    inside = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
+    xs, ys = xs - 0.5, ys - 0.5
+    x0, y0 = xs.floor(), ys.floor()
+    x_taps, y_taps = _taps((xs - x0).float(), interpolation), _taps((ys - y0).float(), interpolation)
+    columns = [(x0.long() + k).clamp(0, width - 1) for k in (-1, 0, 1, 2)]
+    flat, turned = images.flatten(2), torch.zeros(b, c, height * width, device=images.device)
+    for k, y_tap in zip((-1, 0, 1, 2), y_taps, strict=True):
+        row = (y0.long() + k).clamp(0, height - 1) * width
+        for column, x_tap in zip(columns, x_taps, strict=True):
+            index = (row + column).flatten(1).unsqueeze(1).expand(-1, c, -1)
+            turned += (y_tap * x_tap).flatten(1).unsqueeze(1) * flat.gather(2, index)
+    return torch.where(inside.unsqueeze(1), _to_pixel(turned.view(images.shape)), fill.view(1, -1, 1, 1))

@@ -1,0 +1,180 @@
+"""8-bit images for the batched pipeline: a whole split in memory where it is small, else decoded by the loader's workers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.auxiliary.masking import sample_noise
+from src.batch import Batch
+from src.data.augment import CROP_DRAWS, TrainTransform, resized_side
+from src.data.batched.geometry import crop_boxes
+from src.data.sampler import Key
+from src.data.sources import ImageList
+
+LARGEST_SIDE = 128  # pixels; above, a batch of whole images costs more than cropping each by itself
+CPU_PIXELS, GPU_PIXELS = 2**18, 2**22  # of one augmentation call: 256 or 4,096 images of 32x32
+
+Indices = NDArray[np.int64]
+
+
+class RawBatch(NamedTuple):
+    """What the loader hands to the augmentation; images (B, 3, H, W) uint8, or None when they wait on the device."""
+
+    images: Tensor | None
+    targets: Tensor
+    indices: Tensor
+    epoch: int
+
+
+class Memory:
+    """The images of one split as uint8, on any device.
+
+    Attributes:
+        images: (N, 3, H, W) uint8.
+        rows: row of `images` of each index of the data set, -1 where it is not held.
+    """
+
+    def __init__(self, images: Tensor, rows: Tensor) -> None:
+        self.images, self.rows = images, rows
+
+    def to(self, device: torch.device) -> Memory:
+        return Memory(self.images.to(device), self.rows.to(device))
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.images[self.rows[indices]]
+
+
+def load(images: ImageList, indices: Indices, limit_bytes: float) -> Memory | None:
+    """The chosen images in memory, or None if they differ in size, are large, or take more than `limit_bytes`."""
+    first = images.read(int(indices[0]))
+    width, height = first.size
+    if max(width, height) > LARGEST_SIDE or 3 * width * height * len(indices) > limit_bytes:
+        return None
+    held = torch.empty(len(indices), 3, height, width, dtype=torch.uint8)
+
+    def read(row: int) -> bool:
+        image = images.read(int(indices[row]))
+        if image.size != first.size:
+            return False
+        held[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return True
+
+    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+        for same in pool.map(read, range(len(indices))):
+            if not same:
+                pool.shutdown(cancel_futures=True)
+                return None
+    rows = torch.full((len(images),), -1, dtype=torch.int64)
+    rows[torch.from_numpy(indices)] = torch.arange(len(indices))
+    return Memory(held, rows)
+
+
+class IndexDataset(Dataset[Any]):
+    """Labels and indices only: the images are in memory already."""
+
+    def __init__(self, images: ImageList) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, keys: list[Key]) -> RawBatch:
+        indices = np.asarray([index for _, index in keys])
+        return RawBatch(None, torch.from_numpy(self.images.labels[indices]), torch.from_numpy(indices), keys[0][0])
+
+
+class DecodedDataset(IndexDataset):
+    """Images decoded and cropped to one size by the worker; everything after that is done on the batch.
+
+    Args:
+        crop: random crops of this transform's making; None = the evaluation's resize and centre crop.
+    """
+
+    def __init__(self, images: ImageList, size: int, *, crop: TrainTransform | None, crop_pct: float) -> None:
+        super().__init__(images)
+        self.size, self.resized = size, resized_side(size, crop_pct)
+        self.interpolation = crop.interpolation if crop else "bicubic"
+        self.crop = None if crop is None else (crop.scale, crop.ratio, crop.stream, crop.draws)
+
+    def __getitems__(self, keys: list[Key]) -> RawBatch:
+        raw = super().__getitems__(keys)
+        images = [self.images.read_tensor(index) for _, index in keys]
+        boxes: list[Any] = [None] * len(keys)
+        if self.crop is not None:
+            scale, ratio, stream, draws = self.crop
+            uniforms = sample_noise(raw.indices, draws, seed=stream, draw=raw.epoch)[:, :CROP_DRAWS]
+            height, width = (torch.tensor([image.shape[axis] for image in images]) for axis in (1, 2))
+            boxes = crop_boxes(uniforms, height, width, scale=scale, ratio=ratio).tolist()
+        # Channels last is how the decoder and the resize have them: a plain copy.
+        together = torch.empty(len(keys), 3, self.size, self.size, dtype=torch.uint8).to(memory_format=torch.channels_last)
+        for row, (image, box) in enumerate(zip(images, boxes, strict=True)):
+            together[row] = self._centre(image) if box is None else self._resized_crop(image, *box)
+        return raw._replace(images=together)
+
+    def _resize(self, image: Tensor, height: int, width: int) -> Tensor:
+        image = image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
+        return F.interpolate(image, size=(height, width), mode=self.interpolation, antialias=True)[0]
+
+    def _resized_crop(self, image: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+        image = image[:, top : top + height, left : left + width]
+        if height > self.size and height - self.size > 2 * (width - self.size):
+            image = self._resize(image, self.size, width)  # Pillow's order, see geometry.resized_crop
+        return self._resize(image, self.size, self.size)
+
+    def _centre(self, image: Tensor) -> Tensor:
+        short = min(image.shape[1:])
+        height, width = (self.resized * side // short for side in image.shape[1:])
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        return self._resize(image, height, width)[:, top : top + self.size, left : left + self.size]
+
+
+def same(batch: RawBatch) -> RawBatch:
+    """The collate function of data sets that give whole batches."""
+    return batch
+
+
+class Prepare:
+    """Raw batches to augmented ones, several at a time, since many small calls cost more than the pixels.
+
+    Args:
+        transform: (B, 3, H, W) uint8 -> (B, C, size, size) float.
+        memory: where the images are when the raw batches have none.
+    """
+
+    def __init__(self, transform: torch.nn.Module, memory: Memory | None, device: torch.device) -> None:
+        self.transform = transform.to(device)
+        self.memory = memory.to(device) if memory else None
+        self.device = device
+
+    def together(self, batch_size: int, size: int) -> int:
+        """How many batches to prepare in one call."""
+        pixels = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
+        return max(1, pixels // (batch_size * size**2))
+
+    @torch.no_grad()
+    def __call__(self, raws: list[RawBatch]) -> list[Batch]:
+        sizes = [len(raw.indices) for raw in raws]
+        targets, indices = (
+            torch.cat(parts).to(self.device, non_blocking=True)
+            for parts in ([raw.targets for raw in raws], [raw.indices for raw in raws])
+        )
+        if self.memory is not None:
+            images = self.memory[indices]
+        else:
+            images = torch.cat([raw.images for raw in raws if raw.images is not None])
+            images = images.to(self.device, non_blocking=True)
+        if isinstance(self.transform, TrainTransform):
+            images = self.transform(images, self.transform.uniforms(indices, raws[0].epoch))
+        else:
+            images = self.transform(images)
+        parts = zip(images.split(sizes), targets.split(sizes), indices.split(sizes), strict=True)
+        return [Batch(image, target, (), index) for image, target, index in parts]
