@@ -24,7 +24,7 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._images, self._started, self._train_seconds = 0, 0.0, 0.0
+        self._images, self._started, self._train_seconds, self._waited = 0, 0.0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._started, self._train_seconds = 0, time.perf_counter(), 0.0
@@ -34,11 +34,18 @@ class History(Callback):
     ) -> None:
         self._images += len(batch.images) * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
+        loader: Any = trainer.train_dataloader
+        self._waited = loader.seconds_waited
 
     @property
     def images_per_s(self) -> float:
         """Training images per second over all ranks, in the running epoch."""
         return self._images / self._train_seconds if self._train_seconds else 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the training time, from 0 to 1, that this rank waited for data in the running epoch."""
+        return self._waited / self._train_seconds if self._train_seconds else 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
@@ -47,13 +54,14 @@ class History(Callback):
             row |= {name: float(value) for name, value in trainer.callback_metrics.items() if _is_eval(name)}
         row["lr"] = float(trainer.optimizers[0].param_groups[-1]["lr"])
         row["throughput/images_per_s"] = self.images_per_s
+        row["throughput/data_wait"] = self.data_wait
         row["train_seconds"] = self._train_seconds
         row["seconds"] = time.perf_counter() - self._started
         self.rows.append(row)
         epoch_means = {f"epoch/{name}": value for name, value in row.items() if name.startswith("train/")}
         for logger in trainer.loggers:
             logger.log_metrics(
-                epoch_means | {"throughput/images_per_s": row["throughput/images_per_s"], "epoch": row["epoch"]},
+                epoch_means | {name: row[name] for name in row if name.startswith("throughput/") or name == "epoch"},
                 step=trainer.global_step,
             )
 
@@ -117,7 +125,11 @@ class ProgressBar(RichProgressBar):
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("train/loss") or name in ("lr", "test/acc1", "val/acc1")
             }
-        extra = {"img/s": f"{self._history.images_per_s:.0f}", "ETA": _duration(self._eta.left(trainer))}
+        extra = {
+            "img/s": f"{self._history.images_per_s:.0f}",
+            "data_wait": f"{self._history.data_wait:.0%}",
+            "ETA": _duration(self._eta.left(trainer)),
+        }
         return self._shown | extra
 
 
@@ -141,7 +153,8 @@ class ProgressLines(Callback):
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
         print(
             f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
-            f"{row['throughput/images_per_s']:.0f} img/s  ETA {_duration(self._eta.left(trainer))}",
+            f"{row['throughput/images_per_s']:.0f} img/s  data_wait {row['throughput/data_wait']:.1%}  "
+            f"ETA {_duration(self._eta.left(trainer))}",
             flush=True,
         )
 

@@ -155,6 +155,7 @@ def phase_record(
     module.to("cpu")
     image = (module.encoder.in_chans, *_image_size(config))
     train_seconds = sum(row["train_seconds"] for row in rows)
+    waited = sum(row["throughput/data_wait"] * row["train_seconds"] for row in rows)
     images = sum(row["throughput/images_per_s"] * row["train_seconds"] for row in rows)
     tdp = config["footprint"]["tdp_watts"] or device_tdp(hardware(config)["accelerator"])
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
@@ -166,6 +167,7 @@ def phase_record(
         "seconds": totals["seconds"],
         "steps": trainer.global_step,
         "images_per_s": images / train_seconds if train_seconds else None,
+        "data_wait": waited / train_seconds if train_seconds else None,
         "params": count_parameters(module.encoder, module.head, module.ssl),
         "macs": count_macs(module.encoder, module.ssl, image, head=module.head),
         "peak_memory_bytes": peak_memory_bytes(),
@@ -248,6 +250,7 @@ def finished_record(config: Config, phases: list[dict[str, Any]], started: str) 
         "seconds": seconds,
         "steps": sum(phase["steps"] for phase in phases),
         "images_per_s": last["images_per_s"],
+        "data_wait": last["data_wait"],
         "params": {
             "inference": last["params"]["inference"],
             "training": max(phase["params"]["training"] for phase in phases),

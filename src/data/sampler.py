@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -87,6 +88,9 @@ class EpochLoader(DataLoader[Any]):
 
     Args:
         prepare: finishes `together` batches at a time, on the device of the training; None = they are finished.
+
+    Attributes:
+        seconds_waited: that the last or running pass spent in here, while whoever trains was waiting.
     """
 
     def __init__(
@@ -101,16 +105,20 @@ class EpochLoader(DataLoader[Any]):
         super().__init__(dataset, generator=torch.Generator(), **kwargs)
         self._place = (0, 0)
         self._prepare, self._together = prepare, together
+        self.seconds_waited = 0.0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator, so that nothing is prefetched before Lightning has set the epoch.
         sampler = self.sampler
         epoch, start = (sampler.epoch, sampler.start) if isinstance(sampler, EpochSampler) else (0, 0)
-        self._place = (epoch, start)
+        self._place, self.seconds_waited = (epoch, start), 0.0
         try:
+            asked = time.perf_counter()
             for served, batch in enumerate(self._finished(super().__iter__()), start + 1):
                 self._place = (epoch, served)
+                self.seconds_waited += time.perf_counter() - asked
                 yield batch
+                asked = time.perf_counter()
         except UserError as error:
             # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
