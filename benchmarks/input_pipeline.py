@@ -27,9 +27,10 @@ from rich.table import Table
 
 from src.cli import CONF, fail
 from src.data.augment import TrainTransform
+from src.data.folder import image_folder
 from src.data.memory import DecodedDataset, IndexDataset, Prepare, load
 from src.data.sampler import Key
-from src.data.sources import ImageList, Source, image_folder
+from src.data.sources import ImageList, Source
 from src.data.timm_transforms import train_transform
 from src.errors import UserError
 from src.provenance import versions

@@ -109,6 +109,8 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
         samples_per_class=data["samples_per_class"],
         seed=config["seed"],
         on_bad_image=data["on_bad_image"],
+        subset=data["subset"],
+        protocol=data["protocol"],
         pipeline=data["pipeline"],
         memory_gb=data["memory_gb"],
         pin_memory=config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available(),

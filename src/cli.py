@@ -85,7 +85,7 @@ def explain(error: Exception, config_name: str) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        options = [option for option in error.options if option not in ("base", "vit") or option == name]
+        options = [option for option in error.options if option not in ("base", "domainnet", "vit") or option == name]
         return f"{group}={name} does not exist{nearest(name, options)}; {group} can be: {', '.join(options)}"
     match = re.search(r"Could not override '([^']+)'", text)
     if match:

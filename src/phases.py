@@ -303,6 +303,10 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append(
             f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
         )
+    if data["protocol"] != "paper":
+        reasons.append("data.protocol=strict keeps validation images apart from the training")
+    if not data.get("verify", True):
+        reasons.append("data.verify=false: the images were not counted against the official set")
     if last["skipped_images"]:
         reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
     if last["epochs"] < PAPER_EPOCHS:

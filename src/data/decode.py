@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_rgb(path: str | Path) -> Image.Image:
-    """The image file `path` as 8-bit RGB, see `to_rgb`.
+def read_rgb(path: str | Path | BytesIO, name: str | None = None) -> Image.Image:
+    """The image file `path` as 8-bit RGB, see `to_rgb`; `name` is what a message calls it.
 
     Raises:
         UserError: the file is missing, damaged, truncated or not an image.
@@ -57,7 +58,7 @@ def read_rgb(path: str | Path) -> Image.Image:
     # Pillow's decoders answer damaged bytes with many kinds of exceptions (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise UserError(
-            f"cannot read the image {path} ({_reason(path, error)}): repair or remove the file,"
+            f"cannot read the image {name or path} ({_reason(path, error)}): repair or remove the file,"
             " or leave out such files with data.on_bad_image=skip"
         ) from None
 
@@ -80,9 +81,10 @@ def read_tensor(path: str | Path) -> Tensor:
     return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(path: str | Path | BytesIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image" if os.path.getsize(path) else "the file is empty"
+        size = path.getbuffer().nbytes if isinstance(path, BytesIO) else os.path.getsize(path)
+        return "not an image" if size else "the file is empty"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error) or type(error).__name__).splitlines()[0]
@@ -101,7 +103,7 @@ def unreadable(root: Path, names: Sequence[str]) -> list[str]:
         pass
 
     def check(start: int) -> list[str]:
-        return [name for name in names[start : start + CHUNK] if not _is_readable(root / name)]
+        return [name for name in names[start : start + CHUNK] if not is_readable(root / name)]
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         bad = [name for chunk in pool.map(check, range(0, len(names), CHUNK)) for name in chunk]
@@ -109,7 +111,8 @@ def unreadable(root: Path, names: Sequence[str]) -> list[str]:
     return bad
 
 
-def _is_readable(path: Path) -> bool:
+def is_readable(path: Path | BytesIO) -> bool:
+    """Whether `read_rgb` takes it."""
     try:
         read_rgb(path)
     except UserError:

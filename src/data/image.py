@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,11 +19,12 @@ from src.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, load,
 from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
 from src.data.subsets import samples_per_class as choose_per_class
-from src.data.subsets import stratified_fraction, train_val_split
+from src.data.subsets import official_subset, stratified_fraction, train_val_split
 from src.data.timm_transforms import eval_transform, train_transform
 from src.errors import UserError
 
-PIPELINES = ("timm", "batched")
+CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
+STRICT_FRACTION = 0.1
 Indices = NDArray[np.int64]
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,10 @@ class ImageDataModule(pl.LightningDataModule):
             those out and list them in `skipped`.
         drop_last: drop the last, incomplete training batch.
         pin_memory: for a faster copy to a GPU.
+        subset: how `fraction` chooses: `stratified`, or `official` = as the authors for Figure 5.
+        protocol: `paper` = official validation images are trained on where the paper does, and the test images are
+            evaluated after every epoch; `strict` = validation images select (a tenth of the training images where there
+            is no official split and no `val_fraction`), and the test images are evaluated once.
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
         memory_gb: the most that a split may take to be held in memory (`batched`).
@@ -77,14 +83,19 @@ class ImageDataModule(pl.LightningDataModule):
         on_bad_image: str = "error",
         drop_last: bool = True,
         pin_memory: bool = False,
+        subset: str = "stratified",
+        protocol: str = "paper",
         pipeline: str = "timm",
         memory_gb: float = 4.0,
     ) -> None:
         super().__init__()
+        if protocol == "paper" and source.trains_on_val and source.val is not None:
+            source = replace(source, train=source.train + source.val, val=None)
+        elif protocol == "strict" and source.val is None and not val_fraction:
+            val_fraction = STRICT_FRACTION
         _check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
         _check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
-        if pipeline not in PIPELINES:
-            raise UserError(f"data.pipeline={pipeline!r} is not one of {', '.join(PIPELINES)}")
+        _check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         self.source = source
         self.img_size = img_size
         self.channels = channels
@@ -92,6 +103,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.fraction, self.samples_per_class, self.val_fraction = fraction, samples_per_class, val_fraction
+        self.subset = subset
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.drop_last = drop_last
@@ -138,6 +150,8 @@ class ImageDataModule(pl.LightningDataModule):
         labels = self.source.train.labels
         if self.samples_per_class is not None:
             train = train[choose_per_class(labels[train], self.samples_per_class, self.seed)]
+        elif self.fraction < 1 and self.subset == "official":
+            train = np.intersect1d(train, official_subset(len(labels), self.fraction))
         elif self.fraction < 1:
             train = train[stratified_fraction(labels[train], self.fraction, self.seed)]
         splits = {}
@@ -306,6 +320,12 @@ def _check_values(
         raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
     if not 0 < crop_pct <= 1:
         raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
+
+
+def _check_names(**values: str) -> None:
+    for key, value in values.items():
+        if value not in CHOICES[key]:
+            raise UserError(f"data.{key}={value!r} is not one of {', '.join(CHOICES[key])}")
 
 
 def _check_choices(fraction: float, samples_per_class: int | None, val_fraction: float, on_bad_image: str) -> None:

@@ -58,6 +58,20 @@ def stratified_fraction(labels: Labels, fraction: float, seed: int) -> Indices:
     return np.sort(_stratified_order(labels, seed, SUBSET)[:total])
 
 
+def official_subset(total: int, fraction: float) -> Indices:
+    """The authors' choice for Figure 5: int(total * fraction) indices of `total`, neither stratified nor seeded anew.
+
+    A smaller fraction is a subset of a larger one.
+
+    Raises:
+        UserError: fraction outside (0, 1], or so small that nothing is left.
+    """
+    count = int(total * fraction)
+    if not 0 < fraction <= 1 or count < 1:
+        raise UserError(f"data.fraction={fraction} of {total} images is not possible: choose one in (0, 1]")
+    return np.sort(np.random.RandomState(127).choice(total, count, replace=False).astype(np.int64))
+
+
 def samples_per_class(labels: Labels, k: int, seed: int) -> Indices:
     """k indices of every class; a smaller k is a subset of a larger one.
 

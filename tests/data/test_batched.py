@@ -22,7 +22,8 @@ from torchvision.transforms import functional as pil
 from src.data.augment import ERASE_DRAWS, TrainTransform, erase_boxes
 from src.data.batched import geometry, randaugment
 from src.data.image import ImageDataModule
-from src.data.sources import Source, image_folder
+from src.data.folder import image_folder
+from src.data.sources import Source
 from src.errors import UserError
 
 Make = Callable[..., ImageDataModule]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 
 from src.batch import Batch
 from src.data.image import ImageDataModule
-from src.data.sources import ImageList, Source, digits, image_folder
+from src.data.folder import image_folder
+from src.data.sources import ImageList, Source, digits
 from src.errors import UserError
 
 Make = Callable[..., ImageDataModule]
@@ -295,3 +297,38 @@ def test_in_memory_pixels_and_png_files_give_the_same_batches(
     files = ImageList(names, toy_source.train.labels, tmp_path)
     on_disk = make_data(Source("toy", toy_source.classes, files, toy_source.test))
     assert all(same(a, b) for a, b in zip(epoch_of(make_data()), epoch_of(on_disk), strict=True))
+
+
+def with_validation(source: Source) -> Source:
+    return replace(source, val=source.test, trains_on_val=True)
+
+
+def test_the_papers_protocol_trains_on_official_validation_images(make_data: Make, toy_source: Source) -> None:
+    data = make_data(with_validation(toy_source))
+    assert data.sizes == {"train": 120 + 37, "test": 37}
+    assert data.eval_split == "test"
+
+
+def test_the_strict_protocol_selects_on_official_validation_images(make_data: Make, toy_source: Source) -> None:
+    data = make_data(with_validation(toy_source), protocol="strict")
+    assert data.sizes == {"train": 120, "val": 37, "test": 37}
+    assert data.eval_split == "val"
+
+
+def test_the_strict_protocol_keeps_a_tenth_apart_where_there_is_no_validation_split(make_data: Make) -> None:
+    data = make_data(protocol="strict")
+    assert data.sizes == {"train": 108, "val": 12, "test": 37}
+    assert make_data(protocol="strict", val_fraction=0.2).sizes["val"] == 24
+
+
+def test_the_official_subset_counts_all_training_images(make_data: Make) -> None:
+    data = make_data(fraction=0.5, subset="official")
+    chosen = np.random.RandomState(127).choice(120, 60, replace=False)
+    assert {*np.concatenate([batch.indices for batch in data.train_dataloader()])} <= {*chosen.tolist()}
+    assert data.sizes["train"] == 60
+
+
+@pytest.mark.parametrize("key", ["protocol", "subset"])
+def test_an_unknown_choice_names_the_possible_ones(make_data: Make, key: str) -> None:
+    with pytest.raises(UserError, match=f"data.{key}='x' is not one of"):
+        make_data(**{key: "x"})

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10
 
-from src.data.sources import Source, cifar10, digits, image_folder
+from src.data.folder import image_folder
+from src.data.sources import digits
 from src.errors import UserError
 
 Make = Callable[[dict[str, int]], Path]
@@ -210,54 +208,5 @@ def test_an_unreadable_folder_is_named(make_folder: Make, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     root = make_folder({"a": 1, "b": 1})
-    monkeypatch.setattr("src.data.sources.os.scandir", scandir)
+    monkeypatch.setattr("src.data.folder.os.scandir", scandir)
     assert refused(root) == f"cannot list the folder '{root}': Permission denied"
-
-
-# --- CIFAR-10
-
-
-@pytest.fixture
-def official_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four images a file in the official pickle format; torchvision's checksums are those of these files."""
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-
-    def write(name: str, content: dict) -> tuple[str, str]:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return name, hashlib.md5((folder / name).read_bytes()).hexdigest()
-
-    def batch(name: str) -> tuple[str, str]:
-        pixels = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
-        return write(name, {"data": pixels, "labels": [3, 1, 4, 1]})
-
-    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{number}") for number in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
-    name, md5 = write("batches.meta", {"label_names": [f"c{number}" for number in range(10)]})
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"filename": name, "md5": md5})
-    return tmp_path
-
-
-def test_cifar10_is_read_from_the_official_files(official_cifar: Path) -> None:
-    source: Source = cifar10(official_cifar)
-    assert source.train.images.shape == (20, 32, 32, 3) and source.train.labels.tolist() == [3, 1, 4, 1] * 5
-    assert source.test is not None and len(source.test) == 4 and source.train.labels.dtype == np.int64
-
-
-def test_cifar10_without_network_says_how_to_get_it_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*args, **kwargs):
-        raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
-
-    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_network)
-    with pytest.raises(UserError) as caught:
-        cifar10(tmp_path)
-    message = str(caught.value)
-    assert "name resolution" in message and f"put cifar-10-python.tar.gz into {tmp_path}" in message
-    assert "\n" not in message
-
-
-def test_damaged_cifar10_files_are_an_error_of_one_sentence(official_cifar: Path) -> None:
-    (official_cifar / CIFAR10.base_folder / "data_batch_2").write_bytes(b"half")
-    with pytest.raises(UserError, match="not found or corrupted"):
-        cifar10(official_cifar, download=False)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from src.data.subsets import samples_per_class, stratified_fraction, train_val_split
+from src.data.subsets import official_subset, samples_per_class, stratified_fraction, train_val_split
 from src.errors import UserError
 
 FRACTIONS = (0.03, 0.1, 0.11, 0.25, 0.5, 0.77, 0.99, 1.0)
@@ -98,3 +100,16 @@ def test_the_validation_split_is_stratified() -> None:
 def test_a_class_of_one_image_cannot_be_split() -> None:
     with pytest.raises(UserError, match=r"leaves class number 1 \(1 images\) without training images"):
         train_val_split(np.repeat([0, 1], [20, 1]), 0.2, 0)
+
+
+def test_the_official_subsets_are_the_authors() -> None:
+    total, first = 1_281_167, [538347, 116697, 1039615, 1217844, 464059]
+    sizes = {0.1: (128_116, "4535db34"), 0.25: (320_291, "457d7c97"), 0.5: (640_583, "4e41056a"), 0.75: (960_875, "20bdc6f9")}
+    before: set[int] = set()
+    for fraction, (size, digest) in sizes.items():
+        chosen = official_subset(total, fraction)
+        assert len(chosen) == size
+        assert hashlib.md5(chosen.tobytes()).hexdigest()[:8] == digest
+        assert {*first} <= {*chosen.tolist()}
+        assert before <= {*chosen.tolist()}
+        before = {*chosen.tolist()}
