@@ -17,7 +17,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif",
 LOOKALIKES = ("training", "testing", "tests", "valid", "validation", "eval", "evaluation")
 
 
-def image_folder(root: str | Path, classes: Sequence[str] | None = None) -> Source:
+def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
     """Your own images, one folder per class, at any depth inside it.
 
     `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
@@ -27,7 +27,7 @@ def image_folder(root: str | Path, classes: Sequence[str] | None = None) -> Sour
 
     Args:
         root: the folder.
-        classes: use only these class folders; None = all.
+        classes: use only these class folders; `common` = those that every split has; None = all.
 
     Raises:
         UserError: the folders are not as above, a class has no images, or is missing from a split.
@@ -39,6 +39,8 @@ def image_folder(root: str | Path, classes: Sequence[str] | None = None) -> Sour
         splits = {"train": root}
     elif "train" not in splits:
         raise UserError(f"data.root={str(root)!r} has {'/ and '.join(splits)}/ but no train/: {_expected(root)}")
+    if classes == "common":
+        classes = sorted(set.intersection(*(set(class_folders(folder, root)) for folder in splits.values())))
     chosen = _choose(class_folders(splits["train"], root), classes, splits["train"])
     if len(chosen) < 2:
         raise UserError(
@@ -103,7 +105,7 @@ def class_folders(folder: Path, root: Path) -> list[str]:
     return found
 
 
-def _choose(found: list[str], classes: Sequence[str] | None, folder: Path) -> list[str]:
+def _choose(found: list[str], classes: Sequence[str] | str | None, folder: Path) -> list[str]:
     if classes is None:
         return found
     wanted = [classes] if isinstance(classes, str) else [str(name) for name in classes]
@@ -129,7 +131,7 @@ def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: 
         which = [f"has no {listed(lacking)}"] * bool(lacking) + [f"has {listed(surplus)} besides"] * bool(surplus)
         raise UserError(
             f"the class folders of {str(folder)!r} are not those of train/, it {' and '.join(which)}:"
-            " add or remove folders, or name the classes that both have in data.classes=[...]"
+            " add or remove folders, or set data.classes=common to use those that both have"
         )
 
 

@@ -197,19 +197,28 @@ class ImageDataModule(pl.LightningDataModule):
         """Name, images per split, and per split a SHA-256 of what was chosen (see `ImageList.digest`)."""
         return self._fingerprint
 
+    def split(self, name: str) -> tuple[ImageList, Indices]:
+        """The images that a split is taken from, and the indices of those that are in it."""
+        return self._splits[name]
+
     def class_counts(self, split: str) -> dict[str, int]:
         """Images of each class in a split."""
         images, indices = self._splits[split]
         counts = np.bincount(images.labels[indices], minlength=self.num_classes)
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def fixed_batch(self, n: int, split: str | None = None) -> Batch:
-        """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
-        images, indices = self._splits[split or ("test" if "test" in self._splits else "val")]
+    def spread(self, split: str, n: int) -> list[int]:
+        """Up to n indices of `split`, spread evenly over its classes."""
+        images, indices = self._splits[split]
         by_class = indices[np.argsort(images.labels[indices], kind="stable")]
         places = np.linspace(0, len(by_class) - 1, min(n, len(by_class))).round().astype(int)
-        dataset = ImageDataset(images, self.eval_transform)
-        return collate(dataset.__getitems__([(0, index) for index in by_class[places].tolist()]))
+        return by_class[places].tolist()
+
+    def fixed_batch(self, n: int, split: str | None = None) -> Batch:
+        """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
+        split = split or ("test" if "test" in self._splits else "val")
+        dataset = ImageDataset(self._splits[split][0], self.eval_transform)
+        return collate(dataset.__getitems__([(0, index) for index in self.spread(split, n)]))
 
     def train_dataloader(self) -> EpochLoader:
         images, indices = self._splits["train"]
@@ -261,24 +270,36 @@ class ImageDataModule(pl.LightningDataModule):
             self.img_size, mean=self.mean, std=self.std, augment=self.augment, seed=self.seed, crop=crop
         )
 
-    def _batched_loader(self, split: str, **kwargs: Any) -> EpochLoader:
+    def _batched_parts(self, split: str) -> tuple[IndexDataset, Prepare]:
+        """What a loader's workers do for `split`, and what is done to the batches afterwards."""
         images, indices = self._splits[split]
         if split not in self._memory:
             self._memory[split] = load(images, indices, self.memory_gb * 2**30)
         memory = self._memory[split]
         train = self._batched_train(crop=memory is not None) if split == "train" and self.augment is not None else None
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if memory is not None:
-            finish = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
-            prepare = Prepare(finish, memory, device)
-            # There is nothing left to do for workers.
-            kwargs |= {"num_workers": 0, "dataset": IndexDataset(images)}
-        else:
-            prepare = Prepare(train or Normalise(self.mean, self.std), None, device)
-            kwargs["dataset"] = DecodedDataset(images, self.img_size, crop=train, crop_pct=self.eval_crop_pct)
-        return self._loader(
-            collate_fn=same, prepare=prepare, together=prepare.together(self.batch_size, self.img_size), **kwargs
-        )
+        if memory is None:
+            dataset = DecodedDataset(images, self.img_size, crop=train, crop_pct=self.eval_crop_pct)
+            return dataset, Prepare(train or Normalise(self.mean, self.std), None, device)
+        whole = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
+        return IndexDataset(images), Prepare(whole, memory, device)
+
+    def _batched_loader(self, split: str, **kwargs: Any) -> EpochLoader:
+        dataset, prepare = self._batched_parts(split)
+        together = prepare.together(self.batch_size, self.img_size)
+        # Images in memory leave nothing to do for workers.
+        workers = 0 if prepare.memory is not None else None
+        return self._loader(dataset, same, num_workers=workers, prepare=prepare, together=together, **kwargs)
+
+    def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
+        """These training images as they are in `epoch`."""
+        keys = [(epoch, index) for index in indices]
+        if self.pipeline == "timm":
+            dataset = ImageDataset(self._splits["train"][0], self.train_transform, seed=self.seed)
+            return collate(dataset.__getitems__(keys))
+        raw_dataset, prepare = self._batched_parts("train")
+        (batch,) = prepare([raw_dataset.__getitems__(keys)])
+        return batch
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -210,3 +210,12 @@ def test_an_unreadable_folder_is_named(make_folder: Make, monkeypatch: pytest.Mo
     root = make_folder({"a": 1, "b": 1})
     monkeypatch.setattr("src.data.folder.os.scandir", scandir)
     assert refused(root) == f"cannot list the folder '{root}': Permission denied"
+
+
+def test_common_classes_are_those_of_every_split(make_folder: Callable[[dict[str, int]], Path]) -> None:
+    root = make_folder({"train/a": 2, "train/b": 2, "train/c": 2, "test/b": 1, "test/c": 1, "test/d": 1})
+    with pytest.raises(UserError, match="data.classes=common"):
+        image_folder(root)
+    source = image_folder(root, classes="common")
+    assert source.classes == ["b", "c"]
+    assert len(source.train) == 4
