@@ -102,7 +102,7 @@ def large(source: Source, augment: dict[str, Any], count: int, rounds: int, *, o
     timm = train_transform(224, mean=MEAN, std=STD, augment=augment)
     crop = timm.transforms[0]
     transform = TrainTransform(224, mean=MEAN, std=STD, augment=augment, crop=False)
-    dataset = DecodedDataset(images, 224, crop=transform, crop_pct=0.875)
+    dataset = DecodedDataset(images, 224, crop_pct=0.875, crops=[transform])
     prepare = Prepare(transform, None, torch.device("cpu"))
 
     def one_by_one() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def _draw(sheets: dict[str, Any], out: Path) -> None:
     reference: ImageDataModule = sheets["timm"]
     chosen = reference.spread("train", IMAGES)
     figure = Figure(figsize=(14, 12), dpi=100, layout="constrained")
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[4, 1]))
+    top, bottom = cast(Any, figure.subfigures(2, 1, height_ratios=[4, 1]))
     axes = top.subplots(len(chosen), 1 + len(sheets) * EPOCHS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

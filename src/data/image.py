@@ -20,6 +20,7 @@ from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
 from src.data.subsets import samples_per_class as choose_per_class
 from src.data.subsets import official_subset, stratified_fraction, train_val_split
+from src.data.views import View, ViewTransform
 from src.data.timm_transforms import eval_transform, train_transform
 from src.errors import UserError
 
@@ -59,6 +60,7 @@ class ImageDataModule(pl.LightningDataModule):
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
         memory_gb: the most that a split may take to be held in memory (`batched`).
+        views: extra views of each training image, in `Batch.views` (`batched`).
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -87,6 +89,7 @@ class ImageDataModule(pl.LightningDataModule):
         protocol: str = "paper",
         pipeline: str = "timm",
         memory_gb: float = 4.0,
+        views: Sequence[View] = (),
     ) -> None:
         super().__init__()
         if protocol == "paper" and source.trains_on_val and source.val is not None:
@@ -108,7 +111,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_bad_image = on_bad_image
         self.drop_last = drop_last
         self.pin_memory = pin_memory
-        self.pipeline, self.memory_gb = pipeline, memory_gb
+        self.pipeline, self.memory_gb, self.views = pipeline, memory_gb, tuple(views)
+        if views and pipeline == "timm":
+            raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
         normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
         self.eval_transform = eval_transform(img_size, **normal)
@@ -277,12 +282,16 @@ class ImageDataModule(pl.LightningDataModule):
             self._memory[split] = load(images, indices, self.memory_gb * 2**30)
         memory = self._memory[split]
         train = self._batched_train(crop=memory is not None) if split == "train" and self.augment is not None else None
+        views = [
+            ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=memory is not None)
+            for number, view in enumerate(self.views if split == "train" else ())
+        ]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if memory is None:
-            dataset = DecodedDataset(images, self.img_size, crop=train, crop_pct=self.eval_crop_pct)
-            return dataset, Prepare(train or Normalise(self.mean, self.std), None, device)
+            dataset = DecodedDataset(images, self.img_size, crop_pct=self.eval_crop_pct, crops=[train, *views])
+            return dataset, Prepare(train or Normalise(self.mean, self.std), None, device, views)
         whole = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
-        return IndexDataset(images), Prepare(whole, memory, device)
+        return IndexDataset(images), Prepare(whole, memory, device, views)
 
     def _batched_loader(self, split: str, **kwargs: Any) -> EpochLoader:
         dataset, prepare = self._batched_parts(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from src.data.augment import CROP_DRAWS, TrainTransform, resized_side
 from src.data.batched.geometry import crop_boxes
 from src.data.sampler import Key
 from src.data.sources import ImageList
+from src.data.views import ViewTransform
 
 LARGEST_SIDE = 128  # pixels; above, a batch of whole images costs more than cropping each by itself
 CPU_PIXELS, GPU_PIXELS = 2**18, 2**22  # of one augmentation call: 256 or 4,096 images of 32x32
@@ -27,9 +29,15 @@ Indices = NDArray[np.int64]
 
 
 class RawBatch(NamedTuple):
-    """What the loader hands to the augmentation; images (B, 3, H, W) uint8, or None when they wait on the device."""
+    """What the loader hands to the augmentation.
 
-    images: Tensor | None
+    Attributes:
+        crops: (B, 3, h, w) uint8 of the image itself and then of each view; none when the images wait in memory.
+        targets, indices: (B,) int64.
+        epoch: that the images are asked for.
+    """
+
+    crops: tuple[Tensor, ...]
     targets: Tensor
     indices: Tensor
     epoch: int
@@ -89,52 +97,76 @@ class IndexDataset(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> RawBatch:
         indices = np.asarray([index for _, index in keys])
-        return RawBatch(None, torch.from_numpy(self.images.labels[indices]), torch.from_numpy(indices), keys[0][0])
+        return RawBatch((), torch.from_numpy(self.images.labels[indices]), torch.from_numpy(indices), keys[0][0])
 
 
 class DecodedDataset(IndexDataset):
-    """Images decoded and cropped to one size by the worker; everything after that is done on the batch.
+    """Images decoded and cropped by the worker; everything after that is done on the batch.
 
     Args:
-        crop: random crops of this transform's making; None = the evaluation's resize and centre crop.
+        size: side in pixels of the evaluation's resize and centre crop, and
+        crop_pct: its share of the resized image.
+        crops: the transforms whose random crops to make, of the image itself and then of each view; None = the
+            evaluation's.
     """
 
-    def __init__(self, images: ImageList, size: int, *, crop: TrainTransform | None, crop_pct: float) -> None:
+    def __init__(
+        self,
+        images: ImageList,
+        size: int,
+        *,
+        crop_pct: float,
+        crops: Sequence[TrainTransform | ViewTransform | None] = (None,),
+    ) -> None:
         super().__init__(images)
         self.size, self.resized = size, resized_side(size, crop_pct)
-        self.interpolation = crop.interpolation if crop else "bicubic"
-        self.crop = None if crop is None else (crop.scale, crop.ratio, crop.stream, crop.draws)
+        self.crops = [
+            None if t is None else (t.size, t.interpolation, t.scale, t.ratio, t.stream, t.draws) for t in crops
+        ]
 
     def __getitems__(self, keys: list[Key]) -> RawBatch:
         raw = super().__getitems__(keys)
         images = [self.images.read_tensor(index) for _, index in keys]
-        boxes: list[Any] = [None] * len(keys)
-        if self.crop is not None:
-            scale, ratio, stream, draws = self.crop
+        sides = [torch.tensor([image.shape[axis] for image in images]) for axis in (1, 2)]
+        crops = []
+        for how in self.crops:
+            if how is None:
+                crops.append(_stacked(map(self._centre, images), self.size, len(images)))
+                continue
+            size, interpolation, scale, ratio, stream, draws = how
             uniforms = sample_noise(raw.indices, draws, seed=stream, draw=raw.epoch)[:, :CROP_DRAWS]
-            height, width = (torch.tensor([image.shape[axis] for image in images]) for axis in (1, 2))
-            boxes = crop_boxes(uniforms, height, width, scale=scale, ratio=ratio).tolist()
-        # Channels last is how the decoder and the resize have them: a plain copy.
-        together = torch.empty(len(keys), 3, self.size, self.size, dtype=torch.uint8).to(memory_format=torch.channels_last)
-        for row, (image, box) in enumerate(zip(images, boxes, strict=True)):
-            together[row] = self._centre(image) if box is None else self._resized_crop(image, *box)
-        return raw._replace(images=together)
-
-    def _resize(self, image: Tensor, height: int, width: int) -> Tensor:
-        image = image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
-        return F.interpolate(image, size=(height, width), mode=self.interpolation, antialias=True)[0]
-
-    def _resized_crop(self, image: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-        image = image[:, top : top + height, left : left + width]
-        if height > self.size and height - self.size > 2 * (width - self.size):
-            image = self._resize(image, self.size, width)  # Pillow's order, see geometry.resized_crop
-        return self._resize(image, self.size, self.size)
+            boxes = crop_boxes(uniforms, *sides, scale=scale, ratio=ratio).tolist()
+            pieces = (crop(image, box, size, interpolation) for image, box in zip(images, boxes, strict=True))
+            crops.append(_stacked(pieces, size, len(images)))
+        return raw._replace(crops=tuple(crops))
 
     def _centre(self, image: Tensor) -> Tensor:
         short = min(image.shape[1:])
         height, width = (self.resized * side // short for side in image.shape[1:])
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return self._resize(image, height, width)[:, top : top + self.size, left : left + self.size]
+        return _resize(image, height, width, "bicubic")[:, top : top + self.size, left : left + self.size]
+
+
+def _stacked(pieces: Iterable[Tensor], size: int, count: int) -> Tensor:
+    # Channels last is how the decoder and the resize have them: a plain copy.
+    together = torch.empty(count, 3, size, size, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    for row, piece in enumerate(pieces):
+        together[row] = piece
+    return together
+
+
+def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    image = image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
+    return F.interpolate(image, size=(height, width), mode=interpolation, antialias=True)[0]
+
+
+def crop(image: Tensor, box: list[int], size: int, interpolation: str) -> Tensor:
+    """(3, H, W) uint8 cut to box = top, left, height, width and resized to (3, size, size)."""
+    top, left, height, width = box
+    image = image[:, top : top + height, left : left + width]
+    if height > size and height - size > 2 * (width - size):
+        image = _resize(image, size, width, interpolation)  # Pillow's order, see geometry.resized_crop
+    return _resize(image, size, size, interpolation)
 
 
 def same(batch: RawBatch) -> RawBatch:
@@ -148,10 +180,18 @@ class Prepare:
     Args:
         transform: (B, 3, H, W) uint8 -> (B, C, size, size) float.
         memory: where the images are when the raw batches have none.
+        views: make the extra views, from the same images.
     """
 
-    def __init__(self, transform: torch.nn.Module, memory: Memory | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        transform: torch.nn.Module,
+        memory: Memory | None,
+        device: torch.device,
+        views: Sequence[ViewTransform] = (),
+    ) -> None:
         self.transform = transform.to(device)
+        self.views = [view.to(device) for view in views]
         self.memory = memory.to(device) if memory else None
         self.device = device
 
@@ -167,14 +207,18 @@ class Prepare:
             torch.cat(parts).to(self.device, non_blocking=True)
             for parts in ([raw.targets for raw in raws], [raw.indices for raw in raws])
         )
+        transforms = [self.transform, *self.views]
         if self.memory is not None:
-            images = self.memory[indices]
+            crops = [self.memory[indices]] * len(transforms)
         else:
-            images = torch.cat([raw.images for raw in raws if raw.images is not None])
-            images = images.to(self.device, non_blocking=True)
-        if isinstance(self.transform, TrainTransform):
-            images = self.transform(images, self.transform.uniforms(indices, raws[0].epoch))
-        else:
-            images = self.transform(images)
-        parts = zip(images.split(sizes), targets.split(sizes), indices.split(sizes), strict=True)
-        return [Batch(image, target, (), index) for image, target, index in parts]
+            parts = [torch.cat(pieces) for pieces in zip(*(raw.crops for raw in raws), strict=True)]
+            crops = [part.to(self.device, non_blocking=True) for part in parts]
+        made = []
+        for transform, images in zip(transforms, crops, strict=True):
+            if isinstance(transform, (TrainTransform, ViewTransform)):
+                images = transform(images, transform.uniforms(indices, raws[0].epoch))
+            else:
+                images = transform(images)
+            made.append(images.split(sizes))
+        columns = zip(targets.split(sizes), indices.split(sizes), *made, strict=True)
+        return [Batch(images, target, tuple(views), index) for target, index, images, *views in columns]
