@@ -98,7 +98,7 @@ def pmnist(root: str | Path, verify: bool = True) -> Source:
     folder = locate(card, root)
     path = folder / "pneumoniamnist.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     # A truncated file raises BadZipFile, EOFError, OSError or zlib.error, pickled objects ValueError.
     except Exception as error:
