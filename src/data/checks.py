@@ -23,6 +23,11 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + rest
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def how_to_get(card: Card, root: Path) -> str:
     """What the user does to get the set, as the end of a sentence."""
     place = "" if str(root) == "data" else f" data.root={root}"

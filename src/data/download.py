@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import http.client
 import os
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from src.data.checks import first_line
 from src.errors import UserError
 
 Report = Callable[[int, "int | None"], None]  # bytes done, bytes in all where known
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 # Servers with a bot filter (Zenodo) refuse programs that pretend to be a browser.
 AGENT = {"User-Agent": "ssat-prepare/0.1"}
 
@@ -86,6 +88,7 @@ def _fetch(url: str, part: Path, hint: str, report: Report, tries: int, wait: fl
         try:
             return _append(url, part, report, open_file)
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == 416 and before:  # asked for what follows the end
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     return None
@@ -148,7 +151,7 @@ class writing:  # noqa: N801 - reads as a statement: `with writing(path):`
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or isinstance(error, DAMAGED):
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             goes_on = f", it goes on from the {_size(self.path):,} bytes in {self.path}" if self.kept else ""
@@ -216,7 +219,7 @@ def unpack(
             os.replace(temporary / inner, folder / inner)
     except DAMAGED as error:
         raise UserError(
-            f"{archive} is damaged or truncated ({str(error) or type(error).__name__}): remove it and repeat the command"
+            f"{archive} is damaged or truncated ({first_line(error)}): remove it and repeat the command"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

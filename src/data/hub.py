@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.checks import listed
-from src.data.readers import first_line
+from src.data.checks import first_line, listed
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 

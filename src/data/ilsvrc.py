@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import IO
 
+from src.data.checks import first_line
 from src.data.download import DAMAGED, Report, file_md5, safe_name, silent, writing
 from src.data.readers import read_mat
 from src.errors import UserError
@@ -68,7 +69,7 @@ def _unpack_train(archive: Path, folder: Path, report: Report, md5: dict[str, st
                 done += member.size
                 report(done, archive.stat().st_size)
     except DAMAGED as error:
-        raise UserError(f"{archive} is damaged or truncated ({error}): download it again") from None
+        raise UserError(f"{archive} is damaged or truncated ({first_line(error)}): download it again") from None
     with writing(folder / "train"):
         os.replace(parts, folder / "train")
 
@@ -106,7 +107,7 @@ def _unpack_val(archive: Path, classes: dict[str, str], folder: Path, report: Re
                 done += member.size
                 report(done, archive.stat().st_size)
     except DAMAGED as error:
-        raise UserError(f"{archive} is damaged or truncated ({error}): download it again") from None
+        raise UserError(f"{archive} is damaged or truncated ({first_line(error)}): download it again") from None
     with writing(folder / "val"):
         os.replace(parts, folder / "val")
 
@@ -121,7 +122,7 @@ def _validation_classes(devkit: Path, folder: Path) -> dict[str, str]:
                 if stream is not None and Path(member.name).name in wanted:
                     wanted[Path(member.name).name] = stream.read()
     except DAMAGED as error:
-        raise UserError(f"{devkit} is damaged or truncated ({error}): download it again") from None
+        raise UserError(f"{devkit} is damaged or truncated ({first_line(error)}): download it again") from None
     meta = folder / ".meta.mat"
     with writing(meta):
         folder.mkdir(parents=True, exist_ok=True)

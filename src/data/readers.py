@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.catalog import CATALOG
-from src.data.checks import checked, locate
+from src.data.checks import checked, first_line, locate
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 
@@ -134,11 +134,6 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     if lacking:
         raise _unexpected(path, f"it has no {' and no '.join(lacking)}")
     return {name: np.asarray(content[name]) for name in names}
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _unexpected(path: Path, why: str) -> UserError:
