@@ -15,7 +15,8 @@ from rich.table import Table
 
 from src.cli import fail
 from src.config import nearest
-from src.data.catalog import CATALOG, Card
+from src.data.card import Card
+from src.data.catalog import CATALOG
 from src.data.checks import Missing, locate
 from src.data.download import Report
 from src.data.obtain import obtain, verify

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.catalog import Card
+from src.data.card import Card
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from src.data.checks import first_line
-from src.data.download import DAMAGED, Report, file_md5, safe_name, silent, writing
+from src.data.download import DAMAGED, Report, check_space, file_md5, safe_name, silent, writing
 from src.data.readers import read_mat
 from src.errors import UserError
 
@@ -56,6 +56,7 @@ def _unpack_train(archive: Path, folder: Path, report: Report, md5: dict[str, st
     parts = folder / ".train.part"
     if not parts.exists():
         _check(archive, report, md5)
+        check_space(folder, archive.stat().st_size / 1e6)
     done = 0
     with writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def _unpack_train(archive: Path, folder: Path, report: Report, md5: dict[str, st
 def _unpack_class(archive: Path, stream: IO[bytes], target: Path) -> None:
     begun = target.with_name(f".{target.name}")
     shutil.rmtree(begun, ignore_errors=True)
-    with tarfile.open(fileobj=stream) as inner, writing(begun, kept=True):
+    with tarfile.open(fileobj=stream) as inner, writing(begun):
         begun.mkdir()
         for member in inner:
             image = inner.extractfile(member) if member.isreg() else None
@@ -90,9 +91,10 @@ def _unpack_val(archive: Path, classes: dict[str, str], folder: Path, report: Re
     parts = folder / ".val.part"
     if not parts.exists():
         _check(archive, report, md5)
+        check_space(folder, archive.stat().st_size / 1e6)
     done = 0
     try:
-        with tarfile.open(archive) as tar, writing(parts, kept=True):
+        with tarfile.open(archive) as tar, writing(parts):
             for member in tar:
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:

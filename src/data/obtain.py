@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data import ilsvrc, lists, manifest, readers
-from src.data.catalog import Card, Download
+from src.data.card import Card, Download
 from src.data.checks import Missing, locate
 from src.data.download import Report, check_space, download, file_md5, silent, unpack, writing
 from src.data.sources import Source, digits

@@ -8,7 +8,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from src.cli import CONF
-from src.data.catalog import CATALOG, Card
+from src.data.card import Card
+from src.data.catalog import CATALOG
 from src.data.obtain import READERS
 
 IMAGENET_STATISTICS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
