@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.catalog import Card
+from src.data.card import Card
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 
@@ -21,6 +21,11 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     """The first names in quotes, and how many more there are."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(repr(name) for name in names[:limit]) + rest
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def how_to_get(card: Card, root: Path) -> str:

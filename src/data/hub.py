@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.data.checks import listed
-from src.data.readers import first_line
+from src.data.checks import first_line, listed
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 
@@ -93,7 +92,10 @@ def _only(features: Any, kind: type, path: str, key: str) -> str:
 
 def _classes(train: Any, label: str) -> list[str]:
     names = getattr(train.features[label], "names", None)
-    return list(names) if names else [str(value) for value in sorted(set(train[label]))]
+    if names:
+        return list(names)
+    values = {value for value in train[label] if isinstance(value, (str, int))}
+    return [str(value) for value in sorted(values, key=lambda value: (isinstance(value, str), value))]
 
 
 def _images(datasets: Any, part: Any, image: str, label: str, classes: list[str], where: str) -> ImageList:

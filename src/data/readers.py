@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.data.catalog import CATALOG
-from src.data.checks import checked, locate
+from src.data.checks import checked, first_line, locate
 from src.data.sources import ImageList, Source
 from src.errors import UserError
 
@@ -98,7 +98,7 @@ def pmnist(root: str | Path, verify: bool = True) -> Source:
     folder = locate(card, root)
     path = folder / "pneumoniamnist.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     # A truncated file raises BadZipFile, EOFError, OSError or zlib.error, pickled objects ValueError.
     except Exception as error:
@@ -134,11 +134,6 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     if lacking:
         raise _unexpected(path, f"it has no {' and no '.join(lacking)}")
     return {name: np.asarray(content[name]) for name in names}
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _unexpected(path: Path, why: str) -> UserError:

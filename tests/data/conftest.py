@@ -81,10 +81,20 @@ def make_data(toy_source: Source) -> Callable[..., ImageDataModule]:
     return make
 
 
-@pytest.fixture(scope="session")
-def cifar_jpeg() -> Path:
-    """The real CIFAR-10 images as JPEG files, see shared/data/README.md."""
-    root = Path(os.environ.get("SSAT_DATA", "data")) / "cifar10_jpeg"
+def unpacked(name: str) -> Path:
+    root = Path(os.environ.get("SSAT_DATA", "data")) / name
     if not root.is_dir():
         pytest.skip(f"no {root}: unpack the images with ../shared/data/unpack.sh, or set SSAT_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def cifar_jpeg() -> Path:
+    """The real CIFAR-10 images as JPEG files, see shared/data/README.md."""
+    return unpacked("cifar10_jpeg")
+
+
+@pytest.fixture(scope="session")
+def flowers_partial() -> Path:
+    """5,544 of the real Flowers102 photographs as WebP files, see shared/data/README.md."""
+    return unpacked("flowers102_partial")

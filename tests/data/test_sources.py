@@ -125,6 +125,15 @@ def test_the_real_cifar_images_are_read(cifar_jpeg: Path) -> None:
     assert source.train.read(49_999).size == (32, 32)
 
 
+def test_the_partial_flowers_are_read_with_the_classes_that_both_splits_have(flowers_partial: Path) -> None:
+    with pytest.raises(UserError, match="are not those of train/, it has '"):
+        image_folder(flowers_partial)
+    classes = sorted(path.name for path in (flowers_partial / "train").iterdir())
+    source = image_folder(flowers_partial, classes=classes)
+    assert len(source.train) == 1434 and len(source.classes) == 89 and source.test is not None
+    assert min(source.train.read(0).size) == 256 and len(source.test) < 4110
+
+
 # --- bad folders
 
 
