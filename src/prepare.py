@@ -1,4 +1,4 @@
-"""Fetch and check the paper's data sets. python -m src.prepare data=<name|all> [data.root=DIR] [--check]"""
+"""Fetch and check the paper's data sets. python -m src.prepare data=<name|all> [--check|--show]"""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from src.cli import fail
+from src.cli import explain, fail
 from src.config import nearest
 from src.data.card import Card
 from src.data.catalog import CATALOG
@@ -24,7 +26,7 @@ from src.data.sources import Source
 from src.errors import UserError
 
 USAGE = f"""\
-python -m src.prepare data=<name|all> [data.root=<folder>] [mirror=<address>] [--check]
+python -m src.prepare data=<name|all> [data.root=<folder>] [mirror=<address>] [--check|--show]
 
 Downloads a data set, checks it and puts it where `python -m src.train data=<name>` looks for it; what is there is kept,
 a broken download goes on. ImageNet and Chaoyang must be asked for: the command says where, and unpacks ImageNet's tars.
@@ -32,6 +34,8 @@ a broken download goes on. ImageNet and Chaoyang must be asked for: the command 
   data=<name>       {", ".join(CATALOG)}, or all
   data.root=data    folder of the data sets
   mirror=<address>  http(s):// or file:// folder that holds the files under their own names
+  --show            draw what training sees (both pipelines) and the images of each class, as one PNG; every override
+                    of src.train is possible: data=image_folder data.root=my_images recipe.augment.re_prob=0
   --check           download nothing; compare what is there with the official counts and hashes
   --help            this text
 """
@@ -154,6 +158,12 @@ def prepare(words: list[str]) -> int:
     Raises:
         UserError: the command line is wrong, or the one set that was asked for is not ready.
     """
+    if "--show" in words:
+        # Only here: it loads what training loads.
+        from src.data.contact_sheet import show
+
+        print(f"wrote {show([word for word in words if word != '--show'])}")
+        return 0
     options = parse(words)
     if "--help" in options:
         print(USAGE, end="")
@@ -175,6 +185,8 @@ def main() -> None:
         raise SystemExit(prepare(sys.argv[1:]))
     except UserError as error:
         fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, "train"))
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from what has been downloaded", file=sys.stderr)
         raise SystemExit(130) from None
