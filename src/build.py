@@ -103,7 +103,7 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
         augment=augment,
         eval_crop_pct=recipe["eval_crop_pct"],
         batch_size=recipe["batch_size"],
-        num_workers=data["num_workers"],
+        num_workers=num_workers(config),
         val_fraction=data["val_fraction"],
         fraction=data["fraction"],
         samples_per_class=data["samples_per_class"],
@@ -206,6 +206,14 @@ def _wandb(config: Config, phase: Config, folder: Path, run_id: str) -> Any:
 
 def runs_on_cpu(config: Config) -> bool:
     return config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+
+
+def num_workers(config: Config) -> int:
+    """Loader processes of one training process; null = none on a CPU, whose cores the model needs, else up to 8."""
+    given = config["data"]["num_workers"]
+    if given is not None:
+        return given
+    return 0 if runs_on_cpu(config) else min(8, (os.cpu_count() or 1) // config["trainer"]["devices"])
 
 
 def log_every(config: Config) -> int:

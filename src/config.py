@@ -28,6 +28,7 @@ NEUTRAL_KEYS = (
     "reconstruct_every",
     "checkpoint_minutes",
     "data.num_workers",
+    "data.download",
     "trainer.accelerator",
     "trainer.threads",
     "trainer.log_every",

@@ -102,6 +102,19 @@ def treat(card: Card, root: Path, mirror: str | None, console: Console, *, check
     return Outcome(card, "ready", text, source)
 
 
+def fetch_missing(name: str, root: Path) -> None:
+    """Download the set of that name if it may be downloaded and is not there; for a training command that needs it."""
+    card = CATALOG.get(name)
+    if card is None or card.request or not card.downloads:
+        return
+    try:
+        locate(card, root)
+    except Missing:
+        console = Console(highlight=False, stderr=True)
+        console.print(f"{card.title} is not in {root}: downloading it first ({card.download_megabytes:,.0f} MB)")
+        obtain(card, root, mirror=None, meter=lambda title: shown(title, console))
+
+
 @contextmanager
 def shown(title: str, console: Console) -> Iterator[Report]:
     """A progress bar in a terminal, a line now and then elsewhere."""

@@ -113,13 +113,16 @@ def train(config: Config) -> None:
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     from src.build import build_data, check_hardware
     from src.energy import check_country
-    from src.launch import run_processes
+    from src.launch import launched_externally, run_processes
     from src.phases import failed_record, run_phases
+    from src.prepare import fetch_missing
     from src.results.record import write_record
 
     check_hardware(config)
     if config["footprint"]["energy"]:
         check_country(config["footprint"]["country"])
+    if config["data"]["download"] and not launched_externally():
+        fetch_missing(config["data"]["name"], Path(config["data"].get("root") or "."))
     for phase in config["mode"]["phases"]:
         data = build_data(config, phase)
         data.setup()
