@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
-from src.data.decode import read_rgb, unreadable
+from src.data.decode import read_rgb, read_tensor, unreadable
 from src.errors import UserError
 
 
@@ -119,3 +121,38 @@ def test_the_scan_is_repeated_only_when_a_file_has_changed(make_folder, monkeypa
 def test_a_cache_that_cannot_be_written_does_not_matter(make_folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert unreadable(make_folder({"a": 2}), ["a/000.png", "a/001.png"]) == []
+
+
+PHOTO = Image.fromarray(load_sample_images().images[0][:200, :300])
+ROTATED = Image.Exif()
+ROTATED[274] = 6
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options"),
+    [
+        (PHOTO, "colour.jpg", {"quality": 90}),
+        (PHOTO, "progressive.jpg", {"progressive": True}),
+        (PHOTO, "full_chroma.jpg", {"subsampling": 0}),
+        (PHOTO, "orientation.jpg", {"exif": ROTATED}),
+        (PHOTO.convert("L"), "grey.jpg", {}),
+        (PHOTO.convert("CMYK"), "cmyk.jpg", {}),
+        (PHOTO.convert("RGBA"), "alpha.png", {}),
+        (PHOTO.convert("P"), "palette.gif", {"save_all": True, "append_images": [PHOTO.rotate(90)]}),
+        (PHOTO, "lossy.webp", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tensors_hold_the_very_pixels_that_pillow_reads(tmp_path: Path, image: Image.Image, name: str, options: dict) -> None:
+    path = save(image, tmp_path / name, **options)
+    expected = torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
+    assert torch.equal(read_tensor(path), expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
+def test_a_cut_jpeg_is_no_tensor(tmp_path: Path, share: float) -> None:
+    path = save(PHOTO, tmp_path / "cut.jpg")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match=r"cannot read the image .*cut\.jpg"):
+        read_tensor(path)
