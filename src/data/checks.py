@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def first_line(error: Exception) -> str:
 
 def how_to_get(card: Card, root: Path) -> str:
     """What the user does to get the set, as the end of a sentence."""
-    place = "" if str(root) == "data" else f" data.root={root}"
+    place = "" if str(root) == "data" else " " + shlex.quote(f"data.root={root}")
     if card.request:
         return f"{card.request} (`python -m src.prepare data={card.name}{place} --check` checks the tree)"
     size = max(1, round(card.download_megabytes))

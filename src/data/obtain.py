@@ -153,9 +153,11 @@ def _bytes(path: Path) -> int:
 
 
 def _move(stage: Path, folder: Path) -> None:
-    """Folders first: without its lists a set is not there."""
+    """At once where the folder is new; else folders before files, without its lists a set is not there."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            os.replace(stage, folder)
+            return
         for path in sorted(stage.iterdir(), key=lambda path: (path.is_file(), path.name)):
             target = folder / path.name
             if target.exists() and not target.is_file():
