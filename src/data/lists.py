@@ -67,7 +67,10 @@ def imagenet(root: str | Path, verify: bool = True) -> Source:
     others = sorted(set(classes) ^ set(class_folders(folder / "val", folder)))
     if others:
         raise UserError(f"the class folders of {folder}/train and val differ in {listed(others)}: expected {card.tree}")
-    splits = {"train": list_images(folder / "train", folder, classes), "test": list_images(folder / "val", folder, classes)}
+    splits = {
+        "train": list_images(folder / "train", folder, classes),
+        "test": list_images(folder / "val", folder, classes),
+    }
     return checked(card, folder, splits, classes, verify=verify)
 
 

@@ -91,15 +91,16 @@ def verify(card: Card, root: Path) -> tuple[Source, str]:
         Missing: it is not there.
         UserError: something differs.
     """
-    source = READERS[card.name](root)
+    source, folder = READERS[card.name](root), locate(card, root)
     found, frozen = manifest.describe(source), manifest.FROZEN.get(card.name)
     same = frozen is not None and not manifest.changed(found, frozen)
     hashes = dict(card.contents) | {file.name: file.md5 for file in card.downloads if not file.unpacks and file.md5}
-    other = [name for name, md5 in hashes.items() if file_md5(locate(card, root) / name) != md5]
+    other = [name for name, md5 in hashes.items() if file_md5(folder / name) != md5]
     if other and not same:
-        raise UserError(f"{locate(card, root) / other[0]} has not the official MD5 {hashes[other[0]]}: get it again")
+        raise UserError(f"{folder / other[0]} has not the official MD5 {hashes[other[0]]}: get it again")
     if frozen is not None and not same:
-        raise UserError(f"the images or labels of {card.title} ({', '.join(manifest.changed(found, frozen))}) are not the official ones")
+        splits = ", ".join(manifest.changed(found, frozen))
+        raise UserError(f"the images or labels of {card.title} ({splits}) are not the official ones: get it again")
     own = manifest.read(root, card.name)
     if own is not None and manifest.changed(found, own):
         raise UserError(

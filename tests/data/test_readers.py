@@ -312,7 +312,16 @@ def test_chaoyang_takes_the_agreed_label(tmp_path: Path) -> None:
     assert source.test.read(1).size == (12, 12)
 
 
-@pytest.mark.parametrize("text", ["[{", '[{"name": "train/a.JPG", "label": 1.5}]', '{"name": 1}', '[{"name": "train/a.JPG"}]', '[{"name": "a", "label": "x"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{",
+        '[{"name": "train/a.JPG", "label": 1.5}]',
+        '{"name": 1}',
+        '[{"name": "train/a.JPG"}]',
+        '[{"name": "a", "label": "x"}]',
+    ],
+)
 def test_another_json_is_no_chaoyang(tmp_path: Path, text: str) -> None:
     path = WRITERS["chaoyang"](tmp_path) / "train.json"
     path.write_text(text)
