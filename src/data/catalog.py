@@ -257,11 +257,12 @@ _CARDS = (
         ),
         homepage="https://bupt-ai-cz.github.io/HSA-NRL/",
         folder="chaoyang",
+        also="chaoyang-data",
         marks=("train.json", "test.json"),
         tree="chaoyang/train.json, chaoyang/test.json, chaoyang/train/*.JPG, chaoyang/test/*.JPG",
         request=(
-            "ask for it as https://bupt-ai-cz.github.io/HSA-NRL/ says (contact: czhu@bupt.edu.cn), unpack it into"
-            " data.root and repeat the command"
+            "ask for it as https://bupt-ai-cz.github.io/HSA-NRL/ says (contact: czhu@bupt.edu.cn), unpack"
+            " chaoyang-data/ or chaoyang/ into data.root and repeat the command"
         ),
     ),
     Card(

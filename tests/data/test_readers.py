@@ -312,6 +312,13 @@ def test_chaoyang_takes_the_agreed_label(tmp_path: Path) -> None:
     assert source.test.read(1).size == (12, 12)
 
 
+def test_chaoyang_is_found_in_the_folder_that_its_makers_pack(tmp_path: Path) -> None:
+    WRITERS["chaoyang"](tmp_path).rename(tmp_path / "chaoyang-data")
+    assert len(chaoyang(tmp_path, verify=False).train) == 5
+    (tmp_path / "chaoyang-data" / "test.json").unlink()
+    assert f"{tmp_path}/chaoyang-data is not the tree of Chaoyang" in refused("chaoyang", tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
