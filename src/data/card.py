@@ -43,6 +43,7 @@ class Card:
         img_size: pixels per side that the paper trains at (Table 14).
         licence, citation, homepage: as the makers state them.
         folder: of the set, below data.root.
+        also: another name of that folder, as its makers pack it.
         marks: files and folders in `folder` without which the set is not there.
         tree: the folder tree in words.
         downloads: empty where the set is embedded or must be asked for.
@@ -68,6 +69,7 @@ class Card:
     val: int | None = None
     class_names: tuple[str, ...] | None = None
     downloads: tuple[Download, ...] = ()
+    also: str = ""
     request: str = ""
     contents: dict[str, str] = field(default_factory=dict)
     disk: int = 0

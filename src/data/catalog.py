@@ -8,7 +8,6 @@ from __future__ import annotations
 from src.data.card import Card, Download
 from src.data.flower_names import FLOWERS
 
-
 CIFAR_CITATION = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source/"
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
@@ -26,7 +25,7 @@ def _domainnet(domain: str, title: str, counts: tuple[int, int], megabytes: int,
         classes=345,
         img_size=224,
         licence="no licence; fair-use notice for non-commercial research on its page",
-        citation="Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019 (DomainNet, cleaned version)",
+        citation="Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019 (DomainNet, cleaned)",
         homepage="http://ai.bu.edu/M3SDA/",
         folder="domainnet",
         marks=(domain, f"{domain}_train.txt", f"{domain}_test.txt"),
@@ -258,11 +257,12 @@ _CARDS = (
         ),
         homepage="https://bupt-ai-cz.github.io/HSA-NRL/",
         folder="chaoyang",
+        also="chaoyang-data",
         marks=("train.json", "test.json"),
         tree="chaoyang/train.json, chaoyang/test.json, chaoyang/train/*.JPG, chaoyang/test/*.JPG",
         request=(
-            "ask for it as https://bupt-ai-cz.github.io/HSA-NRL/ says (contact: czhu@bupt.edu.cn), unpack it into"
-            " data.root and repeat the command"
+            "ask for it as https://bupt-ai-cz.github.io/HSA-NRL/ says (contact: czhu@bupt.edu.cn), unpack"
+            " chaoyang-data/ or chaoyang/ into data.root and repeat the command"
         ),
     ),
     Card(

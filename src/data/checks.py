@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def first_line(error: Exception) -> str:
 
 def how_to_get(card: Card, root: Path) -> str:
     """What the user does to get the set, as the end of a sentence."""
-    place = "" if str(root) == "data" else f" data.root={root}"
+    place = "" if str(root) == "data" else " " + shlex.quote(f"data.root={root}")
     if card.request:
         return f"{card.request} (`python -m src.prepare data={card.name}{place} --check` checks the tree)"
     size = max(1, round(card.download_megabytes))
@@ -45,17 +46,18 @@ def locate(card: Card, root: str | Path) -> Path:
         UserError: a part of it is.
     """
     root = Path(root).expanduser()
-    folders = [root / card.folder, root]
-    for folder in folders:
+    own = [root / name for name in (card.folder, card.also) if name] or [root]
+    for folder in (*own, root):
         if all((folder / mark).exists() for mark in card.marks):
             return folder
+    folder = next((folder for folder in own if folder.is_dir()), own[0])
     # A domain's lists beside another domain's are no sign of this one, `train/` in any root is none of ImageNet.
-    found = sorted(entry.name for entry in folders[0].iterdir()) if folders[0].is_dir() else []
-    begun = [mark for mark in card.marks if (folders[0] / mark).exists()]
+    found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    begun = [mark for mark in card.marks if (folder / mark).exists()]
     if found and (begun or card.folder != "domainnet"):
         lacking = [mark for mark in card.marks if mark not in begun]
         raise UserError(
-            f"{folders[0]} is not the tree of {card.title}, it has no {listed(lacking)}: expected {card.tree}, found"
+            f"{folder} is not the tree of {card.title}, it has no {listed(lacking)}: expected {card.tree}, found"
             f" {listed(found)}; move it away and {how_to_get(card, root)}"
         )
     raise Missing(f"{card.title} is not in data.root={str(root)!r}, expected {card.tree}: {how_to_get(card, root)}")

@@ -58,10 +58,12 @@ def download(
         open_file: opens the file to write.
 
     Raises:
-        UserError: the server cannot be reached or has no such file, the content is wrong, or the disk is full or closed.
+        UserError: no server or no such file there, the content is wrong, or the disk is full or cannot be written.
     """
     part = target.with_name(target.name + ".part")
-    hint = f"download it elsewhere, put it at {by_hand or target} and repeat the command" + (f" (MD5 {md5})" if md5 else "")
+    hint = f"download it elsewhere, put it at {by_hand or target} and repeat the command" + (
+        f" (MD5 {md5})" if md5 else ""
+    )
     with writing(part):
         target.parent.mkdir(parents=True, exist_ok=True)
     for fresh in (False, True):
@@ -81,7 +83,9 @@ def download(
     )
 
 
-def _fetch(url: str, part: Path, hint: str, report: Report, tries: int, wait: float, open_file: Callable[..., Any]) -> None:
+def _fetch(
+    url: str, part: Path, hint: str, report: Report, tries: int, wait: float, open_file: Callable[..., Any]
+) -> None:
     failures = 0
     while True:
         before = _size(part)
@@ -94,7 +98,9 @@ def _fetch(url: str, part: Path, hint: str, report: Report, tries: int, wait: fl
                     return None
                 part.unlink()
             elif error.code < 500 and error.code not in (408, 429):
-                raise UserError(f"cannot download {url} (the server answers {error.code} {error.reason}): {hint}") from None
+                raise UserError(
+                    f"cannot download {url} (the server answers {error.code} {error.reason}): {hint}"
+                ) from None
             reason: Any = f"{error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
@@ -159,7 +165,7 @@ class writing:  # noqa: N801 - reads as a statement: `with writing(path):`
                 f"no space left on the disk writing {self.path}: free some and repeat the command{goes_on}"
             ) from None
         raise UserError(
-            f"cannot write {error.filename or self.path} ({error.strerror}): choose another folder with data.root=<folder>"
+            f"cannot write {error.filename or self.path} ({error.strerror}): name another with data.root=<folder>"
         ) from None
 
 
@@ -214,7 +220,9 @@ def unpack(
             report(done, None)
         if not (temporary / inner).is_dir():
             found = sorted(path.name for path in temporary.iterdir()) if temporary.is_dir() else []
-            raise UserError(f"{archive} has no folder {inner!r}, only {found[:5]}: it is not the official archive, remove it")
+            raise UserError(
+                f"{archive} has no folder {inner!r}, only {found[:5]}: it is not the official archive, remove it"
+            )
         with writing(folder / inner):
             os.replace(temporary / inner, folder / inner)
     except DAMAGED as error:

@@ -1,7 +1,6 @@
 """The English names of the 102 flowers, in the order of the labels (the homepage lists them)."""
 
-FLOWERS = tuple(
-    """
+_NAMES = """
 pink primrose; hard-leaved pocket orchid; canterbury bells; sweet pea; english marigold; tiger lily; moon
 orchid; bird of paradise; monkshood; globe thistle; snapdragon; colt's foot; king protea; spear thistle; yellow
 iris; globe-flower; purple coneflower; peruvian lily; balloon flower; giant white arum lily; fire lily;
@@ -15,5 +14,5 @@ spring crocus; bearded iris; windflower; tree poppy; gazania; azalea; water lily
 glory; passion flower; lotus; toad lily; anthurium; frangipani; clematis; hibiscus; columbine; desert-rose; tree
 mallow; magnolia; cyclamen; watercress; canna lily; hippeastrum; bee balm; ball moss; foxglove; bougainvillea;
 camellia; mallow; mexican petunia; bromelia; blanket flower; trumpet creeper; blackberry lily
-""".replace("\n", " ").strip().split("; ")
-)
+"""
+FLOWERS = tuple(" ".join(_NAMES.split()).split("; "))

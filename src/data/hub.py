@@ -64,7 +64,9 @@ def hf(
             loaded = datasets.load_dataset(path, config, cache_dir=cache)
     # The hub, its cache and its scripts fail in many ways (ConnectionError, ValueError, FileNotFoundError ...).
     except Exception as error:
-        raise UserError(f"data.path={path!r} cannot be loaded ({first_line(error)}): check the name and data.config") from None
+        raise UserError(
+            f"data.path={path!r} cannot be loaded ({first_line(error)}): check the name and data.config"
+        ) from None
     if "train" not in loaded:
         raise UserError(f"data.path={path!r} has no split 'train', only {listed(list(loaded))}: choose another set")
     features = loaded["train"].features
@@ -74,7 +76,9 @@ def hf(
         if column not in features:
             raise UserError(f"data.{key}={column!r} is no column of {path!r}, which has {listed(list(features))}")
     classes = _classes(loaded["train"], label)
-    splits = {name: _images(datasets, part, image, label, classes, f"{name} of {path}") for name, part in loaded.items()}
+    splits = {
+        name: _images(datasets, part, image, label, classes, f"{name} of {path}") for name, part in loaded.items()
+    }
     val = next((splits[name] for name in VALIDATION if name in splits), None)
     test = splits.get("test")
     return Source(path.rstrip("/").rpartition("/")[2], classes, splits["train"], test or val, val if test else None)

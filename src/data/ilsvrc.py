@@ -48,7 +48,9 @@ def unpack(root: Path, report: Report = silent, md5: dict[str, str] = MD5) -> No
 def _check(path: Path, report: Report, md5: dict[str, str]) -> None:
     expected = md5.get(path.name)
     if expected and (found := file_md5(path, report)) != expected:
-        raise UserError(f"{path} has the MD5 {found}, expected {expected}: it is damaged or incomplete, download it again")
+        raise UserError(
+            f"{path} has the MD5 {found}, expected {expected}: it is damaged or incomplete, download it again"
+        )
 
 
 def _unpack_train(archive: Path, folder: Path, report: Report, md5: dict[str, str]) -> None:

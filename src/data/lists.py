@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,10 @@ def imagenet(root: str | Path, verify: bool = True) -> Source:
     others = sorted(set(classes) ^ set(class_folders(folder / "val", folder)))
     if others:
         raise UserError(f"the class folders of {folder}/train and val differ in {listed(others)}: expected {card.tree}")
-    splits = {"train": list_images(folder / "train", folder, classes), "test": list_images(folder / "val", folder, classes)}
+    splits = {
+        "train": list_images(folder / "train", folder, classes),
+        "test": list_images(folder / "val", folder, classes),
+    }
     return checked(card, folder, splits, classes, verify=verify)
 
 
@@ -115,9 +119,9 @@ def chaoyang(root: str | Path, verify: bool = True) -> Source:
     for split in ("train", "test"):
         path = folder / f"{split}.json"
         try:
-            entries = json.loads(path.read_text())
+            entries = json.loads(_text(path))
             images = [str(entry["name"]) for entry in entries]
-            labels = [int(entry["label"]) for entry in entries]
+            labels = [operator.index(entry["label"]) for entry in entries]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f'cannot read {path} ({type(error).__name__}: {error}): expected a list of {{"name": "{split}/....JPG",'
@@ -130,7 +134,7 @@ def chaoyang(root: str | Path, verify: bool = True) -> Source:
 
 def _domainnet_list(path: Path, domain: str) -> tuple[list[str], list[int]]:
     images, labels = [], []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         image, _, label = line.rpartition(" ")
         if image.count("/") != 2 or not image.startswith(f"{domain}/") or not label.isdecimal():
             raise UserError(
@@ -143,6 +147,13 @@ def _domainnet_list(path: Path, domain: str) -> tuple[list[str], list[int]]:
         raise UserError(f"{path} is empty: get it again")
     _refuse_outside(path, images)
     return images, labels
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): get it again or change its permissions") from None
 
 
 def _refuse_outside(path: Path, names: list[str]) -> None:

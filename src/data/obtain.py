@@ -91,15 +91,16 @@ def verify(card: Card, root: Path) -> tuple[Source, str]:
         Missing: it is not there.
         UserError: something differs.
     """
-    source = READERS[card.name](root)
+    source, folder = READERS[card.name](root), locate(card, root)
     found, frozen = manifest.describe(source), manifest.FROZEN.get(card.name)
     same = frozen is not None and not manifest.changed(found, frozen)
     hashes = dict(card.contents) | {file.name: file.md5 for file in card.downloads if not file.unpacks and file.md5}
-    other = [name for name, md5 in hashes.items() if file_md5(locate(card, root) / name) != md5]
+    other = [name for name, md5 in hashes.items() if file_md5(folder / name) != md5]
     if other and not same:
-        raise UserError(f"{locate(card, root) / other[0]} has not the official MD5 {hashes[other[0]]}: get it again")
+        raise UserError(f"{folder / other[0]} has not the official MD5 {hashes[other[0]]}: get it again")
     if frozen is not None and not same:
-        raise UserError(f"the images or labels of {card.title} ({', '.join(manifest.changed(found, frozen))}) are not the official ones")
+        splits = ", ".join(manifest.changed(found, frozen))
+        raise UserError(f"the images or labels of {card.title} ({splits}) are not the official ones: get it again")
     own = manifest.read(root, card.name)
     if own is not None and manifest.changed(found, own):
         raise UserError(
@@ -153,9 +154,11 @@ def _bytes(path: Path) -> int:
 
 
 def _move(stage: Path, folder: Path) -> None:
-    """Folders first: without its lists a set is not there."""
+    """At once where the folder is new; else folders before files, without its lists a set is not there."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            os.replace(stage, folder)
+            return
         for path in sorted(stage.iterdir(), key=lambda path: (path.is_file(), path.name)):
             target = folder / path.name
             if target.exists() and not target.is_file():

@@ -42,7 +42,9 @@ def cifar10(root: str | Path, verify: bool = True) -> Source:
     Raises:
         UserError: it is not there, damaged or not the official one.
     """
-    return _cifar("cifar10", root, [f"data_batch_{number}" for number in range(1, 6)], "test_batch", "batches.meta", verify)
+    return _cifar(
+        "cifar10", root, [f"data_batch_{number}" for number in range(1, 6)], "test_batch", "batches.meta", verify
+    )
 
 
 def cifar100(root: str | Path, verify: bool = True) -> Source:
@@ -148,7 +150,10 @@ def _cifar(name: str, root: str | Path, train: list[str], test: str, meta: str, 
     if not isinstance(classes, list) or not classes:
         raise _unexpected(folder / meta, f"it has no list {fine}label_names")
     names = [word.decode("latin1") if isinstance(word, bytes) else str(word) for word in classes]
-    parts = {"train": [_batch(folder / file, f"{fine}labels") for file in train], "test": [_batch(folder / test, f"{fine}labels")]}
+    parts = {
+        "train": [_batch(folder / file, f"{fine}labels") for file in train],
+        "test": [_batch(folder / test, f"{fine}labels")],
+    }
     splits = {
         split: ImageList(np.concatenate([a for a, _ in part]), np.concatenate([b for _, b in part]))
         for split, part in parts.items()

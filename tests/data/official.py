@@ -121,7 +121,7 @@ def write_chaoyang(root: Path) -> Path:
     for split, labels in (("train", [0, 3, 1, 2, 0]), ("test", [2, 0])):
         entries = []
         for number, label in enumerate(labels):
-            name = f"{split}/5362{number}-{split}-IMG.JPG"
+            name = f"{split}/53594{number}-IMG009x026-{label}.JPG"
             photo(folder / name)
             entries.append({"name": name, "label": label, "label_A": label, "label_B": label, "label_C": label})
         (folder / f"{split}.json").write_text(json.dumps(entries))

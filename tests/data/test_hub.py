@@ -16,7 +16,9 @@ class FakeColumn(list):
     """A `datasets.Dataset` of two columns, as far as the reader uses it."""
 
     def __init__(self, files: list[bytes], labels: list, features: dict) -> None:
-        super().__init__({"img": {"bytes": data, "path": None}, "label": y} for data, y in zip(files, labels, strict=True))
+        super().__init__(
+            {"img": {"bytes": data, "path": None}, "label": y} for data, y in zip(files, labels, strict=True)
+        )
         self.features = features
 
     def __getitem__(self, key):
@@ -90,7 +92,9 @@ def test_a_hub_set_without_training_images_is_refused(fake_hub: types.SimpleName
 
 
 def test_a_column_that_is_not_there_lists_those_that_are(fake_hub: types.SimpleNamespace) -> None:
-    with pytest.raises(UserError, match="data.image='picture' is no column of 'owner/animals', which has 'img', 'label'"):
+    with pytest.raises(
+        UserError, match="data.image='picture' is no column of 'owner/animals', which has 'img', 'label'"
+    ):
         hf("owner/animals", image="picture")
 
 

@@ -57,7 +57,9 @@ def test_the_tar_files_of_imagenet_become_class_folders(tars: Path) -> None:
     ilsvrc.unpack(tars, md5={})
     source = imagenet(tars, verify=False)
     assert source.classes == list(WNIDS) and len(source.train) == 9 and source.test is not None
-    labels = {Path(name).name: label for name, label in zip(source.test.images, source.test.labels.tolist(), strict=True)}
+    labels = {
+        Path(name).name: label for name, label in zip(source.test.images, source.test.labels.tolist(), strict=True)
+    }
     assert [labels[f"ILSVRC2012_val_{number:08d}.JPEG"] for number in range(1, 5)] == [1, 0, 2, 1]
     assert sorted(path.name for path in (tars / "imagenet").iterdir()) == ["train", "val"]
 

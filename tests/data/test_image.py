@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from src.batch import Batch
-from src.data.image import ImageDataModule
 from src.data.folder import image_folder
+from src.data.image import ImageDataModule
 from src.data.sources import ImageList, Source, digits
 from src.errors import UserError
 

@@ -267,7 +267,8 @@ def test_all_lists_every_set_and_fails_only_for_a_wrong_one(publish, server, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "where"), [("imagenet", "https://www.image-net.org/download.php"), ("chaoyang", "bupt-ai-cz.github.io/HSA-NRL")]
+    ("name", "where"),
+    [("imagenet", "https://www.image-net.org/download.php"), ("chaoyang", "bupt-ai-cz.github.io/HSA-NRL")],
 )
 def test_what_must_be_asked_for_says_where_and_shows_the_tree(tmp_path: Path, name: str, where: str) -> None:
     message = refused(prepare, [f"data={name}", f"data.root={tmp_path}"])

@@ -276,6 +276,11 @@ def test_another_line_in_a_domains_list_is_refused(tmp_path: Path, line: str) ->
     assert f"line 7 of {path} is '{line}', expected 'clipart/<class>/<file> <label>'" in refused("clipart", tmp_path)
 
 
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (write_domainnet(tmp_path) / "clipart_train.txt").write_bytes(bytes(range(128, 256)))
+    assert "it is damaged or not the official list" in refused("clipart", tmp_path)
+
+
 def test_a_label_with_two_class_names_is_refused(tmp_path: Path) -> None:
     path = write_domainnet(tmp_path) / "clipart_train.txt"
     path.write_text(path.read_text().replace("000002.jpg 1", "000002.jpg 2"))
@@ -307,7 +312,23 @@ def test_chaoyang_takes_the_agreed_label(tmp_path: Path) -> None:
     assert source.test.read(1).size == (12, 12)
 
 
-@pytest.mark.parametrize("text", ["[{", '{"name": 1}', '[{"name": "train/a.JPG"}]', '[{"name": "a", "label": "x"}]'])
+def test_chaoyang_is_found_in_the_folder_that_its_makers_pack(tmp_path: Path) -> None:
+    WRITERS["chaoyang"](tmp_path).rename(tmp_path / "chaoyang-data")
+    assert len(chaoyang(tmp_path, verify=False).train) == 5
+    (tmp_path / "chaoyang-data" / "test.json").unlink()
+    assert f"{tmp_path}/chaoyang-data is not the tree of Chaoyang" in refused("chaoyang", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{",
+        '[{"name": "train/a.JPG", "label": 1.5}]',
+        '{"name": 1}',
+        '[{"name": "train/a.JPG"}]',
+        '[{"name": "a", "label": "x"}]',
+    ],
+)
 def test_another_json_is_no_chaoyang(tmp_path: Path, text: str) -> None:
     path = WRITERS["chaoyang"](tmp_path) / "train.json"
     path.write_text(text)
