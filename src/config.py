@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.data.catalog import CATALOG
 from src.errors import UserError
 
 Config = dict[str, Any]
@@ -80,7 +81,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def identity(config: Config) -> dict[str, Any]:
     """The flat configuration without the keys that do not change what is computed."""
-    neutral = tuple(f"{key}." for key in NEUTRAL_KEYS)
+    keys = NEUTRAL_KEYS
+    if config.get("data", {}).get("name") in CATALOG:
+        keys += ("data.root", "data.source.root")  # an official set is the same wherever it lies
+    neutral = tuple(f"{key}." for key in keys)
     return {key: value for key, value in flatten(config).items() if not f"{key}.".startswith(neutral)}
 
 

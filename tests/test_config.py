@@ -108,3 +108,11 @@ def test_a_mandatory_key_is_asked_for_by_name():
 def test_nearest_key_is_found_by_its_whole_name_or_its_last_part(word, meant):
     options = ["recipe.base_lr", "recipe.batch_size", "mode.lam", "name", "seed"]
     assert nearest(word, options) == f" (did you mean {meant}?)"
+
+
+def test_the_place_of_an_official_set_does_not_change_what_is_computed() -> None:
+    def at(name: str, root: str) -> str:
+        return config_hash({"data": {"name": name, "root": root, "source": {"root": root}}})
+
+    assert at("svhn", "data") == at("svhn", "/elsewhere")
+    assert at("image_folder", "data") != at("image_folder", "/elsewhere")

@@ -18,10 +18,10 @@ from src.data.dataset import ImageDataset, collate
 from src.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, load, same
 from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
-from src.data.subsets import samples_per_class as choose_per_class
 from src.data.subsets import official_subset, stratified_fraction, train_val_split
-from src.data.views import View, ViewTransform
+from src.data.subsets import samples_per_class as choose_per_class
 from src.data.timm_transforms import eval_transform, train_transform
+from src.data.views import View, ViewTransform
 from src.errors import UserError
 
 CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}

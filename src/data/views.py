@@ -127,7 +127,12 @@ def color_jitter(
     low = (1 - spread[:3]).clamp_min(0)
     factors = low + uniforms[:, 2:5] * (1 + spread[:3] - low)
     hue = (2 * uniforms[:, 5] - 1) * spread[3]
-    operations = [(brightness, factors[:, 0]), (contrast, factors[:, 1]), (colour.saturation, factors[:, 2]), (shift_hue, hue)]
+    operations = [
+        (brightness, factors[:, 0]),
+        (contrast, factors[:, 1]),
+        (colour.saturation, factors[:, 2]),
+        (shift_hue, hue),
+    ]
     for place in range(4):
         for number, (operation, amount) in enumerate(operations):
             if strengths[number]:
@@ -151,9 +156,7 @@ def shift_hue(images: Tensor, amount: Tensor) -> Tensor:
     high, low = torch.stack([r, g, b]).amax(0), torch.stack([r, g, b]).amin(0)
     span = high - low
     safe = torch.where(span > 0, span, torch.ones_like(span))
-    sector = torch.where(
-        high == r, (g - b) / safe % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4)
-    )
+    sector = torch.where(high == r, (g - b) / safe % 6, torch.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4))
     hue = (sector / 6 + amount.view(-1, 1, 1)) % 1 * 6
     # The classical formula f(n) = V - V S max(0, min(k, 4 - k, 1)), k = (n + H) mod 6, for n = 5, 3, 1.
     channels = []

@@ -21,8 +21,8 @@ from torchvision.transforms import functional as pil
 
 from src.data.augment import ERASE_DRAWS, TrainTransform, erase_boxes
 from src.data.batched import geometry, randaugment
-from src.data.image import ImageDataModule
 from src.data.folder import image_folder
+from src.data.image import ImageDataModule
 from src.data.sources import Source
 from src.errors import UserError
 
@@ -97,7 +97,9 @@ def test_crops_are_within_one_grey_level_of_pillow(photos, side: int, size: int)
     random.seed(0)
     boxes = [RandomResizedCropAndInterpolation.get_params(image, SCALE, RATIO) for image in images]
     mode = pil.InterpolationMode.BICUBIC
-    expected = tensor([pil.resized_crop(image, *box, [size, size], mode) for image, box in zip(images, boxes, strict=True)])
+    expected = tensor(
+        [pil.resized_crop(image, *box, [size, size], mode) for image, box in zip(images, boxes, strict=True)]
+    )
     flip = torch.arange(len(images)) % 2 == 0
     expected = torch.where(flip.view(-1, 1, 1, 1), expected.flip(3), expected)
     ours = geometry.resized_crop(tensor(images), torch.tensor(boxes), flip, size)
@@ -227,7 +229,9 @@ def test_crops_of_files_are_within_one_grey_level_of_pillow(make_data: Make, fol
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_do_not_change_batches_of_files(make_data: Make, folder: Source, workers: int) -> None:
-    alone, other = (make_data(folder, pipeline="batched", num_workers=n, img_size=32, batch_size=4) for n in (0, workers))
+    alone, other = (
+        make_data(folder, pipeline="batched", num_workers=n, img_size=32, batch_size=4) for n in (0, workers)
+    )
     for a, b in zip(alone.train_dataloader(), other.train_dataloader(), strict=True):
         assert torch.equal(a.images, b.images)
 

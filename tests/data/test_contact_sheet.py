@@ -9,9 +9,7 @@ from PIL import Image
 from src.prepare import prepare
 
 
-def test_show_draws_both_pipelines_and_the_class_counts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_draws_both_pipelines_and_the_class_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(["--show", "data=digits", f"runs_dir={tmp_path}"]) == 0
     path = tmp_path / "contact_sheets" / "digits.png"
     assert f"wrote {path}" in capsys.readouterr().out

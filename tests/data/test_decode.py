@@ -143,7 +143,9 @@ ROTATED[274] = 6
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_tensors_hold_the_very_pixels_that_pillow_reads(tmp_path: Path, image: Image.Image, name: str, options: dict) -> None:
+def test_tensors_hold_the_very_pixels_that_pillow_reads(
+    tmp_path: Path, image: Image.Image, name: str, options: dict
+) -> None:
     path = save(image, tmp_path / name, **options)
     expected = torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
     assert torch.equal(read_tensor(path), expected)

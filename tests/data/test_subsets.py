@@ -104,7 +104,12 @@ def test_a_class_of_one_image_cannot_be_split() -> None:
 
 def test_the_official_subsets_are_the_authors() -> None:
     total, first = 1_281_167, [538347, 116697, 1039615, 1217844, 464059]
-    sizes = {0.1: (128_116, "4535db34"), 0.25: (320_291, "457d7c97"), 0.5: (640_583, "4e41056a"), 0.75: (960_875, "20bdc6f9")}
+    sizes = {
+        0.1: (128_116, "4535db34"),
+        0.25: (320_291, "457d7c97"),
+        0.5: (640_583, "4e41056a"),
+        0.75: (960_875, "20bdc6f9"),
+    }
     before: set[int] = set()
     for fraction, (size, digest) in sizes.items():
         chosen = official_subset(total, fraction)

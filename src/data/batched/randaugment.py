@@ -50,7 +50,14 @@ class Policy:
     def parse(cls, text: str) -> Policy:
         """Raises: UserError for what only the PIL pipeline can do."""
         values: dict[str, float] = {}
-        keys = {"m": "magnitude", "n": "layers", "p": "probability", "mstd": "std", "mmax": "highest", "inc": "increasing"}
+        keys = {
+            "m": "magnitude",
+            "n": "layers",
+            "p": "probability",
+            "mstd": "std",
+            "mmax": "highest",
+            "inc": "increasing",
+        }
         kind, *parts = str(text).split("-")
         for part in parts:
             match = re.fullmatch(r"(m|n|p|mstd|mmax|inc)(\d+(?:\.\d+)?)", part)
