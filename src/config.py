@@ -81,7 +81,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def identity(config: Config) -> dict[str, Any]:
     """The flat configuration without the keys that do not change what is computed."""
-    keys = NEUTRAL_KEYS
+    keys: tuple[str, ...] = NEUTRAL_KEYS
     if config.get("data", {}).get("name") in CATALOG:
         keys += ("data.root", "data.source.root")  # an official set is the same wherever it lies
     neutral = tuple(f"{key}." for key in keys)

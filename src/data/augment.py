@@ -1,4 +1,4 @@
-"""The batched pipeline: 8-bit batches to normalised ones, on whatever device they are, with the PIL pipeline's pixels."""
+"""The batched pipeline: 8-bit batches to normalised ones, on any device, with the PIL pipeline's pixels."""
 
 from __future__ import annotations
 

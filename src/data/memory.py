@@ -1,4 +1,4 @@
-"""8-bit images for the batched pipeline: a whole split in memory where it is small, else decoded by the loader's workers."""
+"""8-bit images for the batched pipeline: in memory where they are small, else decoded by the loader's workers."""
 
 from __future__ import annotations
 

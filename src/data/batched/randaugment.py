@@ -1,4 +1,4 @@
-"""RandAugment on whole batches: every image its own operations and magnitudes, the pixels those of timm's PIL version."""
+"""RandAugment on whole batches: every image its own operations and magnitudes, with the pixels of timm's version."""
 
 from __future__ import annotations
 
