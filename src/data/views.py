@@ -52,7 +52,7 @@ def simclr_views(size: int) -> list[View]:
 
 
 def dino_views(size: int, local_views: int = 0) -> list[View]:
-    """DINO's two global and some local views (Caron et al. 2021); for small images with the crops of Gani et al. 2022."""
+    """DINO's two global and some local views (Caron et al. 2021); small images with the crops of Gani et al. 2022."""
     large = size >= LARGE
     whole, part = ((0.4, 1.0), (0.05, 0.4)) if large else ((0.7, 1.0), (0.2, 0.5))
     jitter = (0.4, 0.4, 0.2, 0.1)
