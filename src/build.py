@@ -271,7 +271,14 @@ def build_callbacks(
     if phase["lam"] > 0:
         monitor = f"{data.eval_split}/acc1"
         callbacks.append(
-            ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_weights_only=True, **shared)
+            # Only a whole checkpoint holds the averaged weights, those that were evaluated.
+            ModelCheckpoint(
+                filename="best",
+                monitor=monitor,
+                mode="max",
+                save_weights_only=not phase["recipe"]["ema_decay"],
+                **shared,
+            )
         )
     return callbacks
 

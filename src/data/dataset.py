@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import Compose
 
 from src.batch import Batch
 from src.data.sampler import Key
@@ -22,12 +25,23 @@ class ImageDataset(Dataset[Sample]):
 
     With a `seed` the random part of the transform is a pure function of (seed, epoch, index), and the global generators
     of Python, NumPy and PyTorch, which the transform draws from, are left as they were.
+
+    Args:
+        perturb: changes the evaluation's cropped image, given it and its index, before it becomes a tensor.
     """
 
-    def __init__(self, images: ImageList, transform: Transform, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        *,
+        seed: int | None = None,
+        perturb: Callable[[Image.Image, int], Image.Image] | None = None,
+    ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.perturb = perturb
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +68,12 @@ class ImageDataset(Dataset[Sample]):
         return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
-        return self.transform(self.images.read(index)), int(self.images.labels[index]), index
+        image = self.images.read(index)
+        if self.perturb is None:
+            return self.transform(image), int(self.images.labels[index]), index
+        resize, crop, *rest = self.transform.transforms  # type: ignore[attr-defined]
+        perturbed = self.perturb(crop(resize(image)), index)
+        return Compose(rest)(perturbed), int(self.images.labels[index]), index
 
 
 def collate(samples: list[Sample]) -> Batch:

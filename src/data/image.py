@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from src.batch import Batch
 from src.data.augment import EvalTransform, Normalise, TrainTransform
@@ -243,19 +244,21 @@ class ImageDataModule(pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> EpochLoader:
-        return self._eval_loader(self.eval_split)
+        return self.eval_loader(self.eval_split)
 
     def test_dataloader(self) -> EpochLoader:
-        return self._eval_loader("test")
+        return self.eval_loader("test")
 
-    def _eval_loader(self, split: str) -> EpochLoader:
+    def eval_loader(self, split: str, perturb: Callable[[Image.Image, int], Image.Image] | None = None) -> EpochLoader:
+        """Every image of `split` once, perturbed after the evaluation's crop (always with PIL) if asked for."""
         if split not in self._splits:
             raise UserError(f"{self.source.name} has no {split} images, only {', '.join(self._splits)}")
         images, indices = self._splits[split]
         rank, world = self._rank_and_world()
         batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
-        if self.pipeline == "timm":
-            return self._loader(ImageDataset(images, self.eval_transform), collate, batch_sampler=batches)
+        if self.pipeline == "timm" or perturb is not None:
+            dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
+            return self._loader(dataset, collate, batch_sampler=batches)
         return self._batched_loader(split, batch_sampler=batches)
 
     def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:

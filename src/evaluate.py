@@ -1,0 +1,294 @@
+"""Evaluate a trained run, clean and perturbed. python -m src.evaluate run=<run folder> data.perturb=perspective"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from src.cli import CONF, fail
+from src.config import Config, check, config_hash, flatten, nearest
+from src.errors import UserError
+
+USAGE = """\
+python -m src.evaluate run=<run folder> [data.perturb=<perturbation>] [key=value ...]
+
+Evaluates the last phase of a run as its training did, and beside it on perturbed images; writes
+<run>/evaluations/<checkpoint>-<split>-<perturbation>.json.
+
+  run=<folder>            of python -m src.train
+  checkpoint=last         last, best, or a checkpoint file of that run
+  split=test              test or val
+  data.perturb=<name>     perspective (Table 2), corruptions (15 families at 5 severities), or one family
+  seeds=5                 of the perspective: mean and deviation over them
+  severities=1,2,3,4,5    of the corruptions
+  batch_size=256          images at a time
+  force=true              evaluate again what has been evaluated
+  data.root=... trainer.accelerator=cpu ...     any key of the run that has changed since
+"""
+OWN = {
+    "run": "",
+    "checkpoint": "last",
+    "split": "test",
+    "data.perturb": "",
+    "seeds": "5",
+    "severities": "1,2,3,4,5",
+    "batch_size": "256",
+    "force": "false",
+}
+HANDED_ON = ("data", "trainer")  # groups whose keys may be changed
+
+
+def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """This command's own options, and the overrides of the run's configuration.
+
+    Raises:
+        UserError: no run, a word without a value or an unknown key.
+    """
+    options, overrides = dict(OWN), []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} has no value: write key=value (--help lists the keys)")
+        if key in OWN:
+            options[key] = value
+        elif key.split(".")[0] in HANDED_ON and "." in key:
+            overrides.append(word)
+        else:
+            raise UserError(f"there is no option {key!r}{nearest(key, list(OWN))} (--help lists them)")
+    if not options["run"]:
+        raise UserError("say which run: run=<folder that python -m src.train has made>")
+    for key in ("seeds", "batch_size"):
+        if not options[key].isdigit() or int(options[key]) < 1:
+            raise UserError(f"{key}={options[key]} is not possible: it must be a whole number from 1 on")
+    return options, overrides
+
+
+def read_config(run: Path, overrides: list[str]) -> Config:
+    """The run's configuration with the overrides, which must name keys that it has.
+
+    Raises:
+        UserError: there is no run, or no such key.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"run={run} is no run folder: {path} does not exist")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "base.yaml"), resolve=False)
+    config["data"] = defaults | config["data"]  # a run of an earlier version lacks the keys that have come since
+    keys = list(flatten(config))
+    for word in overrides:
+        key = word.split("=")[0]
+        if key not in keys:
+            raise UserError(f"the run has no key {key!r}{nearest(key, keys)}")
+    try:
+        changed: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(overrides)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{' '.join(overrides)} is not understood: {str(error).splitlines()[0]}") from error
+    # The saved configuration is resolved: the reader's arguments are copies of the keys above them.
+    source = changed["data"]["source"]
+    changed["data"]["source"] = {key: changed["data"].get(key, value) for key, value in source.items()}
+    return changed
+
+
+def find_checkpoint(run: Path, phase: str, name: str) -> Path:
+    """`last`, `best` or a file.
+
+    Raises:
+        UserError: it does not exist; says which do.
+    """
+    folder = run / phase / "checkpoints"
+    path = folder / f"{name}.ckpt" if name in ("last", "best") else Path(name)
+    if not path.is_file():
+        there = sorted(file.stem for file in folder.glob("*.ckpt"))
+        raise UserError(
+            f"checkpoint={name}: {path} does not exist, "
+            + (f"the run has {', '.join(there)}" if there else f"the run has not finished an epoch of phase {phase}")
+        )
+    return path
+
+
+class Evaluator:
+    """The network of a run, ready to measure its accuracy on any loader.
+
+    Raises:
+        UserError: data or checkpoint do not fit.
+    """
+
+    def __init__(self, config: Config, run: Path, checkpoint: str, split: str, batch_size: int) -> None:
+        from src.build import build_data, build_module, runs_on_cpu
+        from src.weights import load_checkpoint
+
+        phase = config["mode"]["phases"][-1]
+        if not phase["lam"]:
+            raise UserError(f"run={run} has learned no labels (lam=0): there is no accuracy to measure")
+        self.path = find_checkpoint(run, phase["name"], checkpoint)
+        self.data = build_data(config, phase)
+        self.data.setup()
+        if split not in self.data.sizes:
+            raise UserError(f"split={split} does not exist, the data have {', '.join(self.data.sizes)}")
+        self.data.batch_size = batch_size
+        self.split = split
+        self._same_classes(run, phase["name"])
+        eager = config | {"trainer": config["trainer"] | {"compile": False}}
+        self.module = build_module(eager, phase, self.data.num_classes)
+        try:
+            self.module.load_state_dict(load_checkpoint(self.path)["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"{self.path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
+        self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
+        self.module.to(self.device).eval()
+        precisions = {"bf16": torch.bfloat16, "16": torch.float16}
+        self.precision = precisions.get(str(config["trainer"]["precision"]))
+
+    def _same_classes(self, run: Path, phase: str) -> None:
+        record = run / phase / "phase.json"
+        trained = json.loads(record.read_text())["class_names"] if record.is_file() else self.data.class_names
+        if trained != list(self.data.class_names):
+            new = sorted(set(self.data.class_names) ^ set(trained))
+            raise UserError(
+                f"the run was trained on {len(trained)} classes and the data have {len(self.data.class_names)}"
+                f" (the first that differs: {new[0] if new else 'their order'}): give the data it was trained on"
+            )
+
+    @torch.inference_mode()
+    def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
+        """acc1 and acc5 in percent and the mean loss; every image counts once."""
+        loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
+        if console is not None and console.is_terminal:
+            loader = track(loader, title, console=console, transient=True)
+        context = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
+        with context:
+            for number, batch in enumerate(loader):
+                moved = batch._replace(images=batch.images.to(self.device), targets=batch.targets.to(self.device))
+                self.module.validation_step(moved, number)
+        values = {}
+        for name in self.module.meters:
+            meter = self.module.meter(name)
+            values[name] = float(meter.compute() * (100 if name.startswith("acc") else 1))
+            meter.reset()
+        return values
+
+
+def summarise(results: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) of acc1 over the perturbed sets, and the mean of each family."""
+    accuracies = {label: values["acc1"] for label, values in results.items()}
+    families: dict[str, list[float]] = {}
+    for label, value in accuracies.items():
+        families.setdefault(label.partition("/")[0], []).append(value)
+    return {
+        "acc1_mean": statistics.fmean(accuracies.values()),
+        "acc1_std": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
+        "acc1_of": {family: statistics.fmean(values) for family, values in families.items()},
+    }
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """One short table."""
+    clean = record["clean"]
+    rest = "".join(f", {name} {value:.4g}" for name, value in clean.items() if name != "acc1")
+    console.print(
+        f"{record['run']} ({record['checkpoint']}, {record['split']}): clean acc1 {clean['acc1']:.2f} %{rest}"
+    )
+    if not record["perturbed"]:
+        return
+    name, summary = record["perturb"], record["summary"]
+    if name == "perspective":
+        accuracies = [f"{values['acc1']:.2f}" for values in record["perturbed"].values()]
+        over = f"over {len(accuracies)} seeds ({', '.join(accuracies)})"
+        deviation = f" ± {summary['acc1_std']:.2f}" if summary["acc1_std"] is not None else ""
+        console.print(f"perspective: acc1 {summary['acc1_mean']:.2f}{deviation} % {over}")
+        return
+    severities = sorted({label.partition("/")[2] for label in record["perturbed"]})
+    table = Table("corruption", *[f"severity {severity}" for severity in severities], "mean", box=None)
+    for family, mean in summary["acc1_of"].items():
+        cells = [f"{record['perturbed'][f'{family}/{severity}']['acc1']:.2f}" for severity in severities]
+        table.add_row(family, *cells, f"{mean:.2f}")
+    console.print(table)
+    console.print(
+        f"mean corruption accuracy {summary['acc1_mean']:.2f} %, error {100 - summary['acc1_mean']:.2f} %"
+        " (a plain mean, not relative to AlexNet's)"
+    )
+
+
+def evaluate(words: list[str], console: Console) -> dict[str, Any]:
+    """The command: evaluate, write the record, print it.
+
+    Raises:
+        UserError: the command line, the run, the data or the checkpoint is not right.
+    """
+    options, overrides = parse(words)
+    run = Path(options["run"])
+    config = read_config(run, overrides)
+    check(config)
+    # Heavy imports only for a command line that can be right.
+    from src.data.perturb import SEVERITIES, perturbations
+    from src.provenance import versions
+    from src.results.record import write_record
+
+    chosen = options["severities"].strip("[]").split(",")
+    if not {*chosen} <= {str(severity) for severity in SEVERITIES}:
+        raise UserError(f"severities={options['severities']} is not possible: choose from 1,2,3,4,5")
+    perturb = options["data.perturb"]
+    sets = {}
+    if perturb and perturb != "null":
+        sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
+    name = f"{Path(options['checkpoint']).stem}-{options['split']}-{perturb or 'clean'}.json"
+    settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
+    done = run / "evaluations" / name
+    if done.is_file() and options["force"] != "true":
+        record = json.loads(done.read_text())
+        if record["settings"] == settings:
+            console.print(f"already evaluated, from {done} (force=true evaluates again):")
+            show(record, console)
+            return record
+    evaluator = Evaluator(config, run, options["checkpoint"], options["split"], int(options["batch_size"]))
+    if not (run / "result.json").is_file():
+        console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
+    clean = evaluator.accuracy(console=console)
+    perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
+    record = {
+        "run": str(run),
+        "hash": config_hash(config),
+        "checkpoint": options["checkpoint"],
+        "split": options["split"],
+        "perturb": perturb or None,
+        "settings": settings,
+        "clean": clean,
+        "perturbed": perturbed,
+        "summary": summarise(perturbed) if perturbed else None,
+        "data_fingerprint": evaluator.data.fingerprint(),
+        "versions": versions(),
+    }
+    write_record(run / "evaluations", record, name=name)
+    show(record, console)
+    console.print(f"written to {done}")
+    return record
+
+
+def main() -> None:
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(USAGE, end="")
+        return
+    try:
+        evaluate(sys.argv[1:], Console(highlight=False, soft_wrap=True))
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
