@@ -83,7 +83,7 @@ def small(source: Source, augment: dict[str, Any], count: int, rounds: int) -> t
     memory = load(ImageList(np.stack(pictures), images.labels[chosen]), np.arange(count), 2**33)
     if memory is None:
         raise UserError("small=: the images must be of one size, at most 128 pixels")
-    size = memory.images.shape[2]
+    size = memory.pixels.shape[2]
     timm = train_transform(size, mean=MEAN, std=STD, augment=augment)
     prepare = Prepare(TrainTransform(size, mean=MEAN, std=STD, augment=augment), memory, torch.device("cpu"))
     dataset = IndexDataset(ImageList(np.stack(pictures), images.labels[chosen]))
@@ -92,7 +92,7 @@ def small(source: Source, augment: dict[str, Any], count: int, rounds: int) -> t
         return len(torch.stack([timm(picture) for picture in pictures]))
 
     result = compare(one_by_one, lambda: in_groups(prepare, dataset, count, size), rounds)
-    return result, 60_000 * memory.images[0].numel()
+    return result, 60_000 * memory.pixels[0].numel()
 
 
 def large(source: Source, augment: dict[str, Any], count: int, rounds: int, *, only_crop: bool) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def on_gpu(source: Source, augment: dict[str, Any], count: int, rounds: int) -> 
     device = torch.device("cuda")
     memory = load(source.train, np.arange(min(count, len(source.train))), 2**33)
     assert memory is not None
-    size, held = memory.images.shape[2], len(memory.images)
+    size, held = memory.pixels.shape[2], len(memory.pixels)
     prepare = Prepare(TrainTransform(size, mean=MEAN, std=STD, augment=augment), memory, device)
     dataset = IndexDataset(source.train)
 

@@ -18,6 +18,7 @@ from src.auxiliary.masking import sample_noise
 from src.batch import Batch
 from src.data.augment import CROP_DRAWS, TrainTransform, resized_side
 from src.data.batched.geometry import crop_boxes
+from src.data.decode import CHUNK
 from src.data.sampler import Key
 from src.data.sources import ImageList
 from src.data.views import ViewTransform
@@ -46,19 +47,26 @@ class RawBatch(NamedTuple):
 class Memory:
     """The images of one split as uint8, on any device.
 
-    Attributes:
-        images: (N, 3, H, W) uint8.
-        rows: row of `images` of each index of the data set, -1 where it is not held.
+    Args:
+        pixels: (N, H, W, 3), or (N, H, W) of grey images.
+        rows: row of `pixels` of each index of the data set, -1 where it is not held.
     """
 
-    def __init__(self, images: Tensor, rows: Tensor) -> None:
-        self.images, self.rows = images, rows
+    def __init__(self, pixels: Tensor, rows: Tensor) -> None:
+        self.pixels, self.rows = pixels, rows
 
     def to(self, device: torch.device) -> Memory:
-        return Memory(self.images.to(device), self.rows.to(device))
+        """A copy with only the images of the split; the CPU uses the source's own array."""
+        if device.type == "cpu":
+            return self
+        used = self.rows >= 0
+        rows = torch.where(used, used.cumsum(0) - 1, -1)
+        return Memory(self.pixels[self.rows[used]].to(device), rows.to(device))
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        return self.images[self.rows[indices]]
+        """(B, 3, H, W) of these indices."""
+        chosen = self.pixels[self.rows[indices]]
+        return chosen.permute(0, 3, 1, 2) if chosen.ndim == 4 else chosen.unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 def load(images: ImageList, indices: Indices, limit_bytes: float) -> Memory | None:
@@ -67,23 +75,27 @@ def load(images: ImageList, indices: Indices, limit_bytes: float) -> Memory | No
     width, height = first.size
     if max(width, height) > LARGEST_SIDE or 3 * width * height * len(indices) > limit_bytes:
         return None
-    held = torch.empty(len(indices), 3, height, width, dtype=torch.uint8)
+    rows = torch.full((len(images),), -1, dtype=torch.int64)
+    if isinstance(images.images, np.ndarray):
+        rows[torch.from_numpy(indices)] = torch.from_numpy(indices)
+        return Memory(torch.from_numpy(images.images), rows)
+    rows[torch.from_numpy(indices)] = torch.arange(len(indices))
+    pixels = np.empty((len(indices), height, width, 3), dtype=np.uint8)
 
-    def read(row: int) -> bool:
-        image = images.read(int(indices[row]))
-        if image.size != first.size:
-            return False
-        held[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    def read(start: int) -> bool:
+        for row in range(start, min(start + CHUNK, len(indices))):
+            image = images.read(int(indices[row]))
+            if image.size != first.size:
+                return False
+            pixels[row] = np.asarray(image)
         return True
 
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
-        for same in pool.map(read, range(len(indices))):
-            if not same:
+    with ThreadPoolExecutor(min(4, cpu_count() or 1)) as pool:
+        for same_size in pool.map(read, range(0, len(indices), CHUNK)):
+            if not same_size:
                 pool.shutdown(cancel_futures=True)
                 return None
-    rows = torch.full((len(images),), -1, dtype=torch.int64)
-    rows[torch.from_numpy(indices)] = torch.arange(len(indices))
-    return Memory(held, rows)
+    return Memory(torch.from_numpy(pixels), rows)
 
 
 class IndexDataset(Dataset[Any]):
