@@ -14,7 +14,8 @@ from torch import Tensor
 from src.build import build_data
 from src.cli import CONF
 from src.config import Config, check, resolve
-from src.data.image import CHOICES, ImageDataModule
+from src.data.image import ImageDataModule
+from src.data.options import CHOICES
 from src.errors import UserError
 
 IMAGES, EPOCHS = 8, 4  # rows of the sheet, columns of each pipeline

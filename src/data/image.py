@@ -17,6 +17,7 @@ from src.batch import Batch
 from src.data.augment import EvalTransform, Normalise, TrainTransform
 from src.data.dataset import ImageDataset, collate
 from src.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, load, same
+from src.data.options import check_batch, check_choices, check_names, check_values
 from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
 from src.data.subsets import official_subset, stratified_fraction, train_val_split
@@ -25,7 +26,6 @@ from src.data.timm_transforms import eval_transform, train_transform
 from src.data.views import View, ViewTransform
 from src.errors import UserError
 
-CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
 STRICT_FRACTION = 0.1
 Indices = NDArray[np.int64]
 logger = logging.getLogger(__name__)
@@ -97,9 +97,9 @@ class ImageDataModule(pl.LightningDataModule):
             source = replace(source, train=source.train + source.val, val=None)
         elif protocol == "strict" and source.val is None and not val_fraction:
             val_fraction = STRICT_FRACTION
-        _check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
-        _check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
-        _check_names(pipeline=pipeline, subset=subset, protocol=protocol)
+        check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
+        check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
+        check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         self.source = source
         self.img_size = img_size
         self.channels = channels
@@ -141,7 +141,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
                 " or keep a part of the training images apart with data.val_fraction=0.2"
             )
-        _check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
+        check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
         self._fingerprint = {
             "name": self.source.name,
             "splits": {name: len(indices) for name, (_, indices) in splits.items()},
@@ -229,7 +229,7 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         images, indices = self._splits["train"]
         rank, world = self._rank_and_world()
-        _check_batch(len(indices), self.batch_size, world, self.drop_last)
+        check_batch(len(indices), self.batch_size, world, self.drop_last)
         sampler = EpochSampler(
             indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
         )
@@ -325,51 +325,3 @@ class ImageDataModule(pl.LightningDataModule):
         self._place = state_dict
         if self._train_loader is not None:
             self._train_loader.load_state_dict(state_dict)
-
-
-def _check_batch(images: int, batch_size: int, world: int, drop_last: bool) -> None:
-    if images < (batch_size * world if drop_last else world):
-        ranks = f" on each of {world} processes" if world > 1 else ""
-        cure = f"set recipe.batch_size to at most {images // world}" if images >= world else "use fewer processes"
-        raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training images: {cure}")
-
-
-def _check_values(
-    channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
-) -> None:
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is not possible: use 3 (colour) or 1 (grey)")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise UserError(
-                f"data.statistics: {name}={list(values)} has {len(values)} values, but data.channels={channels}"
-                " needs as many as channels"
-            )
-    if min(std) <= 0:
-        raise UserError(f"data.statistics: std={list(std)} must be above 0")
-    if img_size < 1:
-        raise UserError(f"data.img_size={img_size} must be at least 1")
-    if batch_size < 1:
-        raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
-    if not 0 < crop_pct <= 1:
-        raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
-
-
-def _check_names(**values: str) -> None:
-    for key, value in values.items():
-        if value not in CHOICES[key]:
-            raise UserError(f"data.{key}={value!r} is not one of {', '.join(CHOICES[key])}")
-
-
-def _check_choices(fraction: float, samples_per_class: int | None, val_fraction: float, on_bad_image: str) -> None:
-    if not 0 < fraction <= 1:
-        raise UserError(f"data.fraction={fraction} is outside (0, 1]: set the share of the training images to use")
-    if fraction < 1 and samples_per_class is not None:
-        raise UserError(
-            f"data.fraction={fraction} and data.samples_per_class={samples_per_class} both choose the training images:"
-            " set one of them only"
-        )
-    if not 0 <= val_fraction < 1:
-        raise UserError(f"data.val_fraction={val_fraction} is outside [0, 1): 0 = no validation split, 0.1 = a tenth")
-    if on_bad_image not in ("error", "skip"):
-        raise UserError(f"data.on_bad_image={on_bad_image!r} is not one of error, skip")
