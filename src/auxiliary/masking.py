@@ -73,7 +73,9 @@ def sample_noise(indices: Tensor, length: int, *, seed: int, draw: int | Tensor)
         draw: which draw for these samples, e.g. the number of batches before this one.
     """
     golden = _int64(0x9E3779B97F4A7C15)
-    key = torch.as_tensor(draw, dtype=torch.int64, device=indices.device) * golden + _int64(seed * 0xD1B54A32D192ED03)
-    rows = _mix(_mix(key) + (indices + 1) * golden)
+    mixed = _mix(torch.as_tensor(draw, dtype=torch.int64) * golden + _int64(seed * 0xD1B54A32D192ED03))
+    # Of a number another number, not a copy to the device that the host would wait for.
+    key = mixed if mixed.device == indices.device else int(mixed)
+    rows = _mix(key + (indices + 1) * golden)
     cells = torch.arange(1, length + 1, device=indices.device) * golden
     return _shift(_mix(rows.unsqueeze(1) + cells), 40).float() / 2**24

@@ -73,7 +73,7 @@ class EvalTransform(nn.Module):
         short = min(height, width)
         sides = [self.resized * side // short for side in (height, width)]
         rows, columns = (
-            centre_crop_weights(length, self.size, resized, self.interpolation).to(images.device)
+            centre_crop_weights(length, self.size, resized, self.interpolation, images.device)
             for length, resized in zip((height, width), sides, strict=True)
         )
         return self.normalise(resample(images, rows, columns))

@@ -223,7 +223,9 @@ class Prepare:
         if self.memory is not None:
             crops = [self.memory[indices]] * len(transforms)
         else:
-            parts = [torch.cat(pieces) for pieces in zip(*(raw.crops for raw in raws), strict=True)]
+            # A single batch is used as it is: it may lie in pinned memory.
+            columns = zip(*(raw.crops for raw in raws), strict=True)
+            parts = [torch.cat(pieces) if len(pieces) > 1 else pieces[0] for pieces in columns]
             crops = [part.to(self.device, non_blocking=True) for part in parts]
         made = []
         for transform, images in zip(transforms, crops, strict=True):
@@ -232,5 +234,5 @@ class Prepare:
             else:
                 images = transform(images)
             made.append(images.split(sizes))
-        columns = zip(targets.split(sizes), indices.split(sizes), *made, strict=True)
-        return [Batch(images, target, tuple(views), index) for target, index, images, *views in columns]
+        pieces = zip(targets.split(sizes), indices.split(sizes), *made, strict=True)
+        return [Batch(images, target, tuple(views), index) for target, index, images, *views in pieces]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,11 @@ class ViewTransform(nn.Module):
         return self.normalise(images)
 
 
+@lru_cache(maxsize=4)
+def _orders(device: torch.device) -> Tensor:
+    return torch.tensor(ORDERS, device=device)
+
+
 def grey(images: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 without colour."""
     return colour.grey(images).to(torch.uint8).expand(-1, 3, -1, -1)
@@ -122,15 +128,14 @@ def color_jitter(
 ) -> Tensor:
     """torchvision's ColorJitter with an order and factors for each image, from (B, JITTER_DRAWS) uniforms."""
     chosen = uniforms[:, 0] < probability
-    order = torch.tensor(ORDERS, device=images.device)[(uniforms[:, 1] * len(ORDERS)).long()]  # (B, 4)
-    spread = torch.tensor(strengths, device=images.device)
-    low = (1 - spread[:3]).clamp_min(0)
-    factors = low + uniforms[:, 2:5] * (1 + spread[:3] - low)
-    hue = (2 * uniforms[:, 5] - 1) * spread[3]
+    order = _orders(images.device)[(uniforms[:, 1] * len(ORDERS)).long()]  # (B, 4)
+    lows = [max(0.0, 1 - strength) for strength in strengths[:3]]
+    factors = [low + uniforms[:, 2 + k] * (1 + strengths[k] - low) for k, low in enumerate(lows)]
+    hue = (2 * uniforms[:, 5] - 1) * strengths[3]
     operations = [
-        (brightness, factors[:, 0]),
-        (contrast, factors[:, 1]),
-        (colour.saturation, factors[:, 2]),
+        (brightness, factors[0]),
+        (contrast, factors[1]),
+        (colour.saturation, factors[2]),
         (shift_hue, hue),
     ]
     for place in range(4):

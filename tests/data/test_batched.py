@@ -289,3 +289,39 @@ def test_a_bad_file_is_named_in_the_middle_of_an_epoch(make_data: Make, tmp_path
     data = make_data(image_folder(root), pipeline="batched", batch_size=3)
     with pytest.raises(UserError, match=r"cannot read the image .*001\.png"):
         list(data.train_dataloader())
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation is computed for every image and then chosen, as where asking would wait for the device."""
+    for module in (geometry, randaugment):
+        monkeypatch.setattr(module, "picks", lambda images: False)
+
+
+def test_computing_every_operation_for_every_image_gives_the_same(
+    photos, augment: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    transform = TrainTransform(32, **NORMAL, augment=augment, seed=5)
+    images, uniforms = tensor(photos(32)), transform.uniforms(torch.arange(64), 1)
+    picked = transform(images, uniforms)
+    request.getfixturevalue("as_on_a_gpu")
+    assert torch.equal(transform(images, uniforms), picked)
+
+
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_batches_without_waiting(make_data: Make, augment: dict[str, Any]) -> None:
+    device = torch.device("cuda")
+    transform = TrainTransform(32, **NORMAL, augment=augment, seed=5)
+    images = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    indices = torch.arange(256)
+    expected = transform(images, transform.uniforms(indices, 2))
+    there = TrainTransform(32, **NORMAL, augment=augment, seed=5).to(device)
+    moved, moved_indices = images.to(device), indices.to(device)
+    there(moved, there.uniforms(moved_indices, 2))  # fills the tables
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = there(moved, there.uniforms(moved_indices, 2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    levels = torch.tensor(NORMAL["std"]).view(3, 1, 1) * 255
+    assert ((ours.cpu() - expected) * levels).abs().max() < 1.01

@@ -12,12 +12,15 @@ from torch import Tensor
 ATTEMPTS = 10  # draws of timm's random crop and random erasing before they give up
 
 
-def masked(images: Tensor, where: Tensor, operation: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """`operation(images, *arguments)` for the samples `where` (B,) is true, the others unchanged.
+def picks(images: Tensor) -> bool:
+    """Whether to compute only the samples that an operation is meant for: elsewhere than on a CPU, asking which those
+    are would wait for the device."""
+    return images.device.type == "cpu"
 
-    On a CPU only those samples are computed; elsewhere all are, because asking which would wait for the device.
-    """
-    if images.device.type != "cpu":
+
+def masked(images: Tensor, where: Tensor, operation: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """`operation(images, *arguments)` for the samples `where` (B,) is true, the others unchanged."""
+    if not picks(images):
         return torch.where(where.view(-1, 1, 1, 1), operation(images, *arguments), images)
     rows = where.nonzero().flatten()
     if len(rows):
@@ -133,11 +136,12 @@ def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int, *, inte
     return cropped
 
 
-def centre_crop_weights(length: int, size: int, resized: int, interpolation: str) -> Tensor:
+@lru_cache(maxsize=16)
+def centre_crop_weights(length: int, size: int, resized: int, interpolation: str, device: torch.device) -> Tensor:
     """(1, size, length) weights of a resize of one axis to `resized` and a centre crop to `size`."""
     weights = resize_weights(length, resized, interpolation)
     start = round((resized - size) / 2)
-    return weights[start : start + size].unsqueeze(0)
+    return weights[start : start + size].unsqueeze(0).to(device)
 
 
 def _taps(fraction: Tensor, interpolation: str) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.data.batched import colour
-from src.data.batched.geometry import masked, rotate, shift_columns, shift_rows
+from src.data.batched.geometry import masked, picks, rotate, shift_columns, shift_rows
 from src.errors import UserError
 
 OPERATIONS = (
@@ -164,15 +164,15 @@ def _with_tables(
 ) -> Tensor:
     identity = torch.arange(colour.LEVELS, device=images.device, dtype=torch.uint8)
     table = identity.expand(len(images), images.shape[1], -1)
-    on_cpu = images.device.type == "cpu"
+    looked_up = torch.zeros_like(which, dtype=torch.bool)
     for name, (function, arguments) in tables.items():
-        rows = which == OPERATIONS.index(name)
-        if on_cpu:
-            rows = rows.nonzero().flatten()
+        where = which == OPERATIONS.index(name)
+        looked_up = looked_up | where
+        if picks(images):
+            rows = where.nonzero().flatten()
             if len(rows):
                 new = function(images[rows], *(argument[rows] for argument in arguments))
                 table = table.index_copy(0, rows, new.expand(-1, images.shape[1], -1))
         else:
-            table = torch.where(rows.view(-1, 1, 1), function(images, *arguments), table)
-    numbers = torch.tensor([OPERATIONS.index(name) for name in tables], device=images.device)
-    return masked(images, torch.isin(which, numbers), colour.look_up, table)
+            table = torch.where(where.view(-1, 1, 1), function(images, *arguments), table)
+    return masked(images, looked_up, colour.look_up, table)
