@@ -174,7 +174,7 @@ def _joined(pieces: list[Tensor]) -> Tensor:
 
 def _empty(count: int, size: int) -> Tensor:
     # Channels last is how the decoder and the resize have them: filling it is a plain copy.
-    return torch.empty(count, 3, size, size, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    return torch.empty((count, 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
 
 
 def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
