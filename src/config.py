@@ -44,7 +44,13 @@ def default_patch(img_size: int) -> int:
     return max(fitting) if fitting else min(divisors, key=lambda p: abs(math.log(img_size / p / 15)))
 
 
+def default_strides(img_size: int) -> list[int]:
+    """CvT's strides: the official 4, 2, 2 for large images, smaller ones where little would be left of the image."""
+    return [4 if img_size >= 128 else 2 if img_size >= 64 else 1, 2, 2]
+
+
 OmegaConf.register_new_resolver("default_patch", default_patch, replace=True)
+OmegaConf.register_new_resolver("default_strides", default_strides, replace=True)
 
 
 def resolve(cfg: DictConfig) -> Config:

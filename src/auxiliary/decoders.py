@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.encoders.base import Latent, gather_tokens, split_mask
@@ -37,10 +38,7 @@ class MAEDecoder(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        if depth < 1:
-            raise UserError(f"ssl.decoder_depth={depth} is not at least 1")
-        if dim % num_heads or dim % 4:
-            raise UserError(f"ssl.decoder_dim={dim} is not divisible by ssl.decoder_heads={num_heads} and by 4")
+        _check_sizes(dim, depth, num_heads)
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
         table = torch.cat([torch.zeros(1, dim), sincos_table(dim, grid)])
@@ -80,3 +78,81 @@ class MAEDecoder(nn.Module):
         """Class token and visible tokens (B, 1 + V, dim)."""
         assert latent.cls is not None and latent.visible_only, "this decoder reads the tokens of a plain ViT"
         return self.embed(torch.cat([latent.cls.unsqueeze(1), latent.maps[0]], dim=1))
+
+
+class FusedDecoder(nn.Module):
+    """Transformer blocks over the mask cells of an encoder with maps of several scales (after Gao et al. 2022).
+
+    Args:
+        grid: (rows, cols) of mask cells.
+        unit_px: pixels per cell and side.
+        in_chans: channels of the images.
+        encoder_dims, encoder_scales: channels, and pixels per position and side, of each map.
+        fuse: `pool` = the maps averaged over each cell, then 1x1 convolutions; `conv` = convolutions as large as a
+            cell; `last` = the last map alone.
+        dim, depth, num_heads, mlp_ratio: of the blocks.
+
+    Raises:
+        UserError: an unknown `fuse`, or sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        unit_px: int,
+        *,
+        in_chans: int,
+        encoder_dims: tuple[int, ...],
+        encoder_scales: tuple[int, ...],
+        fuse: str = "pool",
+        dim: int = 128,
+        depth: int = 1,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if fuse not in ("pool", "conv", "last"):
+            raise UserError(f"ssl.fuse={fuse!r} is not one of pool, conv, last")
+        _check_sizes(dim, depth, num_heads)
+        self.fuse = fuse
+        self.cells = [unit_px // scale for scale in encoder_scales]
+        first = len(encoder_dims) - 1 if fuse == "last" else 0
+        sizes = [cell if fuse == "conv" else 1 for cell in self.cells]
+        self.first = first
+        self.project = nn.ModuleList(
+            nn.Conv2d(width, dim, size, size) for width, size in zip(encoder_dims[first:], sizes[first:], strict=True)
+        )
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
+        self.pos_embed = nn.Parameter(sincos_table(dim, grid).unsqueeze(0), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pred = nn.Linear(dim, unit_px**2 * in_chans)
+        self.apply(init_linear)
+
+    def forward(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
+        """Predictions (B, M, p * p * C) of the hidden cells alone, in raster order."""
+        _, hidden = split_mask(mask, num_visible)
+        return self.pred(self.norm(gather_tokens(self._decode(latent, mask), hidden)))
+
+    def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
+        """Predictions (B, L, p * p * C) of every cell in raster order."""
+        return self.pred(self.norm(self._decode(latent, mask)))
+
+    def _decode(self, latent: Latent, mask: Tensor) -> Tensor:
+        assert not latent.visible_only, "this decoder reads maps"
+        maps, cells = latent.maps[self.first :], self.cells[self.first :]
+        if self.fuse != "conv":
+            maps = [F.avg_pool2d(image, cell) if cell > 1 else image for image, cell in zip(maps, cells, strict=True)]
+        fused = torch.stack([project(image) for project, image in zip(self.project, maps, strict=True)]).sum(0)
+        tokens = fused.flatten(2).transpose(1, 2)
+        x = torch.where(mask.unsqueeze(2), self.mask_token.to(tokens.dtype), tokens) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def _check_sizes(dim: int, depth: int, num_heads: int) -> None:
+    if depth < 1:
+        raise UserError(f"ssl.decoder_depth={depth} is not at least 1")
+    if dim % num_heads or dim % 4:
+        raise UserError(f"ssl.decoder_dim={dim} is not divisible by ssl.decoder_heads={num_heads} and by 4")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.auxiliary.base import SSLOutput, SSLTask
-from src.auxiliary.decoders import MAEDecoder
+from src.auxiliary.decoders import FusedDecoder, MAEDecoder
 from src.auxiliary.masking import mask_from_noise, num_visible, sample_noise
 from src.batch import Batch
 from src.encoders.base import Encoder, gather_tokens, split_mask
@@ -46,6 +47,7 @@ class Reconstruction(SSLTask):
         mask_ratio: share of patches hidden.
         norm_pix: predict patches normalised one by one instead of the normalised image.
         decoder_dim, decoder_depth, decoder_heads, decoder_mlp_ratio: of the decoder.
+        fuse: how the decoder reads an encoder with maps of several scales, see `FusedDecoder`.
         decoder: another decoder of the same two calls, `forward` and `forward_all`, instead.
         seed: of the masks.
 
@@ -55,7 +57,7 @@ class Reconstruction(SSLTask):
 
     views = 0
     draws: Tensor
-    decoder: MAEDecoder
+    decoder: MAEDecoder | FusedDecoder
 
     def __init__(
         self,
@@ -67,7 +69,8 @@ class Reconstruction(SSLTask):
         decoder_depth: int = 2,
         decoder_heads: int = 16,
         decoder_mlp_ratio: float = 4.0,
-        decoder: MAEDecoder | None = None,
+        fuse: str = "pool",
+        decoder: MAEDecoder | FusedDecoder | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,16 +78,29 @@ class Reconstruction(SSLTask):
         self.grid, self.patch_size = encoder.mask_grid, encoder.unit_px
         self.length = math.prod(self.grid)
         self.num_visible = num_visible(self.length, mask_ratio)
-        self.decoder = decoder or MAEDecoder(
-            (self.grid[-2], self.grid[-1]),
-            self.patch_size,
-            in_chans=encoder.in_chans,
-            encoder_dim=encoder.latent_dims[-1],
-            dim=decoder_dim,
-            depth=decoder_depth,
-            num_heads=decoder_heads,
-            mlp_ratio=decoder_mlp_ratio,
-        )
+        blocks: dict[str, Any] = {
+            "dim": decoder_dim,
+            "depth": decoder_depth,
+            "num_heads": decoder_heads,
+            "mlp_ratio": decoder_mlp_ratio,
+        }
+        cells = (self.grid[-2], self.grid[-1])
+        if decoder is not None:
+            self.decoder = decoder
+        elif encoder.drops_hidden:
+            self.decoder = MAEDecoder(
+                cells, self.patch_size, in_chans=encoder.in_chans, encoder_dim=encoder.latent_dims[-1], **blocks
+            )
+        else:
+            self.decoder = FusedDecoder(
+                cells,
+                self.patch_size,
+                in_chans=encoder.in_chans,
+                encoder_dims=encoder.latent_dims,
+                encoder_scales=encoder.latent_scales,
+                fuse=fuse,
+                **blocks,
+            )
         # Training batches seen: part of the state, so that a resumed run draws the next masks and not the first again.
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 

@@ -33,6 +33,7 @@ class Encoder(nn.Module):
         in_chans: channels of the images.
         latent_dims: channels of each map in `Latent.maps`.
         latent_scales: pixels per position of each map, per side.
+        drops_hidden: whether the masked pass computes the visible tokens only, as a plain ViT can.
     """
 
     num_features: int
@@ -41,6 +42,7 @@ class Encoder(nn.Module):
     in_chans: int
     latent_dims: tuple[int, ...]
     latent_scales: tuple[int, ...]
+    drops_hidden: bool = False
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features (B, num_features) of the full images (B, C, H, W): the standard network, free of any mask."""

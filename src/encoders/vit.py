@@ -68,13 +68,22 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
+        self.activation = activation or nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def drop_samples(branch: Tensor, rate: float) -> Tensor:
+    """`branch` (B, ...) with whole samples dropped at random and the others scaled up (stochastic depth)."""
+    if rate == 0.0:
+        return branch
+    kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= rate
+    return branch * kept.to(branch.dtype) / (1 - rate)
 
 
 class Block(nn.Module):
@@ -209,6 +218,7 @@ class VisionTransformer(Encoder):
         self.mask_grid, self.unit_px = grid, patch_size
         self.in_chans, self.num_features = in_chans, embed_dim
         self.latent_dims, self.latent_scales = (embed_dim,), (patch_size,)
+        self.drops_hidden = True
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))

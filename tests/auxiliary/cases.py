@@ -19,6 +19,9 @@ mae = partial(Reconstruction, decoder_dim=16, decoder_depth=2, decoder_heads=2)
 CASES: dict[str, tuple[str, Callable[[Encoder], SSLTask]]] = {
     "mae": ("vit", mae),
     "mae-norm-pix": ("vit", partial(mae, norm_pix=True)),
+    "convmae": ("cvt", mae),
+    "convmae-conv-fusion": ("cvt-rectangular-grey", partial(mae, fuse="conv", decoder_depth=1)),
+    "convmae-last-map": ("cvt", partial(mae, fuse="last", norm_pix=True)),
     "mae-rectangular-grey": ("vit-rectangular-grey", partial(mae, mask_ratio=0.5, decoder_depth=1)),
 }
 

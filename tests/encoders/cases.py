@@ -10,14 +10,26 @@ from torch import Tensor
 
 from src.auxiliary.masking import random_mask
 from src.encoders.base import Encoder
+from src.encoders.cvt import ConvolutionalVisionTransformer
 from src.encoders.vit import VisionTransformer
 
+small_cvt = partial(
+    ConvolutionalVisionTransformer,
+    img_size=16,
+    strides=(1, 2, 2),
+    dims=(8, 16, 24),
+    depths=(1, 2, 2),
+    num_heads=(1, 2, 3),
+    drop_path=0.0,
+)
 small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
 
 CASES: dict[str, Callable[[], Encoder]] = {
     "vit": small_vit,
     "vit-learnable": partial(small_vit, pos_embed="learnable"),
     "vit-rectangular-grey": partial(VisionTransformer, (8, 20), 4, in_chans=1, embed_dim=16, depth=2, num_heads=4),
+    "cvt": small_cvt,
+    "cvt-rectangular-grey": partial(small_cvt, img_size=(16, 24), in_chans=1, strides=(2, 2, 2)),
     "vit-no-qkv-bias-one-block": partial(VisionTransformer, 10, 2, embed_dim=20, depth=1, num_heads=5, qkv_bias=False),
 }
 
