@@ -43,6 +43,17 @@ def test_parameter_counts_are_the_papers(row):
             assert (fixed(encoder), fixed(task)) == (table, decoder_table)
 
 
+def test_the_encoders_of_table_7_have_their_published_parameters() -> None:
+    small = {"embed_dim": 192, "depth": 9, "num_heads": 12, "mlp_ratio": 2, "qkv_bias": False, "norm_eps": 1e-5}
+    vit_2m8, deit_ti = (
+        VisionTransformer(32, 4, **small, pos_embed="learnable"),
+        VisionTransformer(224, 16, pos_embed="learnable"),
+    )
+    assert trainable(vit_2m8) + 193 * 10 == 2_692_426
+    assert trainable(vit_2m8) + 193 * 100 == 2_709_796
+    assert trainable(deit_ti) + 193 * 100 == 5_543_716
+
+
 @pytest.mark.parametrize(("size", "count"), [(T, 5_392_714), (S, 21_402_250)], ids=["T", "S"])
 def test_learnable_positions_give_table_1s_scratch_counts(size, count):
     with torch.device("meta"):
