@@ -52,9 +52,12 @@ def _without_name(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
+START_WEIGHTS = ("pretrained", "adapt_stem")  # read by phases.start_from
+
+
 def build_encoder(config: Config, phase: Config) -> Encoder:
     """The encoder of the configuration, with what the phase's recipe decides filled in."""
-    node = _without_name(config["encoder"])
+    node = {key: value for key, value in _without_name(config["encoder"]).items() if key not in START_WEIGHTS}
     recipe = phase["recipe"]
     if node.get("drop_path", 0) is None:
         node["drop_path"] = recipe["drop_path"]

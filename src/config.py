@@ -49,8 +49,31 @@ def default_strides(img_size: int) -> list[int]:
     return [4 if img_size >= 128 else 2 if img_size >= 64 else 1, 2, 2]
 
 
-OmegaConf.register_new_resolver("default_patch", default_patch, replace=True)
-OmegaConf.register_new_resolver("default_strides", default_strides, replace=True)
+def default_swin_patch(img_size: int) -> int:
+    """Swin's patch: the original 4 for large images; small ones are cut finer, so that four stages have a grid left."""
+    return 4 if img_size >= 128 else 2 if img_size % 16 == 0 else 1
+
+
+def default_window(img_size: int, patch_size: int) -> int:
+    """Swin's window: the first usual size that divides every stage's grid which is larger than it."""
+    usual = (7, 8, 4, 6, 5, 3, 2) if img_size >= 128 else (4, 7, 8, 6, 5, 3, 2)
+    sides = [-(-(img_size // patch_size) // 2**stage) for stage in range(4)]
+    return next((w for w in usual if all(side <= w or side % w == 0 for side in sides)), usual[0])
+
+
+def default_mask_unit(img_size: int) -> int:
+    """Pixels per mask cell of Swin: 8 to 16 cells per side at the usual sizes."""
+    return 16 if img_size >= 128 else 8 if img_size >= 64 else 4
+
+
+def default_stem(img_size: int) -> str:
+    """ResNet's stem: the original one would leave a single position of a 32-pixel image."""
+    return "imagenet" if img_size >= 64 else "cifar"
+
+
+RESOLVERS = (default_patch, default_strides, default_swin_patch, default_window, default_mask_unit, default_stem)
+for resolver in RESOLVERS:
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -198,6 +221,15 @@ def check(config: Config) -> None:
             raise UserError(
                 f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even"
             )
+    starts = config["mode"].get("init_from"), config["encoder"].get("pretrained")
+    if config["mode"]["name"] == "finetune" and not any(starts):
+        raise UserError(
+            "mode=finetune needs start weights: mode.init_from=<run folder or file> or encoder.pretrained=..."
+        )
+    if all(starts):
+        raise UserError(
+            f"mode.init_from={starts[0]} and encoder.pretrained={starts[1]} are both given: keep one of them"
+        )
     for key in ("trainer.devices", "trainer.num_nodes", "trainer.accumulate", "eval_every", "trainer.log_every"):
         _check_number(config, key, 1)
     _check_number(config, "reconstruct_every", 0)

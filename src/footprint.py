@@ -22,8 +22,11 @@ def trainable(module: nn.Module | None) -> int:
 
 def count_parameters(encoder: Encoder, head: nn.Module | None, ssl: nn.Module | None) -> dict[str, int]:
     """`inference`: encoder and head (Table 1's first column); `training`: with the SSL part."""
-    inference = trainable(encoder) + trainable(head)
-    return {"inference": inference, "training": inference + trainable(ssl)}
+    masked, full = encoder.only_masked(), encoder.only_full()
+    # A phase may have frozen what it does not read; the classifier reads it all the same.
+    read = [p for n, p in encoder.named_parameters() if n not in masked and (p.requires_grad or n in full)]
+    inference = sum(p.numel() for p in read) + trainable(head)
+    return {"inference": inference, "training": trainable(encoder) + trainable(head) + trainable(ssl)}
 
 
 def macs_of(call: Callable[[], object]) -> int:

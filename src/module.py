@@ -48,6 +48,18 @@ def joint_loss(lam: float, cls_loss: Tensor | None, ssl_loss: Tensor | None) -> 
     return lam * cls_loss + (1 - lam) * ssl_loss
 
 
+def freeze_unread(encoder: Encoder, head: nn.Module | None, ssl: SSLTask | None) -> None:
+    """Freeze what no pass of this phase reads; DDP waits for the gradient of every trainable parameter."""
+    unread: set[str] = set()
+    if ssl is None or not ssl.masked:
+        unread |= encoder.only_masked()
+    if head is None and ssl is not None and ssl.masked:
+        unread |= encoder.only_full()
+    for name, parameter in encoder.named_parameters():
+        if name in unread:
+            parameter.requires_grad_(False)
+
+
 class JointModule(pl.LightningModule):
     """Trains `encoder` + `head` with weight `lam` and `ssl` with weight 1 - `lam`.
 
@@ -80,6 +92,7 @@ class JointModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.ssl = encoder, head, ssl
+        freeze_unread(encoder, head, ssl)
         self.lam = lam
         self.optimization = optimization
         self.label_smoothing, self.mixup = label_smoothing, mixup

@@ -23,7 +23,7 @@ from src.launch import is_main_process
 from src.module import JointModule
 from src.provenance import git_commit, hardware, peak_memory_bytes, versions
 from src.results.record import SCHEMA, write_record
-from src.weights import checkpoint_of, load_checkpoint, load_encoder
+from src.weights import checkpoint_of, load_checkpoint, load_encoder, load_pretrained
 
 PAPER_EPOCHS = 100
 PAPER_ENCODERS = ("vit_t", "vit_s", "vit_b", "cvt_13", "swin_t", "resnet_50", "vit_2m8", "sl_vit", "deit_ti")
@@ -113,8 +113,10 @@ def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
 
 def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config) -> None:
     """Encoder weights of the phase before, or of the file or run that the user names; head and optimizer stay fresh."""
-    source = phase["init_from"]
+    source, pretrained = phase["init_from"], config["encoder"].get("pretrained")
     if source is None:
+        if pretrained:
+            say(f"{phase['name']}: " + load_pretrained(module.encoder, pretrained, adapt_stem=_adapts_stem(config)))
         return
     if source == "previous":
         names = [p["name"] for p in config["mode"]["phases"]]
@@ -122,6 +124,10 @@ def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config
     else:
         path = checkpoint_of(Path(source))
     load_encoder(module.encoder, path)
+
+
+def _adapts_stem(config: Config) -> bool:
+    return bool(config["encoder"].get("adapt_stem"))
 
 
 def phase_record(

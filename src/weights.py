@@ -101,16 +101,11 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     Raises:
         UserError: the file is of another encoder; says the first differences.
     """
-    given, own = encoder_weights(path), encoder.state_dict()
-    if "pos_embed" in given and "pos_embed" in own and given["pos_embed"].shape != own["pos_embed"].shape:
-        _fit_positions(encoder, given, own)
-    problems = [f"{name} is missing in the file" for name in own if name not in given]
-    problems += [f"{name} is not part of this encoder" for name in given if name not in own]
-    problems += [
-        f"{name} is {tuple(given[name].shape)} in the file and {tuple(own[name].shape)} here"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    ]
+    given = encoder.adapt_weights(encoder_weights(path))
+    missing, unexpected, misshapen = compare(encoder, given)
+    problems = [f"{name} is missing in the file" for name in missing]
+    problems += [f"{name} is not part of this encoder" for name in unexpected]
+    problems += misshapen
     if problems:
         raise UserError(
             f"{path} is of another encoder: {problems[0]}"
@@ -120,13 +115,96 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     encoder.load_state_dict(given)
 
 
-def _fit_positions(encoder: Encoder, given: StateDict, own: StateDict) -> None:
-    if given["pos_embed"].shape[-1] != own["pos_embed"].shape[-1]:
-        return
-    if not dict(encoder.named_parameters())["pos_embed"].requires_grad:
-        given["pos_embed"] = own["pos_embed"]
-        return
-    from timm.layers import resample_abs_pos_embed
+def compare(encoder: Encoder, given: StateDict) -> tuple[list[str], list[str], list[str]]:
+    """Names that `given` lacks, names that the encoder has not, and what has another shape, as sentences."""
+    own = encoder.state_dict()
+    misshapen = [
+        f"{name} is {tuple(value.shape)} in the file and {tuple(own[name].shape)} here"
+        for name, value in given.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    return [name for name in own if name not in given], [name for name in given if name not in own], misshapen
 
-    grid = [int(side) for side in encoder.mask_grid]
-    given["pos_embed"] = resample_abs_pos_embed(given["pos_embed"], new_size=grid, num_prefix_tokens=1)
+
+ENOUGH = 0.95  # share of an encoder's tensors that pretrained weights must fill
+
+
+def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = False) -> str:
+    """Load published weights into `encoder`; returns a line that says what was and what was not used.
+
+    Args:
+        source: a file, or True for timm's weights of this architecture, fetched from its hub.
+        adapt_stem: fit the stem to this encoder's channels, keeping the sum of its responses.
+
+    Raises:
+        UserError: no such weights, or fewer than 95 % of the encoder's tensors fit; says what differs.
+    """
+    name = encoder.timm_name if source is True else str(source)
+    weights = encoder.adapt_weights(timm_weights(encoder) if source is True else pretrained_file(str(source)))
+    stem = encoder.stem
+    if stem in weights and weights[stem].ndim == 4 and weights[stem].shape[1] != encoder.in_chans:
+        if not adapt_stem:
+            raise UserError(
+                f"{name} reads {weights[stem].shape[1]} channels and data.channels={encoder.in_chans}: set"
+                f" encoder.adapt_stem=true to fit its first layer, or data.channels={weights[stem].shape[1]}"
+            )
+        weights[stem] = adapt_channels(weights[stem], encoder.in_chans)
+    missing, unexpected, misshapen = compare(encoder, weights)
+    own = encoder.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
+    needed = [key for key in own if key not in encoder.only_masked()]
+    share = sum(key in fitting for key in needed) / len(needed)
+    notes = [
+        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if names
+    ]
+    if share < ENOUGH:
+        raise UserError(
+            f"{name} fits {share:.0%} of this encoder's tensors, and {ENOUGH:.0%} are needed ({'; '.join(notes)}):"
+            " it is of another architecture or size; choose the encoder that it was trained as"
+        )
+    encoder.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(own)} tensors of the encoder from {name}" + "".join(f"; {note}" for note in notes)
+
+
+def pretrained_file(source: str) -> StateDict:
+    """The encoder's tensors of the file `source`."""
+    if not Path(source).is_file():
+        raise UserError(f"encoder.pretrained={source!r} is not a file: give one, or true for timm's weights")
+    return encoder_weights(Path(source))
+
+
+def timm_weights(encoder: Encoder) -> StateDict:
+    """timm's weights for the encoder's architecture, from its hub or the local cache of it."""
+    import timm
+
+    if encoder.timm_name is None:
+        raise UserError(
+            f"encoder.pretrained=true: timm has no weights for {type(encoder).__name__}; give a file, or take the"
+            " architecture from timm, e.g. encoder=timm encoder.name=vit_small_patch16_224"
+        )
+    config = timm.get_pretrained_cfg(encoder.timm_name)
+    if config is None or not config.has_weights:
+        raise UserError(f"encoder.pretrained=true: timm has no weights for {encoder.timm_name}; give a file")
+    try:
+        state = timm.create_model(encoder.timm_name, pretrained=True).state_dict()
+    except Exception as error:  # the hub's library raises many kinds
+        raise UserError(
+            f"timm's weights for {encoder.timm_name} could not be fetched ({_first_line(error)}): check the network, or"
+            f" download them elsewhere (huggingface.co/{config.hf_hub_id or 'timm'}) and set encoder.pretrained=<file>"
+        ) from error
+    return {name: value for name, value in state.items() if not name.startswith(("head.", "fc."))}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """A stem (D, C, h, w) for `channels` channels: summed for one, else repeated and scaled to the same response."""
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    given = weight.shape[1]
+    return weight.repeat(1, -(-channels // given), 1, 1)[:, :channels] * (given / channels)

@@ -29,9 +29,11 @@ class SSLTask(nn.Module):
 
     Attributes:
         views: how many extra views it needs from the data (0 for reconstruction).
+        masked: whether it reads the encoder's masked pass; if not, its full pass.
     """
 
     views: int = 0
+    masked: bool = False
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
         """One pass of `encoder` over `batch`: the SSL loss and, if `with_features`, the features to classify."""

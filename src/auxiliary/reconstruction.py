@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.auxiliary.base import SSLOutput, SSLTask
-from src.auxiliary.decoders import FusedDecoder, MAEDecoder
+from src.auxiliary.decoders import Decoder, build_decoder
 from src.auxiliary.masking import mask_from_noise, num_visible, sample_noise
+from src.auxiliary.patches import normalise_patches, patchify, unpatchify
 from src.batch import Batch
 from src.encoders.base import Encoder, gather_tokens, split_mask
+from src.errors import UserError
 
 FIXED_DRAW = -1
-
-
-def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """(B, C, H, W) as (B, L, p * p * C), channels last inside a patch: the order of MAE's targets."""
-    b, c, h, w = images.shape
-    p = patch_size
-    return images.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p * p * c)
-
-
-def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, ...]) -> Tensor:
-    """The inverse of `patchify`: (B, L, p * p * C) as (B, C, H, W)."""
-    rows, cols = grid
-    p = patch_size
-    cells = patches.unflatten(2, (p, p, -1)).unflatten(1, (rows, cols))
-    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
-
-
-def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches with zero mean and unit (unbiased) variance each, and their means and deviations (He et al. 2022)."""
-    mean = patches.mean(dim=-1, keepdim=True)
-    std = (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
-    return (patches - mean) / std, mean, std
+DISTANCES = {"mse": torch.square, "l1": torch.abs}
 
 
 class Reconstruction(SSLTask):
@@ -46,18 +26,21 @@ class Reconstruction(SSLTask):
         encoder: only its sizes are read.
         mask_ratio: share of patches hidden.
         norm_pix: predict patches normalised one by one instead of the normalised image.
-        decoder_dim, decoder_depth, decoder_heads, decoder_mlp_ratio: of the decoder.
-        fuse: how the decoder reads an encoder with maps of several scales, see `FusedDecoder`.
-        decoder: another decoder of the same two calls, `forward` and `forward_all`, instead.
+        loss: `mse`, or `l1` as SimMIM.
+        decoder: one of `decoders.READS`, None = the one that fits the encoder; or a decoder itself, with the two calls
+            `forward` and `forward_all`.
+        decoder_dim, decoder_depth, decoder_heads, decoder_mlp_ratio: of the decoder's blocks.
+        fuse: how the decoder reads maps, see `FusedDecoder`.
         seed: of the masks.
 
     Raises:
-        UserError: a mask ratio that leaves nothing to see or to predict.
+        UserError: a mask ratio that leaves nothing to see or to predict; a decoder that cannot read the encoder.
     """
 
     views = 0
+    masked = True
     draws: Tensor
-    decoder: MAEDecoder | FusedDecoder
+    decoder: Decoder
 
     def __init__(
         self,
@@ -65,42 +48,34 @@ class Reconstruction(SSLTask):
         *,
         mask_ratio: float = 0.75,
         norm_pix: bool = False,
+        loss: str = "mse",
+        decoder: str | Decoder | None = None,
         decoder_dim: int = 128,
         decoder_depth: int = 2,
         decoder_heads: int = 16,
         decoder_mlp_ratio: float = 4.0,
         fuse: str = "pool",
-        decoder: MAEDecoder | FusedDecoder | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if loss not in DISTANCES:
+            raise UserError(f"ssl.loss={loss!r} is not one of {', '.join(DISTANCES)}")
+        if decoder is None or isinstance(decoder, str):
+            decoder = build_decoder(
+                encoder,
+                decoder,
+                fuse=fuse,
+                dim=decoder_dim,
+                depth=decoder_depth,
+                num_heads=decoder_heads,
+                mlp_ratio=decoder_mlp_ratio,
+            )
+        self.decoder = decoder
         self.mask_ratio, self.norm_pix, self.seed = mask_ratio, norm_pix, seed
+        self.distance = DISTANCES[loss]
         self.grid, self.patch_size = encoder.mask_grid, encoder.unit_px
         self.length = math.prod(self.grid)
         self.num_visible = num_visible(self.length, mask_ratio)
-        blocks: dict[str, Any] = {
-            "dim": decoder_dim,
-            "depth": decoder_depth,
-            "num_heads": decoder_heads,
-            "mlp_ratio": decoder_mlp_ratio,
-        }
-        cells = (self.grid[-2], self.grid[-1])
-        if decoder is not None:
-            self.decoder = decoder
-        elif encoder.drops_hidden:
-            self.decoder = MAEDecoder(
-                cells, self.patch_size, in_chans=encoder.in_chans, encoder_dim=encoder.latent_dims[-1], **blocks
-            )
-        else:
-            self.decoder = FusedDecoder(
-                cells,
-                self.patch_size,
-                in_chans=encoder.in_chans,
-                encoder_dims=encoder.latent_dims,
-                encoder_scales=encoder.latent_scales,
-                fuse=fuse,
-                **blocks,
-            )
         # Training batches seen: part of the state, so that a resumed run draws the next masks and not the first again.
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
@@ -128,7 +103,7 @@ class Reconstruction(SSLTask):
         _, hidden = split_mask(mask, known)
         target = gather_tokens(self.target(batch.images), hidden)
         # Every row hides the same number of patches, so the mean over them is sum(mask * loss) / sum(mask).
-        return SSLOutput((prediction.float() - target).square().mean(), features, {})
+        return SSLOutput(self.distance(prediction.float() - target).mean(), features, {})
 
     def target(self, images: Tensor) -> Tensor:
         """What is predicted for every patch: (B, L, p * p * C), fp32."""
@@ -161,5 +136,5 @@ class Reconstruction(SSLTask):
     def forward_reference(self, encoder: Encoder, images: Tensor, mask: Tensor) -> Tensor:
         """The loss by the plain formulation: all patches predicted in raster order, then masked; for tests and MACs."""
         prediction = self.decoder.forward_all(encoder.forward_masked_plain(images, mask), mask).float()
-        per_patch = (prediction - self.target(images)).square().mean(dim=-1)
+        per_patch = self.distance(prediction - self.target(images)).mean(dim=-1)
         return (per_patch * mask).sum() / mask.sum()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from src.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -33,7 +35,11 @@ class Encoder(nn.Module):
         in_chans: channels of the images.
         latent_dims: channels of each map in `Latent.maps`.
         latent_scales: pixels per position of each map, per side.
-        drops_hidden: whether the masked pass computes the visible tokens only, as a plain ViT can.
+        img_size: (height, width) of the images.
+        stem: name of the weight that reads the channels, if it can be fitted to other channels.
+        timm_name: timm's name of this architecture, if it has one.
+        hidden: what the masked pass makes of hidden cells: `dropped` (visible tokens only, as a plain ViT can),
+            `zeroed` (maps that are 0 there), `replaced` (a mask token stands for them); None = there is no masked pass.
     """
 
     num_features: int
@@ -42,7 +48,18 @@ class Encoder(nn.Module):
     in_chans: int
     latent_dims: tuple[int, ...]
     latent_scales: tuple[int, ...]
-    drops_hidden: bool = False
+    img_size: tuple[int, ...]
+    hidden: Literal["dropped", "zeroed", "replaced"] | None = None
+    stem: str | None = None
+    timm_name: str | None = None
+
+    def check_images(self, images: Tensor) -> None:
+        """Raises: UserError: images of another size or channel count than the encoder was built for."""
+        expected = (self.in_chans, *self.img_size)
+        if tuple(images.shape[1:]) != expected:
+            raise UserError(
+                f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}"
+            )
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features (B, num_features) of the full images (B, C, H, W): the standard network, free of any mask."""
@@ -55,8 +72,11 @@ class Encoder(nn.Module):
             images: (B, C, H, W).
             mask: (B, L) bool, True = removed, the same number in every row.
             num_visible: visible cells per row when the caller knows it; spares a device synchronisation.
+
+        Raises:
+            NotImplementedError: the encoder has no masked pass (`hidden` is None).
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no masked pass")
 
     def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
         """`forward_masked` in its plainest form, without shortcuts: what tests and MAC counts compare with."""
@@ -76,6 +96,18 @@ class Encoder(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are exempt from weight decay besides the one-dimensional ones."""
+        return set()
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors under this encoder's names, tables resampled to its grid where that is sound."""
+        return weights
+
+    def only_masked(self) -> set[str]:
+        """Names of parameters that the masked pass alone reads, such as a mask token; no part of the classifier."""
+        return set()
+
+    def only_full(self) -> set[str]:
+        """Names of parameters that the masked pass does not read, such as a norm before the classifier."""
         return set()
 
     def layer_ids(self) -> dict[str, int]:
@@ -101,3 +133,8 @@ def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Te
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """`tokens` (B, N, D) at `index` (B, V): (B, V, D)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of an encoder that holds timm's network as `model`."""
+    return {f"model.{name.removeprefix('model.')}": value for name, value in weights.items()}

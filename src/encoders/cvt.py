@@ -193,6 +193,9 @@ class ConvolutionalVisionTransformer(Encoder):
         UserError: a size that the strides cannot carry.
     """
 
+    hidden = "zeroed"
+    stem = "stages.0.embed.weight"
+
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
@@ -217,7 +220,10 @@ class ConvolutionalVisionTransformer(Encoder):
         self.img_size, self.in_chans = size, in_chans
         self.mask_grid, self.unit_px = (size[0] // total, size[1] // total), total
         if self.mask_grid[0] * self.mask_grid[1] < 2:
-            raise UserError(f"img_size={size[0]} gives a mask grid of one cell with encoder.strides={list(strides)}")
+            raise UserError(
+                f"img_size={size[0]} gives a mask grid of one cell with encoder.strides={list(strides)}: use"
+                f" data.img_size={2 * total} or more, or smaller strides"
+            )
         self.num_features = dims[-1]
         self.latent_dims = tuple(dims)
         self.latent_scales = (strides[0], strides[0] * strides[1], total)
@@ -249,11 +255,7 @@ class ConvolutionalVisionTransformer(Encoder):
         each: list[Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """The three stages' maps and the last one's class token (B, 1, D); `ids` (B, V) for the last stage."""
-        expected = (self.in_chans, *self.img_size)
-        if tuple(images.shape[1:]) != expected:
-            raise UserError(
-                f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}"
-            )
+        self.check_images(images)
         maps, cls, x = [], None, images
         for stage in self.stages:
             x, cls = stage(x, cells, ids=ids if stage is self.stages[-1] else None, each=each)
@@ -289,6 +291,9 @@ class ConvolutionalVisionTransformer(Encoder):
 
     def no_weight_decay(self) -> set[str]:
         return {"stages.2.cls_token"}
+
+    def only_full(self) -> set[str]:
+        return {"norm.weight", "norm.bias"}
 
     def layer_ids(self) -> dict[str, int]:
         """ConvMAE's rule: both first stages are layer 0, as is the embedding of the last; its blocks follow."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from src.encoders.base import Encoder, Latent, gather_tokens, split_mask
@@ -51,10 +54,14 @@ class Attention(nn.Module):
         """(B, N, D) as (B, H, N, D / H)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of heads: (B, H, Q, d)."""
+        return attend(q, k, v)
+
     def mix(self, qkv: Tensor) -> Tensor:
         """Attention of projected tokens (B, N, 3D), before the output projection: (B, N, D)."""
         q, k, v = (self.heads(part) for part in qkv.chunk(3, dim=-1))
-        return attend(q, k, v).transpose(1, 2).flatten(2)
+        return self.attend(q, k, v).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """(B, N, D) to (B, N, D), or to (B, queries, D): only the first `queries` tokens ask."""
@@ -64,7 +71,7 @@ class Attention(nn.Module):
         bias = self.qkv.bias
         q = F.linear(x[:, :queries], self.qkv.weight[:dim], None if bias is None else bias[:dim])
         k, v = F.linear(x, self.qkv.weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
-        return self.proj(attend(self.heads(q), self.heads(k), self.heads(v)).transpose(1, 2).flatten(2))
+        return self.proj(self.attend(self.heads(q), self.heads(k), self.heads(v)).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -148,17 +155,24 @@ def init_linear(module: nn.Module) -> None:
 class PatchEmbed(nn.Module):
     """Linear embedding of patches; holds a convolution so that weights keep the field's layout."""
 
+    own_pixels = True  # a patch holds no pixel of another
+
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
         nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))
 
-    def patches(self, images: Tensor) -> Tensor:
+    @staticmethod
+    def cut(images: Tensor, patch_size: int) -> Tensor:
         """(B, C, H, W) as raw patches (B, N, C * p * p), channels first, the order the convolution's weight has."""
         b, c, h, w = images.shape
-        p = self.patch_size
+        p = patch_size
         return images.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """`cut` to this module's patches."""
+        return self.cut(images, self.patch_size)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Raw patches (..., C * p * p) to (..., D)."""
@@ -184,6 +198,9 @@ class VisionTransformer(Encoder):
     Raises:
         UserError: sizes that do not fit each other.
     """
+
+    hidden = "dropped"
+    stem = "patch_embed.proj.weight"
 
     def __init__(
         self,
@@ -218,9 +235,8 @@ class VisionTransformer(Encoder):
         self.mask_grid, self.unit_px = grid, patch_size
         self.in_chans, self.num_features = in_chans, embed_dim
         self.latent_dims, self.latent_scales = (embed_dim,), (patch_size,)
-        self.drops_hidden = True
 
-        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.patch_embed: Any = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim).normal_(std=0.02))
         if pos_embed == "sincos":
             # The class token's row is zero.
@@ -243,17 +259,16 @@ class VisionTransformer(Encoder):
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.apply(init_linear)
 
-    def raw_patches(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as (B, N, C * p * p).
+    def raw_patches(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) as (B, N, C * p * p); nothing of the cells hidden by `mask` (B, L) is in a visible patch.
 
         Raises:
             UserError: images of another size or channel count than the encoder was built for.
         """
-        expected = (self.in_chans, *self.img_size)
-        if tuple(images.shape[1:]) != expected:
-            raise UserError(
-                f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}"
-            )
+        self.check_images(images)
+        if mask is not None and not self.patch_embed.own_pixels:
+            shown = (~mask).view(len(mask), 1, *self.mask_grid).to(images.dtype)
+            images = images * shown.repeat_interleave(self.unit_px, 2).repeat_interleave(self.unit_px, 3)
         return self.patch_embed.patches(images)
 
     def with_cls(self, tokens: Tensor) -> Tensor:
@@ -261,9 +276,9 @@ class VisionTransformer(Encoder):
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls.to(tokens.dtype), tokens], dim=1)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to positioned tokens (B, 1 + N, D)."""
-        return self.with_cls(self.patch_embed(self.raw_patches(images)) + self.pos_embed[:, 1:])
+        return self.with_cls(self.patch_embed(self.raw_patches(images, mask)) + self.pos_embed[:, 1:])
 
     def forward_features(self, images: Tensor) -> Tensor:
         x = self.embed(images)
@@ -274,7 +289,7 @@ class VisionTransformer(Encoder):
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         visible, _ = split_mask(mask, num_visible)
-        x = self.with_cls(self.embed_visible(self.raw_patches(images), visible))
+        x = self.with_cls(self.embed_visible(self.raw_patches(images, mask), visible))
         for block in self.blocks:
             x = block(x)
         return self.latent(x)
@@ -282,7 +297,7 @@ class VisionTransformer(Encoder):
     def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
         """As MAE writes it: embed every patch, then drop the hidden ones."""
         visible, _ = split_mask(mask)
-        x = self.embed(images)
+        x = self.embed(images, mask)
         x = torch.cat([x[:, :1], gather_tokens(x[:, 1:], visible)], dim=1)
         for block in self.blocks:
             x = block(x)
@@ -302,7 +317,8 @@ class VisionTransformer(Encoder):
         visible, _ = split_mask(mask, num_visible)
         patches = self.raw_patches(images)
         full = self.with_cls(self.patch_embed(patches) + self.pos_embed[:, 1:])
-        masked = self.with_cls(self.embed_visible(patches, visible))
+        own = patches if self.patch_embed.own_pixels else self.raw_patches(images, mask)
+        masked = self.with_cls(self.embed_visible(own, visible))
         samples = [full.shape[:2], masked.shape[:2]]
         x = torch.cat([full.flatten(0, 1), masked.flatten(0, 1)])
         for block in self.blocks[:-1]:
@@ -324,6 +340,14 @@ class VisionTransformer(Encoder):
     def forward_map(self, images: Tensor) -> Tensor:
         tokens = self.norm(self.forward_blocks(images)[-1])[:, 1:]
         return tokens.transpose(1, 2).unflatten(2, self.mask_grid)
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        own, given = self.pos_embed, weights.get("pos_embed")
+        if given is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
+            return weights
+        if not own.requires_grad:
+            return weights | {"pos_embed": own.detach()}  # a fixed table follows from the image size
+        return weights | {"pos_embed": resample_abs_pos_embed(given, new_size=list(self.mask_grid))}
 
     def no_weight_decay(self) -> set[str]:
         # The authors decay the class token; a learnable table is exempt as in timm.

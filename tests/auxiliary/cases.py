@@ -22,6 +22,14 @@ CASES: dict[str, tuple[str, Callable[[Encoder], SSLTask]]] = {
     "convmae": ("cvt", mae),
     "convmae-conv-fusion": ("cvt-rectangular-grey", partial(mae, fuse="conv", decoder_depth=1)),
     "convmae-last-map": ("cvt", partial(mae, fuse="last", norm_pix=True)),
+    "convmae-own-fusion": ("cvt", partial(mae, fuse="convmae")),
+    "simmim": ("swin", partial(mae, decoder="simmim")),
+    "simmim-l1-padded": ("swin-padded-merging", partial(mae, decoder="simmim", loss="l1")),
+    "swin-light": ("swin-rectangular-grey", partial(mae, decoder="swin_light", fuse="last", norm_pix=True)),
+    "swin-light-padded": ("swin-padded-merging", partial(mae, decoder="swin_light", fuse="last")),
+    "mae-sl-vit": ("sl-vit", mae),
+    "mae-timm": ("timm", mae),
+    "mae-timm-no-class-token": ("timm-no-class-token", mae),
     "mae-rectangular-grey": ("vit-rectangular-grey", partial(mae, mask_ratio=0.5, decoder_depth=1)),
 }
 

@@ -11,6 +11,10 @@ from torch import Tensor
 from src.auxiliary.masking import random_mask
 from src.encoders.base import Encoder
 from src.encoders.cvt import ConvolutionalVisionTransformer
+from src.encoders.resnet import ResNet
+from src.encoders.sl_vit import sl_vit
+from src.encoders.swin import SwinTransformer
+from src.encoders.timm_vit import TimmVisionTransformer
 from src.encoders.vit import VisionTransformer
 
 small_cvt = partial(
@@ -22,6 +26,18 @@ small_cvt = partial(
     num_heads=(1, 2, 3),
     drop_path=0.0,
 )
+small_swin = partial(
+    SwinTransformer,
+    img_size=32,
+    patch_size=2,
+    window_size=4,
+    mask_unit=4,
+    embed_dim=12,
+    depths=(2, 2, 2, 1),
+    num_heads=(1, 2, 2, 4),
+    drop_path=0.0,
+)
+small_sl_vit = partial(sl_vit, img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, drop_path=0.0)
 small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
 
 CASES: dict[str, Callable[[], Encoder]] = {
@@ -30,8 +46,20 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "vit-rectangular-grey": partial(VisionTransformer, (8, 20), 4, in_chans=1, embed_dim=16, depth=2, num_heads=4),
     "cvt": small_cvt,
     "cvt-rectangular-grey": partial(small_cvt, img_size=(16, 24), in_chans=1, strides=(2, 2, 2)),
+    "swin": small_swin,
+    "swin-rectangular-grey": partial(small_swin, img_size=(16, 32), window_size=2, in_chans=1),
+    "swin-padded-merging": partial(small_swin, img_size=28, patch_size=1, window_size=7),
+    "resnet": partial(ResNet, 32, stem="cifar", depths=(1, 1, 1, 1)),
+    "resnet-grey": partial(ResNet, (64, 32), in_chans=1, depths=(1, 1, 1, 1)),
+    "sl-vit": small_sl_vit,
+    "sl-vit-rectangular-grey": partial(small_sl_vit, img_size=(8, 16), patch_size=2, in_chans=1, pos_embed="sincos"),
+    "timm": partial(TimmVisionTransformer, "test_vit", 32, patch_size=8),
+    "timm-registers-average": partial(TimmVisionTransformer, "test_vit2", 32, patch_size=8, in_chans=1),
+    "timm-no-class-token": partial(TimmVisionTransformer, "test_vit3", 32, patch_size=8),
     "vit-no-qkv-bias-one-block": partial(VisionTransformer, 10, 2, embed_dim=20, depth=1, num_heads=5, qkv_bias=False),
 }
+
+MASKED = [name for name in CASES if not name.startswith("resnet")]
 
 
 def build(case: str) -> Encoder:
