@@ -214,7 +214,7 @@ def check(config: Config) -> None:
         _check_number(config, f"{recipe}.clip_grad", 0, open_low=True)
         _check_number(config, f"{where}.layer_decay", 0, 1, open_low=True)
         _check_choice(config, f"{recipe}.lr_rule", ("linear", "absolute"))
-        _check_choice(config, f"{recipe}.statistics", ("official", "own"))
+        _check_choice(config, f"{recipe}.statistics", ("official", "own", "imagenet"))
         _check_choice(config, f"{recipe}.report", ("last", "max"))
         _check_choice(config, f"{recipe}.scratch_pos_embed", ("sincos", "learnable"))
         if (phase["recipe"]["mixup"] or phase["recipe"]["cutmix"]) and phase["recipe"]["batch_size"] % 2:

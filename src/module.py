@@ -36,6 +36,8 @@ class Optimization:
     weight_decay: float
     layer_decay: float
     epochs: int
+    decay_all: bool = False
+    no_decay: tuple[str, ...] = ()
 
 
 def joint_loss(lam: float, cls_loss: Tensor | None, ssl_loss: Tensor | None) -> Tensor:
@@ -213,7 +215,14 @@ class JointModule(pl.LightningModule):
         lr = effective_lr(
             o.base_lr, o.lr_rule, o.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         )
-        groups = module_groups(self, self.encoder, weight_decay=o.weight_decay, layer_decay=o.layer_decay)
+        groups = module_groups(
+            self,
+            self.encoder,
+            weight_decay=o.weight_decay,
+            layer_decay=o.layer_decay,
+            decay_all=o.decay_all,
+            no_decay=o.no_decay,
+        )
         optimizer = adamw(groups, lr=lr, betas=o.betas, eps=o.eps)
         schedule = warmup_cosine(
             optimizer,

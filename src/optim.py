@@ -35,18 +35,19 @@ def parameter_groups(
     no_decay: set[str],
     layer_ids: dict[str, int],
     layer_decay: float = 1.0,
+    decay_all: bool = False,
 ) -> list[dict]:
     """Groups for the optimizer, each with its `lr_scale`.
 
-    One-dimensional parameters, biases and `no_decay` are not decayed. A parameter of layer i out of n is trained at
-    `layer_decay` ** (n - i) of the learning rate; what has no layer (head, decoder) at the whole of it.
+    One-dimensional parameters, biases and `no_decay` are not decayed unless `decay_all`. A parameter of layer i out of
+    n is trained at `layer_decay` ** (n - i) of the learning rate; what has no layer (head, decoder) at the whole of it.
     """
     last = max(layer_ids.values(), default=0)
     groups: dict[tuple[bool, int], dict] = {}
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in no_decay
+        decayed = decay_all or (parameter.ndim > 1 and not name.endswith(".bias") and name not in no_decay)
         layer = layer_ids.get(name, last) if layer_decay != 1.0 else last
         key = (decayed, layer)
         if key not in groups:
@@ -59,14 +60,27 @@ def parameter_groups(
     return list(groups.values())
 
 
-def module_groups(module: nn.Module, encoder: Encoder, *, weight_decay: float, layer_decay: float) -> list[dict]:
-    """`parameter_groups` of a module that holds `encoder` under the name 'encoder'."""
+def module_groups(
+    module: nn.Module,
+    encoder: Encoder,
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    decay_all: bool = False,
+    no_decay: Iterable[str] = (),
+) -> list[dict]:
+    """`parameter_groups` of a module that holds `encoder` under the name 'encoder'.
+
+    Args:
+        no_decay: names of the encoder's parameters that are not decayed, besides those that it says itself.
+    """
     return parameter_groups(
         module.named_parameters(),
         weight_decay=weight_decay,
-        no_decay={f"encoder.{name}" for name in encoder.no_weight_decay()},
+        no_decay={f"encoder.{name}" for name in encoder.no_weight_decay() | set(no_decay)},
         layer_ids={f"encoder.{name}": layer for name, layer in encoder.layer_ids().items()},
         layer_decay=layer_decay,
+        decay_all=decay_all,
     )
 
 

@@ -96,8 +96,8 @@ def test_impossible_values_are_refused_with_one_sentence(overrides, sentence):
 
 
 def test_a_mandatory_key_is_asked_for_by_name():
-    with pytest.raises(UserError, match="mode.init_from has no default"):
-        config("mode=finetune")
+    with pytest.raises(UserError, match="encoder.name has no default"):
+        config("encoder=timm")
     with pytest.raises(UserError, match="data.root has no default"):
         config("data=image_folder")
 

@@ -23,10 +23,9 @@ from src.data.batched.geometry import (
     resample,
     resized_crop,
 )
-from src.data.timm_transforms import AUGMENT, check_keys
+from src.data.timm_transforms import POLICIES, check_keys
 from src.errors import UserError
 
-ERASE_AREA, ERASE_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)  # timm's RandomErasing
 NOISE = 2**20  # normal numbers to fill erased rectangles from, each at a place of its own
 CROP_DRAWS, ERASE_DRAWS = 2 * ATTEMPTS + 2, 2 * ATTEMPTS + 4
 STREAM = 0x5EED  # keeps these random numbers apart from those of the masks
@@ -112,8 +111,9 @@ class TrainTransform(nn.Module):
         crop: bool = True,
     ) -> None:
         super().__init__()
-        check_keys(augment)
+        augment = check_keys(augment)
         _check_possible(augment)
+        self.re_area, self.re_ratio = tuple(augment["re_area"]), tuple(augment["re_ratio"])
         self.size, self.crop = size, crop
         self.stream = seed + STREAM
         self.scale, self.ratio = tuple(augment["crop_scale"]), tuple(augment["crop_ratio"])
@@ -170,7 +170,7 @@ class TrainTransform(nn.Module):
     def _erase(self, images: Tensor, uniforms: Tensor) -> Tensor:
         if not self.re_prob:
             return images
-        where, boxes = erase_boxes(uniforms[:, 2:], self.size)
+        where, boxes = erase_boxes(uniforms[:, 2:], self.size, area=self.re_area, ratio=self.re_ratio)
         start = (uniforms[:, 1] * NOISE).long()
         return masked(images, where & (uniforms[:, 0] <= self.re_prob), self._fill_box, boxes, start)
 
@@ -190,12 +190,14 @@ class TrainTransform(nn.Module):
         return torch.where(box, pixels, images)
 
 
-def erase_boxes(uniforms: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def erase_boxes(
+    uniforms: Tensor, size: int, *, area: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Whether a rectangle was found (B,), and its top, left, height, width (B, 4), by timm's rules, from (B, 22)."""
-    area = (ERASE_AREA[0] + uniforms[:, :ATTEMPTS] * (ERASE_AREA[1] - ERASE_AREA[0])) * size**2
-    low, high = (math.log(bound) for bound in ERASE_ASPECT)
+    covered = (area[0] + uniforms[:, :ATTEMPTS] * (area[1] - area[0])) * size**2
+    low, high = (math.log(bound) for bound in ratio)
     aspect = (low + uniforms[:, ATTEMPTS : 2 * ATTEMPTS] * (high - low)).exp()
-    h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    h, w = (covered * aspect).sqrt().round(), (covered / aspect).sqrt().round()
     found, h, w = first_valid((h < size) & (w < size), h, w)
     top, left = random_integer(uniforms[:, -2], 0, size - h), random_integer(uniforms[:, -1], 0, size - w)
     return found, torch.stack([top, left, h, w], 1)
@@ -206,16 +208,19 @@ def _check_possible(augment: dict[str, Any]) -> None:
         "interpolation": tuple(FILTERS),
         "re_mode": ("pixel", "rand", "const"),
         "re_count": (1,),
+        "crop_pad": (None,),
     }
+    if augment["auto_augment"] in POLICIES:
+        possible["auto_augment"] = ("null", "rand-m9-mstd0.5-inc1 and the like")
     for key, values in possible.items():
         if augment[key] not in values:
+            listed = ", ".join("null" if value is None else str(value) for value in values)
             raise UserError(
                 f"recipe.augment.{key}={augment[key]!r} is not possible with data.pipeline=batched, which can do"
-                f" {', '.join(map(str, values))}: change it, or use data.pipeline=timm"
+                f" {listed}: change it, or use data.pipeline=timm"
             )
     if augment["color_jitter"] and not augment["auto_augment"]:
         raise UserError(
             f"recipe.augment.color_jitter={augment['color_jitter']} is not possible with data.pipeline=batched:"
             " set it to null, or use data.pipeline=timm"
         )
-    assert augment.keys() == AUGMENT.keys()

@@ -120,10 +120,12 @@ def test_crop_boxes_are_distributed_as_timms(height: int, width: int) -> None:
     assert (ours[:, :2] + ours[:, 2:] <= torch.tensor([height, width])).all()
 
 
-def test_erased_rectangles_are_distributed_as_timms() -> None:
+@pytest.mark.parametrize(("area", "ratio"), [((0.02, 1 / 3), (0.3, 1 / 0.3)), ((0.1, 0.2), (1.0, 2.0))])
+def test_erased_rectangles_are_distributed_as_timms(area: tuple, ratio: tuple) -> None:
     count, size = 20_000, 32
     random.seed(0)
-    erasing = RandomErasing(1.0, mode="const", max_count=1, device="cpu")
+    limits = {"min_area": area[0], "max_area": area[1], "min_aspect": ratio[0], "max_aspect": ratio[1]}
+    erasing = RandomErasing(1.0, mode="const", max_count=1, device="cpu", **limits)
     theirs = []
     for _ in range(count):
         image = torch.ones(1, size, size)
@@ -132,7 +134,7 @@ def test_erased_rectangles_are_distributed_as_timms() -> None:
         low, high = torch.stack([rows, columns]).amin(1), torch.stack([rows, columns]).amax(1)
         theirs.append(torch.cat([low, high - low + 1]))
     uniforms = torch.rand(count, ERASE_DRAWS, generator=torch.Generator().manual_seed(0))
-    found, ours = erase_boxes(uniforms[:, 2:], size)
+    found, ours = erase_boxes(uniforms[:, 2:], size, area=area, ratio=ratio)
     assert found.all()
     assert_same_distribution(ours.long(), torch.stack(theirs), size)
 

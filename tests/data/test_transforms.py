@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -75,6 +76,56 @@ def test_every_augmentation_value_reaches_timm(augment: dict[str, Any]) -> None:
     assert (crop.scale, crop.ratio, crop.interpolation.value) == ((0.2, 0.9), (0.5, 2.0), "bicubic")
     assert (flip.p, erase.probability, erase.max_count, erase.per_pixel) == (0.3, 0.6, 3, True)
     assert (len(colour.ops), colour.ops[0].magnitude, colour.ops[0].magnitude_std) == (15, 9, 0.5)
+
+
+def test_erasing_takes_its_area_and_ratio(augment: dict[str, Any]) -> None:
+    changes = {"re_area": [0.1, 0.2], "re_ratio": [0.5, 3.0]}
+    erase = train_transform(32, augment=augment | changes, **PLAIN).transforms[-1]
+    assert (erase.min_area, erase.max_area) == (0.1, 0.2)
+    assert erase.log_aspect_ratio == pytest.approx((math.log(0.5), math.log(3.0)))
+
+
+def test_a_padded_crop_moves_the_image_by_at_most_the_padding(augment: dict[str, Any]) -> None:
+    off = {"crop_pad": 4, "auto_augment": None, "re_prob": 0.0, "hflip": 0.0}
+    transform = train_transform(8, mean=(0, 0, 0), std=(1, 1, 1), augment=augment | off)
+    image = torch.arange(1, 65, dtype=torch.uint8).view(8, 8)
+    padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
+    places = {bytes(padded[y : y + 8, x : x + 8].flatten().tolist()) for y in range(9) for x in range(9)}
+    seen = set()
+    for _ in range(600):
+        got = (transform(Image.fromarray(image.numpy()).convert("RGB"))[0] * 255).round().to(torch.uint8)
+        seen.add(bytes(got.flatten().tolist()))
+    assert seen <= places
+    assert len(seen) > 70
+
+
+def test_sl_vits_pipeline_is_flip_padded_crop_policy_erasing_with_the_mean(augment: dict[str, Any]) -> None:
+    changes = {"crop_pad": 4, "auto_augment": "cifar10", "re_mode": "mean", "re_prob": 1.0, "re_area": [0.2, 0.4]}
+    mean = (0.4914, 0.4822, 0.4465)
+    transform = train_transform(32, mean=mean, std=(0.247, 0.2435, 0.2616), augment=augment | changes)
+    kinds = [type(t).__name__ for t in transform.transforms]
+    assert kinds == [
+        *("Resize", "RandomHorizontalFlip", "RandomCrop", "AutoAugment"),
+        *("MaybeToTensor", "Normalize", "RandomErasing"),
+    ]
+    image = transform(Image.new("RGB", (32, 32), (10, 200, 90)))
+    filled = (image == torch.tensor(mean).view(3, 1, 1)).all(0).float().mean()
+    assert 0.15 < filled < 0.45
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"crop_pad": -1}, "recipe.augment.crop_pad=-1"),
+        ({"crop_pad": 1.5}, "recipe.augment.crop_pad=1.5"),
+        ({"re_area": [0.3, 0.1]}, "recipe.augment.re_area=[0.3, 0.1]"),
+        ({"re_ratio": [0.0, 1.0]}, "recipe.augment.re_ratio=[0.0, 1.0]"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(augment: dict[str, Any], values: dict, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        train_transform(32, augment=augment | values, **PLAIN)
+    assert sentence in str(error.value)
 
 
 def test_augmentations_that_are_off_are_absent(augment: dict[str, Any]) -> None:
