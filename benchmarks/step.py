@@ -1,6 +1,9 @@
-"""One optimizer step of the packed model against a plain two-pass fp32 model with the same weights.
+"""One optimizer step: of a plain ViT, packed against a plain two-pass fp32 model with the same weights; of any other
+encoder, its masked and joint passes against its full pass.
 
     python -m benchmarks.step --encoder vit_t --img-size 32 --patch-size 2 --batch 8 --threads 1
+    python -m benchmarks.step --encoder cvt_13 --img-size 32
+    python -m benchmarks.step --pairs 0 --memory-encoders all --img-size 224 --patch-size 16 --batch 8
 
 First checks that both compute the same loss, logits and gradients (to 1e-5; refuses to report otherwise). Then times
 them interleaved, O V1 O V2 O ..., in one process: a variant's ratio is the mean of its two neighbouring baselines over
@@ -31,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks import passes
 from benchmarks.reference import TwoPass
 from src.auxiliary.masking import mask_from_noise
 from src.auxiliary.reconstruction import Reconstruction
@@ -43,6 +47,7 @@ LAM = 0.1
 TOLERANCE = 1e-5
 BASELINE = "two-pass"
 VARIANTS = ("two-pass sdpa", "packed", "two-pass bf16", "two-pass sdpa bf16", "packed bf16")
+ALL_ENCODERS = ("vit_t", "vit_s", "vit_b", "deit_ti", "vit_2m8", "sl_vit", "cvt_13", "swin_t", "resnet_50")
 DECODER = {"dim": 128, "depth": 2, "num_heads": 16}
 
 
@@ -62,17 +67,31 @@ class Packed(nn.Module):
         return LAM * classification + (1 - LAM) * out.loss, out.loss, logits
 
 
+def is_plain(name: str) -> bool:
+    """Whether conf/encoder/<name>.yaml is a ViT that the two-pass reference can be."""
+    path = ROOT / "conf" / "encoder" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        sys.exit(f"--encoder {name} is not one of {known}")
+    node = OmegaConf.load(path)
+    return name == "vit" or ("vit" in node.get("defaults", []) and node.get("qkv_bias", True))
+
+
+def baseline_of(args: argparse.Namespace) -> str:
+    return BASELINE if is_plain(args.encoder) else passes.BASELINE
+
+
 def encoder_sizes(name: str) -> dict[str, Any]:
     """Width, depth and heads of conf/encoder/<name>.yaml."""
     folder = ROOT / "conf" / "encoder"
-    if not (folder / f"{name}.yaml").is_file():
-        sys.exit(f"--encoder {name} is not one of {', '.join(sorted(p.stem for p in folder.glob('vit*.yaml')))}")
     merged = OmegaConf.merge(OmegaConf.load(folder / "vit.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
     return {key: merged[key] for key in ("embed_dim", "depth", "num_heads", "mlp_ratio")}
 
 
 def build(args: argparse.Namespace, variant: str) -> nn.Module:
     """The model of `variant`; the same weights for every variant of one seed."""
+    if variant.startswith("pass ") or not is_plain(args.encoder):
+        return passes.Step(*passes.parts(args), variant.removeprefix("pass ")).to(args.device)
     torch.manual_seed(args.seed)
     sizes = encoder_sizes(args.encoder)
     encoder = VisionTransformer(args.img_size, args.patch_size, in_chans=args.channels, **sizes)
@@ -152,6 +171,7 @@ def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
     """A function that does one optimizer step of `variant`."""
     model = build(args, variant).train()
     images, labels, noise = data(args, args.batch)
+    draws_own = not isinstance(model, TwoPass)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.05, foreach=True
     )
@@ -160,7 +180,7 @@ def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         # Both draw new masks at every step, each in its own way.
-        drawn = () if isinstance(model, Packed) else (torch.rand_like(noise),)
+        drawn = () if draws_own else (torch.rand_like(noise),)
         with torch.autocast(args.device, torch.bfloat16) if "bf16" in variant else nullcontext():
             loss = forward(images, labels, *drawn)[0]
         loss.backward()
@@ -183,14 +203,15 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 
 def measure(args: argparse.Namespace, variants: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Per variant one entry a pair: its times and those of the baseline before and after it."""
-    steps = {variant: stepper(args, variant) for variant in (BASELINE, *variants)}
+    baseline = baseline_of(args)
+    steps = {variant: stepper(args, variant) for variant in (baseline, *variants)}
     for step in steps.values():
         step()
     pairs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    before = timed(steps[BASELINE])
+    before = timed(steps[baseline])
     for _ in range(args.pairs):
         for variant in variants:
-            own, after = timed(steps[variant]), timed(steps[BASELINE])
+            own, after = timed(steps[variant]), timed(steps[baseline])
             ratios = {f"{key}_ratio": (before[key] + after[key]) / 2 / own[key] for key in ("wall", "cpu")}
             pairs[variant].append({"variant": own, "baseline": [before, after], **ratios})
             before = after
@@ -227,8 +248,20 @@ def peak_memory(args: argparse.Namespace, batch: int, variant: str) -> int:
     command = [sys.executable, "-m", "benchmarks.step", "--memory-of", variant, "--batch", str(batch)]
     for name in ("encoder", "img_size", "patch_size", "channels", "classes", "device", "threads", "seed"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    command += ["--set", *args.set] if args.set else []
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
+
+
+def memory_of_encoders(args: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Bytes of one classification and one joint step of each encoder of `--memory-encoders`, by our own passes."""
+    used: dict[str, dict[str, int]] = {}
+    for name in ALL_ENCODERS if args.memory_encoders == ["all"] else args.memory_encoders:
+        of = argparse.Namespace(**vars(args) | {"encoder": name})
+        kinds = ("full",) if name == "resnet_50" else ("full", "joint")
+        used[name] = {kind: peak_memory(of, args.batch, f"pass {kind}") for kind in kinds}
+        print(f"{name}: " + ", ".join(f"{kind} {value / 2**20:.0f} MiB" for kind, value in used[name].items()))
+    return used
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -237,20 +270,20 @@ def summary(values: list[float]) -> dict[str, float]:
 
 def table(report: dict[str, Any]) -> Table:
     """A row per variant; a ratio whose range includes 1 decides nothing and says so."""
-    settings = report["settings"]
+    settings, baseline = report["settings"], report["baseline"]
     title = f"{settings['encoder']} {settings['img_size']}/{settings['patch_size']}, batch {settings['batch']}, "
-    result = Table(title=title + f"{settings['device']}, {settings['threads']} thread(s): {BASELINE} / variant")
+    result = Table(title=title + f"{settings['device']}, {settings['threads']} thread(s): {baseline} / variant")
     for name in ("variant", "wall ratio", "range", "cpu ratio", "seconds (min)"):
         result.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
     batches = list(report["memory_bytes"])
     for batch in batches:
         result.add_column(f"peak MiB, batch {batch}", justify="right", no_wrap=True)
     measured = dict.fromkeys(
-        (BASELINE, *report["pairs"], *(name for used in report["memory_bytes"].values() for name in used))
+        (baseline, *report["pairs"], *(name for used in report["memory_bytes"].values() for name in used))
     )
     for variant in measured:
         row = [variant, "", "", "", ""]
-        if variant == BASELINE and report["pairs"]:
+        if variant == baseline and report["pairs"]:
             row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}"]
         elif variant in report["pairs"]:
             wall, cpu = report["ratios"][variant]["wall"], report["ratios"][variant]["cpu"]
@@ -260,7 +293,7 @@ def table(report: dict[str, Any]) -> Table:
             row = [variant, f"{wall['median']:.2f}", span, f"{cpu['median']:.2f}", f"{fastest:.3f}"]
         for batch in batches:
             used = report["memory_bytes"][batch]
-            share = f" ({used[variant] / used[BASELINE]:.2f})" if variant in used else ""
+            share = f" ({used[variant] / used[baseline]:.2f})" if variant in used else ""
             row.append(f"{used[variant] / 2**20:.0f}{share}" if variant in used else "")
         result.add_row(*row)
     return result
@@ -278,12 +311,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        help=f"plain ViTs: {', '.join(VARIANTS)}; other encoders: {', '.join(passes.PASSES)}; default: all",
+    )
+    parser.add_argument("--set", nargs="*", default=[], help="further values, e.g. encoder.strides=[2,2,2]")
+    parser.add_argument(
+        "--memory-encoders",
+        nargs="*",
+        default=[],
+        help="also the peak memory of these encoders' steps; all = every one",
+    )
     parser.add_argument("--compile", action="store_true", help="also time the packed model under torch.compile")
     parser.add_argument("--memory-batches", type=int, nargs="*", default=[32], help="none: no memory figures")
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.variants is None:
+        args.variants = list(VARIANTS if is_plain(args.encoder) else passes.available(args))
+    return args
 
 
 def main() -> None:
@@ -295,19 +342,23 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
-    differences = difference(args)
-    console.print("largest differences, packed against two-pass fp32:", {k: f"{v:.1e}" for k, v in differences.items()})
-    if not max(differences.values()) <= TOLERANCE:
+    plain = is_plain(args.encoder)
+    differences = difference(args) if plain else passes.difference(args)
+    compared = "packed against two-pass fp32" if plain else "masked pass against its plainest form"
+    console.print(f"largest differences, {compared}:", {k: f"{v:.1e}" for k, v in differences.items()})
+    if not max(differences.values(), default=0.0) <= TOLERANCE:
         sys.exit(f"the two models differ by more than {TOLERANCE:g}: no times are reported")
     variants = list(args.variants) + (["two-pass compile", "packed compile"] if args.compile else [])
     memory = {
-        batch: {variant: peak_memory(args, batch, variant) for variant in (BASELINE, *args.variants)}
+        batch: {variant: peak_memory(args, batch, variant) for variant in (baseline_of(args), *args.variants)}
         for batch in args.memory_batches
     }
     pairs = measure(args, variants) if args.pairs else {}
     baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
     report = {
         "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of")},
+        "baseline": baseline_of(args),
+        "macs": None if plain else passes.count(args),
         "differences": differences,
         "memory_bytes": memory,
         "baseline_seconds": summary(baseline) if baseline else None,
@@ -316,6 +367,7 @@ def main() -> None:
             for variant, of in pairs.items()
         },
         "pairs": pairs,
+        "memory_of_encoders": memory_of_encoders(args),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "processor": cpu_name()},
     }

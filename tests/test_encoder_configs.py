@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from src.cli import CONF
 from src.config import Config, resolve
 from src.errors import UserError
 from src.footprint import count_parameters
-from tests.test_train import ROOT, fail_of, only_run, record_of
+from tests.test_train import ROOT, fail_of, largest_difference, only_run, record_of, wait_for, weights
 
 NAMES = sorted(path.stem for path in (CONF / "encoder").glob("*.yaml"))
 MODEL = {"timm": ["encoder.name=vit_tiny_patch16_224", "encoder.patch_size=4"], "deit_ti": ["encoder.patch_size=8"]}
@@ -91,20 +92,19 @@ TINY = {
     "cvt_13": ["encoder.dims=[8,16,24]", "encoder.depths=[1,1,1]", "encoder.num_heads=[1,2,3]", "ssl.decoder_dim=32"],
     "swin_t": ["encoder.embed_dim=12", "encoder.depths=[1,1,1,1]", "encoder.num_heads=[1,2,2,4]"],
     "resnet_50": ["encoder.depths=[1,1,1,1]"],
+    "sl_vit": ["encoder.depth=2", "encoder.embed_dim=24", "encoder.num_heads=2", "ssl.decoder_dim=32"],
 }
 
 
-def command(name: str, *overrides: str, runs: Path) -> subprocess.CompletedProcess:
-    """A tiny run of `name` by the command itself."""
+def arguments(name: str, *overrides: str, runs: Path) -> list[str]:
+    """The command of a tiny run of `name`."""
     settings = [f"encoder={name}", *TINY[name], "data=digits", "data.img_size=16", "data.samples_per_class=8"]
     settings += ["recipe.batch_size=16", "epochs=1", "footprint.energy=false", "trainer=cpu", "trainer.threads=1"]
-    return subprocess.run(
-        [sys.executable, "-m", "src.train", *settings, f"runs_dir={runs}", *overrides],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return [sys.executable, "-m", "src.train", *settings, f"runs_dir={runs}", *overrides]
+
+
+def command(name: str, *overrides: str, runs: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments(name, *overrides, runs=runs), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("name", ["cvt_13", "swin_t"])
@@ -114,6 +114,25 @@ def test_two_processes_train_every_phase(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = record_of(only_run(tmp_path))
     assert [phase["steps"] for phase in record["phases"]] == [5, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mode"), [("cvt_13", "ssat"), ("swin_t", "ssat"), ("sl_vit", "ssat"), ("resnet_50", "scratch")]
+)
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(name: str, mode: str, tmp_path: Path) -> None:
+    settings = [f"mode={mode}", "epochs=4", "recipe.drop_path=0.1", "checkpoint_minutes=0.002"]
+    process = subprocess.Popen(arguments(name, *settings, runs=tmp_path / "killed"), cwd=ROOT, stdout=subprocess.PIPE)
+    wait_for(lambda: list((tmp_path / "killed").glob("*/*/*/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((tmp_path / "killed").glob("*/*/result.json")), "it was killed too late to show anything"
+    phase = "joint" if mode == "ssat" else "scratch"
+    ends = []
+    for runs in (tmp_path / "killed", tmp_path / "whole"):
+        assert command(name, *settings, runs=runs).returncode == 0
+        ends.append(weights(only_run(runs), phase))
+    assert largest_difference(*ends) == 0
 
 
 def test_a_finished_run_is_skipped_and_evaluated_to_the_same_accuracy(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""The passes of any configured encoder, each as one training step: what benchmarks.step times beside the plain ViTs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from src.auxiliary.masking import random_mask
+from src.auxiliary.reconstruction import Reconstruction
+from src.batch import Batch
+from src.build import build_encoder, build_ssl
+from src.cli import CONF
+from src.config import resolve
+from src.encoders.base import Encoder
+from src.footprint import macs_of
+
+LAM = 0.1
+BASELINE = "full"
+PASSES = ("masked", "masked plain", "joint", "joint plain", "full bf16", "joint bf16")
+
+
+class Step(nn.Module):
+    """The loss of one kind of step.
+
+    `full`: classification alone, as mode=scratch. `masked`: reconstruction alone, as the first phase of ssl_ft.
+    `joint`: both, as ssat. `plain`: with the masked pass in its plainest form, every position computed.
+    """
+
+    def __init__(self, encoder: Encoder, task: Reconstruction | None, head: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.encoder, self.task, self.head, self.kind = encoder, task, head, kind
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        if self.kind.startswith("full"):
+            return (F.cross_entropy(self.head(self.encoder.forward_features(images)), labels),)
+        assert self.task is not None
+        batch = Batch(images, labels)
+        if "plain" not in self.kind:
+            out = self.task(self.encoder, batch, self.kind.startswith("joint"))
+            if out.features is None:
+                return (out.loss,)
+            return (LAM * F.cross_entropy(self.head(out.features), labels) + (1 - LAM) * out.loss,)
+        mask = random_mask(len(images), self.task.grid, self.task.mask_ratio, device=images.device)
+        masked = self.task.forward_reference(self.encoder, images, mask)
+        if self.kind.startswith("masked"):
+            return (masked,)
+        classified = F.cross_entropy(self.head(self.encoder.forward_features(images)), labels)
+        return (LAM * classified + (1 - LAM) * masked,)
+
+
+def parts(args: argparse.Namespace) -> tuple[Encoder, Reconstruction | None, nn.Module]:
+    """Encoder, its default task (None where there is no masked pass) and head, as the configuration says."""
+    overrides = [f"encoder={args.encoder}", "data=cifar10", f"data.img_size={args.img_size}"]
+    overrides += [f"data.patch_size={args.patch_size}", f"data.channels={args.channels}", *args.set]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=overrides))
+    torch.manual_seed(args.seed)
+    (phase,) = config["mode"]["phases"]
+    encoder = build_encoder(config, phase)
+    task: Any = build_ssl(config, phase, encoder) if encoder.hidden else None
+    return encoder, task, nn.Linear(encoder.num_features, args.classes)
+
+
+def available(args: argparse.Namespace) -> list[str]:
+    """The passes that the encoder has."""
+    return [name for name in PASSES if name.startswith("full") or parts(args)[1] is not None]
+
+
+def difference(args: argparse.Namespace) -> dict[str, float]:
+    """Largest absolute differences between the masked pass as trained and in its plainest form, in evaluation mode."""
+    encoder, task, _ = parts(args)
+    if task is None:
+        return {}
+    encoder.eval(), task.eval()
+    images = torch.randn(2, args.channels, args.img_size, args.img_size)
+    mask = random_mask(2, task.grid, task.mask_ratio)
+    losses, gradients = [], []
+    for loss in (task(encoder, Batch(images), False, mask=mask).loss, task.forward_reference(encoder, images, mask)):
+        encoder.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
+    apart = max((gradients[0][name] - gradients[1][name]).abs().max().item() for name in gradients[1])
+    return {"reconstruction_loss": abs(losses[0] - losses[1]), "gradient": apart}
+
+
+def count(args: argparse.Namespace) -> dict[str, int]:
+    """MACs of an image's passes through the encoder alone, without head and decoder."""
+    encoder, task, _ = parts(args)
+    encoder.eval()
+    images = torch.zeros(1, args.channels, args.img_size, args.img_size)
+    counted = {"full": macs_of(lambda: encoder.forward_features(images))}
+    if task is not None:
+        mask = random_mask(1, task.grid, task.mask_ratio)
+        counted["masked"] = macs_of(lambda: encoder.forward_masked(images, mask))
+        counted["masked plain"] = macs_of(lambda: encoder.forward_masked_plain(images, mask))
+    return counted
