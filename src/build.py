@@ -150,8 +150,8 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
         weight_decay=recipe["weight_decay"],
         layer_decay=phase.get("layer_decay") or recipe["layer_decay"],
         epochs=phase["epochs"],
-        decay_all=recipe["decay_all"],
-        no_decay=tuple(recipe["no_decay"]),
+        decay_all=recipe.get("decay_all", False),  # runs recorded before these keys lack them
+        no_decay=tuple(recipe.get("no_decay", ())),
     )
     unknown = set(optimization.no_decay) - {name for name, _ in encoder.named_parameters()}
     if unknown:

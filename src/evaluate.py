@@ -33,7 +33,7 @@ Evaluates the last phase of a run as its training did, and beside it on perturbe
   data.perturb=<name>     perspective (Table 2), corruptions (15 families at 5 severities), or one family
   seeds=5                 of the perspective: mean and deviation over them
   severities=1,2,3,4,5    of the corruptions
-  batch_size=256          images at a time
+  batch_size=<the run's>  images at a time; under bf16 another size may change a few predictions
   force=true              evaluate again what has been evaluated
   data.root=... trainer.accelerator=cpu ...     any key of the run that has changed since
 """
@@ -44,7 +44,7 @@ OWN = {
     "data.perturb": "",
     "seeds": "5",
     "severities": "1,2,3,4,5",
-    "batch_size": "256",
+    "batch_size": "",
     "force": "false",
 }
 HANDED_ON = ("data", "trainer")  # groups whose keys may be changed
@@ -70,6 +70,8 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     if not options["run"]:
         raise UserError("say which run: run=<folder that python -m src.train has made>")
     for key in ("seeds", "batch_size"):
+        if key == "batch_size" and not options[key]:
+            continue
         if not options[key].isdigit() or int(options[key]) < 1:
             raise UserError(f"{key}={options[key]} is not possible: it must be a whole number from 1 on")
     return options, overrides
@@ -138,7 +140,7 @@ class Evaluator:
         self.data.setup()
         if split not in self.data.sizes:
             raise UserError(f"split={split} does not exist, the data have {', '.join(self.data.sizes)}")
-        self.data.batch_size = batch_size
+        self.data.batch_size = batch_size or phase["recipe"]["batch_size"]
         self.split = split
         self._same_classes(run, phase["name"])
         eager = config | {"trainer": config["trainer"] | {"compile": False}}
@@ -168,10 +170,10 @@ class Evaluator:
         loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
         if console is not None and console.is_terminal:
             loader = track(loader, title, console=console, transient=True)
-        context = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
-        with context:
-            for number, batch in enumerate(loader):
-                moved = batch._replace(images=batch.images.to(self.device), targets=batch.targets.to(self.device))
+        for number, batch in enumerate(loader):
+            moved = batch._replace(images=batch.images.to(self.device), targets=batch.targets.to(self.device))
+            # Not around the loader: the batched pipeline would resize in half precision.
+            with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 self.module.validation_step(moved, number)
         values = {}
         for name in self.module.meters:
@@ -253,7 +255,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
             console.print(f"already evaluated, from {done} (force=true evaluates again):")
             show(record, console)
             return record
-    evaluator = Evaluator(config, run, options["checkpoint"], options["split"], int(options["batch_size"]))
+    evaluator = Evaluator(config, run, options["checkpoint"], options["split"], int(options["batch_size"] or 0))
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
     clean = evaluator.accuracy(console=console)

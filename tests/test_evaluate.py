@@ -43,6 +43,13 @@ def test_a_checkpoint_has_the_recorded_accuracy_and_loss_also_of_averaged_weight
     assert clean["loss"] == pytest.approx(row["test/loss"], abs=1e-6)
 
 
+def test_half_precision_is_that_of_the_training_also_in_the_batched_pipeline(tmp_path: Path, console: Console) -> None:
+    run = train("mode=scratch", "trainer.precision=bf16", "data.pipeline=batched", "data.img_size=32", runs=tmp_path)
+    recorded = json.loads((run / "result.json").read_text())["metrics"]["test"]
+    clean = evaluate([f"run={run}"], console)["clean"]
+    assert (clean["acc1"], clean["loss"]) == (recorded["acc1"]["last"], recorded["loss"]["last"])
+
+
 def test_perspective_gives_mean_and_deviation_over_seeds(run: Path, console: Console) -> None:
     record = evaluate([f"run={run}", "data.perturb=perspective", "seeds=3"], console)
     values = [record["perturbed"][f"perspective/{seed}"]["acc1"] for seed in range(3)]
