@@ -110,6 +110,15 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_no_rest(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.parametrize("free", [4_000, 60_000, 120_000])
+def test_a_save_that_meets_a_full_disk_says_so_wherever_it_is_cut(tiny_disk, free):
+    (tiny_disk / "filler").write_bytes(b"x" * (2 * 2**20 - free))
+    content = {f"tensor{i}": torch.randn(5_000) for i in range(10)}
+    with pytest.raises(UserError, match="no space left on the disk"), disk_space():
+        AtomicCheckpointIO().save_checkpoint(content, tiny_disk / "last.ckpt")
+    assert [file.name for file in tiny_disk.iterdir()] == ["filler"]
+
+
 def test_a_full_disk_is_a_sentence_and_no_traceback():
     with pytest.raises(UserError, match="no space left on the disk writing /x: free some and repeat"), disk_space():
         raise OSError(errno.ENOSPC, "No space left on device", "/x")
