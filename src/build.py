@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from timm.data.mixup import Mixup
-from torch import nn
+from torch import Tensor, nn
 
 from src.auxiliary.base import SSLTask
+from src.auxiliary.several import Several
 from src.callbacks import (
     FiniteGuard,
     History,
@@ -31,11 +33,12 @@ from src.callbacks import (
 )
 from src.config import PRECISIONS, Config
 from src.data.image import ImageDataModule
+from src.data.views import AGAIN, View, dino_views, simclr_views
 from src.encoders.base import Encoder
 from src.errors import UserError
 from src.launch import launched_externally
 from src.module import JointModule, Optimization
-from src.weights import AtomicCheckpointIO
+from src.weights import AtomicCheckpointIO, checkpoint_of, encoder_weights
 
 
 def create(node: dict[str, Any], **kwargs: Any) -> Any:
@@ -52,6 +55,7 @@ def _without_name(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
+VIEWS = ("view_augment",)  # read by build_views
 START_WEIGHTS = ("pretrained", "adapt_stem")  # read by phases.start_from
 
 
@@ -66,9 +70,28 @@ def build_encoder(config: Config, phase: Config) -> Encoder:
     return create(node)
 
 
+def ssl_nodes(config: Config) -> dict[str, dict[str, Any]]:
+    """The configured SSL tasks by name: one, or those of ssl=[a,b]."""
+    node = config["ssl"]
+    return node["tasks"] if "tasks" in node else {node["name"]: node}
+
+
 def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
-    """The SSL task of the configuration for `encoder`; null values are the recipe's."""
-    node = _without_name(config["ssl"])
+    """The SSL task, or tasks, of the configuration for `encoder`."""
+    tasks = {name: build_task(config, phase, encoder, node) for name, node in ssl_nodes(config).items()}
+    return Several(tasks, config["ssl"]["weights"]) if "tasks" in config["ssl"] else tasks[config["ssl"]["name"]]
+
+
+def build_task(config: Config, phase: Config, encoder: Encoder, node: dict[str, Any]) -> SSLTask:
+    """One SSL task for `encoder`; null values are the recipe's."""
+    node = {key: value for key, value in _without_name(node).items() if key not in VIEWS}
+    if phase["lam"] == 0 and "share" in node:
+        node["share"] = "third"  # there is no classification image to share
+    if "teacher" in node:
+        path = node.pop("teacher")
+        if not path:
+            raise UserError("ssl=guidance needs a teacher: ssl.teacher=<run of encoder=resnet_56, or its checkpoint>")
+        return create(node, encoder=encoder, seed=config["seed"], teacher=partial(teacher_weights, path))
     recipe = phase["recipe"]
     decoder = recipe["decoder"]["default"] | recipe["decoder"].get(config["encoder"]["name"], {})
     defaults = {
@@ -79,6 +102,33 @@ def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
     }
     node |= {key: value for key, value in defaults.items() if key in node and node[key] is None}
     return create(node, encoder=encoder, seed=config["seed"])
+
+
+def teacher_weights(path: str) -> dict[str, Tensor]:
+    """The encoder's tensors of a run folder or checkpoint."""
+    return encoder_weights(checkpoint_of(Path(path), key="ssl.teacher"))
+
+
+def build_views(config: Config, phase: Config) -> list[View | str]:
+    """What the phase's SSL task needs beside the classification image, as its `share` says."""
+    views: list[View | str] = []
+    for node in ssl_nodes(config).values() if phase["lam"] < 1 else ():
+        if "share" not in node:
+            continue
+        size, made = config["data"]["img_size"], node["view_augment"]
+        if made not in ("simclr", "dino", "same"):
+            raise UserError(f"ssl.view_augment={made!r} is not one of simclr, dino, same")
+        local_views = node.get("local_views", 0)
+        wanted: list[View | str] = [AGAIN, AGAIN]
+        if made == "simclr":
+            wanted = list(simclr_views(size))
+        elif made == "dino":
+            wanted = list(dino_views(size, local_views))
+        if made != "dino" and local_views:
+            raise UserError(f"ssl.local_views={local_views} needs ssl.view_augment=dino")
+        alone = phase["lam"] == 0 or node["share"] == "third"
+        views += wanted if alone else wanted[1:]
+    return views
 
 
 def build_head(encoder: Encoder, num_classes: int, init: str) -> nn.Linear:
@@ -97,6 +147,7 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
     if augment is not None and data["hflip"] is not None:
         augment = augment | {"hflip": data["hflip"]}
     channels = data["channels"]
+    views = build_views(config, phase)
     return ImageDataModule(
         create(data["source"]),
         img_size=data["img_size"],
@@ -114,7 +165,9 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
         on_bad_image=data["on_bad_image"],
         subset=data["subset"],
         protocol=data["protocol"],
-        pipeline=data["pipeline"],
+        pipeline=data["pipeline"] or ("batched" if views else "timm"),
+        views=views,
+        eval_views=phase["lam"] == 0,
         memory_gb=data["memory_gb"],
         pin_memory=config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available(),
     )
@@ -129,6 +182,12 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
     mixup = None
     if head is not None and (recipe["mixup"] or recipe["cutmix"]):
+        for name, node in ssl_nodes(config).items() if ssl is not None else ():
+            if node.get("share", "third") != "third":
+                raise UserError(
+                    f"ssl={name} compares views, and recipe.mixup or cutmix would mix the one that it shares with the"
+                    " classification: set ssl.share=third, or turn them off"
+                )
         mixup = Mixup(
             mixup_alpha=recipe["mixup"],
             cutmix_alpha=recipe["cutmix"],

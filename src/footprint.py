@@ -57,8 +57,10 @@ def count_macs(
         mask = random_mask(1, ssl.grid, ssl.mask_ratio, device=device)
         auxiliary = macs_of(lambda: ssl.forward_reference(encoder, images, mask))
     elif ssl is not None:
+        # The classification may share a pass with the task: what the task costs is what it adds.
         batch = Batch(images, views=tuple(images for _ in range(ssl.views)))
-        auxiliary = macs_of(lambda: ssl(encoder, batch, False))
+        shared = head is not None
+        auxiliary = macs_of(lambda: ssl(encoder, batch, shared)) - shared * macs_of(lambda: encoder.forward_map(images))
     for module, was_training in modes:
         module.train(was_training)
     return {"full": full, "auxiliary": auxiliary, "both": full + auxiliary}

@@ -115,6 +115,10 @@ class JointModule(pl.LightningModule):
         assert self.head is not None, "this phase learns no labels"
         return self.head(self.encoder.forward_features(images))
 
+    def on_train_start(self) -> None:
+        if self.ssl is not None and self.global_step == 0 and self.batches_before(0) == 0:
+            self.ssl.begin(self.encoder)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_step(self.seed, self.batches_before(batch_idx), self.global_rank)
 
@@ -132,9 +136,10 @@ class JointModule(pl.LightningModule):
         if self.head is not None:
             assert batch.targets is not None and features is not None
             logits = self.head(features).float()
-            cls_loss = self.criterion(logits, batch.targets)
+            views = len(logits) // len(batch.targets)
+            cls_loss = self.criterion(logits, torch.cat([batch.targets] * views))
             if targets is not None and self.mixup is None:
-                logs = logs | {"acc1": (logits.argmax(1) == targets).float().mean() * 100}
+                logs = logs | {"acc1": (logits[: len(targets)].argmax(1) == targets).float().mean() * 100}
         loss = joint_loss(self.lam, cls_loss, ssl_loss)
         losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)

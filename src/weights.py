@@ -66,17 +66,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
 
 
-def checkpoint_of(path: Path) -> Path:
-    """The file that `path` means: itself, or the last checkpoint of a run folder's last phase."""
+def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
+    """The file that `path`, the value of `key`, means: itself, or the last checkpoint of a run folder's last phase."""
     if not path.exists():
-        raise UserError(f"mode.init_from={str(path)!r} does not exist: give a run folder or a checkpoint file")
+        raise UserError(f"{key}={str(path)!r} does not exist: give a run folder or a checkpoint file")
     if path.is_file():
         return path
     candidates = sorted(path.glob("**/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
     if not candidates:
-        raise UserError(
-            f"mode.init_from={str(path)!r} has no checkpoint: expected {path}/<phase>/checkpoints/last.ckpt"
-        )
+        raise UserError(f"{key}={str(path)!r} has no checkpoint: expected {path}/<phase>/checkpoints/last.ckpt")
     return candidates[-1]
 
 

@@ -27,6 +27,8 @@ class SSLOutput(NamedTuple):
 class SSLTask(nn.Module):
     """A self-supervised task; owns its decoder, head or teacher, all of it dropped at inference.
 
+    Its `features` may be those of several views of the images, one after the other: (v * B, num_features).
+
     Attributes:
         views: how many extra views it needs from the data (0 for reconstruction).
         masked: whether it reads the encoder's masked pass; if not, its full pass.
@@ -38,6 +40,9 @@ class SSLTask(nn.Module):
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
         """One pass of `encoder` over `batch`: the SSL loss and, if `with_features`, the features to classify."""
         raise NotImplementedError
+
+    def begin(self, encoder: Encoder) -> None:
+        """Called once before the first step of a phase, when the encoder has the weights that it starts from."""
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Called after each optimizer step with the share of training done, in [0, 1]."""

@@ -92,6 +92,7 @@ class TrainTransform(nn.Module):
         size: side in pixels of the result.
         augment: the keys of `timm_transforms.AUGMENT`, all of them.
         crop: False for images that are cropped to `size` already; they are only flipped.
+        number: of the extra view that this is; each has random numbers of its own.
 
     Raises:
         UserError: a value that only the PIL pipeline can do.
@@ -109,13 +110,14 @@ class TrainTransform(nn.Module):
         augment: dict[str, Any],
         seed: int = 0,
         crop: bool = True,
+        number: int = -1,
     ) -> None:
         super().__init__()
         augment = check_keys(augment)
         _check_possible(augment)
         self.re_area, self.re_ratio = tuple(augment["re_area"]), tuple(augment["re_ratio"])
         self.size, self.crop = size, crop
-        self.stream = seed + STREAM
+        self.stream = seed + STREAM * (number + 2)
         self.scale, self.ratio = tuple(augment["crop_scale"]), tuple(augment["crop_ratio"])
         self.interpolation = augment["interpolation"]
         self.hflip, self.re_prob, self.re_mode = augment["hflip"], augment["re_prob"], augment["re_mode"]

@@ -23,7 +23,7 @@ from src.data.sources import ImageList, Source
 from src.data.subsets import official_subset, stratified_fraction, train_val_split
 from src.data.subsets import samples_per_class as choose_per_class
 from src.data.timm_transforms import eval_transform, train_transform
-from src.data.views import View, ViewTransform
+from src.data.views import AGAIN, View, ViewTransform
 from src.errors import UserError
 
 STRICT_FRACTION = 0.1
@@ -61,7 +61,8 @@ class ImageDataModule(pl.LightningDataModule):
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
         memory_gb: the most that a split may take to be held in memory (`batched`).
-        views: extra views of each training image, in `Batch.views` (`batched`).
+        views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
+        eval_views: make them of the evaluation images too, for a phase that has no other loss.
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -90,7 +91,8 @@ class ImageDataModule(pl.LightningDataModule):
         protocol: str = "paper",
         pipeline: str = "timm",
         memory_gb: float = 4.0,
-        views: Sequence[View] = (),
+        views: Sequence[View | str] = (),
+        eval_views: bool = False,
     ) -> None:
         super().__init__()
         if protocol == "paper" and source.trains_on_val and source.val is not None:
@@ -112,10 +114,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_bad_image = on_bad_image
         self.drop_last = drop_last
         self.pin_memory = pin_memory
-        self.pipeline, self.memory_gb, self.views = pipeline, memory_gb, tuple(views)
+        self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
         if views and pipeline == "timm":
             raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
+        if AGAIN in self.views and augment is None:
+            raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
         normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
         self.eval_transform = eval_transform(img_size, **normal)
         if pipeline == "timm":
@@ -272,11 +276,15 @@ class ImageDataModule(pl.LightningDataModule):
             **kwargs,
         )
 
-    def _batched_train(self, *, crop: bool) -> TrainTransform:
+    def _batched_train(self, *, crop: bool, number: int = -1) -> TrainTransform:
         assert self.augment is not None
-        return TrainTransform(
-            self.img_size, mean=self.mean, std=self.std, augment=self.augment, seed=self.seed, crop=crop
-        )
+        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "seed": self.seed}
+        return TrainTransform(self.img_size, augment=self.augment, crop=crop, number=number, **normal)
+
+    def _view(self, view: View | str, number: int, *, crop: bool) -> TrainTransform | ViewTransform:
+        if isinstance(view, View):
+            return ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=crop)
+        return self._batched_train(crop=crop, number=number)
 
     def _batched_parts(self, split: str) -> tuple[IndexDataset, Prepare]:
         """What a loader's workers do for `split`, and what is done to the batches afterwards."""
@@ -286,8 +294,8 @@ class ImageDataModule(pl.LightningDataModule):
         memory = self._memory[split]
         train = self._batched_train(crop=memory is not None) if split == "train" and self.augment is not None else None
         views = [
-            ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=memory is not None)
-            for number, view in enumerate(self.views if split == "train" else ())
+            self._view(view, number, crop=memory is not None)
+            for number, view in enumerate(self.views if split == "train" or self.eval_views else ())
         ]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if memory is None:

@@ -210,7 +210,7 @@ class Prepare:
         transform: torch.nn.Module,
         memory: Memory | None,
         device: torch.device,
-        views: Sequence[ViewTransform] = (),
+        views: Sequence[TrainTransform | ViewTransform] = (),
     ) -> None:
         self.transform = transform.to(device)
         self.views = [view.to(device) for view in views]

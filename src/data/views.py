@@ -15,6 +15,7 @@ from src.data.augment import CROP_DRAWS, STREAM, Normalise
 from src.data.batched import colour
 from src.data.batched.geometry import crop_boxes, masked, resample, resized_crop
 
+AGAIN = "again"  # a view made as the classification images are, with other random numbers
 ORDERS = list(itertools.permutations(range(4)))
 JITTER_DRAWS = 6  # whether, order, four factors
 DRAWS = CROP_DRAWS + 1 + JITTER_DRAWS + 4  # flip; grey, blur twice, solarize

@@ -25,6 +25,20 @@ class Latent(NamedTuple):
     visible_only: bool
 
 
+class Dense(NamedTuple):
+    """Everything that one full pass gives.
+
+    Attributes:
+        features: (B, num_features), those of `forward_features`.
+        map: (B, F, h, w) output of the last block, before any final norm.
+        blocks: (B, N, D) tokens after each block.
+    """
+
+    features: Tensor
+    map: Tensor
+    blocks: list[Tensor]
+
+
 class Encoder(nn.Module):
     """An image encoder that can also look at a partly hidden image.
 
@@ -38,6 +52,7 @@ class Encoder(nn.Module):
         img_size: (height, width) of the images.
         stem: name of the weight that reads the channels, if it can be fitted to other channels.
         timm_name: timm's name of this architecture, if it has one.
+        num_prefix: tokens of `forward_blocks` before those of the image, such as a class token.
         hidden: what the masked pass makes of hidden cells: `dropped` (visible tokens only, as a plain ViT can),
             `zeroed` (maps that are 0 there), `replaced` (a mask token stands for them); None = there is no masked pass.
     """
@@ -49,6 +64,7 @@ class Encoder(nn.Module):
     latent_dims: tuple[int, ...]
     latent_scales: tuple[int, ...]
     img_size: tuple[int, ...]
+    num_prefix: int = 0
     hidden: Literal["dropped", "zeroed", "replaced"] | None = None
     stem: str | None = None
     timm_name: str | None = None
@@ -93,6 +109,23 @@ class Encoder(nn.Module):
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """Output tokens (B, N, D) after each block on the full images."""
         raise NotImplementedError
+
+    def forward_dense(self, images: Tensor) -> Dense:
+        """Features, final map and every block's tokens of the full images, in one pass."""
+        raise NotImplementedError
+
+    def forward_crop(self, images: Tensor) -> Tensor:
+        """`forward_features` of images (B, C, h, w) of another size, such as DINO's local crops.
+
+        Raises:
+            UserError: the encoder's sizes are fixed.
+        """
+        if tuple(images.shape[2:]) != tuple(self.img_size):
+            raise UserError(
+                f"{type(self).__name__} takes images of {tuple(self.img_size)} only, not of {tuple(images.shape[2:])}:"
+                " set ssl.local_views=0, or choose a plain ViT or CvT"
+            )
+        return self.forward_features(images)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are exempt from weight decay besides the one-dimensional ones."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.encoders.base import Encoder, Latent, gather_tokens, split_mask
+from src.encoders.base import Dense, Encoder, Latent, gather_tokens, split_mask
 from src.encoders.vit import Mlp, drop_samples
 from src.errors import UserError
 
@@ -255,7 +255,6 @@ class ConvolutionalVisionTransformer(Encoder):
         each: list[Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """The three stages' maps and the last one's class token (B, 1, D); `ids` (B, V) for the last stage."""
-        self.check_images(images)
         maps, cls, x = [], None, images
         for stage in self.stages:
             x, cls = stage(x, cells, ids=ids if stage is self.stages[-1] else None, each=each)
@@ -264,10 +263,27 @@ class ConvolutionalVisionTransformer(Encoder):
         return maps, cls
 
     def forward_features(self, images: Tensor) -> Tensor:
+        self.check_images(images)
         _, cls = self.maps(images, None)
         return self.norm(cls)[:, 0]
 
+    def forward_dense(self, images: Tensor) -> Dense:
+        self.check_images(images)
+        blocks: list[Tensor] = []
+        maps, cls = self.maps(images, None, each=blocks)
+        return Dense(self.norm(cls)[:, 0], maps[-1], blocks)
+
+    def forward_crop(self, images: Tensor) -> Tensor:
+        """CvT has no position table: any size that the strides divide."""
+        if any(side % self.unit_px for side in images.shape[2:]):
+            raise UserError(
+                f"crops of {tuple(images.shape[2:])} pixels are not a multiple of {self.unit_px}, the product of"
+                " encoder.strides: choose smaller strides, or ssl.local_views=0"
+            )
+        return self.norm(self.maps(images, None)[1])[:, 0]
+
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
+        self.check_images(images)
         visible, _ = split_mask(mask, num_visible)
         return self._latent(images, mask, visible)
 

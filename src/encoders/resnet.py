@@ -8,7 +8,7 @@ from timm.models.resnet import Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 
-from src.encoders.base import Encoder, timm_names
+from src.encoders.base import Dense, Encoder, timm_names
 from src.errors import UserError
 
 STEMS = ("imagenet", "cifar")
@@ -72,6 +72,10 @@ class ResNet(Encoder):
         return self.model.forward_features(images)
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
+        return self.forward_dense(images).blocks
+
+    def forward_dense(self, images: Tensor) -> Dense:
+        self.check_images(images)
         model = self.model
         x = model.maxpool(model.act1(model.bn1(model.conv1(images))))
         outputs = []
@@ -79,7 +83,7 @@ class ResNet(Encoder):
             for block in stage:
                 x = block(x)
                 outputs.append(x.flatten(2).transpose(1, 2))
-        return outputs
+        return Dense(model.forward_head(x, pre_logits=True), x, outputs)
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return timm_names(weights)

@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer as TimmSwin
 from timm.models.swin_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from src.encoders.base import Encoder, Latent, split_mask, timm_names
+from src.encoders.base import Dense, Encoder, Latent, split_mask, timm_names
 from src.errors import UserError
 
 STAGES = 4
@@ -142,6 +142,9 @@ class SwinTransformer(Encoder):
         return self.model.norm(self.model.layers(self.embed(images))).permute(0, 3, 1, 2)
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
+        return self.forward_dense(images).blocks
+
+    def forward_dense(self, images: Tensor) -> Dense:
         x, outputs = self.embed(images), []
         stages: Any = self.model.layers
         for stage in stages:
@@ -149,7 +152,8 @@ class SwinTransformer(Encoder):
             for block in stage.blocks:
                 x = block(x)
                 outputs.append(x.flatten(1, 2))
-        return outputs
+        features = self.model.forward_head(self.model.norm(x), pre_logits=True)
+        return Dense(features, x.permute(0, 3, 1, 2), outputs)
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         own = {name: weights.pop(name) for name in ("mask_token",) if name in weights}

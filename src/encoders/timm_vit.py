@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmViT
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
-from src.encoders.base import Encoder, Latent, gather_tokens, split_mask, timm_names
+from src.encoders.base import Dense, Encoder, Latent, gather_tokens, split_mask, timm_names
 from src.errors import UserError
 
 
@@ -74,7 +74,7 @@ class TimmVisionTransformer(Encoder):
         self.img_size, self.in_chans, self.num_features = size, in_chans, self.model.head_hidden_size
         self.mask_grid, self.unit_px = self.model.patch_embed.grid_size, unit[0]
         self.latent_dims, self.latent_scales = (self.model.embed_dim,), (unit[0],)
-        self.prefix = self.model.num_prefix_tokens
+        self.num_prefix = self.model.num_prefix_tokens
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to positioned tokens (B, prefix + N, D)."""
@@ -88,10 +88,10 @@ class TimmVisionTransformer(Encoder):
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         visible, _ = split_mask(mask, num_visible)
         x = self.embed(images)
-        x = torch.cat([x[:, : self.prefix], gather_tokens(x[:, self.prefix :], visible)], dim=1)
+        x = torch.cat([x[:, : self.num_prefix], gather_tokens(x[:, self.num_prefix :], visible)], dim=1)
         x = self._normed(self.model.blocks(self.model.norm_pre(x)))
         cls = x[:, 0] if self.model.cls_token is not None else None
-        return Latent(maps=[x[:, self.prefix :]], cls=cls, visible_only=True)
+        return Latent(maps=[x[:, self.num_prefix :]], cls=cls, visible_only=True)
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         x, outputs = self.model.norm_pre(self.embed(images)), []
@@ -100,8 +100,13 @@ class TimmVisionTransformer(Encoder):
             outputs.append(x)
         return outputs
 
+    def forward_dense(self, images: Tensor) -> Dense:
+        blocks = self.forward_blocks(images)
+        final = blocks[-1][:, self.num_prefix :].transpose(1, 2).unflatten(2, self.mask_grid)
+        return Dense(self.model.forward_head(self.model.norm(blocks[-1]), pre_logits=True), final, blocks)
+
     def forward_map(self, images: Tensor) -> Tensor:
-        tokens = self._normed(self.forward_blocks(images)[-1])[:, self.prefix :]
+        tokens = self._normed(self.forward_blocks(images)[-1])[:, self.num_prefix :]
         return tokens.transpose(1, 2).unflatten(2, self.mask_grid)
 
     def _normed(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from src.encoders.base import Encoder, Latent, gather_tokens, split_mask
+from src.encoders.base import Dense, Encoder, Latent, gather_tokens, split_mask
 from src.errors import UserError
 
 
@@ -201,6 +201,7 @@ class VisionTransformer(Encoder):
 
     hidden = "dropped"
     stem = "patch_embed.proj.weight"
+    num_prefix = 1
 
     def __init__(
         self,
@@ -340,6 +341,28 @@ class VisionTransformer(Encoder):
     def forward_map(self, images: Tensor) -> Tensor:
         tokens = self.norm(self.forward_blocks(images)[-1])[:, 1:]
         return tokens.transpose(1, 2).unflatten(2, self.mask_grid)
+
+    def forward_dense(self, images: Tensor) -> Dense:
+        blocks = self.forward_blocks(images)
+        final = blocks[-1][:, 1:].transpose(1, 2).unflatten(2, self.mask_grid)
+        return Dense(self.norm(blocks[-1][:, :1])[:, 0], final, blocks)
+
+    def forward_crop(self, images: Tensor) -> Tensor:
+        """The position table is resampled to the crop's grid, also a fixed one (as DINO's local views have it)."""
+        size = tuple(images.shape[2:])
+        if size == self.img_size:
+            return self.forward_features(images)
+        if any(side % self.unit_px for side in size):
+            raise UserError(
+                f"crops of {size} pixels are not whole patches of {self.unit_px}: choose another encoder.patch_size"
+            )
+        grid = [side // self.unit_px for side in size]
+        positions = resample_abs_pos_embed(self.pos_embed, new_size=grid, old_size=list(self.mask_grid))
+        x = self.patch_embed(self.patch_embed.patches(images)) + positions[:, 1:]
+        x = self.with_cls(x)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.norm(self.blocks[-1](x, queries=1))[:, 0]
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         own, given = self.pos_embed, weights.get("pos_embed")

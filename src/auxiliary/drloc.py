@@ -1,0 +1,118 @@
+"""Dense relative localisation (Liu et al. 2021), the comparison of Table 6, as auxiliary task."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.auxiliary.base import SSLOutput, SSLTask
+from src.auxiliary.masking import sample_noise
+from src.batch import Batch
+from src.encoders.base import Encoder
+from src.errors import UserError
+
+FIXED_DRAW = -1
+SCHEDULES = ("constant", "drloc")
+
+
+class Drloc(SSLTask):
+    """From two positions of the final map a small network tells how far apart they are, in rows and columns.
+
+    Args:
+        encoder: width and grid of its final map are read.
+        pairs: pairs of positions per image, drawn with replacement (64 in the released commands).
+        hidden_dim: of the network.
+        normalise: distances as shares of the grid, as the paper has them; the code counts positions.
+        pool: average the map to half its side first, as the code does for CvT at 224 px (14 x 14 to 7 x 7).
+        weight: factor of the loss.
+        schedule: `constant`, or `drloc` = the factor rises linearly over `warmup_share` of the training and then falls
+            linearly to 0 at `total_share` (3: the released loop stops after a third of its plan).
+        seed: of the pairs.
+
+    Raises:
+        UserError: a map of a single position, or an unknown schedule.
+    """
+
+    draws: Tensor
+    progress: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        pairs: int = 64,
+        hidden_dim: int = 512,
+        normalise: bool = False,
+        pool: bool = False,
+        weight: float = 1.0,
+        schedule: str = "constant",
+        warmup_share: float = 0.2,
+        total_share: float = 3.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise UserError(f"ssl.schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+        scale = encoder.latent_scales[-1]
+        rows, cols = (-(-side // scale) for side in encoder.img_size[-2:])
+        if pool:
+            rows, cols = (rows + 1) // 2, (cols + 1) // 2
+        if min(rows, cols) < 2:
+            raise UserError(
+                f"ssl=drloc needs a final map of at least 2 x 2 positions, and {type(encoder).__name__} gives"
+                f" {rows} x {cols}: enlarge data.img_size, or use smaller patches or strides"
+            )
+        self.pairs, self.normalise, self.pool, self.seed = pairs, normalise, pool, seed
+        self.weight, self.schedule = weight, schedule
+        self.warmup_share, self.total_share = warmup_share, total_share
+        dim = encoder.num_features
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, 2),
+        )
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("progress", torch.zeros(()))
+
+    def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
+        dense = encoder.forward_dense(batch.images)
+        final = F.avg_pool2d(dense.map, 3, 2, 1) if self.pool else dense.map
+        loss = self.distance_loss(final, self.draw(batch, final.shape[2] * final.shape[3]))
+        scaled = loss * self.factor()
+        return SSLOutput(scaled, dense.features if with_features else None, {"drloc": loss.detach()})
+
+    def draw(self, batch: Batch, positions: int) -> Tensor:
+        """Pairs of positions (B, 2 * pairs) of the batch's samples; in evaluation always the same."""
+        indices = batch.indices
+        if indices is None:
+            indices = torch.arange(len(batch.images), device=batch.images.device)
+        draw = self.draws.clone() if self.training else FIXED_DRAW
+        if self.training:
+            self.draws += 1
+        noise = sample_noise(indices, 2 * self.pairs, seed=self.seed, draw=draw)
+        return (noise * positions).long().clamp_max(positions - 1)
+
+    def distance_loss(self, final: Tensor, index: Tensor) -> Tensor:
+        """Mean absolute error of the predicted distances between positions `index` (B, 2m) of `final` (B, D, h, w)."""
+        rows, cols = final.shape[2:]
+        tokens = final.flatten(2).transpose(1, 2)
+        chosen = tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        first, second = index.chunk(2, dim=1)
+        truth = torch.stack([first // cols - second // cols, first % cols - second % cols], 2).abs().float()
+        if self.normalise:
+            truth = truth / torch.tensor([rows, cols], device=truth.device)
+        return F.l1_loss(self.mlp(torch.cat(chosen.chunk(2, dim=1), 2)).float(), truth)
+
+    def factor(self) -> Tensor:
+        """Weight of the loss at this point of the training."""
+        if self.schedule == "constant":
+            return torch.full_like(self.progress, self.weight)
+        rise = self.progress / self.warmup_share
+        fall = (self.total_share - self.progress) / (self.total_share - self.warmup_share)
+        return self.weight * torch.minimum(rise, fall).clamp_min(0)
+
+    def after_step(self, encoder: Encoder, progress: float) -> None:
+        self.progress.fill_(progress)

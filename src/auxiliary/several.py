@@ -1,0 +1,63 @@
+"""Several self-supervised tasks at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from src.auxiliary.base import SSLOutput, SSLTask
+from src.batch import Batch
+from src.encoders.base import Encoder
+from src.errors import UserError
+
+
+class Several(SSLTask):
+    """The weighted sum of the losses of several tasks on the same images: L_SSAT = sum of w_i L_i, sum of w_i = 1.
+
+    The classification features come from the first task that makes a full pass anyway.
+
+    Args:
+        tasks: by name; at most one of them may need extra views.
+        weights: by name, above 0, with sum 1; None = equal ones.
+
+    Raises:
+        UserError: weights that do not name the tasks or do not sum to 1; two tasks with extra views.
+    """
+
+    def __init__(self, tasks: Mapping[str, SSLTask], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        names = list(tasks)
+        weights = dict(weights) if weights else dict.fromkeys(names, 1 / len(names))
+        if set(weights) != set(names):
+            raise UserError(f"ssl.weights={weights} must name the tasks {', '.join(names)}, each of them once")
+        if min(weights.values()) <= 0 or not math.isclose(sum(weights.values()), 1, abs_tol=1e-3):
+            raise UserError(f"ssl.weights={weights} must be above 0 and sum to 1, not to {sum(weights.values()):g}")
+        hungry = [name for name, task in tasks.items() if task.views]
+        if len(hungry) > 1:
+            raise UserError(f"ssl tasks {' and '.join(hungry)} both need extra views of their own: choose one of them")
+        self.tasks, self.weights = nn.ModuleDict(tasks), weights
+        self.views = max(task.views for task in tasks.values())
+        self.masked = all(task.masked for task in tasks.values())
+        self.reads_mask = any(task.masked for task in tasks.values())
+        self.classifier = next((name for name, task in tasks.items() if not task.masked), names[0])
+
+    def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
+        losses, features = [], None
+        logs: dict[str, Tensor] = {}
+        for name, task in self.tasks.items():
+            out: SSLOutput = task(encoder, batch, with_features and name == self.classifier)
+            losses.append(self.weights[name] * out.loss)
+            features = out.features if out.features is not None else features
+            logs |= {f"{name}/{key}": value for key, value in out.logs.items()} | {f"{name}/loss": out.loss.detach()}
+        return SSLOutput(torch.stack(losses).sum(), features, logs)
+
+    def begin(self, encoder: Encoder) -> None:
+        for task in self.tasks.values():
+            task.begin(encoder)  # type: ignore[operator]
+
+    def after_step(self, encoder: Encoder, progress: float) -> None:
+        for task in self.tasks.values():
+            task.after_step(encoder, progress)  # type: ignore[operator]
