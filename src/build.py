@@ -20,6 +20,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from src.auxiliary.base import SSLTask
+from src.auxiliary.reconstruction import Reconstruction
 from src.auxiliary.several import Several
 from src.callbacks import (
     FiniteGuard,
@@ -33,7 +34,7 @@ from src.callbacks import (
 )
 from src.config import PRECISIONS, Config
 from src.data.image import ImageDataModule
-from src.data.views import AGAIN, View, dino_views, simclr_views
+from src.data.views import AGAIN, View, default_local_size, dino_views, simclr_views
 from src.encoders.base import Encoder
 from src.errors import UserError
 from src.launch import launched_externally
@@ -88,11 +89,12 @@ def build_task(config: Config, phase: Config, encoder: Encoder, node: dict[str, 
     if phase["lam"] == 0 and "share" in node:
         node["share"] = "third"  # there is no classification image to share
     if "teacher" in node:
-        path = node.pop("teacher")
-        if not path:
+        if not node["teacher"]:
             raise UserError("ssl=guidance needs a teacher: ssl.teacher=<run of encoder=resnet_56, or its checkpoint>")
-        return create(node, encoder=encoder, seed=config["seed"], teacher=partial(teacher_weights, path))
+        return create(node, encoder=encoder, seed=config["seed"], teacher=partial(teacher_weights, node.pop("teacher")))
     recipe = phase["recipe"]
+    if "local_size" in node:
+        node["local_size"] = node["local_size"] or default_local_size(config["data"]["img_size"])
     decoder = recipe["decoder"]["default"] | recipe["decoder"].get(config["encoder"]["name"], {})
     defaults = {
         "norm_pix": recipe["norm_pix"],
@@ -123,7 +125,7 @@ def build_views(config: Config, phase: Config) -> list[View | str]:
         if made == "simclr":
             wanted = list(simclr_views(size))
         elif made == "dino":
-            wanted = list(dino_views(size, local_views))
+            wanted = list(dino_views(size, local_views, node["local_size"]))
         if made != "dino" and local_views:
             raise UserError(f"ssl.local_views={local_views} needs ssl.view_augment=dino")
         alone = phase["lam"] == 0 or node["share"] == "third"
@@ -180,6 +182,12 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
     encoder = build_encoder(config, phase)
     head = build_head(encoder, num_classes, phase["head_init"]) if lam > 0 else None
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
+    images = recipe["batch_size"] * config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    if ssl is not None and images < ssl.min_batch:
+        raise UserError(
+            f"ssl={'+'.join(ssl_nodes(config))} compares the images of a batch, and recipe.batch_size={images} leaves"
+            f" nothing to compare: use at least {ssl.min_batch}"
+        )
     mixup = None
     if head is not None and (recipe["mixup"] or recipe["cutmix"]):
         for name, node in ssl_nodes(config).items() if ssl is not None else ():
@@ -211,6 +219,8 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
         epochs=phase["epochs"],
         decay_all=recipe.get("decay_all", False),  # runs recorded before these keys lack them
         no_decay=tuple(recipe.get("no_decay", ())),
+        optimizer=recipe.get("optimizer", "adamw"),
+        momentum=recipe.get("momentum", 0.9),
     )
     unknown = set(optimization.no_decay) - {name for name, _ in encoder.named_parameters()}
     if unknown:
@@ -317,7 +327,7 @@ def build_callbacks(
     if (
         phase["lam"] < 1
         and config["reconstruct_every"]
-        and hasattr(get_class(config["ssl"]["_target_"]), "reconstruct")
+        and any(issubclass(get_class(node["_target_"]), Reconstruction) for node in ssl_nodes(config).values())
     ):
         callbacks.append(
             Reconstructions(
@@ -357,6 +367,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # max_steps ends before it
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # teachers
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from src.auxiliary.reconstruction import Reconstruction
 from src.batch import Batch
 from src.energy import EnergyMeter
 from src.errors import UserError
@@ -301,9 +302,10 @@ class Reconstructions(Callback):
         images = self._batch.images.to(pl_module.device)
         was_training = pl_module.training
         pl_module.eval()
-        mask = pl_module.ssl.fixed_mask(self._batch.indices).to(pl_module.device)
-        rebuilt = pl_module.ssl.reconstruct(pl_module.encoder, images, mask)
-        hidden = pl_module.ssl.hide(images, mask)
+        task = next(part for part in pl_module.ssl.modules() if isinstance(part, Reconstruction))
+        mask = task.fixed_mask(self._batch.indices).to(pl_module.device)
+        rebuilt = task.reconstruct(pl_module.encoder, images, mask)
+        hidden = task.hide(images, mask)
         pl_module.train(was_training)
         rows = [self._denormalise(row.float().cpu()) for row in (images, hidden, rebuilt)]
         return _grid(torch.stack(rows))

@@ -45,6 +45,7 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
     """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        sys.argv[1:] = expand_tasks(sys.argv[1:])
         command()
     except UserError as error:
         fail(str(error))
@@ -55,6 +56,30 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         raise SystemExit(130) from None
     if reported:
         raise SystemExit(2)
+
+
+def expand_tasks(words: list[str]) -> list[str]:
+    """ssl=[a,b] as what Hydra composes: ssl=several with the configuration of each task under ssl.tasks.
+
+    Raises:
+        UserError: a sweep over lists, or a task named twice.
+    """
+    expanded = []
+    for word in words:
+        if not word.startswith("ssl=["):
+            expanded.append(word)
+            continue
+        listed = re.fullmatch(r"ssl=\[([\w\s,]*)\]", word)
+        names = [name.strip() for name in listed[1].split(",")] if listed else []
+        if not all(names) or not names:
+            raise UserError(
+                f"{word} is not a list of tasks such as ssl=[mae,guidance]; to sweep over lists, run one command each"
+            )
+        if len(set(names)) < len(names):
+            raise UserError(f"{word} names a task twice: name each once and set ssl.weights")
+        several = ["ssl=several", *(f"+ssl@ssl.tasks.{name}={name}" for name in names)]
+        expanded += several if len(names) > 1 else [f"ssl={names[0]}"]
+    return expanded
 
 
 def fail(message: str) -> NoReturn:
@@ -82,7 +107,7 @@ def disk_space() -> Iterator[None]:
 
 def explain(error: Exception, config_name: str) -> str:
     """One sentence for a mistake in the command line's overrides, with the nearest right name."""
-    text = str(error)
+    text = str(error).replace("ssl@ssl.tasks", "ssl")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options if option not in ("base", "domainnet", "vit") or option == name]

@@ -214,6 +214,8 @@ def check(config: Config) -> None:
         _check_number(config, f"{recipe}.clip_grad", 0, open_low=True)
         _check_number(config, f"{where}.layer_decay", 0, 1, open_low=True)
         _check_choice(config, f"{recipe}.lr_rule", ("linear", "absolute"))
+        _check_choice(config, f"{recipe}.optimizer", ("adamw", "sgd"))
+        _check_number(config, f"{recipe}.momentum", 0, 1)
         _check_choice(config, f"{recipe}.statistics", ("official", "own", "imagenet"))
         _check_choice(config, f"{recipe}.report", ("last", "max"))
         _check_choice(config, f"{recipe}.scratch_pos_embed", ("sincos", "learnable"))

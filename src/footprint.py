@@ -15,6 +15,9 @@ from src.batch import Batch
 from src.encoders.base import Encoder
 
 
+STEP_BATCH = 2  # a task that compares images needs two
+
+
 def trainable(module: nn.Module | None) -> int:
     """Trainable parameters; a fixed position table is none."""
     return 0 if module is None else sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -58,12 +61,37 @@ def count_macs(
         auxiliary = macs_of(lambda: ssl.forward_reference(encoder, images, mask))
     elif ssl is not None:
         # The classification may share a pass with the task: what the task costs is what it adds.
-        batch = Batch(images, views=tuple(images for _ in range(ssl.views)))
+        batch = Batch(images, views=ssl.blank_views(images))
         shared = head is not None
         auxiliary = macs_of(lambda: ssl(encoder, batch, shared)) - shared * macs_of(lambda: encoder.forward_map(images))
     for module, was_training in modes:
         module.train(was_training)
     return {"full": full, "auxiliary": auxiliary, "both": full + auxiliary}
+
+
+def count_step_macs(
+    encoder: Encoder, ssl: SSLTask | None, image: tuple[int, int, int], *, head: nn.Module | None = None
+) -> int:
+    """MACs per image of one training step, forward and backward, as it runs: what unread tokens save is subtracted."""
+    device = next(encoder.parameters()).device
+    images = torch.zeros(STEP_BATCH, *image, device=device)
+    parts = [module for module in (encoder, ssl, head) if module is not None]
+    modes = [module.training for module in parts]
+    for module in parts:
+        module.eval()  # no random state moves; the gradients are the same work
+    trained = [p for module in parts for p in module.parameters() if p.requires_grad]
+    with FlopCounterMode(display=False) as counter:
+        loss, features = torch.zeros((), device=device), None
+        if ssl is None:
+            features = encoder.forward_features(images)
+        else:
+            loss, features, _ = ssl(encoder, Batch(images, views=ssl.blank_views(images)), head is not None)
+        if head is not None:
+            loss = loss + head(features).sum()
+        torch.autograd.grad(loss, trained, allow_unused=True)
+    for module, mode in zip(parts, modes, strict=True):
+        module.train(mode)
+    return counter.get_total_flops() // 2 // STEP_BATCH
 
 
 def lacoste_co2(hours: float, *, devices: int = 1, tdp_watts: float, intensity: float = 0.432) -> float:

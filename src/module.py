@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.auxiliary.base import SSLTask
 from src.batch import Batch
 from src.encoders.base import Encoder
-from src.optim import adamw, effective_lr, module_groups, seed_step, warmup_cosine
+from src.optim import adamw, effective_lr, module_groups, seed_step, sgd, warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Optimization:
     epochs: int
     decay_all: bool = False
     no_decay: tuple[str, ...] = ()
+    optimizer: str = "adamw"
+    momentum: float = 0.9
 
 
 def joint_loss(lam: float, cls_loss: Tensor | None, ssl_loss: Tensor | None) -> Tensor:
@@ -55,7 +58,7 @@ def freeze_unread(encoder: Encoder, head: nn.Module | None, ssl: SSLTask | None)
     unread: set[str] = set()
     if ssl is None or not ssl.masked:
         unread |= encoder.only_masked()
-    if head is None and ssl is not None and ssl.masked:
+    if head is None and ssl is not None and not ssl.full:
         unread |= encoder.only_full()
     for name, parameter in encoder.named_parameters():
         if name in unread:
@@ -228,7 +231,11 @@ class JointModule(pl.LightningModule):
             decay_all=o.decay_all,
             no_decay=o.no_decay,
         )
-        optimizer = adamw(groups, lr=lr, betas=o.betas, eps=o.eps)
+        optimizer: Optimizer
+        if o.optimizer == "sgd":
+            optimizer = sgd(groups, lr=lr, momentum=o.momentum)
+        else:
+            optimizer = adamw(groups, lr=lr, betas=o.betas, eps=o.eps)
         schedule = warmup_cosine(
             optimizer,
             lr=lr,

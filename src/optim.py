@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from src.encoders.base import Encoder
@@ -86,9 +86,18 @@ def module_groups(
 
 def adamw(groups: list[dict], *, lr: float, betas: tuple[float, float], eps: float) -> AdamW:
     """AdamW whose groups start at `lr` x `lr_scale`; the weight decay is each group's own."""
+    return AdamW(_scaled(groups, lr), lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+
+
+def sgd(groups: list[dict], *, lr: float, momentum: float) -> SGD:
+    """SGD with Nesterov's momentum whose groups start at `lr` x `lr_scale`; the weight decay is each group's own."""
+    return SGD(_scaled(groups, lr), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=0.0)
+
+
+def _scaled(groups: list[dict], lr: float) -> list[dict]:
     for group in groups:
         group["lr"] = lr * group["lr_scale"]
-    return AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+    return groups
 
 
 def warmup_cosine(

@@ -18,7 +18,7 @@ from src.callbacks import History, Meter
 from src.config import Config, check_same_run, config_hash
 from src.data.image import ImageDataModule
 from src.energy import device_tdp
-from src.footprint import count_macs, count_parameters, lacoste_co2
+from src.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from src.launch import is_main_process
 from src.module import JointModule
 from src.provenance import git_commit, hardware, peak_memory_bytes, versions
@@ -175,7 +175,8 @@ def phase_record(
         "images_per_s": images / train_seconds if train_seconds else None,
         "data_wait": waited / train_seconds if train_seconds else None,
         "params": count_parameters(module.encoder, module.head, module.ssl),
-        "macs": count_macs(module.encoder, module.ssl, image, head=module.head),
+        "macs": count_macs(module.encoder, module.ssl, image, head=module.head)
+        | {"step": count_step_macs(module.encoder, module.ssl, image, head=module.head)},
         "peak_memory_bytes": peak_memory_bytes(),
         "energy": {
             "kwh": totals["kwh"] if totals["source"] else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from src.batch import Batch
@@ -31,15 +32,23 @@ class SSLTask(nn.Module):
 
     Attributes:
         views: how many extra views it needs from the data (0 for reconstruction).
-        masked: whether it reads the encoder's masked pass; if not, its full pass.
+        masked: whether it reads the encoder's masked pass.
+        full: whether it reads the encoder's full pass also where no features are asked for.
+        min_batch: images that it must see at once, over all processes.
     """
 
     views: int = 0
     masked: bool = False
+    full: bool = True
+    min_batch: int = 1
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
         """One pass of `encoder` over `batch`: the SSL loss and, if `with_features`, the features to classify."""
         raise NotImplementedError
+
+    def blank_views(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Zeros in the shapes of the extra views of `images` (B, C, H, W)."""
+        return tuple(torch.zeros_like(images) for _ in range(self.views))
 
     def begin(self, encoder: Encoder) -> None:
         """Called once before the first step of a phase, when the encoder has the weights that it starts from."""

@@ -72,6 +72,7 @@ class DINO(SSLTask):
         encoder: the teacher starts as a copy of it.
         hidden_dim, bottleneck_dim, out_dim: of the head; K = `out_dim`.
         local_views: small crops that only the student sees.
+        local_size: their side in pixels.
         share: `shared` = the classification images are the first global view; `third` = both are extra views.
         student_temp: temperature of the student.
         teacher_temp: of the teacher, at the start and after `warmup_share` of the training, in between linear.
@@ -81,7 +82,7 @@ class DINO(SSLTask):
         seed: unused, the views carry the randomness.
 
     Raises:
-        UserError: an unknown `share`, or a temperature that is not above 0.
+        UserError: an unknown `share`, a temperature that is not above 0, or local crops that the encoder cannot hold.
     """
 
     progress: Tensor
@@ -95,6 +96,7 @@ class DINO(SSLTask):
         bottleneck_dim: int = 256,
         out_dim: int = 1024,
         local_views: int = 0,
+        local_size: int = 0,
         share: str = "shared",
         student_temp: float = 0.1,
         teacher_temp: tuple[float, float] = (0.04, 0.07),
@@ -111,13 +113,21 @@ class DINO(SSLTask):
             if value <= 0:
                 raise UserError(f"ssl.{name}={value} is not above 0")
         self.share, self.views = share, local_views + (2 if share == "third" else 1)
+        self.local_views, self.local_size = local_views, local_size
         self.student_temp, self.teacher_temp, self.warmup_share = student_temp, teacher_temp, warmup_share
         self.momentum, self.center_momentum, self.frozen_share = momentum, center_momentum, frozen_share
         self.head = DINOHead(encoder.num_features, hidden_dim, bottleneck_dim, out_dim)
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
+        if local_views:
+            with torch.no_grad():
+                self.teacher.eval().forward_crop(torch.zeros(1, encoder.in_chans, local_size, local_size))
         self.register_buffer("center", torch.zeros(1, out_dim))
         self.register_buffer("progress", torch.zeros(()))
+
+    def blank_views(self, images: Tensor) -> tuple[Tensor, ...]:
+        whole = super().blank_views(images)[: self.views - self.local_views]
+        return whole + (images.new_zeros(*images.shape[:2], self.local_size, self.local_size),) * self.local_views
 
     def begin(self, encoder: Encoder) -> None:
         self.teacher.load_state_dict(encoder.state_dict())

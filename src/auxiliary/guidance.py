@@ -59,13 +59,13 @@ class Guidance(SSLTask):
             raise UserError(f"ssl.blocks={list(self.blocks)} are not three of the encoder's blocks 0 to {depth - 1}")
         self.beta, self.teacher_bn = beta, teacher_bn
         self.teacher = CifarResNet(TEACHER_SIDE, in_chans=encoder.in_chans).requires_grad_(False)
-        self.weights = teacher
+        self.load_teacher = teacher
         self.project = nn.ModuleList(nn.Conv2d(encoder.latent_dims[-1], width, 1) for width in (16, 32, 64))
 
     def begin(self, encoder: Encoder) -> None:
-        if self.weights is None:
+        if self.load_teacher is None:
             return
-        weights = self.weights()
+        weights = self.load_teacher()
         own = self.teacher.state_dict()
         wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape] + sorted(weights.keys() - own)
         if wrong:

@@ -38,7 +38,7 @@ class Reconstruction(SSLTask):
     """
 
     views = 0
-    masked = True
+    masked, full = True, False
     draws: Tensor
     decoder: Decoder
 

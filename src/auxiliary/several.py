@@ -40,9 +40,10 @@ class Several(SSLTask):
             raise UserError(f"ssl tasks {' and '.join(hungry)} both need extra views of their own: choose one of them")
         self.tasks, self.weights = nn.ModuleDict(tasks), weights
         self.views = max(task.views for task in tasks.values())
-        self.masked = all(task.masked for task in tasks.values())
-        self.reads_mask = any(task.masked for task in tasks.values())
-        self.classifier = next((name for name, task in tasks.items() if not task.masked), names[0])
+        self.min_batch = max(task.min_batch for task in tasks.values())
+        self.masked = any(task.masked for task in tasks.values())
+        self.full = any(task.full for task in tasks.values())
+        self.classifier = next((name for name, task in tasks.items() if task.full), names[0])
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
         losses, features = [], None
@@ -53,6 +54,9 @@ class Several(SSLTask):
             features = out.features if out.features is not None else features
             logs |= {f"{name}/{key}": value for key, value in out.logs.items()} | {f"{name}/loss": out.loss.detach()}
         return SSLOutput(torch.stack(losses).sum(), features, logs)
+
+    def blank_views(self, images: Tensor) -> tuple[Tensor, ...]:
+        return next((task.blank_views(images) for task in self.tasks.values() if task.views), ())  # type: ignore[operator]
 
     def begin(self, encoder: Encoder) -> None:
         for task in self.tasks.values():

@@ -62,6 +62,8 @@ class SimCLR(SSLTask):
         UserError: an unknown `share`, or a temperature that is not above 0.
     """
 
+    min_batch = 2  # an image is compared with the others of its batch
+
     def __init__(
         self,
         encoder: Encoder,
@@ -93,8 +95,10 @@ class SimCLR(SSLTask):
                 "third": lambda: encoder.forward_features(batch.images),
                 "both_cls": lambda: torch.cat([first, second]),
             }[self.share]()
-        # The head sees the pairs of all processes: its batch norms and the loss are those of the whole batch.
-        z1, z2 = self.head(torch.cat([gather(first), gather(second)])).chunk(2)
+        if self.training:
+            # The head sees the pairs of all processes: its batch norms and the loss are those of the whole batch.
+            first, second = gather(first), gather(second)
+        z1, z2 = self.head(torch.cat([first, second])).chunk(2)
         return SSLOutput(nt_xent(z1, z2, self.temperature), features, {})
 
 

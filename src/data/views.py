@@ -53,13 +53,18 @@ def simclr_views(size: int) -> list[View]:
     return [View(size, (0.08, 1.0), jitter=jitter, blur_prob=0.5 if large else 0.0)] * 2
 
 
-def dino_views(size: int, local_views: int = 0) -> list[View]:
+def default_local_size(size: int) -> int:
+    """Side of DINO's local crops of images of side `size`: 96 of 224 (Caron et al. 2021), 16 of 32 (Gani et al. 2022)."""
+    return size * 3 // 7 if size >= LARGE else size // 2
+
+
+def dino_views(size: int, local_views: int = 0, local_size: int | None = None) -> list[View]:
     """DINO's two global and some local views (Caron et al. 2021); small images with the crops of Gani et al. 2022."""
     large = size >= LARGE
     whole, part = ((0.4, 1.0), (0.05, 0.4)) if large else ((0.7, 1.0), (0.2, 0.5))
     jitter = (0.4, 0.4, 0.2, 0.1)
     blurs = (1.0, 0.1, 0.5) if large else (0.0, 0.0, 0.0)
-    local_size = size * 3 // 7 if large else size // 2
+    local_size = local_size or default_local_size(size)
     return [
         View(size, whole, jitter=jitter, blur_prob=blurs[0]),
         View(size, whole, jitter=jitter, blur_prob=blurs[1], solarize_prob=0.2),

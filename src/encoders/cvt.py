@@ -278,7 +278,7 @@ class ConvolutionalVisionTransformer(Encoder):
         if any(side % self.unit_px for side in images.shape[2:]):
             raise UserError(
                 f"crops of {tuple(images.shape[2:])} pixels are not a multiple of {self.unit_px}, the product of"
-                " encoder.strides: choose smaller strides, or ssl.local_views=0"
+                " encoder.strides: choose another ssl.local_size, smaller strides, or ssl.local_views=0"
             )
         return self.norm(self.maps(images, None)[1])[:, 0]
 
