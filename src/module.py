@@ -176,7 +176,8 @@ class JointModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.ssl is not None:
-            self.ssl.after_step(self.encoder, self.trainer.global_step / self.total_steps)
+            # Lightning counts the step when this hook has returned.
+            self.ssl.after_step(self.encoder, (self.trainer.global_step + 1) / self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = {name: float(value) for name, value in self.sums.items()}

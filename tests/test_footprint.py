@@ -1,12 +1,16 @@
 """Parameters, multiply-accumulates and CO2 against the paper's numbers and hand counts."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from src.auxiliary.dino import DINO
 from src.auxiliary.reconstruction import Reconstruction
+from src.auxiliary.simclr import SimCLR
 from src.encoders.vit import VisionTransformer
-from src.footprint import count_macs, count_parameters, lacoste_co2, macs_of
+from src.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
 
 T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
 DECODER_WIDTH = 128
@@ -85,3 +89,31 @@ def test_co2_reproduces_table_3(hours, kilograms):
 def test_co2_counts_every_device():
     assert lacoste_co2(60, devices=1, tdp_watts=230, intensity=0.432) == pytest.approx(5.9616)
     assert lacoste_co2(30, devices=2, tdp_watts=230, intensity=0.432) == pytest.approx(5.9616)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (Reconstruction, 1.30),
+        (SimCLR, 2.0),
+        (partial(SimCLR, share="third"), 3.0),
+        (DINO, 2.67),
+        (partial(DINO, local_views=4, local_size=16), 3.54),
+        (partial(DINO, local_views=8, local_size=16), 4.41),
+    ],
+)
+def test_a_step_of_each_task_costs_its_known_multiple_of_scratch(task, expected):
+    encoder = VisionTransformer(32, 2, embed_dim=192, depth=12, num_heads=3)
+    head = nn.Linear(192, 10)
+    scratch = count_step_macs(encoder, None, (3, 32, 32), head=head)
+    assert count_step_macs(encoder, task(encoder), (3, 32, 32), head=head) / scratch == pytest.approx(
+        expected, rel=0.02
+    )
+
+
+def test_counting_leaves_modes_and_gradients_as_they_were():
+    encoder = VisionTransformer(8, 4, embed_dim=8, depth=1, num_heads=1).train()
+    task = DINO(encoder, out_dim=8).eval()
+    count_step_macs(encoder, task, (3, 8, 8))
+    assert encoder.training and not task.training
+    assert all(parameter.grad is None for parameter in encoder.parameters())

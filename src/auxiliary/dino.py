@@ -153,8 +153,7 @@ class DINO(SSLTask):
             logits = self.teacher_head(seen).float()
             teacher = [((view - self.center) / self.temperature()).softmax(1) for view in logits.chunk(2)]
             if self.training:
-                mean = mean_over_processes(logits.mean(0, keepdim=True))
-                self.center.lerp_(mean, 1 - self.center_momentum)
+                self.update_center(logits)
         loss = dino_loss(student, teacher, student_temp=self.student_temp)
         # Collapse shows in the teacher: the same answer for all images, or no answer at all.
         each = torch.cat(teacher)
@@ -164,6 +163,11 @@ class DINO(SSLTask):
         if with_features:
             classified = features[0] if shared else encoder.forward_features(batch.images)
         return SSLOutput(loss, classified, logs)
+
+    @torch.no_grad()
+    def update_center(self, logits: Tensor) -> None:
+        """Towards the mean of the teacher's `logits` (V * B, K) over the views and the batches of all processes."""
+        self.center.lerp_(mean_over_processes(logits.mean(0, keepdim=True)), 1 - self.center_momentum)
 
     def temperature(self) -> Tensor:
         """The teacher's at this point of the training."""

@@ -54,6 +54,9 @@ class Drloc(SSLTask):
         super().__init__()
         if schedule not in SCHEDULES:
             raise UserError(f"ssl.schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if pairs < 1 or weight <= 0:
+            name, value = ("pairs", pairs) if pairs < 1 else ("weight", weight)
+            raise UserError(f"ssl.{name}={value} is not possible: it must be above 0")
         scale = encoder.latent_scales[-1]
         rows, cols = (-(-side // scale) for side in encoder.img_size[-2:])
         if pool:

@@ -8,7 +8,12 @@ from functools import partial
 import torch
 
 from src.auxiliary.base import SSLTask
+from src.auxiliary.dino import DINO
+from src.auxiliary.drloc import Drloc
+from src.auxiliary.guidance import Guidance
 from src.auxiliary.reconstruction import Reconstruction
+from src.auxiliary.several import Several
+from src.auxiliary.simclr import SimCLR
 from src.batch import Batch
 from src.encoders.base import Encoder
 from tests.encoders.cases import images_for
@@ -30,6 +35,21 @@ CASES: dict[str, tuple[str, Callable[[Encoder], SSLTask]]] = {
     "mae-sl-vit": ("sl-vit", mae),
     "mae-timm": ("timm", mae),
     "mae-timm-no-class-token": ("timm-no-class-token", mae),
+    "simclr": ("vit", SimCLR),
+    "simclr-third": ("swin", partial(SimCLR, share="third")),
+    "simclr-convolutions": ("resnet", SimCLR),
+    "dino": ("vit", partial(DINO, out_dim=32, frozen_share=0.0)),
+    "dino-third": ("cvt", partial(DINO, out_dim=32, frozen_share=0.0, share="third")),
+    "dino-crops": ("vit", partial(DINO, out_dim=32, frozen_share=0.0, local_views=2, local_size=6)),
+    "dino-crops-cvt": ("cvt", partial(DINO, out_dim=32, frozen_share=0.0, local_views=1, local_size=8)),
+    "drloc": ("vit", Drloc),
+    "drloc-cvt": ("cvt-rectangular-grey", partial(Drloc, normalise=True)),
+    "drloc-swin": ("swin", partial(Drloc, weight=0.5)),
+    "drloc-resnet": ("resnet", Drloc),
+    "guidance": ("vit", partial(Guidance, teacher_bn="eval")),
+    "guidance-timm": ("timm-registers-average", Guidance),
+    "mae-and-guidance": ("vit", lambda encoder: Several({"mae": mae(encoder), "guidance": Guidance(encoder)})),
+    "mae-and-simclr": ("vit", lambda encoder: Several({"mae": mae(encoder), "simclr": SimCLR(encoder)})),
     "mae-rectangular-grey": ("vit-rectangular-grey", partial(mae, mask_ratio=0.5, decoder_depth=1)),
 }
 
@@ -40,6 +60,6 @@ def batch_for(encoder: Encoder, task: SSLTask, batch: int = 4) -> Batch:
     return Batch(
         images,
         torch.arange(batch) % 3,
-        views=tuple(torch.randn_like(images) for _ in range(task.views)),
+        views=tuple(torch.randn_like(view) for view in task.blank_views(images)),
         indices=torch.arange(batch) * 7,
     )

@@ -12,6 +12,7 @@ from src.auxiliary.masking import random_mask
 from src.encoders.base import Encoder
 from src.encoders.cvt import ConvolutionalVisionTransformer
 from src.encoders.resnet import ResNet
+from src.encoders.resnet_cifar import CifarResNet
 from src.encoders.sl_vit import sl_vit
 from src.encoders.swin import SwinTransformer
 from src.encoders.timm_vit import TimmVisionTransformer
@@ -51,6 +52,8 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "swin-padded-merging": partial(small_swin, img_size=28, patch_size=1, window_size=7),
     "resnet": partial(ResNet, 32, stem="cifar", depths=(1, 1, 1, 1)),
     "resnet-grey": partial(ResNet, (64, 32), in_chans=1, depths=(1, 1, 1, 1)),
+    "resnet-cifar": partial(CifarResNet, 16, blocks=1),
+    "resnet-cifar-rectangular-grey": partial(CifarResNet, (8, 16), in_chans=1, blocks=2),
     "sl-vit": small_sl_vit,
     "sl-vit-rectangular-grey": partial(small_sl_vit, img_size=(8, 16), patch_size=2, in_chans=1, pos_embed="sincos"),
     "timm": partial(TimmVisionTransformer, "test_vit", 32, patch_size=8),

@@ -85,3 +85,35 @@ def test_bf16_autocast_gives_finite_gradients(encoder):
         features = encoder.forward_features(images_for(encoder))
     features.float().square().mean().backward()
     assert all(p.grad.isfinite().all() for p in encoder.parameters() if p.grad is not None)
+
+
+def test_dense_pass_gives_the_features_map_and_blocks_of_the_single_passes(encoder):
+    images = images_for(encoder)
+    dense = encoder.forward_dense(images)
+    assert torch.allclose(dense.features, encoder.forward_features(images), atol=1e-5, rtol=1e-5)
+    assert dense.map.shape == encoder.forward_map(images).shape
+    for ours, theirs in zip(dense.blocks, encoder.forward_blocks(images), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_dense_map_reaches_every_parameter_that_the_final_blocks_have(encoder):
+    images = images_for(encoder)
+    encoder.forward_dense(images).map.square().sum().backward()
+    reached = [p for p in encoder.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert len(reached) > len(list(encoder.parameters())) / 2
+
+
+def test_crop_of_the_whole_size_is_the_plain_pass(encoder):
+    images = images_for(encoder)
+    assert torch.allclose(encoder.forward_crop(images), encoder.forward_features(images), atol=1e-6)
+
+
+def test_smaller_crops_give_features_or_are_refused_with_the_cure(encoder):
+    sides = [max(cells // 2, 1) * encoder.unit_px for cells in encoder.mask_grid[-2:]]
+    crops = torch.randn(2, encoder.in_chans, *sides)
+    try:
+        assert encoder.forward_crop(crops).shape == (2, encoder.num_features)
+    except UserError as error:
+        assert "ssl.local_views=0" in str(error)
+    with pytest.raises(UserError, match="ssl.local"):
+        encoder.forward_crop(torch.randn(2, encoder.in_chans, sides[0] + 1, sides[1]))
