@@ -299,11 +299,12 @@ class Reconstructions(Callback):
     @torch.no_grad()
     def picture(self, pl_module: Any) -> Tensor:
         """(3, H, W) uint8: three rows, a column per image."""
-        images = self._batch.images.to(pl_module.device)
+        images, indices = self._batch.images.to(pl_module.device), self._batch.indices
+        assert indices is not None
         was_training = pl_module.training
         pl_module.eval()
         task = next(part for part in pl_module.ssl.modules() if isinstance(part, Reconstruction))
-        mask = task.fixed_mask(self._batch.indices).to(pl_module.device)
+        mask = task.fixed_mask(indices).to(pl_module.device)
         rebuilt = task.reconstruct(pl_module.encoder, images, mask)
         hidden = task.hide(images, mask)
         pl_module.train(was_training)

@@ -14,7 +14,6 @@ from src.auxiliary.reconstruction import Reconstruction
 from src.batch import Batch
 from src.encoders.base import Encoder
 
-
 STEP_BATCH = 2  # a task that compares images needs two
 
 

@@ -54,7 +54,7 @@ def simclr_views(size: int) -> list[View]:
 
 
 def default_local_size(size: int) -> int:
-    """Side of DINO's local crops of images of side `size`: 96 of 224 (Caron et al. 2021), 16 of 32 (Gani et al. 2022)."""
+    """Pixels of the side of DINO's local crops: 96 of 224 (Caron et al. 2021), 16 of 32 (Gani et al. 2022)."""
     return size * 3 // 7 if size >= LARGE else size // 2
 
 

@@ -354,7 +354,8 @@ class VisionTransformer(Encoder):
             return self.forward_features(images)
         if any(side % self.unit_px for side in size):
             raise UserError(
-                f"crops of {size} pixels are not whole patches of {self.unit_px}: choose another ssl.local_size, or encoder.patch_size"
+                f"crops of {size} pixels are not whole patches of {self.unit_px}:"
+                " choose another ssl.local_size, or encoder.patch_size"
             )
         grid = [side // self.unit_px for side in size]
         positions = resample_abs_pos_embed(self.pos_embed, new_size=grid, old_size=list(self.mask_grid))

@@ -1,4 +1,4 @@
-"""Which SSL task serves which encoder, found by trying. `python -m tests.auxiliary.pairs` writes the table of the docs."""
+"""Which SSL task serves which encoder, found by trying; `python -m tests.auxiliary.pairs` writes the docs' table."""
 
 from __future__ import annotations
 
