@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+NO_LABEL = -1  # the target of a training image whose label is not used
+
 
 class Batch(NamedTuple):
     """One batch of normalised images; a named tuple, so that every loader and device transfer understands it.
 
     Attributes:
         images: (B, C, H, W) float, normalised.
-        targets: (B,) int64 class indices, or (B, K) float when mixed; None for unlabelled images.
+        targets: (B,) int64 class indices, NO_LABEL where there is none; or (B, K) float when mixed.
         views: extra views of the same images, each (B, C, h, w), for the SSL tasks that ask for them.
         indices: (B,) int64 position of each image in its data set; keys the per-sample random masks.
     """

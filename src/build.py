@@ -39,6 +39,7 @@ from src.encoders.base import Encoder
 from src.errors import UserError
 from src.launch import launched_externally
 from src.module import JointModule, Optimization
+from src.probe import PROBES, ProbeMonitor
 from src.weights import AtomicCheckpointIO, checkpoint_of, encoder_weights
 
 
@@ -133,11 +134,16 @@ def build_views(config: Config, phase: Config) -> list[View | str]:
     return views
 
 
-def build_head(encoder: Encoder, num_classes: int, init: str) -> nn.Linear:
-    """Linear classifier; `xavier` as the authors', `small` (std 2e-5) as MAE's fine-tuning."""
+def build_head(encoder: Encoder, num_classes: int, init: str, *, norm: bool = False) -> nn.Module:
+    """Linear classifier; `xavier` as the authors', `small` (std 2e-5) as MAE's fine-tuning.
+
+    `norm`: batch norm without affine before it, as MAE's linear probing.
+    """
     head = nn.Linear(encoder.num_features, num_classes)
     nn.init.xavier_uniform_(head.weight) if init == "xavier" else nn.init.trunc_normal_(head.weight, std=2e-5)
     nn.init.zeros_(head.bias)
+    if norm:
+        return nn.Sequential(nn.BatchNorm1d(encoder.num_features, affine=False, eps=1e-6), head)
     return head
 
 
@@ -162,6 +168,8 @@ def build_data(config: Config, phase: Config) -> ImageDataModule:
         num_workers=num_workers(config),
         val_fraction=data["val_fraction"],
         fraction=data["fraction"],
+        label_fraction=data.get("label_fraction", 1.0) if phase["lam"] > 0 else 1.0,  # pre-training reads no label
+        unlabelled="keep" if phase["lam"] < 1 else "drop",
         samples_per_class=data["samples_per_class"],
         seed=config["seed"],
         on_bad_image=data["on_bad_image"],
@@ -180,7 +188,9 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
     recipe, lam = phase["recipe"], phase["lam"]
     pl.seed_everything(config["seed"], verbose=False)
     encoder = build_encoder(config, phase)
-    head = build_head(encoder, num_classes, phase["head_init"]) if lam > 0 else None
+    head = None
+    if lam > 0:
+        head = build_head(encoder, num_classes, phase["head_init"], norm=phase.get("head_norm", False))
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
     images = recipe["batch_size"] * config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     if ssl is not None and images < ssl.min_batch:
@@ -189,6 +199,7 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
             f" nothing to compare: use at least {ssl.min_batch}"
         )
     mixup = None
+    partly_labelled = head is not None and ssl is not None and config["data"].get("label_fraction", 1.0) < 1
     if head is not None and (recipe["mixup"] or recipe["cutmix"]):
         for name, node in ssl_nodes(config).items() if ssl is not None else ():
             if node.get("share", "third") != "third":
@@ -196,6 +207,11 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
                     f"ssl={name} compares views, and recipe.mixup or cutmix would mix the one that it shares with the"
                     " classification: set ssl.share=third, or turn them off"
                 )
+        if partly_labelled:
+            raise UserError(
+                "recipe.mixup or cutmix would mix labelled images with unlabelled ones: turn them off, or set"
+                " data.label_fraction=1"
+            )
         mixup = Mixup(
             mixup_alpha=recipe["mixup"],
             cutmix_alpha=recipe["cutmix"],
@@ -233,7 +249,9 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
         num_classes=num_classes,
         optimization=optimization,
         label_smoothing=recipe["label_smoothing"],
+        frozen=phase.get("frozen", False),
         mixup=mixup,
+        partly_labelled=partly_labelled,
         seed=config["seed"],
         log_every=log_every(config),
     )
@@ -338,6 +356,9 @@ def build_callbacks(
                 config["reconstruct_every"],
             )
         )
+    for name in PROBES:
+        if config["monitor"][f"{name}_every"]:
+            callbacks.append(ProbeMonitor(name, config["monitor"][f"{name}_every"], data))
     if phase["recipe"]["ema_decay"]:
         callbacks.append(EMAWeightAveraging(decay=phase["recipe"]["ema_decay"], use_buffers=False))
     shared: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False}

@@ -25,6 +25,7 @@ NEUTRAL_KEYS = (
     "run_dir",
     "force",
     "logger",
+    "monitor",
     "footprint",
     "reconstruct_every",
     "checkpoint_minutes",
@@ -224,9 +225,10 @@ def check(config: Config) -> None:
                 f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even"
             )
     starts = config["mode"].get("init_from"), config["encoder"].get("pretrained")
-    if config["mode"]["name"] == "finetune" and not any(starts):
+    if config["mode"]["name"] in ("finetune", "linear") and not any(starts):
         raise UserError(
-            "mode=finetune needs start weights: mode.init_from=<run folder or file> or encoder.pretrained=..."
+            f"mode={config['mode']['name']} needs start weights: mode.init_from=<run folder or file> or"
+            " encoder.pretrained=..."
         )
     if all(starts):
         raise UserError(
@@ -235,6 +237,8 @@ def check(config: Config) -> None:
     for key in ("trainer.devices", "trainer.num_nodes", "trainer.accumulate", "eval_every", "trainer.log_every"):
         _check_number(config, key, 1)
     _check_number(config, "reconstruct_every", 0)
+    _check_number(config, "monitor.knn_every", 0)
+    _check_number(config, "monitor.linear_every", 0)
     _check_number(config, "checkpoint_minutes", 0, open_low=True)
     _check_number(config, "data.num_workers", 0)
     _check_number(config, "data.memory_gb", 0)

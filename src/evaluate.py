@@ -30,6 +30,9 @@ Evaluates the last phase of a run as its training did, and beside it on perturbe
   run=<folder>            of python -m src.train
   checkpoint=last         last, best, or a checkpoint file of that run
   split=test              test or val
+  phase=<the last>        of the run: pretrain, finetune, joint ...
+  probe=knn,linear        what the encoder's features are worth, also where no labels were learned: k-NN (20 neighbours,
+                          temperature 0.07) and a logistic regression, both on the training images
   data.perturb=<name>     perspective (Table 2), corruptions (15 families at 5 severities), or one family
   seeds=5                 of the perspective: mean and deviation over them
   severities=1,2,3,4,5    of the corruptions
@@ -41,12 +44,15 @@ OWN = {
     "run": "",
     "checkpoint": "last",
     "split": "test",
+    "phase": "",
+    "probe": "",
     "data.perturb": "",
     "seeds": "5",
     "severities": "1,2,3,4,5",
     "batch_size": "",
     "force": "false",
 }
+PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
 HANDED_ON = ("data", "trainer")  # groups whose keys may be changed
 
 
@@ -69,6 +75,10 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
             raise UserError(f"there is no option {key!r}{nearest(key, list(OWN))} (--help lists them)")
     if not options["run"]:
         raise UserError("say which run: run=<folder that python -m src.train has made>")
+    if not {*options["probe"].split(",")} <= {"", "knn", "linear"}:
+        raise UserError(f"probe={options['probe']} is not possible: it is knn, linear or knn,linear")
+    if options["probe"] and options["data.perturb"]:
+        raise UserError("probe= measures clean images: leave data.perturb out, or run two commands")
     for key in ("seeds", "batch_size"):
         if key == "batch_size" and not options[key]:
             continue
@@ -128,13 +138,16 @@ class Evaluator:
         UserError: data or checkpoint do not fit.
     """
 
-    def __init__(self, config: Config, run: Path, checkpoint: str, split: str, batch_size: int) -> None:
+    def __init__(
+        self, config: Config, run: Path, phase_name: str, checkpoint: str, split: str, batch_size: int
+    ) -> None:
         from src.build import build_data, build_module, runs_on_cpu
         from src.weights import load_checkpoint
 
-        phase = config["mode"]["phases"][-1]
-        if not phase["lam"]:
-            raise UserError(f"run={run} has learned no labels (lam=0): there is no accuracy to measure")
+        phases = {phase["name"]: phase for phase in config["mode"]["phases"]}
+        if phase_name and phase_name not in phases:
+            raise UserError(f"phase={phase_name} does not exist, the run has {', '.join(phases)}")
+        phase = phases[phase_name or list(phases)[-1]]
         self.path = find_checkpoint(run, phase["name"], checkpoint)
         self.data = build_data(config, phase)
         self.data.setup()
@@ -163,6 +176,12 @@ class Evaluator:
                 f"the run was trained on {len(trained)} classes and the data have {len(self.data.class_names)}"
                 f" (the first that differs: {new[0] if new else 'their order'}): give the data it was trained on"
             )
+
+    def probe(self, names: list[str]) -> dict[str, float]:
+        """Accuracies of the probes in percent."""
+        from src.probe import probe
+
+        return probe(self.module.encoder, self.data, self.split, self.device, names)
 
     @torch.inference_mode()
     def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
@@ -198,11 +217,10 @@ def summarise(results: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 def show(record: dict[str, Any], console: Console) -> None:
     """One short table."""
-    clean = record["clean"]
-    rest = "".join(f", {name} {value:.4g}" for name, value in clean.items() if name != "acc1")
-    console.print(
-        f"{record['run']} ({record['checkpoint']}, {record['split']}): clean acc1 {clean['acc1']:.2f} %{rest}"
-    )
+    clean = record["clean"] | (record.get("probe") or {})
+    named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
+    rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in PROBED]
+    console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -246,7 +264,9 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     sets = {}
     if perturb and perturb != "null":
         sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
-    name = f"{Path(options['checkpoint']).stem}-{options['split']}-{perturb or 'clean'}.json"
+    what = options["probe"].replace(",", "+") or perturb or "clean"
+    of_phase = f"{options['phase']}-" if options["phase"] else ""
+    name = f"{of_phase}{Path(options['checkpoint']).stem}-{options['split']}-{what}.json"
     settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
     done = run / "evaluations" / name
     if done.is_file() and options["force"] != "true":
@@ -255,10 +275,16 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
             console.print(f"already evaluated, from {done} (force=true evaluates again):")
             show(record, console)
             return record
-    evaluator = Evaluator(config, run, options["checkpoint"], options["split"], int(options["batch_size"] or 0))
+    evaluator = Evaluator(
+        config, run, options["phase"], options["checkpoint"], options["split"], int(options["batch_size"] or 0)
+    )
+    if evaluator.module.head is None and not options["probe"]:
+        raise UserError(
+            f"run={run} has learned no labels (lam=0): there is no accuracy to measure but that of probe=knn,linear"
+        )
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
-    clean = evaluator.accuracy(console=console)
+    clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
     record = {
         "run": str(run),
@@ -268,6 +294,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "perturb": perturb or None,
         "settings": settings,
         "clean": clean,
+        "probe": evaluator.probe(options["probe"].split(",")) if options["probe"] else None,
         "perturbed": perturbed,
         "summary": summarise(perturbed) if perturbed else None,
         "data_fingerprint": evaluator.data.fingerprint(),

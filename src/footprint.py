@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -22,12 +22,14 @@ def trainable(module: nn.Module | None) -> int:
     return 0 if module is None else sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def count_parameters(encoder: Encoder, head: nn.Module | None, ssl: nn.Module | None) -> dict[str, int]:
-    """`inference`: encoder and head (Table 1's first column); `training`: with the SSL part."""
+def count_parameters(
+    encoder: Encoder, head: nn.Module | None, ssl: nn.Module | None, *, frozen: Sequence[nn.Parameter] = ()
+) -> dict[str, int]:
+    """`inference`: encoder and head (Table 1's first column); `training`: what learns, with the SSL part."""
     masked, full = encoder.only_masked(), encoder.only_full()
     # A phase may have frozen what it does not read; the classifier reads it all the same.
     read = [p for n, p in encoder.named_parameters() if n not in masked and (p.requires_grad or n in full)]
-    inference = sum(p.numel() for p in read) + trainable(head)
+    inference = sum(p.numel() for p in [*read, *frozen]) + trainable(head)
     return {"inference": inference, "training": trainable(encoder) + trainable(head) + trainable(ssl)}
 
 

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.auxiliary.base import SSLTask
-from src.batch import Batch
+from src.batch import NO_LABEL, Batch
 from src.encoders.base import Encoder
 from src.optim import adamw, effective_lr, module_groups, seed_step, sgd, warmup_cosine
 
@@ -77,6 +77,8 @@ class JointModule(pl.LightningModule):
         optimization: schedule and optimizer values.
         label_smoothing: of the cross-entropy.
         mixup: timm's Mixup (it smooths the labels itself), or None.
+        frozen: the encoder stays as it is, in evaluation mode; only the head learns.
+        partly_labelled: the data hold images without a label; L_cls is then the mean over the labelled ones of a batch.
         seed: of the per-step randomness.
         log_every: steps between two logged values.
     """
@@ -92,15 +94,21 @@ class JointModule(pl.LightningModule):
         optimization: Optimization,
         label_smoothing: float = 0.0,
         mixup: Mixup | None = None,
+        frozen: bool = False,
+        partly_labelled: bool = False,
         seed: int = 0,
         log_every: int = 50,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.ssl = encoder, head, ssl
+        self.frozen = [p for p in encoder.parameters() if p.requires_grad] if frozen else []
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
         freeze_unread(encoder, head, ssl)
         self.lam = lam
         self.optimization = optimization
         self.label_smoothing, self.mixup = label_smoothing, mixup
+        self.partly_labelled = partly_labelled
         self.seed, self.log_every = seed, log_every
         self.eval_split = "test"
         self.sums: dict[str, Tensor] = {}
@@ -117,6 +125,12 @@ class JointModule(pl.LightningModule):
         """Logits (B, classes) of images (B, C, H, W): all that inference needs."""
         assert self.head is not None, "this phase learns no labels"
         return self.head(self.encoder.forward_features(images))
+
+    def train(self, mode: bool = True) -> JointModule:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
 
     def on_train_start(self) -> None:
         if self.ssl is not None and self.global_step == 0 and self.batches_before(0) == 0:
@@ -142,7 +156,8 @@ class JointModule(pl.LightningModule):
             views = len(logits) // len(batch.targets)
             cls_loss = self.criterion(logits, torch.cat([batch.targets] * views))
             if targets is not None and self.mixup is None:
-                logs = logs | {"acc1": (logits[: len(targets)].argmax(1) == targets).float().mean() * 100}
+                right, labelled = logits[: len(targets)].argmax(1) == targets, targets != NO_LABEL
+                logs = logs | {"acc1": right.sum() / labelled.sum().clamp_min(1) * 100}
         loss = joint_loss(self.lam, cls_loss, ssl_loss)
         losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
@@ -152,6 +167,10 @@ class JointModule(pl.LightningModule):
         """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
         if targets.is_floating_point():
             return SoftTargetCrossEntropy()(logits, targets)
+        if self.partly_labelled:
+            options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
+            total = F.cross_entropy(logits, targets, reduction="sum", **options)
+            return total / (targets != NO_LABEL).sum().clamp_min(1)
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def _record(self, values: dict[str, Tensor], batch_idx: int) -> None:

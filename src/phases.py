@@ -174,7 +174,7 @@ def phase_record(
         "steps": trainer.global_step,
         "images_per_s": images / train_seconds if train_seconds else None,
         "data_wait": waited / train_seconds if train_seconds else None,
-        "params": count_parameters(module.encoder, module.head, module.ssl),
+        "params": count_parameters(module.encoder, module.head, module.ssl, frozen=module.frozen),
         "macs": count_macs(module.encoder, module.ssl, image, head=module.head)
         | {"step": count_step_macs(module.encoder, module.ssl, image, head=module.head)},
         "peak_memory_bytes": peak_memory_bytes(),
@@ -310,6 +310,8 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append(
             f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
         )
+    if data.get("label_fraction", 1.0) < 1:
+        reasons.append(f"data.label_fraction={data['label_fraction']}: the labels of a part of the training set")
     if data["protocol"] != "paper":
         reasons.append("data.protocol=strict keeps validation images apart from the training")
     if not data.get("verify", True):

@@ -97,6 +97,10 @@ def describe(record: dict) -> str:
     split = "test" if "test" in record["metrics"] else "val"
     accuracy = record["metrics"][split].get("acc1", {})
     values = f"{split}/acc1 last {accuracy['last']:.2f} %, best {accuracy['best']:.2f} %" if "best" in accuracy else ""
+    if not accuracy:
+        values = ", ".join(
+            f"{split}/{name} last {value['last']:.4g}" for name, value in record["metrics"][split].items()
+        )
     return f"{record['name']}: {values} in {record['seconds']:.0f} s"
 
 

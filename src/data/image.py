@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.batch import Batch
+from src.batch import NO_LABEL, Batch
 from src.data.augment import EvalTransform, Normalise, TrainTransform
 from src.data.dataset import ImageDataset, collate
 from src.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, load, same
 from src.data.options import check_batch, check_choices, check_names, check_values
 from src.data.sampler import EpochLoader, EpochSampler, eval_batches
 from src.data.sources import ImageList, Source
-from src.data.subsets import official_subset, stratified_fraction, train_val_split
+from src.data.subsets import LABELS, official_subset, stratified_fraction, train_val_split
 from src.data.subsets import samples_per_class as choose_per_class
 from src.data.timm_transforms import eval_transform, train_transform
 from src.data.views import AGAIN, View, ViewTransform
@@ -48,6 +48,8 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: worker processes of each loader.
         fraction: stratified share of the training images to use; or
         samples_per_class: as many of each class.
+        label_fraction: stratified share of those whose labels are used.
+        unlabelled: what becomes of the others: `drop` them, or `keep` them with the target -1.
         val_fraction: stratified share of those to keep apart for validation.
         seed: of subsets, split, order and augmentation.
         on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
@@ -82,6 +84,8 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         val_fraction: float = 0.0,
         fraction: float = 1.0,
+        label_fraction: float = 1.0,
+        unlabelled: str = "drop",
         samples_per_class: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
@@ -101,6 +105,8 @@ class ImageDataModule(pl.LightningDataModule):
             val_fraction = STRICT_FRACTION
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
         check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
+        if not 0 < label_fraction <= 1:
+            raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         self.source = source
         self.img_size = img_size
@@ -109,6 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.fraction, self.samples_per_class, self.val_fraction = fraction, samples_per_class, val_fraction
+        self.label_fraction, self.unlabelled = label_fraction, unlabelled
         self.subset = subset
         self.seed = seed
         self.on_bad_image = on_bad_image
@@ -174,11 +181,25 @@ class ImageDataModule(pl.LightningDataModule):
             kept, val = train_val_split(labels[train], self.val_fraction, self.seed)
             splits["val"] = (self.source.train, train[val])
             train = train[kept]
-        splits["train"] = (self.source.train, train)
+        splits["train"] = self._labelled(train)
         for name, images in (("val", self.source.val), ("test", self.source.test)):
             if images is not None:
                 splits[name] = (images, self._readable(images, name))
         return splits
+
+    def _labelled(self, train: Indices) -> tuple[ImageList, Indices]:
+        """The training images `train` with the labels that may be used."""
+        images = self.source.train
+        if self.label_fraction == 1:
+            return images, train
+        labels = images.labels[train]
+        share = stratified_fraction(labels, self.label_fraction, self.seed, key="label_fraction", stream=LABELS)
+        chosen = train[share]
+        if self.unlabelled == "drop":
+            return images, chosen
+        labels = np.full_like(images.labels, NO_LABEL)
+        labels[chosen] = images.labels[chosen]
+        return replace(images, labels=labels), train
 
     def _readable(self, images: ImageList, split: str) -> Indices:
         if self.on_bad_image == "error":
@@ -212,9 +233,10 @@ class ImageDataModule(pl.LightningDataModule):
         return self._splits[name]
 
     def class_counts(self, split: str) -> dict[str, int]:
-        """Images of each class in a split."""
+        """Labelled images of each class in a split."""
         images, indices = self._splits[split]
-        counts = np.bincount(images.labels[indices], minlength=self.num_classes)
+        labels = images.labels[indices]
+        counts = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def spread(self, split: str, n: int) -> list[int]:
@@ -241,7 +263,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.pipeline == "timm":
             loader = self._loader(ImageDataset(images, self.train_transform, seed=self.seed), collate, **options)
         else:
-            loader = self._batched_loader("train", **options)
+            loader = self._batched_loader("train", evaluate=False, **options)
         loader.load_state_dict(self._place)
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader = loader
@@ -263,7 +285,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.pipeline == "timm" or perturb is not None:
             dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
             return self._loader(dataset, collate, batch_sampler=batches)
-        return self._batched_loader(split, batch_sampler=batches)
+        return self._batched_loader(split, evaluate=True, batch_sampler=batches)
 
     def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:
         workers = self.num_workers if num_workers is None else num_workers
@@ -286,16 +308,16 @@ class ImageDataModule(pl.LightningDataModule):
             return ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=crop)
         return self._batched_train(crop=crop, number=number)
 
-    def _batched_parts(self, split: str) -> tuple[IndexDataset, Prepare]:
+    def _batched_parts(self, split: str, *, evaluate: bool) -> tuple[IndexDataset, Prepare]:
         """What a loader's workers do for `split`, and what is done to the batches afterwards."""
         images, indices = self._splits[split]
         if split not in self._memory:
             self._memory[split] = load(images, indices, self.memory_gb * 2**30)
         memory = self._memory[split]
-        train = self._batched_train(crop=memory is not None) if split == "train" and self.augment is not None else None
+        train = None if evaluate or self.augment is None else self._batched_train(crop=memory is not None)
         views = [
             self._view(view, number, crop=memory is not None)
-            for number, view in enumerate(self.views if split == "train" or self.eval_views else ())
+            for number, view in enumerate(() if evaluate and not self.eval_views else self.views)
         ]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if memory is None:
@@ -304,8 +326,8 @@ class ImageDataModule(pl.LightningDataModule):
         whole = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
         return IndexDataset(images), Prepare(whole, memory, device, views)
 
-    def _batched_loader(self, split: str, **kwargs: Any) -> EpochLoader:
-        dataset, prepare = self._batched_parts(split)
+    def _batched_loader(self, split: str, *, evaluate: bool, **kwargs: Any) -> EpochLoader:
+        dataset, prepare = self._batched_parts(split, evaluate=evaluate)
         together = prepare.together(self.batch_size, self.img_size)
         # Images in memory leave nothing to do for workers.
         workers = 0 if prepare.memory is not None else None
@@ -317,7 +339,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.pipeline == "timm":
             dataset = ImageDataset(self._splits["train"][0], self.train_transform, seed=self.seed)
             return collate(dataset.__getitems__(keys))
-        raw_dataset, prepare = self._batched_parts("train")
+        raw_dataset, prepare = self._batched_parts("train", evaluate=False)
         (batch,) = prepare([raw_dataset.__getitems__(keys)])
         return batch
 

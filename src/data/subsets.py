@@ -15,6 +15,7 @@ Indices = NDArray[np.int64]
 
 # Separate random streams, so that a validation split is independent of the subset it is taken from.
 SUBSET, SPLIT = 0, 1
+LABELS = 2**31  # apart from the sampler's streams, which are the epochs: the order would tell who is labelled
 
 
 def _shuffled(labels: Labels, seed: int, stream: int) -> tuple[Indices, Indices]:
@@ -41,21 +42,23 @@ def _stratified_order(labels: Labels, seed: int, stream: int) -> Indices:
     return order[np.argsort(place, kind="stable")]
 
 
-def stratified_fraction(labels: Labels, fraction: float, seed: int) -> Indices:
+def stratified_fraction(
+    labels: Labels, fraction: float, seed: int, *, key: str = "fraction", stream: int = SUBSET
+) -> Indices:
     """round(fraction * N) indices with every class in its share; a smaller fraction is a subset of a larger one.
 
     Raises:
         UserError: fraction outside (0, 1], or too few images to have one of each class.
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"data.fraction={fraction} is outside (0, 1]: set the share of the training images to use")
+        raise UserError(f"data.{key}={fraction} is outside (0, 1]: set the share of the training images to use")
     total, classes = round(fraction * len(labels)), len(np.unique(labels))
     if total < classes:
         raise UserError(
-            f"data.fraction={fraction} of {len(labels)} images is {total}, fewer than one for each of the {classes}"
+            f"data.{key}={fraction} of {len(labels)} images is {total}, fewer than one for each of the {classes}"
             f" classes: use at least {classes / len(labels):.2g}"
         )
-    return np.sort(_stratified_order(labels, seed, SUBSET)[:total])
+    return np.sort(_stratified_order(labels, seed, stream)[:total])
 
 
 def official_subset(total: int, fraction: float) -> Indices:
