@@ -91,7 +91,7 @@ def probe(
     known, labels = features_of(encoder, data.eval_loader("train"), device)
     queries, targets = features_of(encoder, data.eval_loader(split), device)
     encoder.train(was_training)
-    values = {}
+    values: dict[str, float] = {}
     for name in names:
         order = PROBES[name](queries, known, labels, data.num_classes).argsort(dim=1, descending=True, stable=True)
         right = order == targets[:, None]

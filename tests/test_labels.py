@@ -1,0 +1,123 @@
+"""data.label_fraction: who learns from which images."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.auxiliary.reconstruction import Reconstruction
+from src.batch import Batch
+from src.build import build_data
+from src.data.image import ImageDataModule
+from src.errors import UserError
+from src.module import JointModule, Optimization
+from tests.encoders.cases import build
+from tests.test_config import config
+from tests.test_train import record_of, train
+
+FEW = ["data=digits", "data.samples_per_class=40", "data.label_fraction=0.25"]
+
+
+def data_of(*overrides: str, phase: int = 0) -> ImageDataModule:
+    resolved = config(*FEW, *overrides)
+    data = build_data(resolved, resolved["mode"]["phases"][phase])
+    data.setup()
+    return data
+
+
+def labelled(data: ImageDataModule) -> set[int]:
+    images, indices = data.split("train")
+    return {int(index) for index in indices if images.labels[index] >= 0}
+
+
+def test_joint_training_sees_all_images_and_a_stratified_part_of_their_labels():
+    data = data_of("mode=ssat")
+    assert data.sizes["train"] == 400
+    assert set(data.class_counts("train").values()) == {10}
+
+
+@pytest.mark.parametrize("mode", ["scratch", "finetune"])
+def test_classification_alone_sees_the_labelled_images_only(mode):
+    data = data_of(f"mode={mode}")
+    assert data.sizes["train"] == 100
+    assert labelled(data) == labelled(data_of("mode=ssat"))
+
+
+def test_pre_training_sees_all_images_and_its_fine_tuning_the_labelled_ones():
+    assert data_of("mode=ssl_ft", phase=0).sizes["train"] == 400
+    assert labelled(data_of("mode=ssl_ft", phase=1)) == labelled(data_of("mode=ssat"))
+
+
+def test_a_smaller_fraction_is_part_of_a_larger_one():
+    assert labelled(data_of("data.label_fraction=0.1")) < labelled(data_of("data.label_fraction=0.5"))
+
+
+@pytest.mark.parametrize("pipeline", ["timm", "batched"])
+def test_labelled_images_are_spread_over_the_batches_of_every_epoch(pipeline):
+    loader = data_of(f"data.pipeline={pipeline}", "recipe.batch_size=40").train_dataloader()
+    for _ in range(2):
+        counts = [int((batch.targets >= 0).sum()) for batch in loader]
+        assert sum(counts) == 100
+        assert min(counts) >= 3
+
+
+def test_evaluation_keeps_all_its_labels():
+    assert all((batch.targets >= 0).all() for batch in data_of("mode=ssat").val_dataloader())
+
+
+def module(partly: bool = True) -> JointModule:
+    encoder = build("vit")
+    optimization = Optimization(1e-3, "linear", 4, 0, 0, 0, (0.9, 0.999), 1e-8, 0, 1, 1)
+    options = {"num_classes": 3, "optimization": optimization, "label_smoothing": 0.1}
+    task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2)
+    return JointModule(encoder, lam=0.5, head=nn.Linear(24, 3), ssl=task, partly_labelled=partly, **options)
+
+
+def test_class_loss_is_the_mean_over_the_labelled_images():
+    logits, targets = torch.randn(6, 3), torch.tensor([0, -1, 2, -1, 1, -1])
+    expected = F.cross_entropy(logits[::2], targets[::2], label_smoothing=0.1)
+    assert module().criterion(logits, targets).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_batch_without_labels_has_a_class_loss_of_0_with_a_gradient():
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = module().criterion(logits, torch.full((4,), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+def test_all_labels_give_the_loss_of_full_labelling():
+    logits, targets = torch.randn(6, 3), torch.arange(6) % 3
+    assert module().criterion(logits, targets).item() == pytest.approx(module(False).criterion(logits, targets).item())
+
+
+def test_training_accuracy_counts_the_labelled_images(monkeypatch):
+    joint = module()
+    seen = {}
+    monkeypatch.setattr(joint, "_record", lambda values, index: seen.update(values))
+    images = torch.randn(4, 3, 12, 12)
+    joint.eval()
+    right = joint(images).argmax(1)
+    targets = torch.where(torch.tensor([True, False, True, False]), right, -1)
+    joint.training_step(Batch(images, targets, indices=torch.arange(4)), 0)
+    assert seen["acc1"].item() == 100
+
+
+def test_a_run_on_few_labels_says_so(tmp_path):
+    run = train("mode=ssat", "data.label_fraction=0.25", "epochs=1", runs=tmp_path)
+    assert any("label_fraction=0.25" in reason for reason in record_of(run)["unfaithful_reasons"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.label_fraction=0"], "data.label_fraction=0 is outside"),
+        (["data.label_fraction=1.5"], "data.label_fraction=1.5 is outside"),
+        (["data.label_fraction=0.001"], "fewer than one for each of the 10 classes"),
+        (["data.label_fraction=0.5", "recipe.mixup=0.8"], "mix labelled images with unlabelled"),
+    ],
+)
+def test_impossible_label_fractions_are_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train(*overrides, runs=tmp_path)
