@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from src.cli import fail
 from src.config import nearest
 from src.errors import UserError
 from src.results.html import render
+from src.results.label_curve import curve_table, label_curves
 from src.results.record import Record, read_records, write_text
 from src.results.summary import comparisons, verdict
 from src.results.tables import runs_table, to_markdown
@@ -107,6 +109,10 @@ def report(words: list[str]) -> None:
     else:
         console.print(runs_table(records, width=console.width))
         console.print()
+        for curve in label_curves(records):
+            console.print(f"[bold]{escape(curve.title)}: accuracy in % against the share of labels[/bold]")
+            console.print(curve_table(curve))
+            console.print()
     for line in summary_lines(records):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)
     for warning in warnings[:MOST_WARNINGS]:

@@ -152,12 +152,13 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
                 " or keep a part of the training images apart with data.val_fraction=0.2"
             )
-        check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
         self._fingerprint = {
             "name": self.source.name,
             "splits": {name: len(indices) for name, (_, indices) in splits.items()},
             "sha256": {name: images.digest(indices) for name, (images, indices) in splits.items()},
         }
+        splits["train"] = self._labelled(*splits["train"])
+        check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
         self._splits = splits
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
@@ -181,15 +182,14 @@ class ImageDataModule(pl.LightningDataModule):
             kept, val = train_val_split(labels[train], self.val_fraction, self.seed)
             splits["val"] = (self.source.train, train[val])
             train = train[kept]
-        splits["train"] = self._labelled(train)
+        splits["train"] = (self.source.train, train)
         for name, images in (("val", self.source.val), ("test", self.source.test)):
             if images is not None:
                 splits[name] = (images, self._readable(images, name))
         return splits
 
-    def _labelled(self, train: Indices) -> tuple[ImageList, Indices]:
-        """The training images `train` with the labels that may be used."""
-        images = self.source.train
+    def _labelled(self, images: ImageList, train: Indices) -> tuple[ImageList, Indices]:
+        """The training images `train` with the labels that may be used; the fingerprint is that of all of them."""
         if self.label_fraction == 1:
             return images, train
         labels = images.labels[train]

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from src.results.label_curve import curve_chart, label_curves
 from src.results.panel import Budget, comparison_panel
 from src.results.record import Record
 from src.results.summary import comparisons
@@ -32,6 +33,7 @@ def render(
     made = made or datetime.now().astimezone()
     body = [
         _header(records, made),
+        _label_curves(records),
         *(comparison_panel(each, budget, is_open=index < OPEN_SECTIONS) for index, each in enumerate(found)),
         _runs(records, page),
         _unfinished(records),
@@ -71,6 +73,11 @@ def _header(records: Sequence[Record], made: datetime) -> str:
         f"<header><h1>SSAT training report</h1><p>Made {made:%Y-%m-%d %H:%M} from the runs&rsquo; own records.</p>"
         f'<dl class="tiles">{listed}</dl></header>\n'
     )
+
+
+def _label_curves(records: Sequence[Record]) -> str:
+    charts = "".join(curve_chart(curve) for curve in label_curves(records))
+    return f'<section><h2>Accuracy against labels</h2><div class="charts">{charts}</div></section>\n' if charts else ""
 
 
 def _runs(records: Sequence[Record], page: Path | None) -> str:

@@ -15,7 +15,14 @@ from src.config import identity
 from src.results.record import Record, as_number
 
 PAPER_EPOCHS = 100  # Table 14
-LABELS = {"scratch": "scratch", "ssl_ft": "SSL+FT", "ssat": "SSAT", "finetune": "fine-tuning"}
+LABELS = {
+    "scratch": "scratch",
+    "ssl_ft": "SSL+FT",
+    "ssat": "SSAT",
+    "finetune": "fine-tuning",
+    "ssl": "SSL",
+    "linear": "linear probe",
+}
 Z95 = 1.959964
 CAVEAT = "Keep in mind: "
 
@@ -88,8 +95,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     settings = {id(record): _settings(record) for record in records}
     pairs: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        shared = {k: v for k, v in settings[id(record)].items() if not k.startswith(("mode.", "ssl."))}
-        pairs[record.data, record.encoder][_key(shared)].append(record)
+        pairs[record.data, record.encoder][_key(_shared(settings[id(record)]))].append(record)
     found = []
     for (data, encoder), by_key in pairs.items():
         groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
@@ -97,6 +103,15 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         for members, variant in zip(groups, variants, strict=True):
             found.append(Comparison(data, encoder, variant, _arms(members, settings)))
     return found
+
+
+def shared_settings(record: Record) -> dict[str, Any]:
+    """What a run computes, but for its mode, its SSL task and its seed."""
+    return _shared(_settings(record))
+
+
+def _shared(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if not key.startswith(("mode.", "ssl."))}
 
 
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:
@@ -115,7 +130,7 @@ def _settings(record: Record) -> dict[str, Any]:
     config = record.get("config")
     values = identity(config) if isinstance(config, dict) else {}
     values = {key: value for key, value in values.items() if not key.startswith("mode.phases.")}
-    unused = ("ssl.",) if record.mode in ("scratch", "finetune") else ()
+    unused = ("ssl.",) if record.mode in ("scratch", "finetune", "linear") else ()
     settings: dict[str, Any] = {}
     for key, value in values.items():
         parent, _, leaf = key.rpartition(".")
