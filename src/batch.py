@@ -17,9 +17,11 @@ class Batch(NamedTuple):
         targets: (B,) int64 class indices, NO_LABEL where there is none; or (B, K) float when mixed.
         views: extra views of the same images, each (B, C, h, w), for the SSL tasks that ask for them.
         indices: (B,) int64 position of each image in its data set; keys the per-sample random masks.
+        unmixed: the images as they were before mixup or cutmix; None where nothing was mixed.
     """
 
     images: Tensor
     targets: Tensor | None = None
     views: tuple[Tensor, ...] = ()
     indices: Tensor | None = None
+    unmixed: Tensor | None = None

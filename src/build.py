@@ -13,14 +13,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from src.auxiliary.base import SSLTask
-from src.auxiliary.reconstruction import Reconstruction
 from src.auxiliary.several import Several
 from src.callbacks import (
     FiniteGuard,
@@ -34,7 +33,7 @@ from src.callbacks import (
 )
 from src.config import PRECISIONS, Config
 from src.data.image import ImageDataModule
-from src.data.views import AGAIN, View, default_local_size, dino_views, simclr_views
+from src.data.views import AGAIN, View, default_local_size, dino_views, simclr_views, weak_view
 from src.encoders.base import Encoder
 from src.errors import UserError
 from src.launch import launched_externally
@@ -94,6 +93,8 @@ def build_task(config: Config, phase: Config, encoder: Encoder, node: dict[str, 
             raise UserError("ssl=guidance needs a teacher: ssl.teacher=<run of encoder=resnet_56, or its checkpoint>")
         return create(node, encoder=encoder, seed=config["seed"], teacher=partial(teacher_weights, node.pop("teacher")))
     recipe = phase["recipe"]
+    if phase["lam"] == 0 and "source" in node:
+        node["source"] = "mixed"  # there is nothing to classify, so nothing to set it apart from
     if "local_size" in node:
         node["local_size"] = node["local_size"] or default_local_size(config["data"]["img_size"])
     decoder = recipe["decoder"]["default"] | recipe["decoder"].get(config["encoder"]["name"], {})
@@ -116,6 +117,8 @@ def build_views(config: Config, phase: Config) -> list[View | str]:
     """What the phase's SSL task needs beside the classification image, as its `share` says."""
     views: list[View | str] = []
     for node in ssl_nodes(config).values() if phase["lam"] < 1 else ():
+        if node.get("source") == "weak" and phase["lam"] > 0:
+            views.append(weak_view(config["data"]["img_size"]))
         if "share" not in node:
             continue
         size, made = config["data"]["img_size"], node["view_augment"]
@@ -345,7 +348,7 @@ def build_callbacks(
     if (
         phase["lam"] < 1
         and config["reconstruct_every"]
-        and any(issubclass(get_class(node["_target_"]), Reconstruction) for node in ssl_nodes(config).values())
+        and any(node.get("target") == "pixels" for node in ssl_nodes(config).values())
     ):
         callbacks.append(
             Reconstructions(

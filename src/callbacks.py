@@ -303,7 +303,7 @@ class Reconstructions(Callback):
         assert indices is not None
         was_training = pl_module.training
         pl_module.eval()
-        task = next(part for part in pl_module.ssl.modules() if isinstance(part, Reconstruction))
+        task = next(part for part in pl_module.ssl.modules() if isinstance(part, Reconstruction) and part.has_pictures)
         mask = task.fixed_mask(indices).to(pl_module.device)
         rebuilt = task.reconstruct(pl_module.encoder, images, mask)
         hidden = task.hide(images, mask)

@@ -109,6 +109,8 @@ class JointModule(pl.LightningModule):
         self.optimization = optimization
         self.label_smoothing, self.mixup = label_smoothing, mixup
         self.partly_labelled = partly_labelled
+        # timm mixes in place.
+        self.reads_unmixed = ssl is not None and any(getattr(m, "source", "") == "unmixed" for m in ssl.modules())
         self.seed, self.log_every = seed, log_every
         self.eval_split = "test"
         self.sums: dict[str, Tensor] = {}
@@ -142,8 +144,9 @@ class JointModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         targets = batch.targets
         if self.mixup is not None and self.head is not None:
+            original = batch.images.clone() if self.reads_unmixed else None
             images, mixed = self.mixup(batch.images, targets)
-            batch = batch._replace(images=images, targets=mixed)
+            batch = batch._replace(images=images, targets=mixed, unmixed=original)
         ssl_loss, features, logs = None, None, {}
         if self.ssl is None:
             features = self.encoder.forward_features(batch.images)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from src.batch import Batch
 from src.encoders.base import Encoder
+from src.errors import UserError
 
 
 class SSLOutput(NamedTuple):
@@ -55,3 +56,12 @@ class SSLTask(nn.Module):
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Called after each optimizer step with the share of training done, in [0, 1]."""
+
+
+def check_views(batch: Batch, needed: int) -> None:
+    """Raises: UserError: the batch has fewer extra views than the task needs."""
+    if len(batch.views) < needed:
+        raise UserError(
+            f"the SSL task needs {needed} extra view(s) of each image and the batch has {len(batch.views)}:"
+            " use data.pipeline=batched, which makes them"
+        )

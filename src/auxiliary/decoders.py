@@ -33,6 +33,7 @@ class MAEDecoder(nn.Module):
         depth: number of blocks.
         num_heads: attention heads.
         mlp_ratio: hidden width of the MLP over `dim`.
+        out_dim: numbers to predict per patch; None = its pixels.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class MAEDecoder(nn.Module):
         depth: int = 2,
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
         _check_sizes(dim, depth, num_heads)
@@ -55,11 +57,11 @@ class MAEDecoder(nn.Module):
         self.pos_embed = nn.Parameter(table.unsqueeze(0), requires_grad=False)
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pred = nn.Linear(dim, patch_size**2 * in_chans)
+        self.pred = nn.Linear(dim, out_dim or patch_size**2 * in_chans)
         self.apply(init_linear)
 
     def forward(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
-        """Predictions (B, M, p * p * C) of the hidden patches alone, in raster order.
+        """Predictions (B, M, out_dim) of the hidden patches alone, in raster order.
 
         Attention does not care about order: the tokens stay as they are, hidden ones first, and get the positions they
         belong to; and the last block answers only the hidden tokens' queries.
@@ -75,7 +77,7 @@ class MAEDecoder(nn.Module):
         return self.pred(self.norm(self.blocks[-1](x, queries=hidden.shape[1])))
 
     def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
-        """Predictions (B, L, p * p * C) of every patch in raster order: the plain formulation, for pictures, tests."""
+        """Predictions (B, L, out_dim) of every patch in raster order: the plain formulation, for pictures, tests."""
         visible, _ = split_mask(mask)
         shown = self._embed(latent)
         tokens = self.mask_token.expand(len(mask), mask.shape[1], -1)
@@ -106,6 +108,7 @@ class FusedDecoder(nn.Module):
             cell; `convmae` = such convolutions to the width of the last map, which is then projected, as ConvMAE has
             it; `last` = the last map alone.
         dim, depth, num_heads, mlp_ratio: of the blocks.
+        out_dim: numbers to predict per cell; None = its pixels.
 
     Raises:
         UserError: an unknown `fuse`, or sizes that do not fit.
@@ -125,6 +128,7 @@ class FusedDecoder(nn.Module):
         depth: int = 1,
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
         if fuse not in FUSIONS:
@@ -147,7 +151,7 @@ class FusedDecoder(nn.Module):
         self.pos_embed = nn.Parameter(sincos_table(dim, grid).unsqueeze(0), requires_grad=False)
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pred = nn.Linear(dim, unit_px**2 * in_chans)
+        self.pred = nn.Linear(dim, out_dim or unit_px**2 * in_chans)
         self.apply(init_linear)
 
     def forward(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
@@ -217,11 +221,14 @@ Decoder = MAEDecoder | FusedDecoder | PixelShuffleDecoder
 READS = {"mae": "dropped", "convmae": "zeroed", "simmim": "replaced", "swin_light": "replaced"}
 
 
-def build_decoder(encoder: Encoder, kind: str | None, *, fuse: str, **blocks: Any) -> Decoder:
+def build_decoder(
+    encoder: Encoder, kind: str | None, *, fuse: str, out_dim: int | None = None, **blocks: Any
+) -> Decoder:
     """The decoder `kind` for `encoder`; None = the one that fits it.
 
     Args:
         fuse: of a `FusedDecoder`.
+        out_dim: numbers to predict per cell; None = its pixels.
         blocks: dim, depth, num_heads and mlp_ratio of its blocks.
 
     Raises:
@@ -245,8 +252,10 @@ def build_decoder(encoder: Encoder, kind: str | None, *, fuse: str, **blocks: An
     dims, scales = encoder.latent_dims, encoder.latent_scales
     unit, in_chans = encoder.unit_px, encoder.in_chans
     if kind == "mae":
-        return MAEDecoder(cells, unit, in_chans=in_chans, encoder_dim=dims[-1], **blocks)
+        return MAEDecoder(cells, unit, in_chans=in_chans, encoder_dim=dims[-1], out_dim=out_dim, **blocks)
     if kind == "simmim":
+        if out_dim is not None:
+            raise UserError("ssl.decoder=simmim predicts pixels only: set ssl.target=pixels, or use ssl=swin_light")
         return PixelShuffleDecoder(cells, unit, in_chans=in_chans, encoder_dim=dims[-1], scale=scales[-1])
     return FusedDecoder(
         cells,
@@ -256,6 +265,7 @@ def build_decoder(encoder: Encoder, kind: str | None, *, fuse: str, **blocks: An
         encoder_scales=scales,
         mask_token=kind == "convmae",
         fuse=fuse,
+        out_dim=out_dim,
         **blocks,
     )
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.auxiliary.base import SSLOutput, SSLTask
+from src.auxiliary.base import SSLOutput, SSLTask, check_views
 from src.auxiliary.gather import mean_over_processes
-from src.auxiliary.simclr import check_views
+from src.auxiliary.teacher import cosine, follow
 from src.batch import Batch
 from src.encoders.base import Encoder
 from src.errors import UserError
 
 SHARES = ("shared", "third")
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` along half a cosine."""
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def dino_loss(student: list[Tensor], teacher: list[Tensor], *, student_temp: float) -> Tensor:
@@ -99,7 +93,7 @@ class DINO(SSLTask):
         local_size: int = 0,
         share: str = "shared",
         student_temp: float = 0.1,
-        teacher_temp: tuple[float, float] = (0.04, 0.07),
+        teacher_temp: tuple[float, float] = (0.04, 0.04),
         warmup_share: float = 0.1,
         momentum: float = 0.996,
         center_momentum: float = 0.9,
@@ -174,13 +168,8 @@ class DINO(SSLTask):
         start, end = self.teacher_temp
         return start + (end - start) * (self.progress / max(self.warmup_share, 1e-9)).clamp_max(1)
 
-    @torch.no_grad()
     def after_step(self, encoder: Encoder, progress: float) -> None:
         keep = cosine(self.momentum, 1.0, progress)
-        pairs = [(self.teacher, encoder), (self.teacher_head, self.head)]
-        for mine, theirs in pairs:
-            for average, parameter in zip(mine.parameters(), theirs.parameters(), strict=True):
-                average.lerp_(parameter, 1 - keep)
-            for copied, buffer in zip(mine.buffers(), theirs.buffers(), strict=True):
-                copied.copy_(buffer)  # running statistics of batch norms are averages already
+        follow(self.teacher, encoder, keep)
+        follow(self.teacher_head, self.head, keep)
         self.progress.fill_(progress)

@@ -25,6 +25,40 @@ def num_visible(length: int, ratio: float) -> int:
     return kept
 
 
+KINDS = ("random", "block", "grid")
+
+
+def arrange(noise: Tensor, grid: tuple[int, ...], kind: str, size: int) -> Tensor:
+    """Scores (B, L) from uniform `noise` (B, L): the smallest are to stay visible, whatever the mask ratio.
+
+    `random`: the noise itself. `block`: whole blocks of size x size cells are visible or hidden, but for one that the
+    ratio cuts (larger holes than MAE's, as SimMIM and BEiT). `grid`: of each such block equally many cells are visible
+    (as UM-MAE's uniform sampling), so that no hole is large.
+
+    Raises:
+        UserError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise UserError(f"ssl.mask={kind!r} is not one of {', '.join(KINDS)}")
+    if kind == "random":
+        return noise
+    rows, cols = grid[-2:]
+    row, col = (torch.arange(side, device=noise.device) // size for side in (rows, cols))
+    across = -(-cols // size)
+    block = (row[:, None] * across + col).flatten()  # (L,): the block of each cell
+    if kind == "block":
+        first = (
+            torch.arange(rows, device=noise.device)[::size, None] * cols
+            + torch.arange(cols, device=noise.device)[::size]
+        ).flatten()
+        rank = noise[:, first].argsort(dim=1, stable=True).argsort(dim=1)[:, block]
+    else:
+        # A cell's place in the random order of its block.
+        smaller = (noise.unsqueeze(2) > noise.unsqueeze(1)) & (block[:, None] == block)
+        rank = smaller.sum(2)
+    return rank + noise
+
+
 def mask_from_noise(noise: Tensor, ratio: float) -> Tensor:
     """Boolean mask (B, L), True = removed, that keeps the smallest noises of each row of `noise` (B, L)."""
     kept = noise.argsort(dim=1, stable=True)[:, : num_visible(noise.shape[1], ratio)]

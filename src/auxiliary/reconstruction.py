@@ -7,15 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from src.auxiliary.base import SSLOutput, SSLTask
+from src.auxiliary.base import SSLOutput, SSLTask, check_views
 from src.auxiliary.decoders import Decoder, build_decoder
-from src.auxiliary.masking import mask_from_noise, num_visible, sample_noise
+from src.auxiliary.hog import hog, hog_dim
+from src.auxiliary.masking import arrange, mask_from_noise, num_visible, sample_noise
 from src.auxiliary.patches import normalise_patches, patchify, unpatchify
 from src.batch import Batch
 from src.encoders.base import Encoder, gather_tokens, split_mask
 from src.errors import UserError
 
 FIXED_DRAW = -1
+TARGETS, SOURCES = ("pixels", "hog"), ("mixed", "unmixed", "weak")
 DISTANCES = {"mse": torch.square, "l1": torch.abs}
 
 
@@ -25,6 +27,11 @@ class Reconstruction(SSLTask):
     Args:
         encoder: only its sizes are read.
         mask_ratio: share of patches hidden.
+        target: `pixels`, or `hog` = their histograms of oriented gradients.
+        mask: which patches are hidden: `random`, `block` or `grid`, see `masking.arrange`.
+        mask_block: side in patches of the blocks of the latter two.
+        source: the images to hide and predict: `mixed` = those that are classified; `unmixed` = before mixup; `weak` =
+            an extra view that is only cropped and flipped.
         norm_pix: predict patches normalised one by one instead of the normalised image.
         loss: `mse`, or `l1` as SimMIM.
         decoder: one of `decoders.READS`, None = the one that fits the encoder; or a decoder itself, with the two calls
@@ -34,7 +41,8 @@ class Reconstruction(SSLTask):
         seed: of the masks.
 
     Raises:
-        UserError: a mask ratio that leaves nothing to see or to predict; a decoder that cannot read the encoder.
+        UserError: a mask ratio that leaves nothing to see or to predict; a decoder that cannot read the encoder; an
+            unknown mask, target or source.
     """
 
     views = 0
@@ -47,6 +55,10 @@ class Reconstruction(SSLTask):
         encoder: Encoder,
         *,
         mask_ratio: float = 0.75,
+        mask: str = "random",
+        mask_block: int = 2,
+        target: str = "pixels",
+        source: str = "mixed",
         norm_pix: bool = False,
         loss: str = "mse",
         decoder: str | Decoder | None = None,
@@ -60,11 +72,18 @@ class Reconstruction(SSLTask):
         super().__init__()
         if loss not in DISTANCES:
             raise UserError(f"ssl.loss={loss!r} is not one of {', '.join(DISTANCES)}")
+        if target not in TARGETS:
+            raise UserError(f"ssl.target={target!r} is not one of {', '.join(TARGETS)}")
+        if source not in SOURCES:
+            raise UserError(f"ssl.source={source!r} is not one of {', '.join(SOURCES)}")
+        self.target_kind, self.source = target, source
+        self.views = int(source == "weak")
         if decoder is None or isinstance(decoder, str):
             decoder = build_decoder(
                 encoder,
                 decoder,
                 fuse=fuse,
+                out_dim=self.target_dim(encoder),
                 dim=decoder_dim,
                 depth=decoder_depth,
                 num_heads=decoder_heads,
@@ -76,6 +95,10 @@ class Reconstruction(SSLTask):
         self.grid, self.patch_size = encoder.mask_grid, encoder.unit_px
         self.length = math.prod(self.grid)
         self.num_visible = num_visible(self.length, mask_ratio)
+        if mask_block < 1:
+            raise UserError(f"ssl.mask_block={mask_block} is not at least 1")
+        self.kind, self.mask_block = mask, mask_block
+        self.fixed_mask(torch.zeros(1, dtype=torch.int64))  # refuses an unknown kind
         # Training batches seen: part of the state, so that a resumed run draws the next masks and not the first again.
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
@@ -87,26 +110,56 @@ class Reconstruction(SSLTask):
         draw = self.draws.clone() if self.training else FIXED_DRAW
         if self.training:
             self.draws += 1
-        return mask_from_noise(sample_noise(indices, self.length, seed=self.seed, draw=draw), self.mask_ratio)
+        return self._mask(indices, draw)
+
+    def _mask(self, indices: Tensor, draw: int | Tensor) -> Tensor:
+        noise = sample_noise(indices, self.length, seed=self.seed, draw=draw)
+        return mask_from_noise(arrange(noise, self.grid, self.kind, self.mask_block), self.mask_ratio)
+
+    def target_dim(self, encoder: Encoder) -> int | None:
+        """Numbers to predict per patch; None = its pixels."""
+        return None if self.target_kind == "pixels" else hog_dim(encoder.unit_px, encoder.in_chans)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the predictions can be shown."""
+        return self.target_kind == "pixels"
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool, mask: Tensor | None = None) -> SSLOutput:
-        """Loss on the hidden patches of `batch.images`; `mask` (B, L) fixes what is hidden."""
+        """Loss on the hidden patches of the source; `mask` (B, L) fixes what is hidden."""
+        images = self._source(batch)
         known = self.num_visible if mask is None else None
         if mask is None:
             mask = self.draw_mask(batch)
         features = None
-        if with_features:
-            features, latent = encoder.forward_joint(batch.images, mask, num_visible=known)
+        if with_features and images is batch.images:
+            features, latent = encoder.forward_joint(images, mask, num_visible=known)
         else:
-            latent = encoder.forward_masked(batch.images, mask, num_visible=known)
+            features = encoder.forward_features(batch.images) if with_features else None
+            latent = encoder.forward_masked(images, mask, num_visible=known)
         prediction = self.decoder(latent, mask, num_visible=known)
         _, hidden = split_mask(mask, known)
-        target = gather_tokens(self.target(batch.images), hidden)
+        targets = self.target(images)
+        loss = self.distance(prediction.float() - gather_tokens(targets, hidden)).mean()
         # Every row hides the same number of patches, so the mean over them is sum(mask * loss) / sum(mask).
-        return SSLOutput(self.distance(prediction.float() - target).mean(), features, {})
+        return SSLOutput(loss, features, self.monitors(targets))
+
+    def monitors(self, targets: Tensor) -> dict[str, Tensor]:
+        """What to log of the targets (B, L, out_dim)."""
+        return {}
+
+    def _source(self, batch: Batch) -> Tensor:
+        if self.source == "unmixed" and batch.unmixed is not None:
+            return batch.unmixed
+        if self.source == "weak":
+            check_views(batch, 1)
+            return batch.views[0]
+        return batch.images
 
     def target(self, images: Tensor) -> Tensor:
-        """What is predicted for every patch: (B, L, p * p * C), fp32."""
+        """What is predicted for every patch: (B, L, out_dim), fp32."""
+        if self.target_kind == "hog":
+            return hog(images, self.patch_size)
         patches = patchify(images.float(), self.patch_size)
         return normalise_patches(patches)[0] if self.norm_pix else patches
 
@@ -130,8 +183,7 @@ class Reconstruction(SSLTask):
 
     def fixed_mask(self, indices: Tensor) -> Tensor:
         """The mask (B, L) that evaluation and pictures use for the samples `indices`."""
-        noise = sample_noise(indices, self.length, seed=self.seed, draw=FIXED_DRAW)
-        return mask_from_noise(noise, self.mask_ratio)
+        return self._mask(indices, FIXED_DRAW)
 
     def forward_reference(self, encoder: Encoder, images: Tensor, mask: Tensor) -> Tensor:
         """The loss by the plain formulation: all patches predicted in raster order, then masked; for tests and MACs."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.auxiliary.base import SSLOutput, SSLTask
+from src.auxiliary.base import SSLOutput, SSLTask, check_views
 from src.auxiliary.gather import gather
 from src.batch import Batch
 from src.encoders.base import Encoder
@@ -100,12 +100,3 @@ class SimCLR(SSLTask):
             first, second = gather(first), gather(second)
         z1, z2 = self.head(torch.cat([first, second])).chunk(2)
         return SSLOutput(nt_xent(z1, z2, self.temperature), features, {})
-
-
-def check_views(batch: Batch, needed: int) -> None:
-    """Raises: UserError: the batch has fewer extra views than the task needs."""
-    if len(batch.views) < needed:
-        raise UserError(
-            f"the SSL task needs {needed} extra view(s) of each image and the batch has {len(batch.views)}:"
-            " use data.pipeline=batched, which makes them"
-        )

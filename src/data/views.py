@@ -72,6 +72,11 @@ def dino_views(size: int, local_views: int = 0, local_size: int | None = None) -
     ]
 
 
+def weak_view(size: int) -> View:
+    """Crop and flip alone, as MAE's pre-training has it (He et al. 2022, appendix A.1)."""
+    return View(size, (0.2, 1.0), jitter_prob=0.0, grey_prob=0.0)
+
+
 class ViewTransform(nn.Module):
     """(B, 3, H, W) uint8 -> one normalised view (B, channels, size, size).
 

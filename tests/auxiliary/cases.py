@@ -11,6 +11,7 @@ from src.auxiliary.base import SSLTask
 from src.auxiliary.dino import DINO
 from src.auxiliary.drloc import Drloc
 from src.auxiliary.guidance import Guidance
+from src.auxiliary.latent import LatentReconstruction
 from src.auxiliary.reconstruction import Reconstruction
 from src.auxiliary.several import Several
 from src.auxiliary.simclr import SimCLR
@@ -18,6 +19,7 @@ from src.batch import Batch
 from src.encoders.base import Encoder
 from tests.encoders.cases import images_for
 
+latent = partial(LatentReconstruction, decoder_dim=16, decoder_depth=2, decoder_heads=2)
 mae = partial(Reconstruction, decoder_dim=16, decoder_depth=2, decoder_heads=2)
 
 # Name of the encoder case to run on, and the task on it.
@@ -35,6 +37,13 @@ CASES: dict[str, tuple[str, Callable[[Encoder], SSLTask]]] = {
     "mae-sl-vit": ("sl-vit", mae),
     "mae-timm": ("timm", mae),
     "mae-timm-no-class-token": ("timm-no-class-token", mae),
+    "mae-hog": ("vit", partial(mae, target="hog")),
+    "mae-blocks": ("vit", partial(mae, mask="block")),
+    "mae-weak-view": ("vit", partial(mae, source="weak")),
+    "convmae-hog": ("cvt", partial(mae, target="hog")),
+    "swin-light-grid": ("swin", partial(mae, decoder="swin_light", fuse="last", mask="grid", target="hog")),
+    "latent": ("vit", partial(latent, blocks=2)),
+    "latent-timm": ("timm-registers-average", partial(latent, blocks=1, loss="l1", mask="block")),
     "simclr": ("vit", SimCLR),
     "simclr-third": ("swin", partial(SimCLR, share="third")),
     "simclr-convolutions": ("resnet", SimCLR),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.auxiliary.dino import DINO, DINOHead, cosine, dino_loss
+from src.auxiliary.dino import DINO, DINOHead, dino_loss
+from src.auxiliary.teacher import cosine
 from src.batch import Batch
 from src.errors import UserError
 from tests.encoders.cases import build
@@ -98,7 +99,7 @@ def test_teacher_begins_as_the_encoder_it_is_given():
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.04), (0.05, 0.055), (0.1, 0.07), (1.0, 0.07)])
 def test_teacher_temperature_rises_over_the_first_tenth(progress, expected):
     encoder = build("vit")
-    task = DINO(encoder)
+    task = DINO(encoder, teacher_temp=(0.04, 0.07))
     task.after_step(encoder, progress)
     assert task.temperature().item() == pytest.approx(expected)
 
