@@ -37,7 +37,7 @@ from src.data.views import AGAIN, View, default_local_size, dino_views, simclr_v
 from src.encoders.base import Encoder
 from src.errors import UserError
 from src.launch import launched_externally
-from src.module import JointModule, Optimization
+from src.module import JointModule, LamSchedule, Optimization
 from src.probe import PROBES, ProbeMonitor
 from src.weights import AtomicCheckpointIO, checkpoint_of, encoder_weights
 
@@ -253,6 +253,10 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
         optimization=optimization,
         label_smoothing=recipe["label_smoothing"],
         frozen=phase.get("frozen", False),
+        schedule=LamSchedule(
+            phase.get("lam_schedule", "constant"), phase.get("lam_end"), phase.get("balance_every", 10)
+        ),
+        conflict_every=config["monitor"]["conflict_every"] if "monitor" in config else 0,
         mixup=mixup,
         partly_labelled=partly_labelled,
         seed=config["seed"],

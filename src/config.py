@@ -200,6 +200,21 @@ def check(config: Config) -> None:
             raise UserError(
                 f"lam={lam!r} of phase '{phase['name']}' is outside [0, 1]: set mode.lam to the weight of L_cls"
             )
+        schedule = phase.get("lam_schedule", "constant")
+        if schedule != "constant":
+            _check_choice(config, f"{where}.lam_schedule", ("constant", "linear", "cosine", "balanced"))
+            _check_number(config, f"{where}.balance_every", 1)
+            _check_number(config, f"{where}.lam_end", 0, 1)
+            if not 0 < lam < 1:
+                raise UserError(
+                    f"mode.lam_schedule={schedule} needs both losses: set mode.lam between 0 and 1, not {lam}"
+                )
+            if schedule != "balanced" and phase.get("lam_end") is None:
+                raise UserError(f"mode.lam_schedule={schedule} needs an end: set mode.lam_end")
+        elif phase.get("lam_end") is not None:
+            raise UserError(
+                f"mode.lam_end={phase['lam_end']} is not used by mode.lam_schedule=constant: choose linear or cosine"
+            )
         _check_number(config, f"{where}.epochs", 1)
         if not isinstance(phase["epochs"], int):
             raise UserError(f"epochs={phase['epochs']!r} of phase '{phase['name']}' is not a whole number")
@@ -239,6 +254,7 @@ def check(config: Config) -> None:
     _check_number(config, "reconstruct_every", 0)
     _check_number(config, "monitor.knn_every", 0)
     _check_number(config, "monitor.linear_every", 0)
+    _check_number(config, "monitor.conflict_every", 0)
     _check_number(config, "checkpoint_minutes", 0, open_low=True)
     _check_number(config, "data.num_workers", 0)
     _check_number(config, "data.memory_gb", 0)

@@ -17,8 +17,10 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.auxiliary.base import SSLTask
+from src.auxiliary.teacher import cosine
 from src.batch import NO_LABEL, Batch
 from src.encoders.base import Encoder
+from src.gradients import layer_cosines, length, shared_gradients
 from src.optim import adamw, effective_lr, module_groups, seed_step, sgd, warmup_cosine
 
 
@@ -53,6 +55,33 @@ def joint_loss(lam: float, cls_loss: Tensor | None, ssl_loss: Tensor | None) -> 
     return lam * cls_loss + (1 - lam) * ssl_loss
 
 
+SCHEDULES = ("constant", "linear", "cosine", "balanced")
+BALANCE_MEMORY = 0.9  # of the moving average of the gradients' ratio
+
+
+@dataclass(frozen=True)
+class LamSchedule:
+    """How the weight of L_cls moves in the course of a phase.
+
+    Attributes:
+        kind: `constant`; `linear` or `cosine` from the phase's lam to `end`; `balanced` = constant, L_SSAT being scaled
+            so that both losses' gradients on the encoder are equally long before lam weighs them.
+        end: lam at the end.
+        every: steps between two measurements of the gradients for `balanced`.
+    """
+
+    kind: str = "constant"
+    end: float | None = None
+    every: int = 10
+
+    def lam(self, start: float, progress: float) -> float:
+        """lam when the share `progress` of the phase's steps is done."""
+        end = start if self.end is None else self.end
+        if self.kind == "linear":
+            return start + (end - start) * progress
+        return cosine(start, end, progress) if self.kind == "cosine" else start
+
+
 def freeze_unread(encoder: Encoder, head: nn.Module | None, ssl: SSLTask | None) -> None:
     """Freeze what no pass of this phase reads; DDP waits for the gradient of every trainable parameter."""
     unread: set[str] = set()
@@ -76,12 +105,16 @@ class JointModule(pl.LightningModule):
         num_classes: classes of the data; the metrics need it.
         optimization: schedule and optimizer values.
         label_smoothing: of the cross-entropy.
+        schedule: of lam.
+        conflict_every: steps between two measurements of the angle between the losses' gradients; 0 = none.
         mixup: timm's Mixup (it smooths the labels itself), or None.
         frozen: the encoder stays as it is, in evaluation mode; only the head learns.
         partly_labelled: the data hold images without a label; L_cls is then the mean over the labelled ones of a batch.
         seed: of the per-step randomness.
         log_every: steps between two logged values.
     """
+
+    balance: Tensor
 
     def __init__(
         self,
@@ -93,6 +126,8 @@ class JointModule(pl.LightningModule):
         num_classes: int,
         optimization: Optimization,
         label_smoothing: float = 0.0,
+        schedule: LamSchedule | None = None,
+        conflict_every: int = 0,
         mixup: Mixup | None = None,
         frozen: bool = False,
         partly_labelled: bool = False,
@@ -109,6 +144,9 @@ class JointModule(pl.LightningModule):
         self.optimization = optimization
         self.label_smoothing, self.mixup = label_smoothing, mixup
         self.partly_labelled = partly_labelled
+        self.schedule, self.conflict_every = schedule or LamSchedule(), conflict_every
+        if self.schedule.kind == "balanced":
+            self.register_buffer("balance", torch.zeros(()))
         # timm mixes in place.
         self.reads_unmixed = ssl is not None and any(getattr(m, "source", "") == "unmixed" for m in ssl.modules())
         self.seed, self.log_every = seed, log_every
@@ -161,10 +199,35 @@ class JointModule(pl.LightningModule):
             if targets is not None and self.mixup is None:
                 right, labelled = logits[: len(targets)].argmax(1) == targets, targets != NO_LABEL
                 logs = logs | {"acc1": right.sum() / labelled.sum().clamp_min(1) * 100}
-        loss = joint_loss(self.lam, cls_loss, ssl_loss)
+        lam, weighed = self.lam, ssl_loss
+        if cls_loss is not None and ssl_loss is not None:
+            self._measure_gradients(cls_loss, ssl_loss, self.batches_before(batch_idx))
+            if self.schedule.kind == "balanced":
+                weighed = self.balance * ssl_loss
+                logs = logs | {"balance": self.balance}
+            elif self.schedule.kind != "constant":
+                lam = self.schedule.lam(self.lam, self.trainer.global_step / self.total_steps)
+                logs = logs | {"lam": torch.full((), lam, device=self.device)}
+        loss = joint_loss(lam, cls_loss, weighed)
         losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
         return loss
+
+    def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, step: int) -> None:
+        """The two losses' gradients on the encoder, at the steps at which somebody asks for them."""
+        watched = self.conflict_every and step % self.conflict_every == 0
+        balanced = self.schedule.kind == "balanced" and step % self.schedule.every == 0
+        if not watched and not balanced:
+            return
+        of_cls, of_ssl = shared_gradients(self.encoder, cls_loss, ssl_loss)
+        if balanced:
+            ratio = length(of_cls) / length(of_ssl).clamp_min(1e-30)
+            moved = self.balance.lerp(ratio, 1 - BALANCE_MEMORY)
+            self.balance.copy_(torch.where(self.balance == 0, ratio, moved))
+        if watched:
+            cosines = {f"conflict/{key}": value for key, value in layer_cosines(self.encoder, of_cls, of_ssl).items()}
+            self.log_dict({f"train/{name}": value for name, value in cosines.items()}, on_step=True, on_epoch=False)
+            self._add(cosines | {"conflict_steps": torch.ones((), device=self.device)})
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
@@ -178,12 +241,15 @@ class JointModule(pl.LightningModule):
 
     def _record(self, values: dict[str, Tensor], batch_idx: int) -> None:
         # Sums stay on the device; logging every step would cost more than a small step itself.
-        for name, value in (values | {"steps": torch.ones((), device=self.device)}).items():
-            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value
+        self._add(values | {"steps": torch.ones((), device=self.device)})
         if batch_idx % self.log_every == 0:
             named = {f"train/{name}": value for name, value in values.items()}
             self.log_dict(named, prog_bar=False, on_step=True, on_epoch=False)
             self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], on_step=True, on_epoch=False)
+
+    def _add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
 
     def epoch_means(self) -> dict[str, float]:
         """Means of the training values since the last call, over all ranks; starts the next sums."""
@@ -192,8 +258,9 @@ class JointModule(pl.LightningModule):
         stacked = self.trainer.strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="sum")
         totals = dict(zip(self.sums, stacked.tolist(), strict=True))
         self.sums = {}
-        steps = totals.pop("steps")
-        return {f"train/{name}": total / steps for name, total in totals.items()}
+        steps, measured = totals.pop("steps"), totals.pop("conflict_steps", 1.0)
+        counts = {name: measured if name.startswith("conflict/") else steps for name in totals}
+        return {f"train/{name}": total / counts[name] for name, total in totals.items()}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
