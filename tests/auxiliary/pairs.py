@@ -26,7 +26,8 @@ ENCODERS = {
     "resnet_50": "resnet_50",
     "resnet_56": "resnet_56",
 }
-TASKS = sorted(path.stem for path in (CONF / "ssl").glob("*.yaml") if path.stem != "several")
+COMBINED = ("several", "mae_guidance")
+TASKS = sorted(path.stem for path in (CONF / "ssl").glob("*.yaml") if path.stem not in COMBINED)
 
 
 def configuration(encoder: str, task: str) -> Config:
