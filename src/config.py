@@ -220,6 +220,8 @@ def check(config: Config) -> None:
             raise UserError(f"epochs={phase['epochs']!r} of phase '{phase['name']}' is not a whole number")
         recipe = f"{where}.recipe"
         _check_choice(config, f"{where}.head_init", ("xavier", "small"))
+        if "start" in phase:
+            _check_choice(config, f"{where}.start", ("encoder", "teacher"))
         for key in ("base_lr", "batch_size", "eval_crop_pct"):
             _check_number(config, f"{recipe}.{key}", 0, open_low=True)
         for key in ("min_lr", "warmup_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix"):

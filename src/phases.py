@@ -123,7 +123,7 @@ def start_from(phase: Config, module: JointModule, run_dir: Path, config: Config
         path = run_dir / names[names.index(phase["name"]) - 1] / "checkpoints" / "last.ckpt"
     else:
         path = checkpoint_of(Path(source))
-    load_encoder(module.encoder, path)
+    load_encoder(module.encoder, path, teacher=phase.get("start") == "teacher")
 
 
 def _adapts_stem(config: Config) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,15 @@ def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
     return candidates[-1]
 
 
-def encoder_weights(path: Path) -> StateDict:
-    """The encoder's tensors of any supported file, under our names."""
+TEACHER = re.compile(r"^ssl\.(tasks\.\w+\.)?teacher\.")
+
+
+def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
+    """The encoder's tensors of any supported file, under our names; or those of the SSL task's teacher.
+
+    Raises:
+        UserError: there is no teacher in it.
+    """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -88,21 +96,26 @@ def encoder_weights(path: Path) -> StateDict:
         content = load_checkpoint(path)
     content = content.get("state_dict", content.get("model", content))
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if teacher:
+        averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
+        if not averaged:
+            raise UserError(f"mode.start=teacher, but {path} holds none: only ssl=dino and ssl=latent keep one")
+        return averaged
     if any(name.startswith("encoder.") for name in tensors):
         return {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
     outside = ("decoder", "mask_token", "head.")
     return {name: value for name, value in tensors.items() if not name.startswith(outside)}
 
 
-def load_encoder(encoder: Encoder, path: Path) -> None:
-    """Load `path` into `encoder`, every tensor of it.
+def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> None:
+    """Load the encoder, or the SSL task's `teacher`, of `path` into `encoder`, every tensor of it.
 
     A fixed position table follows from the image size and is kept; a learnable one of another grid is resampled.
 
     Raises:
         UserError: the file is of another encoder; says the first differences.
     """
-    given = encoder.adapt_weights(encoder_weights(path))
+    given = encoder.adapt_weights(encoder_weights(path, teacher=teacher))
     missing, unexpected, misshapen = compare(encoder, given)
     problems = [f"{name} is missing in the file" for name in missing]
     problems += [f"{name} is not part of this encoder" for name in unexpected]

@@ -103,3 +103,17 @@ def test_a_users_mistake_gets_one_sentence_and_leaves_no_checkpoint(tmp_path, ov
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("**/*.ckpt"))
+
+
+def test_fine_tuning_starts_from_the_teacher_on_demand(tmp_path):
+    before = train("mode=ssl", "ssl=dino", "epochs=1", runs=tmp_path)
+    run = train("mode=linear", f"mode.init_from={before}", "mode.start=teacher", "epochs=1", runs=tmp_path)
+    averaged, used = weights(before, "pretrain"), weights(run, "linear")
+    assert torch.equal(used["encoder.norm.weight"], averaged["ssl.teacher.norm.weight"])
+    assert not torch.equal(used["encoder.norm.weight"], averaged["encoder.norm.weight"])
+
+
+def test_a_teacher_that_is_not_there_is_refused(tmp_path):
+    before = train("mode=ssl", "epochs=1", runs=tmp_path)
+    with pytest.raises(UserError, match="only ssl=dino and ssl=latent keep one"):
+        train("mode=finetune", f"mode.init_from={before}", "mode.start=teacher", "epochs=1", runs=tmp_path)
