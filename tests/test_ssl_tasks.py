@@ -1,8 +1,5 @@
 """The SSL tasks that compare views or follow a schedule, in real runs: two processes, a kill, pre-training."""
 
-import signal
-import time
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -11,7 +8,7 @@ from src.cli import CONF
 from src.config import resolve
 from src.errors import UserError
 from src.train import train as train_config
-from tests.test_train import TINY, command, largest_difference, record_of, start, train, wait_for, weights
+from tests.test_train import TINY, command, largest_difference, record_of, start_and_kill, train, weights
 
 # SGD: a step is proportional to the gradient, where Adam's would enlarge the rounding of gradients near 0.
 VIEWS = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3", "seed=3", "recipe.optimizer=sgd"]
@@ -40,12 +37,7 @@ def test_two_ranks_equal_one_process_with_the_gathered_batch(tmp_path, task):
 )
 def test_a_killed_run_keeps_teachers_centres_and_schedules(tmp_path, task):
     settings = ["mode=ssat", "epochs=4", "checkpoint_minutes=0.002", *task]
-    process = start(*settings, runs=tmp_path / "killed")
-    wait_for(lambda: list((tmp_path / "killed").glob("*/*/joint/checkpoints/last.ckpt")), process)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not list((tmp_path / "killed").glob("*/*/result.json")), "it was killed too late to show anything"
+    start_and_kill(*settings, runs=tmp_path / "killed")
     killed = weights(train(*settings, runs=tmp_path / "killed"))
     whole = weights(train(*settings, runs=tmp_path / "whole"))
     assert largest_difference(whole, killed) == 0

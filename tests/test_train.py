@@ -205,16 +205,21 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None
         time.sleep(0.02)
 
 
+def start_and_kill(*settings: str, runs: Path, phase: str = "joint") -> None:
+    """A run that is killed soon after its first checkpoint."""
+    process = start(*settings, runs=runs)
+    wait_for(lambda: list(runs.glob(f"*/*/{phase}/checkpoints/last.ckpt")), process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(runs.glob("*/*/result.json")), "it was killed too late to show anything"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, workers):
     settings = ["mode=ssat", "epochs=4", "recipe.drop_path=0.1", "recipe.mixup=0.8", f"data.num_workers={workers}"]
     settings += ["checkpoint_minutes=0.002"]
-    process = start(*settings, runs=tmp_path / "killed")
-    wait_for(lambda: list((tmp_path / "killed").glob("*/*/joint/checkpoints/last.ckpt")), process)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not list((tmp_path / "killed").glob("*/*/result.json")), "it was killed too late to show anything"
+    start_and_kill(*settings, runs=tmp_path / "killed")
     killed = train(*settings, runs=tmp_path / "killed")
     whole = train(*settings, runs=tmp_path / "whole")
     assert largest_difference(weights(whole), weights(killed)) == 0

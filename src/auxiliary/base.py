@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.auxiliary.masking import sample_noise
 from src.batch import Batch
 from src.encoders.base import Encoder
 from src.errors import UserError
@@ -56,6 +57,29 @@ class SSLTask(nn.Module):
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Called after each optimizer step with the share of training done, in [0, 1]."""
+
+
+class RandomTask(SSLTask):
+    """A task that draws random numbers of its own, a function of (seed, sample, training batches seen) alone."""
+
+    FIXED_DRAW = -1
+    draws: Tensor
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        # Training batches seen: part of the state, so that a resumed run draws the next numbers, not the first again.
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+
+    def noise(self, batch: Batch, length: int) -> Tensor:
+        """Uniform numbers (B, length) of the batch's samples: the next draw in training, a fixed one in evaluation."""
+        indices = batch.indices
+        if indices is None:
+            indices = torch.arange(len(batch.images), device=batch.images.device)
+        draw = self.draws.clone() if self.training else self.FIXED_DRAW
+        if self.training:
+            self.draws += 1
+        return sample_noise(indices, length, seed=self.seed, draw=draw)
 
 
 def check_views(batch: Batch, needed: int) -> None:

@@ -6,17 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.auxiliary.base import SSLOutput, SSLTask
-from src.auxiliary.masking import sample_noise
+from src.auxiliary.base import RandomTask, SSLOutput
 from src.batch import Batch
 from src.encoders.base import Encoder
 from src.errors import UserError
 
-FIXED_DRAW = -1
 SCHEDULES = ("constant", "drloc")
 
 
-class Drloc(SSLTask):
+class Drloc(RandomTask):
     """From two positions of the final map a small network tells how far apart they are, in rows and columns.
 
     Args:
@@ -34,7 +32,6 @@ class Drloc(SSLTask):
         UserError: a map of a single position, or an unknown schedule.
     """
 
-    draws: Tensor
     progress: Tensor
 
     def __init__(
@@ -51,7 +48,7 @@ class Drloc(SSLTask):
         total_share: float = 3.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(seed)
         if schedule not in SCHEDULES:
             raise UserError(f"ssl.schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
         if pairs < 1 or weight <= 0:
@@ -66,7 +63,7 @@ class Drloc(SSLTask):
                 f"ssl=drloc needs a final map of at least 2 x 2 positions, and {type(encoder).__name__} gives"
                 f" {rows} x {cols}: enlarge data.img_size, or use smaller patches or strides"
             )
-        self.pairs, self.normalise, self.pool, self.seed = pairs, normalise, pool, seed
+        self.pairs, self.normalise, self.pool = pairs, normalise, pool
         self.weight, self.schedule = weight, schedule
         self.warmup_share, self.total_share = warmup_share, total_share
         dim = encoder.num_features
@@ -77,7 +74,6 @@ class Drloc(SSLTask):
             nn.ReLU(),
             nn.Linear(hidden_dim, 2),
         )
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.register_buffer("progress", torch.zeros(()))
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> SSLOutput:
@@ -89,13 +85,7 @@ class Drloc(SSLTask):
 
     def draw(self, batch: Batch, positions: int) -> Tensor:
         """Pairs of positions (B, 2 * pairs) of the batch's samples; in evaluation always the same."""
-        indices = batch.indices
-        if indices is None:
-            indices = torch.arange(len(batch.images), device=batch.images.device)
-        draw = self.draws.clone() if self.training else FIXED_DRAW
-        if self.training:
-            self.draws += 1
-        noise = sample_noise(indices, 2 * self.pairs, seed=self.seed, draw=draw)
+        noise = self.noise(batch, 2 * self.pairs)
         return (noise * positions).long().clamp_max(positions - 1)
 
     def distance_loss(self, final: Tensor, index: Tensor) -> Tensor:

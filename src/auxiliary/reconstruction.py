@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from src.auxiliary.base import SSLOutput, SSLTask, check_views
+from src.auxiliary.base import RandomTask, SSLOutput, check_views
 from src.auxiliary.decoders import Decoder, build_decoder
 from src.auxiliary.hog import hog, hog_dim
 from src.auxiliary.masking import arrange, mask_from_noise, num_visible, sample_noise
@@ -16,12 +16,11 @@ from src.batch import Batch
 from src.encoders.base import Encoder, gather_tokens, split_mask
 from src.errors import UserError
 
-FIXED_DRAW = -1
 TARGETS, SOURCES = ("pixels", "hog"), ("mixed", "unmixed", "weak")
 DISTANCES = {"mse": torch.square, "l1": torch.abs}
 
 
-class Reconstruction(SSLTask):
+class Reconstruction(RandomTask):
     """Masked image modelling: predict the pixels of the hidden patches (section 4, L_SSAT).
 
     Args:
@@ -47,7 +46,6 @@ class Reconstruction(SSLTask):
 
     views = 0
     masked, full = True, False
-    draws: Tensor
     decoder: Decoder
 
     def __init__(
@@ -69,7 +67,7 @@ class Reconstruction(SSLTask):
         fuse: str = "pool",
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(seed)
         if loss not in DISTANCES:
             raise UserError(f"ssl.loss={loss!r} is not one of {', '.join(DISTANCES)}")
         if target not in TARGETS:
@@ -90,7 +88,7 @@ class Reconstruction(SSLTask):
                 mlp_ratio=decoder_mlp_ratio,
             )
         self.decoder = decoder
-        self.mask_ratio, self.norm_pix, self.seed = mask_ratio, norm_pix, seed
+        self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
         self.distance = DISTANCES[loss]
         self.grid, self.patch_size = encoder.mask_grid, encoder.unit_px
         self.length = math.prod(self.grid)
@@ -99,21 +97,12 @@ class Reconstruction(SSLTask):
             raise UserError(f"ssl.mask_block={mask_block} is not at least 1")
         self.kind, self.mask_block = mask, mask_block
         self.fixed_mask(torch.zeros(1, dtype=torch.int64))  # refuses an unknown kind
-        # Training batches seen: part of the state, so that a resumed run draws the next masks and not the first again.
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def draw_mask(self, batch: Batch) -> Tensor:
         """Mask (B, L) of the batch's samples: the next draw in training, always the same one in evaluation."""
-        indices = batch.indices
-        if indices is None:
-            indices = torch.arange(len(batch.images), device=batch.images.device)
-        draw = self.draws.clone() if self.training else FIXED_DRAW
-        if self.training:
-            self.draws += 1
-        return self._mask(indices, draw)
+        return self._mask(self.noise(batch, self.length))
 
-    def _mask(self, indices: Tensor, draw: int | Tensor) -> Tensor:
-        noise = sample_noise(indices, self.length, seed=self.seed, draw=draw)
+    def _mask(self, noise: Tensor) -> Tensor:
         return mask_from_noise(arrange(noise, self.grid, self.kind, self.mask_block), self.mask_ratio)
 
     def target_dim(self, encoder: Encoder) -> int | None:
@@ -183,7 +172,7 @@ class Reconstruction(SSLTask):
 
     def fixed_mask(self, indices: Tensor) -> Tensor:
         """The mask (B, L) that evaluation and pictures use for the samples `indices`."""
-        return self._mask(indices, FIXED_DRAW)
+        return self._mask(sample_noise(indices, self.length, seed=self.seed, draw=self.FIXED_DRAW))
 
     def forward_reference(self, encoder: Encoder, images: Tensor, mask: Tensor) -> Tensor:
         """The loss by the plain formulation: all patches predicted in raster order, then masked; for tests and MACs."""
