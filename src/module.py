@@ -201,7 +201,7 @@ class JointModule(pl.LightningModule):
                 logs = logs | {"acc1": right.sum() / labelled.sum().clamp_min(1) * 100}
         lam, weighed = self.lam, ssl_loss
         if cls_loss is not None and ssl_loss is not None:
-            self._measure_gradients(cls_loss, ssl_loss, self.batches_before(batch_idx))
+            self._measure_gradients(cls_loss, ssl_loss, batch_idx)
             if self.schedule.kind == "balanced":
                 weighed = self.balance * ssl_loss
                 logs = logs | {"balance": self.balance}
@@ -213,8 +213,11 @@ class JointModule(pl.LightningModule):
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
         return loss
 
-    def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, step: int) -> None:
+    def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, batch_idx: int) -> None:
         """The two losses' gradients on the encoder, at the steps at which somebody asks for them."""
+        if not self.conflict_every and self.schedule.kind != "balanced":
+            return
+        step = self.batches_before(batch_idx)
         watched = self.conflict_every and step % self.conflict_every == 0
         balanced = self.schedule.kind == "balanced" and step % self.schedule.every == 0
         if not watched and not balanced:

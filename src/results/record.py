@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-MODES = ("scratch", "ssl", "linear", "finetune", "ssl_ft", "ssat")  # the order in which reports show them
+MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
 STATES = ("finished", "failed", "running")
 
 
