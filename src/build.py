@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
+from src.auxiliary import simclr
 from src.auxiliary.base import SSLTask
 from src.auxiliary.several import Several
 from src.callbacks import (
@@ -86,14 +88,14 @@ def build_ssl(config: Config, phase: Config, encoder: Encoder) -> SSLTask:
 def build_task(config: Config, phase: Config, encoder: Encoder, node: dict[str, Any]) -> SSLTask:
     """One SSL task for `encoder`; null values are the recipe's."""
     node = {key: value for key, value in _without_name(node).items() if key not in VIEWS}
-    if phase["lam"] == 0 and "share" in node:
+    if phase["lam"] == 0 and node.get("share") in simclr.SHARES:
         node["share"] = "third"  # there is no classification image to share
     if "teacher" in node:
         if not node["teacher"]:
             raise UserError("ssl=guidance needs a teacher: ssl.teacher=<run of encoder=resnet_56, or its checkpoint>")
         return create(node, encoder=encoder, seed=config["seed"], teacher=partial(teacher_weights, node.pop("teacher")))
     recipe = phase["recipe"]
-    if phase["lam"] == 0 and "source" in node:
+    if phase["lam"] == 0 and node.get("source") == "weak":
         node["source"] = "mixed"  # there is nothing to classify, so nothing to set it apart from
     if "local_size" in node:
         node["local_size"] = node["local_size"] or default_local_size(config["data"]["img_size"])
@@ -134,6 +136,9 @@ def build_views(config: Config, phase: Config) -> list[View | str]:
             raise UserError(f"ssl.local_views={local_views} needs ssl.view_augment=dino")
         alone = phase["lam"] == 0 or node["share"] == "third"
         views += wanted if alone else wanted[1:]
+    hflip = config["data"]["hflip"]
+    if hflip is not None:  # a mirrored digit is another digit
+        views = [view if isinstance(view, str) else replace(view, hflip=hflip) for view in views]
     return views
 
 

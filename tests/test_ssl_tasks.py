@@ -4,10 +4,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from src.build import build_views
 from src.cli import CONF
 from src.config import resolve
 from src.errors import UserError
 from src.train import train as train_config
+from tests.test_config import config
 from tests.test_train import TINY, command, largest_difference, record_of, start_and_kill, train, weights
 
 # SGD: a step is proportional to the gradient, where Adam's would enlarge the rounding of gradients near 0.
@@ -75,6 +77,12 @@ def test_two_tasks_at_once_from_the_command_line(tmp_path):
     assert list(path.parent.glob("joint/reconstructions/*.png"))
 
 
+def test_views_of_images_that_must_not_be_mirrored_are_not():
+    digits, flowers = config("data=digits", "ssl=dino"), config("data=flowers", "ssl=dino")
+    flips = [build_views(each, each["mode"]["phases"][0])[0].hflip for each in (digits, flowers)]
+    assert flips == [0.0, 0.5]
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -82,6 +90,7 @@ def test_two_tasks_at_once_from_the_command_line(tmp_path):
         (["ssl=simclr", "recipe.batch_size=1"], "batch_size=1"),
         (["ssl=simclr", "ssl.view_augment=blur"], "view_augment='blur'"),
         (["ssl=simclr", "recipe.mixup=0.8"], "ssl.share=third"),
+        (["ssl=simclr", "ssl.share=thirds", "mode=ssl"], "ssl.share='thirds'"),
         (["ssl=dino", "ssl.local_views=2", "ssl.local_size=15"], "whole patches of 4"),
         (["ssl=dino", "ssl.local_views=2", "ssl.view_augment=same"], "view_augment=dino"),
         (["ssl=guidance"], "ssl.teacher="),

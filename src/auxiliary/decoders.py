@@ -237,8 +237,8 @@ def build_decoder(
     if encoder.hidden is None:
         raise UserError(
             f"{type(encoder).__name__} has no masked pass (its convolutions and batch norms would read the holes), so"
-            " nothing can be reconstructed: use mode=scratch or mode=finetune, or ssl=simclr, dino or drloc, or choose a"
-            " transformer as the encoder"
+            " nothing can be reconstructed: use mode=scratch or mode=finetune, or ssl=simclr, dino or drloc, or choose"
+            " a transformer as the encoder"
         )
     fitting = [name for name, hidden in READS.items() if hidden == encoder.hidden]
     kind = kind or fitting[0]

@@ -106,6 +106,8 @@ class DINO(SSLTask):
         for name, value in (("student_temp", student_temp), ("teacher_temp", min(teacher_temp))):
             if value <= 0:
                 raise UserError(f"ssl.{name}={value} is not above 0")
+        if local_views < 0:
+            raise UserError(f"ssl.local_views={local_views} is not possible: it must be at least 0")
         self.share, self.views = share, local_views + (2 if share == "third" else 1)
         self.local_views, self.local_size = local_views, local_size
         self.student_temp, self.teacher_temp, self.warmup_share = student_temp, teacher_temp, warmup_share

@@ -145,6 +145,7 @@ def test_collapse_monitors_are_entropy_and_divergence():
     ("encoder", "options", "sentence"),
     [
         ("vit", {"share": "both_cls"}, "share='both_cls'"),
+        ("vit", {"local_views": -1}, "local_views=-1"),
         ("vit", {"student_temp": 0}, "student_temp=0"),
         ("vit", {"local_views": 1, "local_size": 7}, "not whole patches of 3"),
         ("swin", {"local_views": 1, "local_size": 16}, "local_views=0"),
