@@ -180,10 +180,10 @@ class JointModule(pl.LightningModule):
         seed_step(self.seed, self.batches_before(batch_idx), self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        targets = batch.targets
+        labels = batch.targets
         if self.mixup is not None and self.head is not None:
             original = batch.images.clone() if self.reads_unmixed else None
-            images, mixed = self.mixup(batch.images, targets)
+            images, mixed = self.mixup(batch.images, labels)
             batch = batch._replace(images=images, targets=mixed, unmixed=original)
         ssl_loss, features, logs = None, None, {}
         if self.ssl is None:
@@ -192,26 +192,31 @@ class JointModule(pl.LightningModule):
             ssl_loss, features, logs = self.ssl(self.encoder, batch, self.head is not None)
         cls_loss = None
         if self.head is not None:
-            assert batch.targets is not None and features is not None
+            assert batch.targets is not None and labels is not None and features is not None
             logits = self.head(features).float()
-            views = len(logits) // len(batch.targets)
+            views = len(logits) // len(labels)
             cls_loss = self.criterion(logits, torch.cat([batch.targets] * views))
-            if targets is not None and self.mixup is None:
-                right, labelled = logits[: len(targets)].argmax(1) == targets, targets != NO_LABEL
+            if self.mixup is None:
+                right, labelled = logits[: len(labels)].argmax(1) == labels, labels != NO_LABEL
                 logs = logs | {"acc1": right.sum() / labelled.sum().clamp_min(1) * 100}
-        lam, weighed = self.lam, ssl_loss
-        if cls_loss is not None and ssl_loss is not None:
-            self._measure_gradients(cls_loss, ssl_loss, batch_idx)
-            if self.schedule.kind == "balanced":
-                weighed = self.balance * ssl_loss
-                logs = logs | {"balance": self.balance}
-            elif self.schedule.kind != "constant":
-                lam = self.schedule.lam(self.lam, self.trainer.global_step / self.total_steps)
-                logs = logs | {"lam": torch.full((), lam, device=self.device)}
-        loss = joint_loss(lam, cls_loss, weighed)
-        losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs
+        loss, weights = self._weigh(cls_loss, ssl_loss, batch_idx)
+        losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs | weights
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
         return loss
+
+    def _weigh(
+        self, cls_loss: Tensor | None, ssl_loss: Tensor | None, batch_idx: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 1 with lam as its schedule has it at this step, and what moves with it, to be logged."""
+        if cls_loss is None or ssl_loss is None:
+            return joint_loss(self.lam, cls_loss, ssl_loss), {}
+        self._measure_gradients(cls_loss, ssl_loss, batch_idx)
+        if self.schedule.kind == "constant":
+            return joint_loss(self.lam, cls_loss, ssl_loss), {}
+        if self.schedule.kind == "balanced":
+            return joint_loss(self.lam, cls_loss, self.balance * ssl_loss), {"balance": self.balance}
+        lam = self.schedule.lam(self.lam, self.trainer.global_step / self.total_steps)
+        return joint_loss(lam, cls_loss, ssl_loss), {"lam": torch.full((), lam, device=self.device)}
 
     def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, batch_idx: int) -> None:
         """The two losses' gradients on the encoder, at the steps at which somebody asks for them."""
