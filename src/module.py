@@ -20,6 +20,7 @@ from src.auxiliary.base import SSLTask
 from src.auxiliary.teacher import cosine
 from src.batch import NO_LABEL, Batch
 from src.encoders.base import Encoder
+from src.errors import UserError
 from src.gradients import layer_cosines, length, shared_gradients
 from src.optim import adamw, effective_lr, module_groups, seed_step, sgd, warmup_cosine
 
@@ -182,6 +183,11 @@ class JointModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         labels = batch.targets
         if self.mixup is not None and self.head is not None:
+            if len(batch.images) % 2:
+                raise UserError(
+                    f"mixup pairs images, and a batch has {len(batch.images)} of them: set recipe.mixup=0 and cutmix=0,"
+                    " or choose another batch size or number of labels"
+                )
             original = batch.images.clone() if self.reads_unmixed else None
             images, mixed = self.mixup(batch.images, labels)
             batch = batch._replace(images=images, targets=mixed, unmixed=original)

@@ -121,3 +121,11 @@ def test_a_run_on_few_labels_says_so(tmp_path):
 def test_impossible_label_fractions_are_refused(tmp_path, overrides, sentence):
     with pytest.raises(UserError, match=sentence):
         train(*overrides, runs=tmp_path)
+
+
+def test_labels_that_do_not_fill_a_batch_are_one_smaller_batch(tmp_path):
+    record = record_of(train("mode=scratch", "data.label_fraction=0.07", "epochs=2", runs=tmp_path))
+    assert record["data_fingerprint"]["splits"]["train"] == 160
+    assert [phase["steps"] for phase in record["phases"]] == [2]
+    with pytest.raises(UserError, match="mixup pairs images, and a batch has 11"):
+        train("mode=scratch", "data.label_fraction=0.07", "recipe.mixup=0.8", runs=tmp_path)

@@ -158,7 +158,7 @@ class ImageDataModule(pl.LightningDataModule):
             "sha256": {name: images.digest(indices) for name, (images, indices) in splits.items()},
         }
         splits["train"] = self._labelled(*splits["train"])
-        check_batch(len(splits["train"][1]), self.batch_size, 1, self.drop_last)
+        check_batch(len(splits["train"][1]), self.batch_size, 1, self._drops_last(len(splits["train"][1]), 1))
         self._splits = splits
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
@@ -187,6 +187,11 @@ class ImageDataModule(pl.LightningDataModule):
             if images is not None:
                 splits[name] = (images, self._readable(images, name))
         return splits
+
+    def _drops_last(self, images: int, world: int) -> bool:
+        """A few labelled images that do not fill a batch are a batch of their own."""
+        few = self.label_fraction < 1 and images < self.batch_size * world
+        return self.drop_last and not few
 
     def _labelled(self, images: ImageList, train: Indices) -> tuple[ImageList, Indices]:
         """The training images `train` with the labels that may be used; the fingerprint is that of all of them."""
@@ -255,9 +260,10 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         images, indices = self._splits["train"]
         rank, world = self._rank_and_world()
-        check_batch(len(indices), self.batch_size, world, self.drop_last)
+        drop_last = self._drops_last(len(indices), world)
+        check_batch(len(indices), self.batch_size, world, drop_last)
         sampler = EpochSampler(
-            indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
+            indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=drop_last
         )
         options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
         if self.pipeline == "timm":
