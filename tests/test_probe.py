@@ -8,7 +8,7 @@ import torch
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.probe import knn_scores, linear_scores
-from tests.test_train import largest_difference, record_of, train, weights
+from tests.test_train import command, largest_difference, record_of, train, weights
 
 
 def test_training_points_are_their_own_nearest_neighbours():
@@ -101,3 +101,13 @@ def test_protocols_of_table_3_have_their_epochs(protocol, epochs):
 
     mode = config(f"mode=ssl_ft_{protocol}")["mode"]
     assert (mode["name"], tuple(phase["epochs"] for phase in mode["phases"])) == ("ssl_ft", epochs)
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_what_one_process_does(tmp_path):
+    settings = ["mode=ssl", "mode.ssl_recipe.augment=null", "monitor.knn_every=1", "epochs=1"]
+    one = train(*settings, "recipe.batch_size=16", runs=tmp_path / "one")
+    assert command(*settings, "recipe.batch_size=8", "trainer=ddp_cpu", runs=tmp_path / "two").returncode == 0
+    (two,) = (path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json"))
+    first, second = (record_of(run)["metrics"]["test"]["knn_acc1"]["last"] for run in (one, two))
+    assert first == pytest.approx(second, abs=0.3)  # one image of 360
