@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet
+from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet, ssl_nodes
 from src.callbacks import History, Meter
 from src.config import Config, check_same_run, config_hash
 from src.data.image import ImageDataModule
@@ -26,6 +26,11 @@ from src.results.record import SCHEMA, write_record
 from src.weights import checkpoint_of, load_checkpoint, load_encoder, load_pretrained
 
 PAPER_EPOCHS = 100
+PAPER_MODES = ("scratch", "ssat", "ssl_ft", "finetune")
+PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "simmim", "swin_light")
+PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
+USUAL = {"mask": "random", "target": "pixels", "source": "mixed"}
+PAPER_PROTOCOLS = ([50, 50], [50, 100], [100, 50], [100, 100])  # epochs of SSL and of fine-tuning, Table 3
 PAPER_ENCODERS = ("vit_t", "vit_s", "vit_b", "cvt_13", "swin_t", "resnet_50", "vit_2m8", "sl_vit", "deit_ti")
 PAPER_DATA = (
     "cifar10",
@@ -298,6 +303,17 @@ def failed_record(config: Config, error: BaseException) -> dict[str, Any]:
     }
 
 
+def beyond_the_paper(config: Config) -> list[str]:
+    """What the self-supervised side of a run does that the paper does not."""
+    used = [f"ssl={name}" for name in ssl_nodes(config) if name not in PAPER_SSL]
+    for node in ssl_nodes(config).values():
+        chosen = {key: node.get(key, usual) for key, usual in USUAL.items()}
+        used += [f"ssl.{key}={value}" for key, value in chosen.items() if value != USUAL[key]]
+    schedule = config["mode"].get("lam_schedule", "constant")
+    used += [f"mode.lam_schedule={schedule}"] if schedule != "constant" else []
+    return [f"{what} goes beyond the paper" for what in used]
+
+
 def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
     """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
     data = config["data"]
@@ -306,6 +322,10 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append(f"{data['name']} is not one of the paper's data sets")
     if config["encoder"]["name"] not in PAPER_ENCODERS:
         reasons.append(f"{config['encoder']['name']} is not one of the paper's encoders")
+    if config["mode"]["name"] not in PAPER_MODES:
+        reasons.append(f"mode={config['mode']['name']} is not one of the paper's")
+    if any(phase["lam"] < 1 for phase in config["mode"]["phases"]):
+        reasons += beyond_the_paper(config)
     if data["fraction"] < 1 or data["samples_per_class"] or data["val_fraction"] or data.get("classes"):
         reasons.append(
             f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
@@ -318,7 +338,10 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append("data.verify=false: the images were not counted against the official set")
     if last["skipped_images"]:
         reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
-    if last["epochs"] < PAPER_EPOCHS:
+    stages = [phase["epochs"] for phase in config["mode"]["phases"]]
+    if len(stages) == 2 and stages not in PAPER_PROTOCOLS:
+        reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
+    elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
         reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
     if config["trainer"]["max_steps"]:
         reasons.append(f"stopped after {config['trainer']['max_steps']} steps")

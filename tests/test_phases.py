@@ -1,0 +1,44 @@
+"""What a finished run says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.phases import unfaithful_reasons
+from tests.test_config import config
+
+LAST = {"data_fingerprint": {"splits": {"train": 50_000}}, "skipped_images": [], "epochs": 100}
+
+
+def reasons(*overrides: str) -> list[str]:
+    chosen = config("encoder=vit_t", "data=cifar10", *overrides)
+    return unfaithful_reasons(chosen, LAST | {"epochs": chosen["mode"]["phases"][-1]["epochs"]})
+
+
+@pytest.mark.parametrize("mode", ["scratch", "ssat", "ssl_ft", "ssl_ft_50_50", "ssl_ft_100_50"])
+def test_what_the_paper_ran_is_a_cell_of_it(mode: str) -> None:
+    assert reasons(f"mode={mode}") == []
+
+
+def test_other_epochs_of_ssl_and_fine_tuning_are_no_cell() -> None:
+    assert reasons("mode=ssl_ft", "mode.ssl_epochs=30") == ["30 + 100 epochs are none of Table 3's protocols"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["mode=linear"], "mode=linear"),
+        (["ssl=latent"], "ssl=latent"),
+        (["ssl.target=hog"], "ssl.target=hog"),
+        (["ssl.mask=block"], "ssl.mask=block"),
+        (["ssl.source=weak"], "ssl.source=weak"),
+        (["mode.lam_schedule=balanced"], "mode.lam_schedule=balanced"),
+    ],
+)
+def test_what_the_paper_did_not_do_is_no_cell_of_it(overrides: list[str], named: str) -> None:
+    (reason,) = reasons("mode=ssat", *overrides)
+    assert reason.startswith(named)
+
+
+def test_what_a_run_does_not_use_is_no_reason() -> None:
+    assert reasons("mode=scratch", "ssl.target=hog") == []
