@@ -274,6 +274,8 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
 
 def compile_passes(module: JointModule) -> None:
     """torch.compile of the passes a step calls; parameter names stay as they are."""
+    if module.measures_gradients:
+        torch._functorch.config.donated_buffer = False  # the graph is read more than once
     for name in ("forward_features", "forward_masked", "forward_joint"):
         setattr(module.encoder, name, torch.compile(getattr(module.encoder, name)))
 

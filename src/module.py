@@ -226,7 +226,7 @@ class JointModule(pl.LightningModule):
 
     def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, batch_idx: int) -> None:
         """The two losses' gradients on the encoder, at the steps at which somebody asks for them."""
-        if not self.conflict_every and self.schedule.kind != "balanced":
+        if not self.measures_gradients:
             return
         step = self.batches_before(batch_idx)
         watched = self.conflict_every and step % self.conflict_every == 0
@@ -242,6 +242,11 @@ class JointModule(pl.LightningModule):
             cosines = {f"conflict/{key}": value for key, value in layer_cosines(self.encoder, of_cls, of_ssl).items()}
             self.log_dict({f"train/{name}": value for name, value in cosines.items()}, on_step=True, on_epoch=False)
             self._add(cosines | {"conflict_steps": torch.ones((), device=self.device)})
+
+    @property
+    def measures_gradients(self) -> bool:
+        """Whether some steps compare the losses' gradients."""
+        return bool(self.conflict_every) or self.schedule.kind == "balanced"
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
