@@ -70,6 +70,8 @@ def build_encoder(config: Config, phase: Config) -> Encoder:
         node["drop_path"] = recipe["drop_path"]
     if node.get("pos_embed", 0) is None:
         node["pos_embed"] = recipe["scratch_pos_embed"] if config["mode"]["name"] == "scratch" else "sincos"
+        if config["encoder"].get("pretrained"):
+            node["pos_embed"] = "learnable"  # published weights come with the table that they were trained with
     return create(node)
 
 
@@ -274,8 +276,6 @@ def build_module(config: Config, phase: Config, num_classes: int) -> JointModule
 
 def compile_passes(module: JointModule) -> None:
     """torch.compile of the passes a step calls; parameter names stay as they are."""
-    if module.measures_gradients:
-        torch._functorch.config.donated_buffer = False  # the graph is read more than once
     for name in ("forward_features", "forward_masked", "forward_joint"):
         setattr(module.encoder, name, torch.compile(getattr(module.encoder, name)))
 

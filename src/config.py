@@ -211,9 +211,15 @@ def check(config: Config) -> None:
                 )
             if schedule != "balanced" and phase.get("lam_end") is None:
                 raise UserError(f"mode.lam_schedule={schedule} needs an end: set mode.lam_end")
-        elif phase.get("lam_end") is not None:
+        if schedule in ("constant", "balanced") and phase.get("lam_end") is not None:
             raise UserError(
-                f"mode.lam_end={phase['lam_end']} is not used by mode.lam_schedule=constant: choose linear or cosine"
+                f"mode.lam_end={phase['lam_end']} is not used by mode.lam_schedule={schedule}: choose linear or cosine"
+            )
+        if flat["trainer.compile"] and (schedule == "balanced" or flat.get("monitor.conflict_every")):
+            # Measured: the second gradient of one compiled graph can be wrong by percents.
+            raise UserError(
+                "mode.lam_schedule=balanced and monitor.conflict_every read the gradients of a step more than once, and"
+                " compiled passes do not give them exactly: set trainer.compile=false"
             )
         _check_number(config, f"{where}.epochs", 1)
         if not isinstance(phase["epochs"], int):

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.auxiliary.base import SSLTask
+from src.auxiliary.gather import mean_over_processes, world_size
 from src.auxiliary.teacher import cosine
 from src.batch import NO_LABEL, Batch
 from src.encoders.base import Encoder
@@ -204,7 +205,10 @@ class JointModule(pl.LightningModule):
             cls_loss = self.criterion(logits, torch.cat([batch.targets] * views))
             if self.mixup is None:
                 right, labelled = logits[: len(labels)].argmax(1) == labels, labels != NO_LABEL
-                logs = logs | {"acc1": right.sum() / labelled.sum().clamp_min(1) * 100}
+                if self.partly_labelled:
+                    self._add({"acc1": right.sum() * 100.0, "acc1_count": labelled.sum().float()})
+                else:
+                    logs = logs | {"acc1": right.float().mean() * 100}
         loss, weights = self._weigh(cls_loss, ssl_loss, batch_idx)
         losses = {"loss": loss, "loss_cls": cls_loss, "loss_ssl": ssl_loss} | logs | weights
         self._record({name: value.detach() for name, value in losses.items() if value is not None}, batch_idx)
@@ -226,7 +230,7 @@ class JointModule(pl.LightningModule):
 
     def _measure_gradients(self, cls_loss: Tensor, ssl_loss: Tensor, batch_idx: int) -> None:
         """The two losses' gradients on the encoder, at the steps at which somebody asks for them."""
-        if not self.measures_gradients:
+        if not self.conflict_every and self.schedule.kind != "balanced":
             return
         step = self.batches_before(batch_idx)
         watched = self.conflict_every and step % self.conflict_every == 0
@@ -241,12 +245,7 @@ class JointModule(pl.LightningModule):
         if watched:
             cosines = {f"conflict/{key}": value for key, value in layer_cosines(self.encoder, of_cls, of_ssl).items()}
             self.log_dict({f"train/{name}": value for name, value in cosines.items()}, on_step=True, on_epoch=False)
-            self._add(cosines | {"conflict_steps": torch.ones((), device=self.device)})
-
-    @property
-    def measures_gradients(self) -> bool:
-        """Whether some steps compare the losses' gradients."""
-        return bool(self.conflict_every) or self.schedule.kind == "balanced"
+            self._add(cosines | {"conflict_count": torch.ones((), device=self.device)})
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Smoothed cross-entropy on class indices, soft cross-entropy on mixed targets."""
@@ -255,7 +254,9 @@ class JointModule(pl.LightningModule):
         if self.partly_labelled:
             options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
             total = F.cross_entropy(logits, targets, reduction="sum", **options)
-            return total / (targets != NO_LABEL).sum().clamp_min(1)
+            # Over all processes: one with few labels then weighs as much as its labels do.
+            labelled = mean_over_processes((targets != NO_LABEL).sum().float())
+            return total / labelled.clamp_min(1 / world_size())
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def _record(self, values: dict[str, Tensor], batch_idx: int) -> None:
@@ -277,9 +278,11 @@ class JointModule(pl.LightningModule):
         stacked = self.trainer.strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="sum")
         totals = dict(zip(self.sums, stacked.tolist(), strict=True))
         self.sums = {}
-        steps, measured = totals.pop("steps"), totals.pop("conflict_steps", 1.0)
-        counts = {name: measured if name.startswith("conflict/") else steps for name in totals}
-        return {f"train/{name}": total / counts[name] for name, total in totals.items()}
+        # What is not measured at every step, or not of every image, has a count of its own.
+        counts = {name: totals.pop(name) for name in list(totals) if name.endswith("_count")}
+        steps = totals.pop("steps")
+        divisors = {name: counts.get(f"{name.partition('/')[0]}_count", steps) for name in totals}
+        return {f"train/{name}": total / max(divisors[name], 1.0) for name, total in totals.items()}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

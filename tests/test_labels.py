@@ -1,5 +1,7 @@
 """data.label_fraction: who learns from which images."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from src.errors import UserError
 from src.module import JointModule, Optimization
 from tests.encoders.cases import build
 from tests.test_config import config
-from tests.test_train import record_of, train
+from tests.test_train import command, largest_difference, record_of, train, weights
 
 FEW = ["data=digits", "data.samples_per_class=40", "data.label_fraction=0.25"]
 
@@ -92,16 +94,26 @@ def test_all_labels_give_the_loss_of_full_labelling():
     assert module().criterion(logits, targets).item() == pytest.approx(module(False).criterion(logits, targets).item())
 
 
-def test_training_accuracy_counts_the_labelled_images(monkeypatch):
+def test_training_accuracy_of_an_epoch_is_that_of_its_labelled_images(monkeypatch):
     joint = module()
-    seen = {}
-    monkeypatch.setattr(joint, "_record", lambda values, index: seen.update(values))
-    images = torch.randn(4, 3, 12, 12)
+    monkeypatch.setattr(joint, "_record", lambda values, index: joint._add({"steps": torch.ones(())}))
+    joint._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda values, reduce_op: values))
     joint.eval()
-    right = joint(images).argmax(1)
-    targets = torch.where(torch.tensor([True, False, True, False]), right, -1)
-    joint.training_step(Batch(images, targets, indices=torch.arange(4)), 0)
-    assert seen["acc1"].item() == 100
+    for known in ([True, False, True, True], [False] * 4, [False, False, True, False]):
+        images = torch.randn(4, 3, 12, 12)
+        right = joint(images).argmax(1)
+        given = torch.where(torch.tensor([True, True, True, False]), right, (right + 1) % 3)
+        joint.training_step(Batch(images, torch.where(torch.tensor(known), given, -1), indices=torch.arange(4)), 0)
+    assert joint.epoch_means()["train/acc1"] == pytest.approx(100 * 3 / 4)
+
+
+def test_two_ranks_weigh_every_label_as_one_process_does(tmp_path):
+    settings = ["mode=ssat", "data.label_fraction=0.25", "recipe.augment=null", "trainer.max_steps=3", "seed=3"]
+    settings += ["recipe.optimizer=sgd", "recipe.base_lr=0.1", "recipe.lr_rule=absolute", "recipe.warmup_epochs=0"]
+    one = train(*settings, "recipe.batch_size=16", runs=tmp_path / "one")
+    assert command(*settings, "recipe.batch_size=8", "trainer=ddp_cpu", runs=tmp_path / "two").returncode == 0
+    (two,) = (path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json"))
+    assert largest_difference(weights(one), weights(two)) < 1e-5
 
 
 def test_a_run_on_few_labels_says_so(tmp_path):

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from src.build import build_encoder
 from src.encoders.base import Encoder
 from src.encoders.cvt import ConvolutionalVisionTransformer
 from src.encoders.resnet import ResNet
@@ -17,6 +18,7 @@ from src.encoders.timm_vit import TimmVisionTransformer
 from src.encoders.vit import VisionTransformer
 from src.errors import UserError
 from src.weights import adapt_channels, load_pretrained
+from tests.test_config import config
 from tests.test_train import command, fail_of, train, weights
 
 
@@ -153,3 +155,17 @@ def test_weights_given_twice_or_not_at_all_are_refused(tmp_path: Path) -> None:
     assert "needs start weights" in fail_of(command("mode=finetune", runs=tmp_path))
     given = fail_of(command("mode=finetune", "mode.init_from=a", "encoder.pretrained=b", runs=tmp_path))
     assert "both given" in given
+
+
+def test_published_weights_bring_their_position_table_to_another_grid(tmp_path: Path) -> None:
+    file = saved(timm.create_model("vit_tiny_patch16_224"), tmp_path)
+    words = ["encoder=vit_t", "encoder.patch_size=16", "data=cifar10", "mode=finetune", f"encoder.pretrained={file}"]
+    chosen = config(*words, "data.img_size=64")
+    encoder = build_encoder(chosen, chosen["mode"]["phases"][0])
+    before = encoder.pos_embed.clone()
+    load_pretrained(encoder, file)
+    given = torch.load(file)["pos_embed"]
+    assert encoder.pos_embed.requires_grad
+    assert encoder.pos_embed.shape == (1, 17, 192)
+    assert torch.equal(encoder.pos_embed[:, 0], given[:, 0])
+    assert not torch.allclose(encoder.pos_embed, before, atol=1e-3)

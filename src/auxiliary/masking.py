@@ -52,11 +52,11 @@ def arrange(noise: Tensor, grid: tuple[int, ...], kind: str, size: int) -> Tenso
             + torch.arange(cols, device=noise.device)[::size]
         ).flatten()
         rank = noise[:, first].argsort(dim=1, stable=True).argsort(dim=1)[:, block]
-    else:
-        # A cell's place in the random order of its block.
-        smaller = (noise.unsqueeze(2) > noise.unsqueeze(1)) & (block[:, None] == block)
-        rank = smaller.sum(2)
-    return rank + noise
+        # The noise of the cut block's first cell has decided its rank; its last 12 of 24 bits have not.
+        return rank + noise * 4096 % 1
+    # A cell's place in the random order of its block.
+    smaller = (noise.unsqueeze(2) > noise.unsqueeze(1)) & (block[:, None] == block)
+    return smaller.sum(2) + noise
 
 
 def mask_from_noise(noise: Tensor, ratio: float) -> Tensor:

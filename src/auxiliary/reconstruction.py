@@ -95,6 +95,13 @@ class Reconstruction(RandomTask):
         self.num_visible = num_visible(self.length, mask_ratio)
         if mask_block < 1:
             raise UserError(f"ssl.mask_block={mask_block} is not at least 1")
+        shown = mask_block**2 * self.num_visible / self.length
+        if mask == "grid" and (not shown.is_integer() or any(side % mask_block for side in self.grid[-2:])):
+            raise UserError(
+                f"ssl.mask=grid shows equally many cells of every {mask_block} x {mask_block} block, and"
+                f" ssl.mask_ratio={mask_ratio} of {' x '.join(map(str, self.grid))} cells does not: change the ratio"
+                f" (0.75 shows one of four) or ssl.mask_block, or use ssl.mask=random"
+            )
         self.kind, self.mask_block = mask, mask_block
         self.fixed_mask(torch.zeros(1, dtype=torch.int64))  # refuses an unknown kind
 

@@ -7,7 +7,7 @@ import torch
 
 from src.auxiliary.hog import hog, hog_dim
 from src.auxiliary.latent import LatentReconstruction
-from src.auxiliary.masking import arrange, mask_from_noise
+from src.auxiliary.masking import arrange, mask_from_noise, sample_noise
 from src.auxiliary.reconstruction import Reconstruction
 from src.batch import Batch
 from src.data.views import weak_view
@@ -54,6 +54,14 @@ def test_every_patch_is_hidden_equally_often(kind):
     noise = torch.rand(3000, 64)
     share = mask_from_noise(arrange(noise, (8, 8), kind, 2), 0.75).float().mean(0)
     assert (share - 0.75).abs().max() < 0.05
+
+
+def test_the_block_that_the_ratio_cuts_prefers_none_of_its_cells():
+    noise = sample_noise(torch.arange(20_000), 64, seed=0, draw=1)
+    visible = ~mask_from_noise(arrange(noise, (8, 8), "block", 2), 0.7)
+    share = visible.float().view(-1, 4, 2, 4, 2).mean((0, 1, 3))
+    deviation = (0.297 * 0.703 / 20_000 / 16) ** 0.5
+    assert (share - 19 / 64).abs().max() < 5 * deviation
 
 
 def slow_hog(image: torch.Tensor, patch: int) -> torch.Tensor:
@@ -162,6 +170,7 @@ def test_weak_view_is_crop_and_flip_alone():
     [
         (lambda e: mae(e, mask="blocks"), "vit", "ssl.mask='blocks'"),
         (lambda e: mae(e, mask_block=0), "vit", "ssl.mask_block=0"),
+        (lambda e: mae(e, mask="grid", mask_ratio=0.6), "vit", "ssl.mask_ratio=0.6 of 4 x 4 cells"),
         (lambda e: mae(e, target="sift"), "vit", "ssl.target='sift'"),
         (lambda e: mae(e, source="strong"), "vit", "ssl.source='strong'"),
         (lambda e: Reconstruction(e, decoder="simmim", target="hog"), "swin", "use ssl=swin_light"),
