@@ -107,6 +107,7 @@ def test_training_accuracy_of_an_epoch_is_that_of_its_labelled_images(monkeypatc
     assert joint.epoch_means()["train/acc1"] == pytest.approx(100 * 3 / 4)
 
 
+@pytest.mark.slow
 def test_two_ranks_weigh_every_label_as_one_process_does(tmp_path):
     settings = ["mode=ssat", "data.label_fraction=0.25", "recipe.augment=null", "trainer.max_steps=3", "seed=3"]
     settings += ["recipe.optimizer=sgd", "recipe.base_lr=0.1", "recipe.lr_rule=absolute", "recipe.warmup_epochs=0"]

@@ -33,7 +33,7 @@ def test_two_ranks_equal_one_process_with_the_gathered_batch(tmp_path, task):
     "task",
     [
         ["ssl=dino", "ssl.local_views=2"],
-        ["mode.lam_schedule=balanced", "mode.balance_every=3"],
+        pytest.param(["mode.lam_schedule=balanced", "mode.balance_every=3"], marks=pytest.mark.slow),
         pytest.param(["ssl=latent", "ssl.blocks=2"], marks=pytest.mark.slow),
         pytest.param(["ssl.source=weak", "ssl.mask=block", "ssl.mask_ratio=0.6"], marks=pytest.mark.slow),
         pytest.param(["ssl=simclr", "ssl.share=both_cls"], marks=pytest.mark.slow),
