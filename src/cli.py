@@ -6,14 +6,16 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import flatten, nearest
@@ -22,20 +24,20 @@ from src.errors import UserError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-# Mistakes of the jobs that ran in this process; a sweep goes on after one and fails at its end.
+# Mistakes that were already printed; the process exits with 2 at its end.
 reported: list[str] = []
 
 
 @contextmanager
 def users_mistakes() -> Iterator[None]:
-    """Around one job: a user's mistake is one sentence on stderr, and the process exits with 2 at its end.
+    """Around one run: a user's mistake is one sentence on stderr, and the process exits with 2 at its end.
 
-    Raising it through Hydra would end in Hydra's own lines. A job in a process of its own (joblib, submitit) raises.
+    Raising it through Hydra would end in Hydra's own lines. A job of a sweep raises: the sweeper collects mistakes.
     """
     try:
         yield
     except UserError as error:
-        if "HYDRA_FULL_ERROR" not in os.environ:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         print(f"error: {error}", file=sys.stderr)
         reported.append(str(error))
@@ -105,8 +107,8 @@ def disk_space() -> Iterator[None]:
         ) from error
 
 
-def explain(error: Exception, config_name: str) -> str:
-    """One sentence for a mistake in the command line's overrides, with the nearest right name."""
+def explain(error: Exception, config_name: str, words: Sequence[str] | None = None) -> str:
+    """One sentence for a mistake in overrides, by default the command line's, with the nearest right name."""
     text = str(error).replace("ssl@ssl.tasks", "ssl")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -115,17 +117,19 @@ def explain(error: Exception, config_name: str) -> str:
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
         key = match.group(1)
-        return f"there is no key {key!r}{nearest(key, known_keys(config_name))}"
+        return (
+            f"there is no key {key!r}{nearest(key, known_keys(config_name, sys.argv[1:] if words is None else words))}"
+        )
     match = re.search(r"Could not (?:override|append|delete) .*?'?([\w./@]+)'?", text)
     return " ".join(text.split())[:400]
 
 
-def known_keys(config_name: str) -> list[str]:
-    """Every key and group of the configuration under the command line's own choice of groups, as far as they exist."""
+def known_keys(config_name: str, words: Sequence[str]) -> list[str]:
+    """Every key and group of the configuration under the groups that `words` choose, as far as they exist."""
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     chosen = [
         word
-        for word in sys.argv[1:]
+        for word in words
         if word.split("=")[0] in groups
         and "," not in word
         and (CONF / word.replace("=", "/")).with_suffix(".yaml").is_file()

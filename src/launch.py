@@ -7,24 +7,44 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-
-import torch
-import torch.multiprocessing as mp
 
 from src.errors import UserError
 
 
 def launched_externally() -> bool:
-    """Whether torchrun or srun has already started one process per device."""
-    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    return started > 1 and ("TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ)
+    """Whether torchrun or srun has already started one process per device.
+
+    SLURM_NTASKS alone says nothing: a batch script has it too, and there the tasks are yet to be started.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def is_main_process() -> bool:
     """Whether this is rank 0 of its run: the process that prints and writes."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]) == 0
+    return not launched_externally() or int(os.environ["SLURM_PROCID"]) == 0
+
+
+@contextmanager
+def without_slurm() -> Iterator[None]:
+    """Hide the variables of a SLURM job in which this run starts its own processes.
+
+    Lightning would take them for ranks that srun started, and answer SLURM's signals with a requeue of its own.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_")}
+    if hidden:
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def free_port() -> int:
@@ -44,8 +64,11 @@ def _worker(
         "RANK": str(rank),
         "WORLD_SIZE": str(processes),
     }
+    import torch
+
     try:
-        job(*args)
+        with without_slurm():
+            job(*args)
     except UserError as error:
         mistakes.put(str(error))
         sys.exit(1)
@@ -65,9 +88,16 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
         ProcessRaisedException, ProcessExitedException: a process crashed.
         SystemExit: 143 after SIGTERM.
     """
-    if processes == 1 or launched_externally():
+    if launched_externally():
         job(*args)
         return
+    if processes == 1:
+        with without_slurm():
+            job(*args)
+        return
+    # Here and not above: a sweep's own process starts none, and torch takes seconds to import.
+    import torch.multiprocessing as mp
+
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     mistakes = mp.get_context("spawn").SimpleQueue()
     context = mp.start_processes(

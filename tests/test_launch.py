@@ -16,6 +16,7 @@ from src.launch import run_processes
 def write_rank(folder: Path) -> None:
     dist.init_process_group("gloo")
     (folder / f"rank_{dist.get_rank()}_of_{dist.get_world_size()}").touch()
+    dist.barrier()  # neither leaves while the other is still connecting
 
 
 def refuse() -> None:
