@@ -14,43 +14,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli import CONF, disk_space, run_command, users_mistakes
-from src.config import Config, check, check_same_run, config_hash, resolve
+from src.config import Config, check, check_same_run, resolve
 from src.errors import UserError
+from src.estimate import estimate, sum_at_end
 from src.launch import is_main_process
-
-
-def find_run_dir(config: Config) -> Path:
-    """The folder of this very run: `run_dir` if given, else runs_dir/<experiment or date>/<name>-<hash>.
-
-    Without an experiment the folder's date is that of the first start, so that the command finds it on any later day.
-    """
-    if config["run_dir"]:
-        return Path(config["run_dir"])
-    runs, leaf = Path(config["runs_dir"]), f"{config['name']}-{config_hash(config)}"
-    if config["experiment"]:
-        return runs / str(config["experiment"]) / leaf
-    known = sorted(path for path in runs.glob(f"[0-9]*-[0-9]*-[0-9]*/{leaf}") if path.is_dir())
-    return known[0] if known else runs / datetime.now().strftime("%Y-%m-%d") / leaf
-
-
-def finished(run_dir: Path, config: Config) -> dict | None:
-    """The record of a finished run of this configuration in `run_dir`, or None.
-
-    Raises:
-        UserError: the folder holds a finished run of another configuration.
-    """
-    path = run_dir / "result.json"
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: move it away, or force=true to start afresh") from error
-    if record.get("status") != "finished":
-        return None
-    if record.get("hash") != config_hash(config):
-        raise UserError(f"{run_dir} holds a finished run of another configuration: use another run_dir, or force=true")
-    return record
+from src.run_folder import describe, find_finished, find_run_dir
 
 
 def set_aside(run_dir: Path, runs_dir: Path) -> None:
@@ -93,27 +61,19 @@ def begin(config: Config, run_dir: Path) -> None:
     partial.replace(path)
 
 
-def describe(record: dict) -> str:
-    split = "test" if "test" in record["metrics"] else "val"
-    accuracy = record["metrics"][split].get("acc1", {})
-    values = f"{split}/acc1 last {accuracy['last']:.2f} %, best {accuracy['best']:.2f} %" if "best" in accuracy else ""
-    if not accuracy:
-        values = ", ".join(
-            f"{split}/{name} last {value['last']:.4g}" for name, value in record["metrics"][split].items()
-        )
-    return f"{record['name']}: {values} in {record['seconds']:.0f} s"
-
-
 def train(config: Config) -> None:
     """One run from start to result.json: skipped when finished, continued when interrupted."""
     check(config)
     run_dir = find_run_dir(config)
+    done = None if config["force"] else find_finished(config)
+    if config["estimate"]:
+        estimate(config, run_dir, done)
+        return
+    if done:
+        print(f"skipped, already finished in {done[0]}: {describe(done[1])} (force=true trains again)")
+        return
     if config["force"] and is_main_process():
         set_aside(run_dir, Path(config["runs_dir"]))
-    record = finished(run_dir, config)
-    if record:
-        print(f"skipped, already finished: {describe(record)} ({run_dir}; force=true trains again)")
-        return
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     from src.build import build_data, check_hardware
     from src.energy import check_country
@@ -159,4 +119,5 @@ def run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_command(run, "train")
+    with sum_at_end():
+        run_command(run, "train")
