@@ -287,30 +287,10 @@ def build_loggers(config: Config, phase: Config, folder: Path, run_id: str) -> l
     if name == "tensorboard":
         loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
     elif name == "wandb":
-        loggers.append(_wandb(config, phase, folder.parent, f"{run_id}-{phase['name']}"))
+        from src.wandb_logger import WandbLogger
+
+        loggers.append(WandbLogger(config, phase, folder, f"{run_id}-{phase['name']}"))
     return loggers
-
-
-def _wandb(config: Config, phase: Config, folder: Path, run_id: str) -> Any:
-    import wandb
-
-    if "WANDB_MODE" not in os.environ and not wandb.api.api_key:
-        print("logger=wandb: no key found, recording offline; upload later with: wandb sync " + str(folder / "wandb"))
-        os.environ["WANDB_MODE"] = "offline"
-    folder.mkdir(parents=True, exist_ok=True)
-    return pl.loggers.WandbLogger(
-        project=config["logger"]["project"],
-        entity=config["logger"]["entity"],
-        name=f"{config['name']}-{phase['name']}",
-        id=run_id,
-        resume="allow",
-        group=config["experiment"] or "runs",
-        job_type=phase["name"],
-        tags=[config["encoder"]["name"], config["data"]["name"], config["mode"]["name"]],
-        config=config,
-        save_dir=str(folder),
-        offline=os.environ.get("WANDB_MODE") == "offline",
-    )
 
 
 def runs_on_cpu(config: Config) -> bool:

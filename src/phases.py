@@ -65,6 +65,10 @@ def run_phases(config: Config, run_dir: Path) -> None:
             write_record(run_dir / phase["name"], results[-1], name="phase.json")
     if is_main_process():
         write_record(run_dir, finished_record(config, results, started))
+    if config["logger"]["name"] == "wandb":
+        from src.wandb_logger import close_all
+
+        close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
 
 
 def say(line: str) -> None:
