@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION = ignore
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup run report test check format bench lock clean
+.PHONY: help setup run report doctor test check format bench lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ run: setup ## train scratch, SSL + fine-tuning and SSAT on the embedded digits, 
 
 report: setup ## table and HTML page of the finished runs
 	$(PY) -m src.report $(ARGS)
+
+doctor: setup ## check the installation, the data and tiny runs
+	$(PY) -m src.doctor $(ARGS)
 
 # One thread a worker, or the workers fight over the cores; worksteal because one file holds most of the long tests.
 test: setup ## the test suite with coverage (slow and GPU tests: ARGS="-m slow", ARGS="-m gpu")
