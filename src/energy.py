@@ -7,6 +7,9 @@ from typing import Any
 
 from src.errors import UserError
 
+# codecarbon's names of the ways in which it reads a processor's power from sensors.
+SENSORS = ("intel_rapl", "intel_power_gadget", "apple_powermetrics", "windows_emi")
+
 
 def check_country(code: str) -> None:
     """codecarbon returns a number for an unknown country too, so the code is checked here.
@@ -57,13 +60,14 @@ class EnergyMeter:
         self._tracker.stop()
         return self._totals(self._tracker.final_emissions_data)
 
-    @staticmethod
-    def _totals(data: Any) -> dict[str, Any]:
-        measured = data.gpu_count or 0
+    def _totals(self, data: Any) -> dict[str, Any]:
+        has_sensors = any(getattr(part, "_mode", None) in SENSORS for part in self._tracker._hardware)
+        measured = ["GPU"] * bool(data.gpu_count) + ["CPU"] * has_sensors
+        modelled = ["CPU"] * (not has_sensors) + ["RAM"]
         return {
             "kwh": float(data.energy_consumed),
             "co2_kg": float(data.emissions),
-            "source": "codecarbon, GPU measured, CPU and RAM modelled"
+            "source": f"codecarbon, {' and '.join(measured)} measured, {' and '.join(modelled)} modelled"
             if measured
             else "codecarbon, modelled from CPU load",
         }
