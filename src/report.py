@@ -1,75 +1,93 @@
-"""Show the runs made so far: a table in the terminal and one HTML page. python -m src.report [runs=DIR] [out=FILE]"""
+"""Show the runs made so far beside the paper: terminal, one HTML page, Markdown, LaTeX, CSV. python -m src.report"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from src.cli import fail
 from src.config import nearest
 from src.errors import UserError
+from src.results.analyses import read_analyses
+from src.results.claims import Claim, ledger
 from src.results.html import render
+from src.results.html_paper import has_runs
 from src.results.label_curve import curve_table, label_curves
+from src.results.paper import choose, read_claims, read_paper, read_text_numbers
+from src.results.paper_tables import latex, markdown, missing, notes, tally, terminal_tables, to_csv
 from src.results.record import Record, read_records, write_text
 from src.results.summary import comparisons, verdict
 from src.results.tables import runs_table, to_markdown
+from src.results.verdicts import Judged, judge
 
 USAGE = """\
-python -m src.report [runs=<folder>] [out=<file.html>] [--markdown]
+python -m src.report [table1 figure3 claims ...] [runs=<folder>] [out=<file.html>] [format=markdown] [save=<folder>]
 
-Reads the result.json of every run, prints their table and what the comparison of the modes shows,
-and writes one HTML page with the curves and the reconstructions; the page needs no network.
+Reads the result.json of every run and shows them beside the paper's tables and figures: what is reproduced, what
+differs, what is partial data and what has not been run, with the command that runs it. Writes one HTML page that needs
+no network.
 
+  table1 figure3 ...      only these tables and figures, every cell listed; claims: the ledger of the paper's claims
   runs=runs               folder that holds the runs, at any depth
   out=<runs>/report.html  the page
-  --markdown              print the table as Markdown
+  format=terminal         or markdown, latex, csv: printed in place of the terminal's tables
+  save=<folder>           also write <table>.md, <table>.tex, cells.csv and claims.md there
   --help                  this text
 """
+KEYS = {"runs": "folder", "out": "file.html", "format": "markdown", "save": "folder"}
+FORMATS = ("terminal", "markdown", "latex", "csv")
 PIPE_WIDTH = 120  # of the table when the output is no terminal
 MOST_WARNINGS = 5
+MOST_RUNS = 100  # rows of the terminal's table
 
 
-def parse(words: list[str]) -> dict[str, str]:
-    """The command line as {'runs': ..., 'out': ..., '--markdown': ''}.
+def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The command line as {'runs': ..., 'out': ...} and the named tables and figures.
 
     Raises:
         UserError: an unknown word, or a key without a value.
     """
     options: dict[str, str] = {}
+    names = []
+    known = [*KEYS, "claims", "--help", *read_paper()]
     for word in words:
         key, equals, value = word.partition("=")
-        if key in ("--markdown", "--help", "-h") and not equals:
-            options[key] = ""
-        elif key not in ("runs", "out"):
-            raise UserError(f"there is no option {word!r}{nearest(key, ['runs', 'out', '--markdown', '--help'])}")
+        if key in ("--help", "-h") and not equals:
+            options["help"] = ""
+        elif not equals and key in (*read_paper(), "claims"):
+            names.append(key)
+        elif key not in KEYS:
+            raise UserError(f"there is no table, figure or option {word!r}{nearest(key, known)} (--help lists them)")
         elif not value:
-            raise UserError(f"{key} needs a value: {key}=<{'folder' if key == 'runs' else 'file.html'}>")
+            raise UserError(f"{key} needs a value: {key}=<{KEYS[key]}>")
         else:
             options[key] = value
-    return options
+    if options.get("format", "terminal") not in FORMATS:
+        raise UserError(
+            f"format={options['format']} is not one of {', '.join(FORMATS)}{nearest(options['format'], list(FORMATS))}"
+        )
+    return options, names
 
 
-def load(runs: Path) -> tuple[list[Record], list[str]]:
-    """The records below `runs`.
+def load(options: dict[str, str]) -> tuple[list[Record], list[str], Path]:
+    """The records below the runs' folder, which is empty before the first run.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder named does not exist, or is a file.
     """
+    runs = Path(options.get("runs", "runs"))
     if runs.exists() and not runs.is_dir():
         raise UserError(f"runs={runs} is not a folder")
-    records, warnings = read_records(runs)
-    if not records:
-        found = f" ({len(warnings)} unreadable: {warnings[0]})" if warnings else ""
-        raise UserError(
-            f"there are no runs in {runs}{found}: `make run` or "
-            "`python -m src.train -m encoder=vit_micro mode=scratch,ssl_ft,ssat epochs=15` makes some"
-        )
-    return records, warnings
+    if "runs" in options and not runs.exists():
+        raise UserError(f"runs={runs} does not exist: name the folder that holds the runs")
+    return *read_records(runs), runs
 
 
 def summary_lines(records: list[Record]) -> Iterator[str]:
@@ -88,38 +106,163 @@ def summary_lines(records: list[Record]) -> Iterator[str]:
 
 
 def report(words: list[str]) -> None:
-    """Table and verdicts on the terminal, the page on the disk."""
-    options = parse(words)
-    if "--help" in options or "-h" in options:
+    """Tables and verdicts on the terminal, the page on the disk."""
+    options, names = parse(words)
+    if "help" in options:
         print(USAGE, end="")
         return
-    runs = Path(options.get("runs", "runs"))
+    records, warnings, runs = load(options)
+    judged = {name: judge(item, records) for name, item in read_paper().items()}
+    chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
+    analyses, damaged = read_analyses(runs)
+    warnings += damaged
+    made = {name: [each.title for each in analyses if each.name == name] for name in {a.name for a in analyses}}
+    claims = ledger(read_claims(), read_text_numbers(), judged, records, made)
     out = Path(options.get("out", runs / "report.html"))
-    records, warnings = load(runs)
+    written = [write_page(out, render(records, judged, claims, analyses, warnings=warnings, page=out))]
+    if "save" in options:
+        written += save(Path(options["save"]), judged, claims)
+    form = options.get("format", "terminal")
+    if form == "terminal":
+        show(records, chosen if names != ["claims"] else {}, claims, names)
+    else:
+        print_as(form, records, chosen, claims, names)
+    for warning in warnings[:MOST_WARNINGS]:
+        print(f"skipped {warning}", file=sys.stderr)
+    if warnings:
+        print(f"skipped {len(warnings)} files in all; the page lists them", file=sys.stderr)
+    # Into a pipe goes the table alone, so that format=csv > cells.csv is a CSV file.
+    print(f"wrote {', '.join(map(str, written))}", file=sys.stdout if form == "terminal" else sys.stderr)
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Raises: UserError when it cannot be written."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, render(records, warnings=warnings, page=out))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_text(path, text)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; name another file with out=<file.html>") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; name another file with out=<file.html>") from error
+
+
+def save(folder: Path, judged: dict[str, Judged], claims: list[Claim]) -> list[Path]:
+    """Every table as Markdown and LaTeX, all cells as CSV, the claims as Markdown.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    texts = {f"{name}.md": markdown(each) for name, each in judged.items()}
+    texts |= {f"{name}.tex": latex(each) for name, each in judged.items()}
+    texts |= {"cells.csv": to_csv([*judged.values()]), "claims.md": claims_markdown(claims)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UserError(f"cannot write to save={folder}: {error.strerror}; name another folder") from error
+    return [folder]
+
+
+def print_as(
+    form: str, records: list[Record], chosen: dict[str, Judged], claims: list[Claim], names: Sequence[str]
+) -> None:
+    """The chosen tables as text to be copied or piped."""
+    if form == "csv":
+        print(to_csv([*chosen.values()]), end="")
+    elif form == "latex":
+        print("\n".join(latex(each) for each in chosen.values()))
+    else:
+        if not names and records:
+            print(to_markdown(records))
+        if names != ["claims"]:
+            print("\n".join(markdown(each) for each in chosen.values()))
+        if not names or "claims" in names:
+            print(claims_markdown(claims))
+
+
+def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], names: Sequence[str]) -> None:
+    """The terminal's report: the runs, then the paper's cells, then what has not been run."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
-    if "--markdown" in options:
-        print(to_markdown(records))
-    else:
-        console.print(runs_table(records, width=console.width))
+    if records and not names:
+        console.print(runs_table(records[:MOST_RUNS], width=console.width))
+        if len(records) > MOST_RUNS:
+            console.print(f"and {len(records) - MOST_RUNS:,} more runs: the page lists all of them")
         console.print()
         for curve in label_curves(records):
             console.print(f"[bold]{escape(curve.title)}: accuracy in % against the share of labels[/bold]")
             console.print(curve_table(curve))
             console.print()
-    for line in summary_lines(records):
-        console.print(line, markup=False, soft_wrap=not console.is_terminal)
-    for warning in warnings[:MOST_WARNINGS]:
-        print(f"skipped {warning}", file=sys.stderr)
-    if len(warnings) > MOST_WARNINGS:
-        print(f"skipped {len(warnings)} files in all; the page lists them", file=sys.stderr)
-    print(f"wrote {out}")
+        for line in summary_lines(records):
+            console.print(line, markup=False, soft_wrap=not console.is_terminal)
+    whole = bool(names) or not records
+    for each in chosen.values():
+        if whole or has_runs(each):
+            show_item(console, each, commands=whole)
+    if not whole:
+        console.print("[bold]Without runs yet[/bold] (python -m src.report <table> lists every cell and its command)")
+        for name, each in chosen.items():
+            if not has_runs(each):
+                console.print(
+                    f"  {each.item.source}: {tally(each.paper)}: {experiment_command(name, each)}", markup=False
+                )
+        console.print()
+    if not names or "claims" in names:
+        console.print(claims_table(claims) if "claims" in names else claims_line(claims))
+
+
+def show_item(console: Console, each: Judged, *, commands: bool) -> None:
+    """One table or figure; with `commands` also its notes and every cell without a run."""
+    for title, table, counts in terminal_tables(each):
+        console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
+        console.print(table)
+        console.print(f"{counts}\n", markup=False, style="italic")
+    if not commands:
+        return
+    for where, note in notes(each):
+        console.print(f"  note on {where}: {note}", markup=False, style="dim", soft_wrap=True)
+    lines = list(missing(each, each.paper))
+    if lines:
+        console.print(f"  all of it: {experiment_command(each.item.name, each)}", markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print()
+
+
+def experiment_command(name: str, each: Judged) -> str:
+    """The command that runs a whole table."""
+    experiment = each.item.experiment
+    return experiment.unbuilt or (f"python -m src.train +experiments={name}" if experiment.rows else "nothing to run")
+
+
+def claims_line(claims: list[Claim]) -> str:
+    counts = {status: sum(claim.status == status for claim in claims) for status in {c.status for c in claims}}
+    listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+    return f"{len(claims)} claims of the paper: {listed} (python -m src.report claims lists them)"
+
+
+def claims_table(claims: list[Claim]) -> Table:
+    """The ledger: sentence, status, what the paper's numbers say, what ours say."""
+    table = Table(title="Claims of the paper", title_justify="left", box=box.SIMPLE_HEAD, show_lines=True)
+    for title in ("claim", "status", "the paper's own numbers", "our evidence"):
+        table.add_column(title)
+    for claim in claims:
+        texts = (f"{claim.sentence} ({claim.where})", claim.status, f"{claim.paper} {claim.note}".strip())
+        table.add_row(*map(escape, texts), escape("\n".join(filter(None, (claim.evidence, claim.small)))))
+    return table
+
+
+def claims_markdown(claims: list[Claim]) -> str:
+    lines = [
+        "## Claims of the paper\n",
+        "| claim | where | status | the paper's own numbers | our evidence |",
+        "|---|---|---|---|---|",
+    ]
+    for claim in claims:
+        paper, evidence = f"{claim.paper} {claim.note}".strip(), f"{claim.evidence}; {claim.small}".strip("; ")
+        cells = (claim.sentence, claim.where, claim.status, paper, evidence)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

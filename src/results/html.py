@@ -4,49 +4,72 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from src.results.analyses import AnalysisRecord
+from src.results.claims import Claim
+from src.results.html_paper import paper_sections
 from src.results.label_curve import curve_chart, label_curves
 from src.results.panel import Budget, comparison_panel
 from src.results.record import Record
 from src.results.summary import comparisons
-from src.results.svg import css_class
+from src.results.svg import MOST_POINTS, css_class
 from src.results.tables import COLUMNS, DAGGER, LEGEND, Row, common, common_title, duration, quantity, rows
+from src.results.verdicts import Judged
 
 ASSETS = Path(__file__).parent
 # Nothing may be loaded from anywhere, whatever a record says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-PICTURES_BYTES = 600_000  # all pictures of a page together
+PICTURES_BYTES = 500_000  # all pictures of a page together
+CHARTS_BYTES = 700_000  # all curves
+POINTS = 30_000  # of all curves of a page together
+LEAST_POINTS = 6  # of one curve
 OPEN_SECTIONS = 4  # comparisons beyond these start folded
 
 
 def render(
-    records: Sequence[Record], *, warnings: Sequence[str] = (), page: Path | None = None, made: datetime | None = None
+    records: Sequence[Record],
+    judged: Mapping[str, Judged] | None = None,
+    claims: Sequence[Claim] = (),
+    analyses: Sequence[AnalysisRecord] = (),
+    *,
+    warnings: Sequence[str] = (),
+    page: Path | None = None,
+    made: datetime | None = None,
 ) -> str:
-    """The page for `records`; links to the runs' folders are relative to `page`, the file it will be written to."""
-    found = comparisons([record for record in records if record.finished])
-    budget = Budget(PICTURES_BYTES)
+    """The page for `records`; links to the runs' folders are relative to `page`, the file it will be written to.
+
+    `judged` and `claims` are the paper's tables, figures and sentences, compared with the runs; `analyses` what
+    src.analyze has left beside them.
+    """
+    finished = [record for record in records if record.finished]
+    points = max(LEAST_POINTS, min(MOST_POINTS, POINTS // max(1, 5 * len(finished))))
+    budget = Budget(PICTURES_BYTES, charts=CHARTS_BYTES, points=points)
     made = made or datetime.now().astimezone()
     body = [
-        _header(records, made),
         _label_curves(records),
-        *(comparison_panel(each, budget, is_open=index < OPEN_SECTIONS) for index, each in enumerate(found)),
+        *(
+            comparison_panel(each, budget, is_open=index < OPEN_SECTIONS)
+            for index, each in enumerate(comparisons(finished))
+        ),
+        paper_sections(judged, claims, analyses, page, budget) if judged else "",
         _runs(records, page),
         _unfinished(records),
         _list("Files that were skipped", warnings),
         _notes(records),
     ]
+    text = "".join(filter(None, body))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<title>SSAT training report</title>\n'
         f"<style>\n{(ASSETS / 'page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"<main>\n{''.join(filter(None, body))}</main>\n"
+        f"<main>\n{_header(records, made)}{_navigation(text)}{text}</main>\n"
         f"<script>\n{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>\n</body>\n</html>\n"
     )
 
@@ -57,8 +80,10 @@ def _header(records: Sequence[Record], made: datetime) -> str:
     finished = [record for record in records if record.finished]
     devices = _unique(record.text("hardware.device") for record in records)
     days = sorted({record.text("finished")[:10] for record in finished} - {""})
+    if not records:
+        return "<header><h1>SSAT training report</h1><p>There are no runs yet.</p></header>\n"
     tiles = {
-        "Runs": runs or "none",
+        "Runs": runs,
         "Data": _short(_unique(record.data for record in records)),
         "Encoder": _short(_unique(record.encoder for record in records)),
         "Trained on": _short(devices) or "not recorded",
@@ -75,12 +100,21 @@ def _header(records: Sequence[Record], made: datetime) -> str:
     )
 
 
+def _navigation(body: str) -> str:
+    """Links to the parts that the page has."""
+    links = {"paper": "The paper, cell by cell", "claims": "Its claims", "runs": "All runs"}
+    shown = [f'<a href="#{name}">{text}</a>' for name, text in links.items() if f'<section id="{name}"' in body]
+    return f'<nav aria-label="Parts of the page">{" ".join(shown)}</nav>\n' if shown else ""
+
+
 def _label_curves(records: Sequence[Record]) -> str:
     charts = "".join(curve_chart(curve) for curve in label_curves(records))
     return f'<section><h2>Accuracy against labels</h2><div class="charts">{charts}</div></section>\n' if charts else ""
 
 
 def _runs(records: Sequence[Record], page: Path | None) -> str:
+    if not records:
+        return ""
     lines, shared = list(rows(records)), common(records)
     used = [i for i, c in enumerate(COLUMNS) if c.title not in shared and any(line.cells[i].text for line in lines)]
     used.sort(key=lambda index: COLUMNS[index].title == "run")  # the longest, and a link: it stands last
@@ -91,7 +125,9 @@ def _runs(records: Sequence[Record], page: Path | None) -> str:
     body = "".join(_row(line, used, page) for line in lines)
     title = "All runs" + (f", {common_title(shared)}" if shared else "")
     return (
-        f'<section><h2>{escape(title)}</h2><p class="facts">{escape(LEGEND)}. Click a heading to sort.</p>'
+        f'<section id="runs"><h2>{escape(title)}</h2><p class="facts">{escape(LEGEND)}. Click a heading to sort.</p>'
+        '<label class="filter">Show runs with <input type="search" data-filter="text" '
+        'placeholder="words in any column"></label>'
         '<div class="scroll" role="region" tabindex="0" aria-label="Table of all runs">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n"
     )
@@ -102,7 +138,8 @@ def _row(line: Row, used: Sequence[int], page: Path | None) -> str:
     for position, index in enumerate(used):
         text, order = line.cells[index]
         tag = 'th scope="row"' if position == 0 else "td"
-        key = "" if order is None else f' data-order="{escape(str(order))}"'
+        exact = f"{order:.6g}" if isinstance(order, float) else str(order)
+        key = "" if order is None or exact == text else f' data-order="{escape(exact)}"'
         inner = escape(text)
         if COLUMNS[index].title == "run" and line.record is not None and page is not None:
             folder = Path(os.path.relpath(line.record.folder.resolve(), page.resolve().parent)).as_posix()

@@ -18,10 +18,30 @@ for (const button of document.querySelectorAll("thead button")) {
   });
 }
 
+// Filters: words for the table of runs, a verdict for the cells of the paper.
+for (const field of document.querySelectorAll("[data-filter=text]")) {
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of field.closest("section").querySelectorAll("tbody tr:not(.mean)")) {
+      row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+    }
+    for (const mean of field.closest("section").querySelectorAll("tr.mean")) mean.hidden = words.length > 0;
+  });
+}
+for (const field of document.querySelectorAll("[data-filter=verdict]")) {
+  field.addEventListener("change", () => {
+    for (const section of document.querySelectorAll("section.item")) {
+      const cells = [...section.querySelectorAll("td[data-verdict]")];
+      for (const cell of cells) cell.classList.toggle("dimmed", field.value && cell.dataset.verdict !== field.value);
+      section.hidden = field.value && !cells.some((cell) => cell.dataset.verdict === field.value);
+    }
+  });
+}
+
 // Charts: the pointer or the arrow keys move a cursor; the values are read off the drawn lines.
 const read = (text) => text.split(" ").map(Number);
 const show = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
-for (const svg of document.querySelectorAll(".chart svg")) {
+for (const svg of document.querySelectorAll(".chart svg[data-x]")) {
   const [x0, x1, left, right] = read(svg.dataset.x), [y0, y1, bottom, top] = read(svg.dataset.y);
   const toX = (px) => x0 + (px - left) / (right - left) * (x1 - x0);
   const toY = (py) => y0 + (bottom - py) / (bottom - top) * (y1 - y0);

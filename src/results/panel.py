@@ -7,25 +7,28 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
+from src.results.budget import BUDGETS, budget_sentence, curve
 from src.results.pictures import embeddable
 from src.results.record import Record, as_number
 from src.results.summary import CAVEAT, Arm, Comparison, difference, interval, label, verdict
-from src.results.svg import Series, css_class, line_chart
+from src.results.svg import MOST_POINTS, Series, css_class, key_list, line_chart
 from src.results.tables import duration, quantity
 
+NO_ROOM = (
+    "Its curves are left out, the page is full: python -m src.report runs=&lt;a folder with fewer runs&gt; has them."
+)
 PICTURE_BYTES = 200_000  # a larger picture is shrunk
 
 
 def comparison_panel(comparison: Comparison, budget: Budget, *, is_open: bool) -> str:
     """Verdict, bars, curves and reconstructions of runs that may be compared."""
     arms = [arm for arm in comparison.arms if arm.scored]
-    legend = "".join(
-        f'<li class="{css_class(mode)}"><svg viewBox="0 0 28 8" aria-hidden="true">'
-        f'<polyline class="line {css_class(mode)}" points="1,4 27,4"/></svg><span>{escape(label(mode))}</span></li>'
-        for mode in dict.fromkeys(arm.mode for arm in comparison.arms)
-    )
-    charts = "".join(_charts(comparison))
-    curves = f'<h3>Training curves</h3><ul class="legend">{legend}</ul><div class="charts">{charts}</div>'
+    legend = key_list({label(arm.mode): arm.mode for arm in comparison.arms})
+    charts = "".join(_charts(comparison, budget.points)) if budget.charts > 0 else ""
+    budget.charts -= len(charts)
+    equal = " ".join(filter(None, (budget_sentence(comparison, across) for across in BUDGETS)))
+    equal = f'<h3>At an equal budget</h3><p class="quiet">{escape(equal)}</p>' if equal else ""
+    curves = f'{equal}<h3>Training curves</h3>{legend}<div class="charts">{charts}</div>'
     pictures = "".join(_picture(arm, record, budget) for arm in comparison.arms for record in arm.records)
     details = (curves if charts else "") + (
         f'<h3>Reconstructions</h3><p class="quiet">Rows from top to bottom: original, masked, reconstructed.</p>'
@@ -33,6 +36,8 @@ def comparison_panel(comparison: Comparison, budget: Budget, *, is_open: bool) -
         if pictures
         else ""
     )
+    if budget.charts <= 0 and not charts:
+        details = f'<p class="quiet">{NO_ROOM}</p>{details}'
     finding, keep, caveat = verdict(comparison.records).partition(CAVEAT)
     return (
         f'<section><h2>{escape(comparison.title)}</h2><p class="facts">{escape(_facts(comparison))}</p>'
@@ -83,48 +88,35 @@ def _bars(arms: list[Arm]) -> str:
     return f'<ol class="bars" aria-label="Top-1 accuracy">{"".join(items)}</ol>' if items else ""
 
 
-def _charts(comparison: Comparison) -> Iterable[str]:
+def _charts(comparison: Comparison, most_points: int) -> Iterable[str]:
     split = comparison.records[0].split
     accuracy, name = f"{split}/acc1", "Test accuracy" if split == "test" else "Validation accuracy"
     runs = [(arm, record) for arm in comparison.arms for record in arm.records]
 
-    def lines(metric: str, *, in_seconds: bool = False) -> list[Series]:
-        return [
-            Series(_run_label(arm, record), arm.mode, list(_points(record, metric, in_seconds=in_seconds)))
-            for arm, record in runs
+    def chart(title: str, metric: str, across: str, x_label: str, y_label: str, *, whole: bool = True) -> str:
+        series = [
+            Series(_run_label(arm, record), arm.mode, list(curve(record, metric, across))) for arm, record in runs
         ]
+        if all(len(line.points) < 2 for line in series):
+            return ""
+        return line_chart(title, series, x_label=x_label, y_label=y_label, whole=whole, most_points=most_points)
 
-    yield line_chart(f"{name} by epoch", lines(accuracy), x_label="epoch with labels", y_label="%")
-    by_time = lines(accuracy, in_seconds=True)
-    yield line_chart(f"{name} by time", by_time, x_label="seconds since the start, all phases", y_label="%")
-    yield line_chart("Classification loss", lines("train/loss_cls"), x_label="epoch", y_label="training")
-    yield line_chart("Auxiliary loss", lines("train/loss_ssl"), x_label="epoch", y_label="training")
+    yield chart(f"{name} by epoch", accuracy, "epoch", "epoch with labels", "%")
+    yield chart(f"{name} by time", accuracy, "seconds", "device seconds since the start, all phases", "%")
+    yield chart(f"{name} by energy", accuracy, "wh", "Wh since the start, all phases", "%", whole=False)
+    yield chart("Classification loss", "train/loss_cls", "epoch", "epoch", "training")
+    yield chart("Auxiliary loss", "train/loss_ssl", "epoch", "epoch", "training")
 
 
 def _run_label(arm: Arm, record: Record) -> str:
     return arm.label + (f", seed {record.text('seed')}" if len(arm.records) > 1 else "")
 
 
-def _points(record: Record, metric: str, *, in_seconds: bool) -> Iterable[tuple[float, float]]:
-    """The metric's history: against epochs counted from 1 within its phase, or against the run's seconds."""
-    before = 0.0
-    for phase in record.phases:
-        history = phase.get("history")
-        clock = before
-        for row in history if isinstance(history, list) else ():
-            values = row if isinstance(row, dict) else {}
-            clock += as_number(values.get("seconds")) or 0.0
-            epoch, y = as_number(values.get("epoch")), as_number(values.get(metric))
-            if y is not None and epoch is not None:
-                yield (clock if in_seconds else epoch + 1), y
-        before = max(clock, before + (as_number(phase.get("seconds")) or 0.0))
-
-
 class Budget:
-    """Bytes that the page may still spend on pictures."""
+    """Bytes that the page may still spend on pictures and on charts, and the points that it may draw of each curve."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, left: int, *, charts: int = 10**6, points: int = MOST_POINTS) -> None:
+        self.left, self.charts, self.points = left, charts, points
 
 
 def _picture(arm: Arm, record: Record, budget: Budget) -> str:

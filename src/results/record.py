@@ -8,8 +8,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from src.config import identity
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -121,10 +124,45 @@ class Record:
         names = self.phases[-1].get("class_names") if self.phases else None
         return len(names) if isinstance(names, list) and names else None
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the run computes, but for its seed (`settings_of`)."""
+        config = self.get("config")
+        return settings_of(config, self.mode) if isinstance(config, dict) else {}
+
+    @cached_property
+    def settings_key(self) -> str:
+        """The settings as one string: equal for runs that differ in nothing but the seed."""
+        return json.dumps(self.settings, sort_keys=True, default=str)
+
+    @cached_property
+    def shared_key(self) -> str:
+        """The settings but for those of mode and SSL task: equal for runs that may be compared."""
+        shared = {key: value for key, value in self.settings.items() if not key.startswith(("mode.", "ssl."))}
+        return json.dumps(shared, sort_keys=True, default=str)
+
     @property
     def accuracy(self) -> float | None:
         """THE top-1 accuracy in percent: the last epoch's, or the best one's under `recipe.report=max`."""
         return self.number(f"metrics.{self.split}.acc1.{'best' if self.get('selection') == 'max' else 'last'}")
+
+
+def settings_of(config: dict[str, Any], mode: str) -> dict[str, Any]:
+    """What a configuration computes, but for its seed: flat keys, a list as one value.
+
+    Phases only repeat the other keys; where no SSL task takes part its settings are left out.
+    """
+    unused = ("ssl.", "mode.phases.") if mode in ("scratch", "finetune", "linear") else ("mode.phases.",)
+    settings: dict[str, Any] = {}
+    for key, value in identity(config).items():
+        if key.startswith(unused) or key in ("seed", "name"):
+            continue
+        parent, _, leaf = key.rpartition(".")
+        if leaf.isdigit():
+            settings.setdefault(parent, []).append(value)
+        else:
+            settings[key] = value
+    return settings
 
 
 def lookup(values: Any, key: str) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.config import identity
 from src.results.record import Record, as_number
 
 PAPER_EPOCHS = 100  # Table 14
@@ -92,10 +91,10 @@ class Comparison:
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
     """The records grouped by what may be compared, in the order in which they come."""
-    settings = {id(record): _settings(record) for record in records}
+    settings = {id(record): dict(record.settings) for record in records}
     pairs: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        pairs[record.data, record.encoder][_key(_shared(settings[id(record)]))].append(record)
+        pairs[record.data, record.encoder][record.shared_key].append(record)
     found = []
     for (data, encoder), by_key in pairs.items():
         groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
@@ -107,17 +106,13 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
 
 def shared_settings(record: Record) -> dict[str, Any]:
     """What a run computes, but for its mode, its SSL task and its seed."""
-    return _shared(_settings(record))
-
-
-def _shared(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if not key.startswith(("mode.", "ssl."))}
+    return {key: value for key, value in record.settings.items() if not key.startswith(("mode.", "ssl."))}
 
 
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:
     modes: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        modes[record.mode][_key(settings[id(record)])].append(record)
+        modes[record.mode][record.settings_key].append(record)
     arms = []
     for mode, groups in modes.items():
         variants = _variants([settings[id(members[0])] for members in groups.values()])
@@ -125,36 +120,21 @@ def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Ar
     return arms
 
 
-def _settings(record: Record) -> dict[str, Any]:
-    """What the run computes, but for its seed; phases only repeat the other keys."""
-    config = record.get("config")
-    values = identity(config) if isinstance(config, dict) else {}
-    values = {key: value for key, value in values.items() if not key.startswith("mode.phases.")}
-    unused = ("ssl.",) if record.mode in ("scratch", "finetune", "linear") else ()
-    settings: dict[str, Any] = {}
-    for key, value in values.items():
-        parent, _, leaf = key.rpartition(".")
-        if leaf.isdigit():  # a list is one setting
-            settings.setdefault(parent, []).append(value)
-        else:
-            settings[key] = value
-    return {k: v for k, v in settings.items() if k not in ("seed", "name") and not k.startswith(unused)}
-
-
 def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
     """The same folder with other images in it is another data set; a failed run may not know its images."""
     contents = [record.get("data_fingerprint.sha256") for record in records]
-    digests = [hashlib.sha256(_key({"": content}).encode()).hexdigest()[:6] if content else "" for content in contents]
+    digests = [
+        hashlib.sha256(json.dumps({"": content}, sort_keys=True, default=str).encode()).hexdigest()[:6]
+        if content
+        else ""
+        for content in contents
+    ]
     known = list(dict.fromkeys(filter(None, digests)))
     if len(known) < 2:
         return [records]
     for record, digest in zip(records, digests, strict=True):
         settings[id(record)]["data.content"] = digest or known[0]
     return [[r for r in records if settings[id(r)]["data.content"] == digest] for digest in known]
-
-
-def _key(settings: dict[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def shorten(text: str, most: int = 36) -> str:

@@ -78,7 +78,7 @@ def test_three_runs_make_less_than_a_megabyte(page: str):
 
 
 def test_every_run_is_in_the_table_with_a_link_to_its_record(page: str, runs: Path):
-    links = [attributes["href"] for attributes in Outline(page).all("a")]
+    links = [a["href"] for a in Outline(page).all("a") if not a["href"].startswith("#")]
     assert sorted((runs / link).resolve() for link in links) == sorted(
         path.resolve() for path in runs.rglob("result.json")
     )
@@ -141,6 +141,7 @@ def test_a_history_with_holes_is_drawn_where_it_has_values(tmp_path: Path):
     record["phases"][0]["history"] = [
         {"epoch": 0, "test/acc1": None},
         {"epoch": 1, "test/acc1": 50.0},
+        {"epoch": 2, "test/acc1": 51.0},
         None,
         {"epoch": "x"},
     ]

@@ -1,3 +1,6 @@
+import csv
+import io
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.report import main
+from src.results.paper import Item, read_paper
 from tests.results.records import failed_record, make_record, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,14 +48,59 @@ def test_out_names_another_page(runs: Path, monkeypatch):
     assert out.exists() and not (runs / "report.html").exists()
 
 
-def test_markdown_is_printed_on_request(runs: Path, monkeypatch, capsys):
-    assert call(monkeypatch, f"runs={runs}", "--markdown") == 0
-    assert "| --- |" in capsys.readouterr().out
+def test_markdown_has_the_runs_the_papers_tables_and_its_claims(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}", "format=markdown") == 0
+    out = capsys.readouterr().out
+    assert "| --- |" in out and "## Table 10: " in out and "## Claims of the paper" in out
+
+
+def test_a_named_table_is_printed_alone(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}", "format=latex", "table10") == 0
+    out = capsys.readouterr().out
+    assert out.count("\\begin{table}") == 1 and "91.65" in out and "\\bottomrule" in out
+
+
+def test_csv_is_one_line_a_cell_with_its_command_and_nothing_else_on_stdout(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}", "format=csv", "table12") == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(lines) == 10 and {line["verdict"] for line in lines} == {"not run"}
+    heads = [line for line in lines if (line["row"], line["column"]) == ("8", "CIFAR-100")]
+    assert heads[0]["paper"] == "69.52" and heads[0]["ours"] == "" and "ssl.decoder_heads=8" in heads[0]["command"]
+
+
+def test_without_runs_every_cell_is_listed_as_not_run_with_its_command(tmp_path: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={tmp_path}") == 0
+    out = capsys.readouterr().out
+    for item in read_paper().values():
+        for cell in item.cells.values():
+            if cell.measure != "setting":
+                [line] = [
+                    s for s in out.splitlines() if s.startswith(f"  {cell.row}, {cell.column}") and told(item, s)
+                ][:1]
+                assert "not run" in line or "not built yet" in line
+    assert not any(item in out for item in ("reproduced", "partial data:"))
+
+
+def told(item: Item, line: str) -> bool:
+    return f"experiment={item.name}" in line or bool(item.experiment.unbuilt) and item.experiment.unbuilt in line
+
+
+def test_save_writes_every_table_in_every_form(runs: Path, monkeypatch):
+    folder = runs.parent / "tables"
+    assert call(monkeypatch, f"runs={runs}", f"save={folder}") == 0
+    names = {path.name for path in folder.iterdir()}
+    assert {"table1.md", "table1.tex", "figure3.md", "cells.csv", "claims.md"} <= names
+
+
+def test_the_claims_are_a_table_of_their_own(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}", "claims") == 0
+    out = capsys.readouterr().out
+    assert "Claims of the paper" in out and "Table 1:" not in out
 
 
 def test_help_says_how(monkeypatch, capsys):
     assert call(monkeypatch, "--help") == 0
-    assert "python -m src.report [runs=<folder>]" in capsys.readouterr().out
+    assert "python -m src.report [table1 figure3 claims ...]" in capsys.readouterr().out
 
 
 def test_failed_runs_and_skipped_files_are_named(runs: Path, monkeypatch, capsys):
@@ -68,10 +117,15 @@ def test_failed_runs_and_skipped_files_are_named(runs: Path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run=x"], "error: there is no option 'run=x' (did you mean runs?)"),
-        (["--markdwn"], "(did you mean --markdown?)"),
+        (["run=x"], "error: there is no table, figure or option 'run=x' (did you mean runs?)"),
+        (["tabel3"], "(did you mean table3?)"),
+        (["table15"], "error: there is no table, figure or option 'table15'"),
         (["runs="], "error: runs needs a value: runs=<folder>"),
-        (["runs=nowhere"], "error: there are no runs in nowhere: `make run` or"),
+        (
+            ["format=markdwn"],
+            "error: format=markdwn is not one of terminal, markdown, latex, csv (did you mean markdown?)",
+        ),
+        (["runs=nowhere"], "error: runs=nowhere does not exist: name the folder that holds the runs"),
         (["runs=pyproject.toml"], "error: runs=pyproject.toml is not a folder"),
     ],
 )
@@ -95,7 +149,11 @@ def test_a_folder_as_page_is_one_sentence_and_leaves_nothing(runs: Path, monkeyp
     assert not [path for path in runs.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_only_damaged_files_say_so(tmp_path: Path, monkeypatch, capsys):
-    (tmp_path / "result.json").write_text("{")
-    assert call(monkeypatch, f"runs={tmp_path}") == 2
-    assert "1 unreadable" in capsys.readouterr().err
+def test_damaged_foreign_and_newer_records_are_named_and_counted(tmp_path: Path, monkeypatch, capsys):
+    for name, text in (("a", "{"), ("b", '{"acc": 3}'), ("c", json.dumps(make_record() | {"schema": 99}))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(text)
+    assert call(monkeypatch, f"runs={tmp_path}") == 0
+    err = capsys.readouterr().err
+    assert "a/result.json: damaged" in err and "b/result.json: not a record of a run" in err
+    assert "c/result.json: schema '99', this version reads 1" in err and "skipped 3 files in all" in err

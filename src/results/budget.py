@@ -1,0 +1,69 @@
+"""Accuracy against what was spent for it: epochs, device seconds or energy, and the modes at one equal budget."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from src.results.record import Record, as_number, lookup
+from src.results.summary import Arm, Comparison
+from src.results.tables import duration, quantity
+
+BUDGETS = ("seconds", "wh")
+
+
+def curve(record: Record, metric: str, across: str) -> Iterator[tuple[float, float]]:
+    """A metric's history against `epoch` (from 1 within its phase), or the `seconds` or `wh` that the run had spent.
+
+    Seconds are those of all devices together; the energy of a phase is spread evenly over its time.
+    """
+    devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
+    spent = {"seconds": 0.0, "wh": 0.0}
+    for phase in record.phases:
+        seconds, kwh = as_number(phase.get("seconds")), as_number(lookup(phase, "energy.kwh"))
+        total = {"seconds": (seconds or 0.0) * (devices or 1), "wh": (kwh or 0.0) * 1000}
+        clock, history = 0.0, phase.get("history")
+        for row in history if isinstance(history, list) else ():
+            values = row if isinstance(row, dict) else {}
+            clock += as_number(values.get("seconds")) or 0.0
+            epoch, y = as_number(values.get("epoch")), as_number(values.get(metric))
+            if y is None or epoch is None:
+                continue
+            if across == "epoch":
+                yield epoch + 1, y
+            elif seconds and total[across]:
+                yield spent[across] + min(1.0, clock / seconds) * total[across], y
+        spent = {key: value + total[key] for key, value in spent.items()}
+
+
+def at_equal_budget(comparison: Comparison, across: str) -> tuple[Arm, float, list[tuple[Arm, float | None]]] | None:
+    """The cheapest arm, what it spent, and the accuracy that every arm had by then (None: none was measured by then).
+
+    None where fewer than two modes have a curve.
+    """
+    curves = {}
+    for arm in comparison.arms:
+        lines = [list(curve(record, f"{record.split}/acc1", across)) for record in arm.scored]
+        if lines and all(len(line) > 1 for line in lines):
+            curves[arm.label] = (arm, lines)
+    if len({arm.mode for arm, _ in curves.values()}) < 2:
+        return None
+    totals = {label: statistics.fmean(line[-1][0] for line in lines) for label, (_, lines) in curves.items()}
+    cheapest = min(totals, key=lambda label: totals[label])
+    reached: list[tuple[Arm, float | None]] = []
+    for label, (arm, lines) in curves.items():
+        # Each seed of the cheapest arm counts whole, though some took longer than their mean.
+        found = [[y for x, y in line if x <= totals[cheapest] * 1.0001 or label == cheapest] for line in lines]
+        reached.append((arm, statistics.fmean(points[-1] for points in found) if all(found) else None))
+    return curves[cheapest][0], totals[cheapest], reached
+
+
+def budget_sentence(comparison: Comparison, across: str) -> str:
+    """'With what scratch took (33m00s): scratch 44.8 %, SSL+FT none yet, SSAT 42.2 %'; empty where nothing compares."""
+    found = at_equal_budget(comparison, across)
+    if found is None:
+        return ""
+    cheapest, spent, reached = found
+    shown = duration(spent) if across == "seconds" else quantity(spent, "Wh")
+    listed = ", ".join(f"{arm.label} " + ("none yet" if y is None else f"{y:.1f} %") for arm, y in reached)
+    return f"With what {cheapest.label} took ({shown}): {listed}."

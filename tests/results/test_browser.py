@@ -1,0 +1,119 @@
+"""The page in a real browser: fits every window, loads nothing, sorts, filters, tells values by pointer and keys."""
+
+from pathlib import Path
+
+import pytest
+
+from src.results.claims import ledger
+from src.results.html import render
+from src.results.paper import read_claims, read_paper, read_text_numbers
+from src.results.record import read_records
+from src.results.verdicts import judge
+from tests.results.browser import Page, browser, find_browser
+from tests.results.records import failed_record, make_record, noise_png, save
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium here (SSAT_CHROMIUM names one)")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    for mode, accuracy in (("scratch", 85.0), ("ssl_ft", 83.1), ("ssat", 81.9)):
+        for seed in (0, 1):
+            save(runs, make_record(mode, accuracy=accuracy + seed, seed=seed), picture=noise_png(64, 24))
+    save(runs, failed_record("ssat", hash="deadbeef"))
+    records, warnings = read_records(runs)
+    judged = {name: judge(item, records) for name, item in read_paper().items()}
+    claims = ledger(read_claims(), read_text_numbers(), judged, records)
+    path = runs / "report.html"
+    path.write_text(render(records, judged, claims, warnings=warnings, page=path), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page, written: Path) -> Page:
+    tab.requests.clear()
+    tab.errors.clear()
+    tab.open(written, width=1400)
+    return tab
+
+
+def test_it_asks_for_no_other_file_and_logs_no_error(page: Page, written: Path):
+    asked = [url for url in page.requests if not url.startswith("data:")]
+    assert asked == [written.resolve().as_uri()] and page.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_it_is_never_wider_than_the_window(tab: Page, written: Path, width: int, dark: bool):
+    tab.open(written, width=width, dark=dark)
+    tab.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+    light = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert (light == "rgb(20, 23, 26)") == dark
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order_round(page: Page):
+    page.run(
+        "window.rows = () => [...document.querySelectorAll('#runs tbody tr')].filter((r) => !r.hidden);"
+        "window.head = [...document.querySelectorAll('#runs thead button')].find((b) => b.textContent === 'acc1 %');"
+        "window.column = () => rows().map((r) => r.cells[head.parentElement.cellIndex].textContent).filter(Boolean)"
+    )
+    up, down = page.run("(() => { head.click(); const up = column(); head.click(); return [up, column()] })()")
+    assert up == sorted(up, key=float) and down == up[::-1] and len(up) == 6
+
+
+def test_words_filter_the_table_of_runs(page: Page):
+    shown = page.run(
+        "(() => { const f = document.querySelector('[data-filter=text]'); f.value = 'ssat failed';"
+        "f.dispatchEvent(new Event('input')); const rows = [...document.querySelectorAll('#runs tbody tr')];"
+        "return rows.filter((r) => !r.hidden).map((r) => r.textContent) })()"
+    )
+    assert len(shown) == 1 and "failed" in shown[0]
+
+
+def test_a_verdict_filters_the_papers_cells(page: Page):
+    sections = "[...document.querySelectorAll('section.item')].filter((s) => !s.hidden).length"
+    before, after = page.run(
+        f"(() => {{ const f = document.querySelector('[data-filter=verdict]'); const n = {sections};"
+        f"f.value = 'not built yet'; f.dispatchEvent(new Event('change')); return [n, {sections}] }})()"
+    )
+    assert 0 < after < before
+
+
+def test_the_pointer_reads_values_off_a_curve(page: Page):
+    box = page.run(
+        "(() => { const s = document.querySelector('.chart svg[data-x]'); s.scrollIntoView({block: 'center'});"
+        "const b = s.getBoundingClientRect(); return [b.left, b.top, b.width, b.height] })()"
+    )
+    page.move(box[0] + box[2] * 0.97, box[1] + box[3] / 2)
+    tip = page.run("document.querySelector('.chart .tip').textContent")
+    assert tip.startswith("epoch12") and "SSAT, seed 081.9" in tip
+
+
+def test_keys_read_them_too(page: Page):
+    page.run("document.querySelector('.chart svg[data-x]').focus()")
+    page.key("ArrowRight")
+    assert page.run("document.querySelector('.chart .tip').style.visibility") == "visible"
+    page.key("Escape")
+    assert page.run("document.querySelector('.chart .tip').style.visibility") == "hidden"
+
+
+def test_a_screen_reader_finds_names_and_headings_in_order(page: Page):
+    assert page.run("document.documentElement.lang") == "en"
+    assert page.run("[...document.querySelectorAll('img, svg[role=img]')].every((e) => e.alt || e.ariaLabel)")
+    assert page.run("[...document.querySelectorAll('input, select')].every((e) => e.labels.length)")
+    assert page.run("[...document.querySelectorAll('thead th')].every((e) => e.scope === 'col')")
+    levels = page.run("[...document.querySelectorAll('h1, h2, h3')].map((h) => +h.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+def test_every_link_inside_the_page_leads_somewhere(page: Page):
+    assert page.run("[...document.querySelectorAll('a[href^=\"#\"]')].every((a) => document.querySelector(a.hash))")

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from src.results.budget import at_equal_budget, budget_sentence, curve
+from src.results.summary import comparisons
+from tests.results.records import load, make_record
+
+
+def spent(mode: str, seconds: list[float], accuracies: list[list[float]], kwh: float = 0.001) -> dict:
+    """A run whose phases took `seconds`, each with evaluations evenly spread over it."""
+    record = make_record(mode, epochs=4)
+    for phase, total, values in zip(record["phases"], seconds, accuracies, strict=True):
+        phase["seconds"], phase["energy"] = total, {"kwh": kwh}
+        step = total / max(1, len(values))
+        phase["history"] = [{"epoch": i, "seconds": step, "test/acc1": value} for i, value in enumerate(values)]
+    record["metrics"]["test"]["acc1"]["last"] = accuracies[-1][-1]
+    return record
+
+
+def test_time_and_energy_of_earlier_phases_are_counted(tmp_path: Path):
+    [record] = load(tmp_path, spent("ssl_ft", [100.0, 40.0], [[], [50.0, 60.0]]))
+    assert list(curve(record, "test/acc1", "seconds")) == [(120.0, 50.0), (140.0, 60.0)]
+    assert list(curve(record, "test/acc1", "wh")) == [(1.5, 50.0), (2.0, 60.0)]
+    assert list(curve(record, "test/acc1", "epoch")) == [(1, 50.0), (2, 60.0)]
+
+
+def test_seconds_are_those_of_all_gpus(tmp_path: Path):
+    values = spent("scratch", [10.0], [[50.0, 60.0]]) | {"hardware": {"accelerator": "cuda", "processes": 8}}
+    [record] = load(tmp_path, values)
+    assert list(curve(record, "test/acc1", "seconds")) == [(40.0, 50.0), (80.0, 60.0)]
+
+
+def test_modes_are_compared_at_the_budget_of_the_cheapest(tmp_path: Path):
+    runs = [
+        spent("scratch", [100.0], [[30.0, 40.0]]),
+        spent("ssat", [160.0], [[20.0, 35.0, 45.0, 55.0]]),
+        spent("ssl_ft", [100.0, 100.0], [[], [60.0, 70.0]]),
+    ]
+    [comparison] = comparisons(load(tmp_path, *runs))
+    cheapest, budget, reached = at_equal_budget(comparison, "seconds")
+    assert (cheapest.mode, budget) == ("scratch", pytest.approx(100.0))
+    assert {arm.mode: y for arm, y in reached} == {"scratch": 40.0, "ssat": 35.0, "ssl_ft": None}
+    assert budget_sentence(comparison, "seconds") == (
+        "With what scratch took (1m40s): scratch 40.0 %, SSL+FT none yet, SSAT 35.0 %."
+    )
+
+
+def test_one_mode_has_nothing_to_be_compared_with(tmp_path: Path):
+    [comparison] = comparisons(load(tmp_path, spent("scratch", [100.0], [[30.0, 40.0]])))
+    assert at_equal_budget(comparison, "wh") is None and budget_sentence(comparison, "wh") == ""

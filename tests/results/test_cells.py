@@ -1,0 +1,203 @@
+"""Which runs stand in which cell: exact configurations, partial data apart, and what a verdict says."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src.cli import CONF
+from src.config import resolve
+from src.results.cells import fill
+from src.results.paper import Cell, Experiment, Item
+from src.results.record import Record
+from src.results.verdicts import (
+    DIFFERS,
+    NOT_BUILT,
+    NOT_RUN,
+    OTHER_MACHINE,
+    PARTIAL,
+    REPRODUCED,
+    judge,
+    tolerance,
+)
+
+DEPTHS = Experiment(
+    "depths",
+    rows={"1": ["ssl.decoder_depth=1"], "2": ["ssl.decoder_depth=null"]},
+    columns={"CIFAR-10": ["data=cifar10"], "CIFAR-100": ["data=cifar100"]},
+    base=["encoder=vit_t"],
+)
+
+
+def item(experiment: Experiment = DEPTHS, number: float | None = 90.0, **cell) -> Item:
+    cells = {
+        (row, column): Cell("depths", row, column, cell.get("measure", "acc1"), "%", number, f"{number}")
+        for row in experiment.rows
+        for column in experiment.columns
+    }
+    return Item("depths", "Depth of the decoder", "Table 10", cells, experiment)
+
+
+_CONFIGS: dict = {}
+
+
+def run(*words: str, accuracy: float = 90.0, experiment: str = "depths", faithful: bool = True, **more) -> Record:
+    """A finished run of the real configuration that the command line would compose."""
+    if words not in _CONFIGS:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            _CONFIGS[words] = resolve(compose("train", overrides=list(words)))
+    config = copy.deepcopy(_CONFIGS[words])
+    config["seed"] = more.pop("seed", 0)
+    values = {
+        "name": "run",
+        "status": "finished",
+        "encoder": config["encoder"]["name"],
+        "data": config["data"]["name"],
+        "mode": config["mode"]["name"],
+        "seed": config["seed"],
+        "experiment": experiment,
+        "config": config,
+        "faithful": faithful,
+        "hardware": {"device": "NVIDIA RTX A5000", "accelerator": "cuda", "processes": 1},
+        "data_fingerprint": {"splits": {"train": 50_000, "test": 10_000}, "sha256": {"train": "a"}},
+        "metrics": {"test": {"acc1": {"last": accuracy, "best": accuracy}}},
+        "phases": [{"lam": 0.1, "macs": {"full": 1e9, "auxiliary": 4e8, "both": 1.4e9}}],
+    }
+    return Record(Path("runs/depths/run/result.json"), "depths", values | more)
+
+
+def places(records: list[Record]) -> dict:
+    filled = fill(item(), records)
+    return {(block.title, *place): len(runs) for block in filled.blocks for place, runs in block.records.items()}
+
+
+def test_a_run_of_the_cells_very_configuration_stands_in_it():
+    assert places([run("encoder=vit_t", "data=cifar10", "ssl.decoder_depth=1")]) == {("", "1", "CIFAR-10"): 1}
+    assert places([run("encoder=vit_t", "data=cifar100")]) == {("", "2", "CIFAR-100"): 1}
+
+
+def test_a_run_of_another_experiment_serves_the_cell_too():
+    assert places([run("encoder=vit_t", "data=cifar10", experiment="table1")]) == {("", "2", "CIFAR-10"): 1}
+
+
+def test_devices_precision_and_pipeline_do_not_take_a_run_out_of_its_cell():
+    words = ("encoder=vit_t", "data=cifar10", "trainer=gpu", "trainer.precision=bf16", "data.pipeline=batched")
+    assert places([run(*words)]) == {("", "2", "CIFAR-10"): 1}
+
+
+def test_another_learning_rate_stands_apart_and_is_named():
+    found = places([run("encoder=vit_t", "data=cifar10"), run("encoder=vit_t", "data=cifar10", "recipe.base_lr=5e-4")])
+    assert found[("", "2", "CIFAR-10")] == 1
+    [title] = [title for title, *_ in found if title]
+    assert "vit_t" in title and "100 epochs" in title
+
+
+@pytest.mark.parametrize("less", ["data.fraction=0.1", "epochs=99", "trainer.max_steps=10", "data.verify=false"])
+def test_a_run_on_less_than_the_cell_asks_for_is_never_in_the_papers_block(less):
+    found = places([run("encoder=vit_t", "data=cifar10", less, faithful=False)])
+    assert all(title for title, *_ in found) and len(found) == 1
+
+
+def test_skipped_images_take_a_run_out_of_its_cell():
+    found = places([run("encoder=vit_t", "data=cifar10", skipped_images=["a.png"])])
+    assert all(title for title, *_ in found) and len(found) == 1
+
+
+def test_runs_of_different_shares_of_the_data_are_kept_apart():
+    runs = [run("encoder=vit_t", "data=cifar10", f"data.fraction={share}", faithful=False) for share in (0.1, 0.2, 0.2)]
+    for record, images in zip(runs, (5_000, 10_000, 10_000), strict=True):
+        record.values["data_fingerprint"]["splits"]["train"] = images
+    titles = {title for title, *_ in places(runs)}
+    assert titles == {"vit_t, 5,000 training images, 100 epochs", "vit_t, 10,000 training images, 100 epochs"}
+
+
+def test_small_runs_on_other_data_make_a_table_of_their_own_with_that_data_as_column():
+    words = ("encoder=vit_micro", "data=digits", "epochs=3")
+    found = places([run(*words, "ssl.decoder_depth=1", faithful=False), run(*words, faithful=False)])
+    assert {place[1:] for place in found} == {("1", "digits"), ("2", "digits")}
+    assert len({title for title, *_ in found}) == 1 and "digits" in next(iter(found))[0]
+
+
+def test_a_small_run_of_another_experiment_joins_the_table_of_its_settings_only():
+    words = ("encoder=vit_micro", "data=digits", "epochs=3")
+    mine = run(*words, "ssl.decoder_depth=1", faithful=False)
+    other = run(*words, experiment="elsewhere", faithful=False)
+    stranger = run("encoder=vit_micro", "data=digits", "epochs=4", experiment="elsewhere", faithful=False)
+    assert {place[1] for place in places([mine, other, stranger])} == {"1", "2"}
+    assert places([other, stranger]) == {}
+
+
+def test_a_run_of_no_row_is_a_stray_of_its_own_experiment():
+    odd = run("encoder=vit_t", "data=cifar10", "ssl.decoder_depth=3")
+    assert fill(item(), [odd]).strays == [odd]
+    assert fill(item(), [run("encoder=vit_t", "data=cifar10", "ssl.decoder_depth=3", experiment="x")]).strays == []
+
+
+def test_two_settings_in_one_cell_are_not_averaged():
+    words = ("encoder=vit_micro", "data=digits", "epochs=3")
+    varied = Experiment("depths", {"scratch": ["mode=scratch"], "SSAT": ["mode=ssat"]}, {"all": []}, [])
+    records = [run(*words, f"ssl.mask_ratio={ratio}", faithful=False) for ratio in (0.75, 0.75, 0.5)]
+    records[1].values["seed"] = 1
+    filled = fill(item(varied), records)
+    [block] = filled.blocks[1:]
+    assert len(block.records["SSAT", "all"]) == 2 and filled.strays == [records[2]]
+
+
+def test_the_verdict_follows_the_noise_of_the_test_images():
+    words = ("encoder=vit_t", "data=cifar10")
+    near, far = judge(item(), [run(*words, accuracy=90.5)]), judge(item(), [run(*words, accuracy=92.0)])
+    assert near.find("2", "CIFAR-10").verdict == REPRODUCED and far.find("2", "CIFAR-10").verdict == DIFFERS
+    assert far.find("2", "CIFAR-10").difference == pytest.approx(2.0)
+    assert far.find("1", "CIFAR-10").verdict == NOT_RUN
+
+
+def test_tolerance_of_one_run_on_10000_images_is_two_binomial_intervals():
+    cell = Cell("t", "r", "c", "acc1", "%", 90.0, "90.0")
+    record = run("encoder=vit_t", "data=cifar10")
+    p = 9_001 / 10_002
+    assert tolerance(cell, (record,), (90.0,)) == pytest.approx(1.959964 * 100 * (2 * p * (1 - p) / 10_002) ** 0.5)
+
+
+def test_seeds_widen_the_tolerance_and_count_once_each():
+    words = ("encoder=vit_t", "data=cifar10")
+    runs = [
+        run(*words, accuracy=accuracy, seed=seed) for seed, accuracy in ((0, 88.0), (1, 90.0), (2, 92.0), (2, 92.0))
+    ]
+    result = judge(item(), runs).find("2", "CIFAR-10")
+    assert result.values == (88.0, 90.0, 92.0) and result.deviation == pytest.approx(2.0)
+    assert result.tolerance > 1.959964 * (4 * (1 + 1 / 3)) ** 0.5
+
+
+def test_small_runs_are_shown_and_never_judged():
+    judged = judge(item(), [run("encoder=vit_micro", "data=digits", "epochs=3", accuracy=90.0, faithful=False)])
+    assert {each.verdict for each in judged.paper} == {NOT_RUN}
+    [(_, [small])] = judged.parts[1:]
+    assert small.verdict == PARTIAL and small.ours == 90.0
+
+
+def test_nothing_of_the_paper_stands_in_our_column():
+    judged = judge(item(), [])
+    assert all(each.ours is None and each.difference is None for each in judged.paper)
+
+
+def test_what_is_not_built_says_so():
+    unbuilt = Experiment("depths", {"1": []}, {"CIFAR-10": []}, [], unbuilt="video is not built yet")
+    assert judge(item(unbuilt), []).paper[0].verdict == NOT_BUILT
+
+
+def test_cost_of_the_network_needs_no_full_schedule():
+    words = ("encoder=vit_t", "data=cifar10", "epochs=1")
+    result = judge(item(measure="gflops", number=1.4), [run(*words, faithful=False)]).find("2", "CIFAR-10")
+    assert result.ours == pytest.approx(1.4) and result.verdict == REPRODUCED
+
+
+def test_hours_on_another_machine_are_not_judged():
+    elsewhere = run("encoder=vit_t", "data=cifar10", seconds=7200.0, hardware={"device": "CPU", "accelerator": "cpu"})
+    result = judge(item(measure="hours", number=60.0), [elsewhere]).find("2", "CIFAR-10")
+    assert result.ours == 2.0 and result.verdict == OTHER_MACHINE
+
+
+def test_the_command_of_a_cell_names_every_override_once():
+    command = DEPTHS.command("1", "CIFAR-10")
+    assert command == "python -m src.train encoder=vit_t ssl.decoder_depth=1 data=cifar10 experiment=depths"
