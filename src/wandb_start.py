@@ -44,7 +44,18 @@ class Ears:
 
 
 def start_run(config: Config, phase: Config, run_dir: Path, run_id: str, on_loss: Callable[[str], None]) -> Any:
-    """A W&B run, online if the service can be reached within `logger.init_timeout`, else offline."""
+    """A W&B run, online if the service can be reached within `logger.init_timeout`, else offline.
+
+    W&B's own process may have died with an earlier run of this process: then a new one is started, once.
+    """
+    try:
+        return _start(config, phase, run_dir, run_id, on_loss)
+    except Exception:
+        forget_service()
+        return _start(config, phase, run_dir, run_id, on_loss)
+
+
+def _start(config: Config, phase: Config, run_dir: Path, run_id: str, on_loss: Callable[[str], None]) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own telemetry
     import wandb
 
@@ -131,6 +142,16 @@ def kill_service() -> None:
         with suppress(psutil.Error):
             if child.name().startswith("wandb-core"):
                 child.kill()
+
+
+def forget_service() -> None:
+    """Let go of W&B's process, dead or alive, so that the next run starts another."""
+    import wandb
+
+    kill_service()
+    with suppress(Exception):  # it says farewell to a process that is not there
+        wandb.teardown()
+    os.environ.pop("WANDB_SERVICE", None)
 
 
 def earlier_points(folder: Path, *, before: int) -> Iterator[dict[str, float]]:

@@ -49,6 +49,7 @@ def only(findings) -> Finding:
     return finding
 
 
+@pytest.mark.slow
 def test_quick_passes_here_and_its_json_names_no_folder_and_no_key(tmp_path):
     key = "0123456789abcdef" * 2 + "01234567"
     process = command("quick=true", "data=digits", "--json", f"runs_dir={tmp_path}/mine", WANDB_API_KEY=key)

@@ -217,6 +217,7 @@ def test_the_repeat_command_composes_to_the_failed_job(trial):
     assert find_run_dir(config) == crashing
 
 
+@pytest.mark.slow
 def test_repeating_the_sweep_runs_only_what_is_missing(trial):
     runs, words, crashing, _ = trial
     (good,) = finished_in(runs / "trial")

@@ -239,6 +239,7 @@ def test_runs_of_one_mode_are_told_apart_by_what_differs() -> None:
     assert slug("SSL+FT, seed 1") == "ssl_ft-seed-1"
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_found_and_exits_with_2_on_a_mistake(runs: list[Path], tmp_path: Path) -> None:
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         process = [sys.executable, "-m", "src.analyze", *words]
