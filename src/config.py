@@ -117,7 +117,10 @@ def identity(config: Config) -> dict[str, Any]:
     if config.get("data", {}).get("name") in CATALOG:
         keys += ("data.root", "data.source.root")  # an official set is the same wherever it lies
     neutral = tuple(f"{key}." for key in keys)
-    return {key: value for key, value in flatten(config).items() if not f"{key}.".startswith(neutral)}
+    flat = {key: value for key, value in flatten(config).items() if not f"{key}.".startswith(neutral)}
+    if flat.get("data.root", "") is None:  # a set that lies in no folder
+        del flat["data.root"]
+    return flat
 
 
 def config_hash(config: Config) -> str:
@@ -249,6 +252,12 @@ def check(config: Config) -> None:
             raise UserError(
                 f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even"
             )
+    data = config["data"]
+    if data.get("root") is not None and "root" not in data.get("source", {}):
+        raise UserError(
+            f"data.root={data['root']} is not read by data={data['name']}, which lies in no folder: leave it out, or"
+            " choose another data set"
+        )
     starts = config["mode"].get("init_from"), config["encoder"].get("pretrained")
     if config["mode"]["name"] in ("finetune", "linear") and not any(starts):
         raise UserError(

@@ -116,3 +116,15 @@ def test_the_place_of_an_official_set_does_not_change_what_is_computed() -> None
 
     assert at("svhn", "data") == at("svhn", "/elsewhere")
     assert at("image_folder", "data") != at("image_folder", "/elsewhere")
+
+
+def test_a_folder_can_be_named_for_a_sweep_over_data_and_is_refused_where_none_is_read():
+    check(config("+experiments=table10", "data=cifar10", "data.root=/mnt/data"))
+    with pytest.raises(UserError, match="data.root=/mnt/data is not read by data=digits"):
+        check(config("data.root=/mnt/data"))
+
+
+def test_a_set_without_a_folder_keeps_its_name():
+    digits = config("data=digits")
+    without = digits | {"data": {key: value for key, value in digits["data"].items() if key != "root"}}
+    assert config_hash(digits) == config_hash(without)
