@@ -180,6 +180,7 @@ def test_runs_of_one_process_do_not_mix(tmp_path, monkeypatch):
         assert one.summary["result/acc1"] == record_of(run)["metrics"]["test"]["acc1"]["last"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_the_same_run_with_all_of_its_curve(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = ("logger=wandb", "experiment=x", "epochs=6")
@@ -268,6 +269,7 @@ def test_a_service_that_vanishes_costs_one_line_and_no_time(drive):
     assert found.slowest < HANGS and found.closed < 4 * HANGS
 
 
+@pytest.mark.slow
 def test_what_a_failing_service_missed_is_uploaded_by_the_command_of_the_warning(tmp_path, drive):
     refusing = Service(refuse="file_stream")
     (line,) = drive(WANDB_BASE_URL=refusing.url, WANDB_API_KEY=KEY).lines
