@@ -21,7 +21,7 @@ from src.results.html import render
 from src.results.html_paper import has_runs
 from src.results.label_curve import curve_table, label_curves
 from src.results.paper import choose, read_claims, read_paper, read_text_numbers
-from src.results.paper_tables import latex, markdown, missing, notes, tally, terminal_tables, to_csv
+from src.results.paper_tables import latex, markdown, missing, notes, terminal_tables, to_csv
 from src.results.record import Record, read_records, write_text
 from src.results.summary import comparisons, verdict
 from src.results.tables import runs_table, to_markdown
@@ -199,14 +199,13 @@ def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], 
     for each in chosen.values():
         if whole or has_runs(each):
             show_item(console, each, commands=whole)
-    if not whole:
-        console.print("[bold]Without runs yet[/bold] (python -m src.report <table> lists every cell and its command)")
-        for name, each in chosen.items():
-            if not has_runs(each):
-                console.print(
-                    f"  {each.item.source}: {tally(each.paper)}: {experiment_command(name, each)}", markup=False
-                )
-        console.print()
+    empty = [each.item.source for each in chosen.values() if not has_runs(each)]
+    if not whole and empty:
+        console.print(
+            f"Without runs yet: {', '.join(empty)} of the paper (python -m src.report table1 lists every cell of one,"
+            " and the command that runs it)\n",
+            markup=False,
+        )
     if not names or "claims" in names:
         console.print(claims_table(claims) if "claims" in names else claims_line(claims))
 

@@ -15,7 +15,7 @@ from src.results.figures import figure_charts, legend
 from src.results.panel import Budget
 from src.results.paper_tables import difference, grid, heading, missing, notes, ours, tally
 from src.results.record import Record
-from src.results.verdicts import NOT_BUILT, NOT_RUN, PARTIAL, VERDICTS, Judged, Result
+from src.results.verdicts import NOT_BUILT, PARTIAL, VERDICTS, Judged, Result
 
 CLASSES = {verdict: f"v-{verdict.split()[0]}{'-built' * (verdict == NOT_BUILT)}" for verdict in VERDICTS}
 
@@ -175,13 +175,6 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return f'<h3>{title}</h3><ul class="quiet">{items}</ul>' if lines else ""
 
 
-def judged_cells(judged: Mapping[str, Judged]) -> list[Result]:
-    """Every cell of the paper, with a number of its own, as it was judged."""
-    return [each for item in judged.values() for each in item.paper if each.cell.number is not None]
-
-
 def has_runs(each: Judged) -> bool:
     """Whether any run stands in a cell of it, or beside."""
-    return any(cell.verdict not in (NOT_RUN, NOT_BUILT) for _, cells in each.parts for cell in cells) or bool(
-        each.strays
-    )
+    return bool(each.strays) or any(cell.records for _, cells in each.parts for cell in cells)
