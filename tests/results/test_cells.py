@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from src.cli import CONF
 from src.config import resolve
 from src.results.cells import fill
-from src.results.paper import Cell, Experiment, Item
+from src.results.paper import Cell, Experiment, Item, read_experiment
 from src.results.record import Record
 from src.results.verdicts import (
     DIFFERS,
@@ -201,3 +201,12 @@ def test_hours_on_another_machine_are_not_judged():
 def test_the_command_of_a_cell_names_every_override_once():
     command = DEPTHS.command("1", "CIFAR-10")
     assert command == "python -m src.train encoder=vit_t ssl.decoder_depth=1 data=cifar10 experiment=depths"
+
+
+def test_what_an_experiment_file_sets_for_all_cells_is_in_their_commands(tmp_path, monkeypatch):
+    text = "defaults:\n  - override /encoder: vit_t\nepochs: 1\nrecipe: {clip_grad: null, decay_all: true}\n"
+    text += "hydra: {sweeper: {rows: {a: [mode=ssat]}, columns: {b: [data=cifar10]}}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setattr("src.results.paper.EXPERIMENTS", tmp_path)
+    words = read_experiment("mine").words("a", "b")
+    assert words[:4] == ["encoder=vit_t", "epochs=1", "recipe.clip_grad=null", "recipe.decay_all=true"]
