@@ -129,9 +129,7 @@ def _as_words(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _as_words(value, f"{prefix}{key}.")
         else:
-            text = (
-                {None: "null", True: "true", False: "false"}.get(value, value) if not isinstance(value, list) else value
-            )
+            text = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
             yield f"{prefix}{key}={text}"
 
 
