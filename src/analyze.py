@@ -6,7 +6,6 @@ The records that this writes are described in src/analysis/output.py.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from src.cli import fail
+from src.cli import run_words
 from src.config import nearest
 from src.errors import UserError
 
@@ -267,16 +266,8 @@ def run_analysis(
 
 
 def main() -> None:
-    if {"--help", "-h"} & {*sys.argv[1:]}:
-        print(USAGE, end="")
-        return
-    try:
-        analyze(sys.argv[1:], Console(highlight=False, soft_wrap=True))
-    except UserError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was being measured was not written", file=sys.stderr)
-        raise SystemExit(130) from None
+    console = Console(highlight=False, soft_wrap=True)
+    run_words(lambda words: analyze(words, console), USAGE, interrupted="what was being measured was not written")
 
 
 if __name__ == "__main__":

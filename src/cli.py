@@ -84,6 +84,20 @@ def expand_tasks(words: list[str]) -> list[str]:
     return expanded
 
 
+def run_words(command: Callable[[list[str]], object], usage: str, *, interrupted: str) -> None:
+    """Run a command that reads key=value words itself: `--help`, and one sentence for a mistake or for Ctrl-C."""
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(usage, end="")
+        return
+    try:
+        command(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {interrupted}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)

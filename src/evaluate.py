@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from src.cli import CONF, fail
+from src.cli import CONF, run_words
 from src.config import Config, check, config_hash, flatten, nearest
 from src.errors import UserError
 
@@ -307,16 +306,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
 
 
 def main() -> None:
-    if {"--help", "-h"} & {*sys.argv[1:]}:
-        print(USAGE, end="")
-        return
-    try:
-        evaluate(sys.argv[1:], Console(highlight=False, soft_wrap=True))
-    except UserError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        raise SystemExit(130) from None
+    console = Console(highlight=False, soft_wrap=True)
+    run_words(lambda words: evaluate(words, console), USAGE, interrupted="nothing was written")
 
 
 if __name__ == "__main__":
