@@ -89,7 +89,7 @@ def test_what_has_been_evaluated_is_not_evaluated_again(run: Path, console: Cons
     ("words", "sentence"),
     [
         ([], "say which run"),
-        (["run=/nowhere"], "/nowhere is no run folder"),
+        (["run=/proc/nowhere"], "/proc/nowhere is no run folder"),
         (["run={run}", "checkpont=last"], "did you mean checkpoint"),
         (["run={run}", "checkpoint=first.ckpt"], "first.ckpt does not exist, the run has best, last"),
         (["run={run}", "split=val"], "the data have train, test"),

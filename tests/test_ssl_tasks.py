@@ -97,7 +97,7 @@ def test_views_of_images_that_must_not_be_mirrored_are_not():
         (["ssl=dino", "ssl.local_views=2", "ssl.local_size=15"], "whole patches of 4"),
         (["ssl=dino", "ssl.local_views=2", "ssl.view_augment=same"], "view_augment=dino"),
         (["ssl=guidance"], "ssl.teacher="),
-        (["ssl=guidance", "ssl.teacher=/nowhere"], "/nowhere"),
+        (["ssl=guidance", "ssl.teacher=/proc/nowhere"], "/proc/nowhere"),
         (["ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc", "ssl.weights={mae:1}"], "ssl.weights"),
     ],
 )

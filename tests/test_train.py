@@ -282,7 +282,7 @@ def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data=image_folder", "data.root=/nowhere"], "/nowhere"),
+        (["data=image_folder", "data.root=/proc/nowhere"], "/proc/nowhere"),
         (["data.img_size=30"], "img_size=30 is not a multiple of patch_size=4"),
         (["ssl.mask_ratio=1.5"], "ssl.mask_ratio=1.5 is outside (0, 1)"),
         (["ssl.mask_ratio=0.99"], "ssl.mask_ratio=0.99 leaves no visible patch"),
@@ -290,7 +290,7 @@ def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch
         (["encoder.num_heads=5"], "num_heads=5"),
         (["ssl.decoder_heads=7"], "decoder_heads=7"),
         (["footprint.energy=true", "footprint.country=ZZZ"], "footprint.country='ZZZ'"),
-        (["mode=finetune", "mode.init_from=/nowhere"], "/nowhere"),
+        (["mode=finetune", "mode.init_from=/proc/nowhere"], "/proc/nowhere"),
     ],
 )
 def test_a_users_mistake_gets_one_sentence_and_leaves_no_checkpoint(tmp_path, overrides, sentence):

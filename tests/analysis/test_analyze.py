@@ -171,7 +171,7 @@ def test_options_of_the_maps_change_the_picture(runs: list[Path], tmp_path: Path
     ("words", "sentence"),
     [
         ([], "say which runs"),
-        (["runs=[/nowhere]"], "/nowhere is no run folder"),
+        (["runs=[/proc/nowhere]"], "/proc/nowhere is no run folder"),
         (["runs=[{run},{run}]"], "names a run twice"),
         (["runs=[{run}]", "analysis=atention"], "did you mean attention"),
         (["runs=[{run}]", "imges=3"], "did you mean images"),
