@@ -38,7 +38,7 @@ no network.
   runs=runs               folder that holds the runs, at any depth
   out=<runs>/report.html  the page
   format=terminal         or markdown, latex, csv: printed in place of the terminal's tables
-  save=<folder>           also write <table>.md, <table>.tex, cells.csv and claims.md there
+  save=<folder>           also write <table>.md, <table>.tex, <figure>.pdf, <figure>.png, cells.csv and claims.md there
   --help                  this text
 """
 KEYS = {"runs": "folder", "out": "file.html", "format": "markdown", "save": "folder"}
@@ -145,11 +145,13 @@ def write_page(path: Path, text: str) -> Path:
 
 
 def save(folder: Path, judged: dict[str, Judged], claims: list[Claim]) -> list[Path]:
-    """Every table as Markdown and LaTeX, all cells as CSV, the claims as Markdown.
+    """Every table as Markdown and LaTeX, the figures as PDF and PNG, all cells as CSV, the claims as Markdown.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    from src.results.plots import save_figures  # matplotlib is loaded only where it draws
+
     texts = {f"{name}.md": markdown(each) for name, each in judged.items()}
     texts |= {f"{name}.tex": latex(each) for name, each in judged.items()}
     texts |= {"cells.csv": to_csv([*judged.values()]), "claims.md": claims_markdown(claims)}
@@ -157,6 +159,7 @@ def save(folder: Path, judged: dict[str, Judged], claims: list[Claim]) -> list[P
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write_text(folder / name, text)
+        list(save_figures([*judged.values()], folder))
     except OSError as error:
         raise UserError(f"cannot write to save={folder}: {error.strerror}; name another folder") from error
     return [folder]

@@ -17,7 +17,7 @@ VIEWS = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3", "seed=3", "r
 VIEWS += ["recipe.base_lr=0.1", "recipe.lr_rule=absolute", "recipe.warmup_epochs=0"]
 
 
-@pytest.mark.parametrize("task", ["simclr", "dino"])
+@pytest.mark.parametrize("task", ["simclr", pytest.param("dino", marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_process_with_the_gathered_batch(tmp_path, task):
     one = train(*VIEWS, f"ssl={task}", "recipe.batch_size=16", runs=tmp_path / "one")
     command_line = [*VIEWS, f"ssl={task}", "recipe.batch_size=8", "trainer=ddp_cpu"]
@@ -69,6 +69,7 @@ def test_guidance_learns_from_a_resnet_56_that_the_framework_trained(tmp_path):
     assert record_of(run)["phases"][0]["history"][0]["train/loss_ssl"] > 0
 
 
+@pytest.mark.slow
 def test_two_tasks_at_once_from_the_command_line(tmp_path):
     weighted = "ssl.weights={mae:0.25,drloc:0.75}"
     ended = command("ssl=[mae,drloc]", weighted, "epochs=1", runs=tmp_path)

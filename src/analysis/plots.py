@@ -12,14 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from src.analysis.models import Curve
+from src.results.plots import STYLES
 
 DPI = 150
-STYLES = {  # colours as on the report's page
-    "scratch": ("#6a7380", ":"),
-    "ssl_ft": ("#b45f06", "--"),
-    "ssat": ("#0b66b3", "-"),
-    "finetune": ("#7c3aad", "-."),
-}
 OTHERS = ("#2f7d4f", "#b3261e", "#8a6d00", "#00838f")
 
 

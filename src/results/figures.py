@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from src.results.svg import Bar, Series, bar_chart, key_list, line_chart
 from src.results.verdicts import PARTIAL, Judged, Result
 
-COLOURS = ("scratch", "ssl_ft", "ssat", "finetune")  # those of the modes, which lines and bars take in turn
+MODES = {"Scratch": "scratch", "SSL+FT": "ssl_ft", "SSAT": "ssat"}  # columns that are modes have their colours
+COLOURS = ("ssat", "ssl_ft", "finetune", "scratch")  # the other columns take these in turn
 
 
 def figure_charts(judged: Judged) -> Iterator[str]:
@@ -17,7 +18,9 @@ def figure_charts(judged: Judged) -> Iterator[str]:
     for block, cells in judged.parts:
         title = item.title if block.is_the_papers else f"{PARTIAL}: {block.title}"
         if item.kind == "line":
-            yield line_chart(title, lines(cells), x_label=item.axes[0], y_label=item.axes[1], whole=_is_whole(cells))
+            yield line_chart(
+                title, lines(cells), x_label=item.axes[0], y_label=item.axes[1], whole=is_whole(map(position, cells))
+            )
         elif item.kind == "bars":
             yield bar_chart(title, bars(judged, cells), y_label=item.axes[1])
 
@@ -27,7 +30,7 @@ def lines(cells: Sequence[Result]) -> list[Series]:
     series = []
     for index, column in enumerate(dict.fromkeys(each.cell.column for each in cells)):
         placed = [(x, each) for each in cells if each.cell.column == column and (x := position(each)) is not None]
-        colour = COLOURS[index % len(COLOURS)]
+        colour = MODES.get(column, COLOURS[index % len(COLOURS)])
         measured = sorted((x, each.ours) for x, each in placed if each.ours is not None)
         printed = sorted((x, each.cell.number) for x, each in placed if each.cell.number is not None)
         series += [Series(column, colour, measured), Series(f"{column}, the paper", colour, printed, marks=True)]
@@ -43,15 +46,14 @@ def bars(judged: Judged, cells: Sequence[Result]) -> list[Bar]:
     groups |= {name: rows for name, rows in item.means.items() if any(row in rows for row, _ in found)}
     drawn: list[Bar] = []
     for name, rows in groups.items():
-        for column in dict.fromkeys(column for _, column in found):
-            if column == item.relative_to:
-                continue
+        columns = [column for column in dict.fromkeys(column for _, column in found) if column != item.relative_to]
+        for index, column in enumerate(columns):
             values = []
             for kind in ("ours", "number"):
                 mine, base = ([_value(found.get((row, c)), kind) for row in rows] for c in (column, item.relative_to))
                 values.append(_gain(mine, base))
             if values != [None, None]:
-                drawn.append(Bar(name, column, COLOURS[1 + len({b.name for b in drawn} - {column}) % 3], *values))
+                drawn.append(Bar(name, column, MODES.get(column, COLOURS[index % len(COLOURS)]), *values))
     return drawn
 
 
@@ -77,9 +79,9 @@ def position(each: Result) -> float | None:
         return None
 
 
-def _is_whole(cells: Sequence[Result]) -> bool:
-    """Whether the x axis counts (epochs, percents) and its ticks are integers."""
-    return max((x for each in cells if (x := position(each)) is not None), default=0) > 5
+def is_whole(xs: Iterable[float | None]) -> bool:
+    """Whether an x axis counts (epochs, percents) and its ticks are integers."""
+    return max((x for x in xs if x is not None), default=0) > 5
 
 
 def legend(judged: Judged) -> str:

@@ -90,6 +90,11 @@ def test_save_writes_every_table_in_every_form(runs: Path, monkeypatch):
     assert call(monkeypatch, f"runs={runs}", f"save={folder}") == 0
     names = {path.name for path in folder.iterdir()}
     assert {"table1.md", "table1.tex", "figure3.md", "cells.csv", "claims.md"} <= names
+    assert {name for name in names if name.endswith(("pdf", "png"))} == {
+        f"figure{number}.{form}" for number in (1, 3, 4, 5) for form in ("pdf", "png")
+    }  # those of which a point is known
+    assert (folder / "figure1.pdf").read_bytes().startswith(b"%PDF")
+    assert not any(name.startswith(".") for name in names)
 
 
 def test_the_claims_are_a_table_of_their_own(runs: Path, monkeypatch, capsys):
