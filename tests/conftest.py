@@ -1,6 +1,7 @@
 """One thread, fixed seeds, no network and no accounts for every test and for the commands that a test starts."""
 
 import os
+import signal
 import socket
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here and in child processes
@@ -12,6 +13,8 @@ import torch
 from lightning.pytorch import seed_everything
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in `make test &`; the commands under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
 
 
