@@ -26,7 +26,7 @@ from src.cluster import run_on_cluster
 from src.config import check, config_hash, resolve
 from src.errors import UserError
 from src.launchers import check_launcher, run_here
-from src.run_folder import describe, find_finished, run_name
+from src.run_folder import describe, find_finished, run_name, usable
 from src.sweep import Job, Outcome, cells, exit_code, key_of, outcome_of, report_failure, summary
 
 
@@ -66,14 +66,16 @@ class CellSweeper(BasicSweeper):
         known = {id(job) for job, _ in results}
         left = [job for job in jobs if id(job) not in known]
         options: Any = OmegaConf.to_container(self.master.launcher, resolve=True)
-        check_launcher(options, left)
+        estimates = any(job.config["estimate"] for job in jobs)  # they are of this machine and have a sum of their own
+        if not estimates:
+            check_launcher(options, left)
         try:
             for job, outcome in self.launch(left, len(jobs), options):
                 report_failure(job, outcome)
                 results.append((job, outcome))
         finally:
             code = exit_code(outcome for _, outcome in results)
-            if code or not any(job.config["estimate"] for job in jobs):  # estimates have a sum of their own
+            if code or not estimates:
                 print("\n" + "\n".join(summary(results, len(jobs))), flush=True)
         if code:
             raise SystemExit(code)
@@ -131,9 +133,10 @@ class CellSweeper(BasicSweeper):
         if not jobs:
             return
         folder = Path(self.master.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.master, folder / "multirun.yaml")
-        if options["name"] == "local" or jobs[0].config["estimate"]:  # an estimate is of this machine
+        with usable(jobs[0].config, "written", key="runs_dir"):
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.master, folder / "multirun.yaml")
+        if options["name"] == "local" or jobs[0].config["estimate"]:
             yield from self.launch_here(jobs, total)
             return
         print(f"{len(jobs)} jobs, launcher={options['name']}; their output: {folder}/*.log", flush=True)
@@ -184,11 +187,12 @@ def before_start(job: Job) -> Outcome | None:
     try:
         check(job.config)
         done = None if job.config["force"] or job.config["estimate"] else find_finished(job.config)
-    except UserError as error:
-        outcome = Outcome("refused", str(error))
+        shown = f"skipped, already finished in {done[0]}: {describe(done[1])} (force=true trains again)" if done else ""
+    except Exception as error:  # one job's bug does not stop the others
+        outcome = outcome_of(error)
         report_failure(job, outcome)
         return outcome
     if not done:
         return None
-    print(f"skipped, already finished in {done[0]}: {describe(done[1])} (force=true trains again)", flush=True)
+    print(shown, flush=True)
     return Outcome("skipped")

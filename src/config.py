@@ -114,7 +114,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def identity(config: Config) -> dict[str, Any]:
     """The flat configuration without the keys that do not change what is computed."""
     keys: tuple[str, ...] = NEUTRAL_KEYS
-    if config.get("data", {}).get("name") in CATALOG:
+    data = config.get("data")
+    if isinstance(data, dict) and data.get("name") in CATALOG:
         keys += ("data.root", "data.source.root")  # an official set is the same wherever it lies
     neutral = tuple(f"{key}." for key in keys)
     flat = {key: value for key, value in flatten(config).items() if not f"{key}.".startswith(neutral)}
@@ -248,6 +249,10 @@ def check(config: Config) -> None:
         _check_choice(config, f"{recipe}.statistics", ("official", "own", "imagenet"))
         _check_choice(config, f"{recipe}.report", ("last", "max"))
         _check_choice(config, f"{recipe}.scratch_pos_embed", ("sincos", "learnable"))
+        if not isinstance(phase["recipe"]["batch_size"], int):
+            raise UserError(
+                f"recipe.batch_size={phase['recipe']['batch_size']!r} is not possible: it must be a whole number"
+            )
         if (phase["recipe"]["mixup"] or phase["recipe"]["cutmix"]) and phase["recipe"]["batch_size"] % 2:
             raise UserError(
                 f"recipe.batch_size={phase['recipe']['batch_size']} is odd, and mixup pairs images: make it even"

@@ -5,40 +5,42 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
-from src.cli import fail
+from src.cli import run_words
 from src.config import nearest
 from src.errors import UserError
-from src.results.dashboard import specification, to_report, validate
+from src.results.dashboard import digest, sealed, specification, to_report, validate
 from src.results.record import write_text
 
 USAGE = """\
-python -m src.dashboard [project=<project>] [entity=<user or team>] [out=<file.json>]
+python -m src.dashboard [project=<project>] [entity=<user or team>] [out=<file.json>] [force=true]
 python -m src.dashboard apply=<file.json> [project=...] [entity=...]
 python -m src.dashboard sweep=<file.yaml>
 
 Writes the specification of a W&B report (modes, footprint, lambda, decoder, few labels, losses, reconstructions) to a
-file and creates the report from it; without a key or a network it says how to do that later. The second form creates
-the report from a file, which may have been edited; a file whose report exists updates that one. The third form prints
-the command that runs the grid of a W&B sweep file with Hydra, without W&B's service.
+file and creates the report from it, or updates the one that the file names; without a key or a network it says how to
+do that later. The second form creates or updates the report from a file, which may have been edited. The third form
+prints the command that runs the grid of a W&B sweep file with Hydra, without W&B's service.
 
   project=ssat              the project of logger.project
   entity=                   your user or team; default: the account's
-  out=runs/dashboard.json   the specification
+  out=runs/dashboard.json   the specification; one that was edited is not overwritten ...
+  force=false               ... unless this is true
   apply=<file.json>         use this specification instead of writing one
   sweep=<file.yaml>         a W&B sweep file such as experiments/wandb_sweep.yaml
   --help                    this text
 """
-KEYS = ("project", "entity", "out", "apply", "sweep")
-VALUES = {"out": "file.json", "apply": "file.json", "sweep": "file.yaml"}
+KEYS = ("project", "entity", "out", "force", "apply", "sweep")
+VALUES = {"out": "file.json", "force": "true or false", "apply": "file.json", "sweep": "file.yaml"}
 SECONDS = 20  # to wait for the service
 
 
@@ -47,24 +49,27 @@ class Unreachable(Exception):
 
 
 def parse(words: list[str]) -> dict[str, str]:
-    """The command line as {'project': ..., '--help': ''}.
+    """The command line as {'project': ...}.
 
     Raises:
         UserError: an unknown word, or a key without a value.
     """
     options: dict[str, str] = {}
     for word in words:
-        key, equals, value = word.partition("=")
-        if key in ("--help", "-h") and not equals:
-            options["--help"] = ""
-        elif key not in KEYS:
+        key, _, value = word.partition("=")
+        if key not in KEYS:
             raise UserError(f"there is no option {word!r}{nearest(key, [*KEYS, '--help'])}")
         elif not value:
             raise UserError(f"{key} needs a value: {key}=<{VALUES.get(key, key)}>")
         else:
             options[key] = value
-    if "apply" in options and "out" in options:
-        raise UserError("out= and apply= exclude each other: apply=<file.json> reads a specification, out= writes one")
+    for key in ("out", "force"):
+        if "apply" in options and key in options:
+            raise UserError(
+                f"{key}= and apply= exclude each other: apply=<file.json> reads what out=<file.json> writes"
+            )
+    if options.get("force", "false") not in ("true", "false"):
+        raise UserError(f"force={options['force']} is not one of true, false")
     return options
 
 
@@ -78,11 +83,46 @@ def read(path: Path) -> dict[str, Any]:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"apply={path} cannot be read ({error.strerror}): python -m src.dashboard writes one"
+            f"apply={path} cannot be read ({error.strerror}): python -m src.dashboard out=<file.json> writes one"
         ) from error
-    except ValueError as error:
-        raise UserError(f"apply={path} is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"apply={path} is not JSON ({error}): python -m src.dashboard out=<file.json> writes one"
+        ) from error
     return validate(spec, str(path))
+
+
+def built(options: dict[str, str], path: Path) -> dict[str, Any]:
+    """A new specification for `path`, with entity and address of the report that the old one there has.
+
+    Raises:
+        UserError: the old one was edited or is of another project, or the file is none of ours; force=true replaces it.
+    """
+    new = specification(options.get("project", "ssat"), options.get("entity"))
+    if not os.path.lexists(path):
+        return new
+    forced = options.get("force") == "true"
+    try:
+        old = read(path)
+    except UserError as error:
+        if forced and path.is_file():
+            return new
+        raise UserError(
+            f"out={path} is there and is no dashboard of this version: name another file, or force=true to overwrite it"
+        ) from error
+    if old.get("url") and old["project"] == new["project"] and options.get("entity") in (None, old.get("entity")):
+        new = sealed(new | {"entity": old.get("entity"), "url": old["url"]})
+    elif old.get("url") and not forced:
+        raise UserError(
+            f"out={path} has the report of project={old['project']} entity={old.get('entity')}: name another file with"
+            " out=<file.json>, or force=true forgets that report"
+        )
+    if digest(old) not in (old.get("built"), digest(new)) and not forced:
+        raise UserError(
+            f"out={path} was edited since it was written: apply={path} uses it as it is, out=<file.json> writes another"
+            " file, force=true overwrites it"
+        )
+    return new
 
 
 def write(path: Path, spec: dict[str, Any]) -> None:
@@ -100,22 +140,40 @@ def hydra_command(path: Path) -> str:
         UserError: no sweep file, or one whose parameters are not lists of plain values.
     """
     try:
-        sweep: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        sweep: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         words = [word for word in sweep["command"] if "=" in word]
         grid = {key: entry.get("values", [entry.get("value")]) for key, entry in sweep["parameters"].items()}
     except OSError as error:
-        raise UserError(f"sweep={path} cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, AttributeError, YAMLError) as error:
+        raise UserError(f"sweep={path} cannot be read ({error.strerror}): name a W&B sweep file") from error
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"sweep={path} is no sweep file: it needs command and parameters, as W&B defines them"
         ) from error
+    if sweep.get("method", "grid") != "grid":
+        raise UserError(
+            f"sweep={path} has method: {sweep['method']}, and a local sweep runs every combination: set method: grid"
+        )
     for key, values in grid.items():
-        if not values or any(not isinstance(value, (str, int, float)) for value in values):
+        if not isinstance(values, list) or not values or not all(is_plain(value) for value in values):
             raise UserError(
-                f"sweep={path}: parameter {key} needs value or values, plain ones: a distribution is no grid"
+                f"sweep={path}: parameter {key} needs value or values, plain ones: no distribution and no ${{...}}"
             )
-    words += [f"{key}={','.join(str(value) for value in values)}" for key, values in grid.items()]
+        words.append(f"{key}={','.join(hydra_value(key, str(value)) for value in values)}")
     return shlex.join(["python", "-m", "src.train", "-m", *words])
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is the same wherever it is read: no list, and no interpolation of Hydra's."""
+    return isinstance(value, (str, int, float)) and "${" not in str(value)
+
+
+def hydra_value(key: str, text: str) -> str:
+    """`text` as one value of Hydra's, in quotes where Hydra would read several or none."""
+    try:
+        several = OverridesParser.create().parse_override(f"{key}={text}").is_sweep_override()
+    except HydraException:
+        several = True
+    return QuotedString(text, Quote.single).with_quotes() if several else text
 
 
 def connect() -> Any:
@@ -124,12 +182,6 @@ def connect() -> Any:
     Raises:
         Unreachable: says why.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(SECONDS))
-    try:
-        import wandb_workspaces.reports.v2  # noqa: F401
-    except ImportError as error:
-        raise Unreachable("the package wandb-workspaces is not installed (pip install wandb-workspaces)") from error
     import wandb
 
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
@@ -150,11 +202,16 @@ def apply(spec: dict[str, Any]) -> str:
         Unreachable: no key or no network.
         UserError: W&B does not understand the specification.
     """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(SECONDS))
+    try:
+        import wandb_workspaces.reports.v2 as wr
+    except ImportError as error:
+        raise Unreachable("the package wandb-workspaces is not installed (pip install wandb-workspaces)") from error
+    to_report(spec, entity=spec.get("entity") or "")  # a mistake in it is named without a network too
     api = connect()
-    import wandb_workspaces.reports.v2 as wr
-
     with answered():
-        entity = spec["entity"] or api.default_entity
+        entity = spec.get("entity") or api.default_entity
         existing = wr.Report.from_url(spec["url"]) if spec.get("url") else None
     report = to_report(spec, entity=entity, report=existing)
     with answered():
@@ -178,18 +235,18 @@ def answered() -> Iterator[None]:
 def dashboard(words: list[str]) -> None:
     """Write or read the specification, then create the report from it if that is possible."""
     options = parse(words)
-    if "--help" in options:
-        print(USAGE, end="")
-        return
     if "sweep" in options:
         print(hydra_command(Path(options["sweep"])))
         return
     chosen = {key: options[key] for key in ("project", "entity") if key in options}
     path = Path(options.get("apply", options.get("out", "runs/dashboard.json")))
     if "apply" in options:
-        spec = read(path) | chosen
+        old = read(path)
+        spec = old | chosen
+        if old.get("built") == digest(old):  # its project or entity is no edit of the user's
+            spec = sealed(spec)
     else:
-        spec = specification(options.get("project", "ssat"), options.get("entity"))
+        spec = built(options, path)
         write(path, spec)
         print(f"wrote {path}")
     try:
@@ -204,10 +261,7 @@ def dashboard(words: list[str]) -> None:
 
 
 def main() -> None:
-    try:
-        dashboard(sys.argv[1:])
-    except UserError as error:
-        fail(str(error))
+    run_words(dashboard, USAGE, interrupted="repeat the command")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from src.config import Config, check_same_run, config_hash
 from src.errors import UserError
 from src.launch import is_main_process, run_processes
 from src.results.record import write_record
+from src.run_folder import read_phase, usable
 
 if TYPE_CHECKING:  # torch takes seconds, and src.train imports this
     from src.cost import Cost
@@ -44,21 +45,20 @@ def estimate(config: Config, run_dir: Path, done: tuple[Path, dict[str, Any]] | 
     notes: list[str] = []
     if done:
         folder, record = done
-        rows = [finished_phase(phase, folder, gpus(record["hardware"])) for phase in record["phases"]]
+        rows = finished_phases(folder, record)
         notes.append(f"already finished in {folder}: these are its own figures")
     else:
         rows = remaining_phases(config, run_dir, notes)
     if not is_main_process():
         return
     runs, left = Path(config["runs_dir"]), [row for row in rows if row["status"] != "finished"]
-    needed, free = sum(row["disk_bytes"] for row in left), shutil.disk_usage(existing(runs)).free
-    if needed > free:
-        notes.append(f"the disk of {runs} has {size(free)} left, and the run writes {size(needed)}")
+    notes += short_of_disk(runs, sum(row["disk_bytes"] for row in left), "the run writes")
     result = {
         "kind": "estimate",
         "name": config["name"],
         "hash": config_hash(config),
         "experiment": config["experiment"],
+        "runs_dir": config["runs_dir"],
         "status": "finished"
         if done
         else "estimated"
@@ -70,12 +70,29 @@ def estimate(config: Config, run_dir: Path, done: tuple[Path, dict[str, Any]] | 
         "left": {key: total(row[key] for row in left) for key in SUMMED},
         "notes": notes,
     }
-    path = write_record(runs / FOLDER, result, name=f"{config['name']}-{result['hash']}.json")
+    with usable(config, "written", key="runs_dir"):
+        path = write_record(runs / FOLDER, result, name=f"{config['name']}-{result['hash']}.json")
     ESTIMATES.append(result)
     if in_sweep():
         print(line(config["name"], result["left"], result["peak_memory_bytes"], notes), flush=True)
     else:
         show(result, path)
+
+
+def finished_phases(run_dir: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every phase of a finished run.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    try:
+        rows = [finished_phase(phase, run_dir, gpus(record["hardware"])) for phase in record["phases"]]
+    except (KeyError, TypeError):
+        rows = []
+    if not rows:
+        path = run_dir / "result.json"
+        raise UserError(f"{path} is damaged: move it away, or force=true to estimate the whole run")
+    return rows
 
 
 def finished_phase(phase: dict[str, Any], run_dir: Path, devices: int) -> dict[str, Any]:
@@ -110,7 +127,7 @@ def remaining_phases(config: Config, run_dir: Path, notes: list[str]) -> list[di
     for index, phase in enumerate(config["mode"]["phases"]):
         folder = run_dir / phase["name"]
         if (folder / "phase.json").exists() and not config["force"]:
-            record = json.loads((folder / "phase.json").read_text())
+            record = read_phase(folder / "phase.json")
             rows.append(finished_phase(record, run_dir, gpus(hardware(config))))
             continue
         cost, amount = measured(with_images, index)
@@ -169,12 +186,10 @@ def measured(config: Config, index: int) -> tuple[Cost | None, Amount]:
     del data
     if is_main_process():
         print(f"calibrating {config['name']}, phase {phase['name']} ...", flush=True)
-    try:
+    with usable(config, "written", key="runs_dir"):
         (runs / FOLDER).mkdir(parents=True, exist_ok=True)
         # On the disk of the run, as writing checkpoints is timed.
         folder = Path(tempfile.mkdtemp(prefix=".calibration-", dir=runs / FOLDER))
-    except OSError as error:
-        raise UserError(f"cannot write to {runs}: {error.strerror}; set runs_dir to a folder of yours") from error
     try:
         run_processes(calibrate, config, index, folder, processes=config["trainer"]["devices"])
         if not is_main_process():
@@ -207,6 +222,12 @@ def total(values: Iterator[Any] | Sequence[Any]) -> float | None:
     """The sum; None where a part is not known."""
     values = list(values)
     return None if None in values else sum(values)
+
+
+def short_of_disk(runs: Path, needed: int, what: str) -> list[str]:
+    """A note where `needed` bytes do not fit on the disk of `runs`; `what` needs them, e.g. "the run writes"."""
+    free = shutil.disk_usage(existing(runs)).free
+    return [f"the disk of {runs} has {size(free)} left, and {what} {size(needed)}"] if needed > free else []
 
 
 def existing(path: Path) -> Path:
@@ -311,4 +332,7 @@ def sum_at_end() -> Iterator[None]:
             over = sum(result["status"] == "finished" for result in ESTIMATES)
             counted = f"SUM of {len(ESTIMATES)} runs" + (f", {over} of them finished" if over else "")
             notes = [f"{len(COSTS)} calibrations", *busy([row for result in ESTIMATES for row in result["phases"]])]
+            for runs in dict.fromkeys(result["runs_dir"] for result in ESTIMATES):
+                needed = sum(each["left"]["disk_bytes"] for each in ESTIMATES if each["runs_dir"] == runs)
+                notes += short_of_disk(Path(runs), needed, "the runs write")
             print(line(counted, sums, memory, notes).strip(), flush=True)

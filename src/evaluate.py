@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from rich.table import Table
 from src.cli import CONF, run_words
 from src.config import Config, check, config_hash, flatten, nearest
 from src.errors import UserError
+from src.run_folder import read_record
 
 USAGE = """\
 python -m src.evaluate run=<run folder> [data.perturb=<perturbation>] [key=value ...]
@@ -168,7 +168,9 @@ class Evaluator:
 
     def _same_classes(self, run: Path, phase: str) -> None:
         record = run / phase / "phase.json"
-        trained = json.loads(record.read_text())["class_names"] if record.is_file() else self.data.class_names
+        trained = self.data.class_names
+        if record.is_file():
+            trained = read_record(record, "copy the run again").get("class_names", trained)
         if trained != list(self.data.class_names):
             new = sorted(set(self.data.class_names) ^ set(trained))
             raise UserError(
@@ -269,8 +271,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
     done = run / "evaluations" / name
     if done.is_file() and options["force"] != "true":
-        record = json.loads(done.read_text())
-        if record["settings"] == settings:
+        record = read_record(done, "move it away, or force=true to evaluate again")
+        if record.get("settings") == settings:
             console.print(f"already evaluated, from {done} (force=true evaluates again):")
             show(record, console)
             return record

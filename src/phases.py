@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from datetime import datetime, timezone
@@ -23,9 +22,11 @@ from src.launch import is_main_process
 from src.module import JointModule
 from src.provenance import git_commit, hardware, peak_memory_bytes, versions
 from src.results.record import SCHEMA, write_record
+from src.run_folder import read_phase
 from src.weights import checkpoint_of, load_checkpoint, load_encoder, load_pretrained
 
 PAPER_EPOCHS = 100
+PAPER_BATCH = 64
 PAPER_MODES = ("scratch", "ssat", "ssl_ft", "finetune")
 PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "simmim", "swin_light")
 PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
@@ -57,7 +58,7 @@ def run_phases(config: Config, run_dir: Path) -> None:
     for phase in config["mode"]["phases"]:
         done = run_dir / phase["name"] / "phase.json"
         if done.exists():
-            results.append(json.loads(done.read_text()))
+            results.append(read_phase(done))
             say(f"{phase['name']}: already finished")
             continue
         results.append(run_phase(config, phase, run_dir))
@@ -347,6 +348,11 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
     elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
         reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
-    if config["trainer"]["max_steps"]:
-        reasons.append(f"stopped after {config['trainer']['max_steps']} steps")
+    trainer, recipe = config["trainer"], config["recipe"]
+    batch = recipe["batch_size"] * trainer["devices"] * trainer["num_nodes"] * trainer["accumulate"]
+    published = PAPER_BATCH * (8 if data["name"] == "imagenet" else 1)  # 8 GPUs there
+    if recipe["name"] in ("official", "paper") and batch != published:
+        reasons.append(f"{batch} images in an optimizer step, in place of {published}")
+    if trainer["max_steps"]:
+        reasons.append(f"stopped after {trainer['max_steps']} steps")
     return reasons

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from src.cli import fail
+from src.cli import run_words
 from src.config import nearest
 from src.errors import UserError
 from src.results.analyses import read_analyses
@@ -21,10 +23,10 @@ from src.results.html import render
 from src.results.html_paper import has_runs
 from src.results.label_curve import curve_table, label_curves
 from src.results.paper import choose, read_claims, read_paper, read_text_numbers
-from src.results.paper_tables import latex, markdown, missing, notes, terminal_tables, to_csv
-from src.results.record import Record, read_records, write_text
-from src.results.summary import comparisons, verdict
-from src.results.tables import runs_table, to_markdown
+from src.results.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
+from src.results.record import Record, read_records, read_unfinished, write_text
+from src.results.summary import FEWER, comparisons, largest, verdict
+from src.results.tables import markdown_text, runs_table, to_markdown
 from src.results.verdicts import Judged, judge
 
 USAGE = """\
@@ -45,7 +47,9 @@ KEYS = {"runs": "folder", "out": "file.html", "format": "markdown", "save": "fol
 FORMATS = ("terminal", "markdown", "latex", "csv")
 PIPE_WIDTH = 120  # of the table when the output is no terminal
 MOST_WARNINGS = 5
+MOST_UNFINISHED = 5
 MOST_RUNS = 100  # rows of the terminal's table
+MOST_COMPARISONS = 20  # sentences of the terminal
 
 
 def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -59,9 +63,7 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     known = [*KEYS, "claims", "--help", *read_paper()]
     for word in words:
         key, equals, value = word.partition("=")
-        if key in ("--help", "-h") and not equals:
-            options["help"] = ""
-        elif not equals and key in (*read_paper(), "claims"):
+        if not equals and key in (*read_paper(), "claims"):
             names.append(key)
         elif key not in KEYS:
             raise UserError(f"there is no table, figure or option {word!r}{nearest(key, known)} (--help lists them)")
@@ -80,24 +82,43 @@ def load(options: dict[str, str]) -> tuple[list[Record], list[str], Path]:
     """The records below the runs' folder, which is empty before the first run.
 
     Raises:
-        UserError: the folder named does not exist, or is a file.
+        UserError: the folder named does not exist, cannot be read, or is a file.
     """
     runs = Path(options.get("runs", "runs"))
-    if runs.exists() and not runs.is_dir():
-        raise UserError(f"runs={runs} is not a folder")
-    if "runs" in options and not runs.exists():
-        raise UserError(f"runs={runs} does not exist: name the folder that holds the runs")
+    try:
+        if not stat.S_ISDIR(runs.stat().st_mode):
+            raise UserError(f"runs={runs} is not a folder")
+    except FileNotFoundError as error:
+        if "runs" in options:
+            raise UserError(f"runs={runs} does not exist: name the folder that holds the runs") from error
+    except OSError as error:
+        raise UserError(
+            f"runs={runs} cannot be read ({error.strerror}): name the folder that holds the runs"
+        ) from error
     return *read_records(runs), runs
+
+
+def page_of(options: dict[str, str], runs: Path) -> Path:
+    """The file that the page is written to.
+
+    Raises:
+        UserError: it is a folder.
+    """
+    out = Path(options.get("out", runs / "report.html"))
+    if os.path.isdir(out):
+        raise UserError(f"out={out} is a directory: name a file in it, such as out={out / 'report.html'}")
+    return out
 
 
 def summary_lines(records: list[Record]) -> Iterator[str]:
     """What every comparison shows, and which runs did not finish."""
-    found = [
-        f"{comparison.title}: {verdict(comparison.records)}\n"
-        for comparison in comparisons([record for record in records if record.finished])
-    ]
-    yield from found
-    if any("±" in line for line in found):
+    found = comparisons([record for record in records if record.finished])
+    shown = largest(found, lambda comparison: len(comparison.records), most=MOST_COMPARISONS)
+    lines = [f"{comparison.title}: {verdict(comparison.records)}\n" for comparison in shown]
+    yield from lines
+    if len(found) > len(shown):
+        yield f"and {len(found) - len(shown):,} more comparisons: {FEWER}\n"
+    if any("±" in line for line in lines):
         yield "± is the 95 % interval that follows from the number of test images; other seeds would vary on top.\n"
     for record in records:
         if not record.finished:
@@ -105,34 +126,56 @@ def summary_lines(records: list[Record]) -> Iterator[str]:
             yield f"{record.status}: {record.group}/{record.folder.name}{why}"
 
 
+def unfinished_lines(names: Sequence[str]) -> Iterator[str]:
+    """The runs without a record: a few by name, and how many there are."""
+    for name in names[:MOST_UNFINISHED]:
+        yield f"not finished: {name} (the same command continues it)"
+    if len(names) > MOST_UNFINISHED:
+        yield f"not finished: {len(names):,} runs in all; the page lists them"
+
+
 def report(words: list[str]) -> None:
     """Tables and verdicts on the terminal, the page on the disk."""
     options, names = parse(words)
-    if "help" in options:
-        print(USAGE, end="")
-        return
     records, warnings, runs = load(options)
+    out, unfinished = page_of(options, runs), read_unfinished(runs)
     judged = {name: judge(item, records) for name, item in read_paper().items()}
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
     analyses, damaged = read_analyses(runs)
     warnings += damaged
     made = {name: [each.title for each in analyses if each.name == name] for name in {a.name for a in analyses}}
     claims = ledger(read_claims(), read_text_numbers(), judged, records, made)
-    out = Path(options.get("out", runs / "report.html"))
-    written = [write_page(out, render(records, judged, claims, analyses, warnings=warnings, page=out))]
-    if "save" in options:
-        written += save(Path(options["save"]), judged, claims)
+    page = render(records, judged, claims, analyses, warnings=warnings, unfinished=unfinished, page=out)
+    # Before the tables, which `| head` may cut off; what cannot be written is told after them.
+    written, failure = write_all(out, page, options, judged, claims)
     form = options.get("format", "terminal")
     if form == "terminal":
         show(records, chosen if names != ["claims"] else {}, claims, names)
+        print(*unfinished_lines(unfinished), sep="\n", end="\n" * bool(unfinished))
     else:
         print_as(form, records, chosen, claims, names)
     for warning in warnings[:MOST_WARNINGS]:
         print(f"skipped {warning}", file=sys.stderr)
     if warnings:
-        print(f"skipped {len(warnings)} files in all; the page lists them", file=sys.stderr)
+        files = "file" if len(warnings) == 1 else "files"
+        print(f"skipped {len(warnings)} {files} in all; the page lists them", file=sys.stderr)
+    if failure:
+        raise failure
     # Into a pipe goes the table alone, so that format=csv > cells.csv is a CSV file.
     print(f"wrote {', '.join(map(str, written))}", file=sys.stdout if form == "terminal" else sys.stderr)
+
+
+def write_all(
+    out: Path, page: str, options: dict[str, str], judged: dict[str, Judged], claims: list[Claim]
+) -> tuple[list[Path], UserError | None]:
+    """The files and folders written, and why one could not be."""
+    written = []
+    try:
+        written.append(write_page(out, page))
+        written += save(Path(options["save"]), judged, claims) if "save" in options else []
+    except UserError as error:
+        return written, error
+    return written, None
 
 
 def write_page(path: Path, text: str) -> Path:
@@ -202,7 +245,7 @@ def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], 
     for each in chosen.values():
         if whole or has_runs(each):
             show_item(console, each, commands=whole)
-    empty = [each.item.source for each in chosen.values() if not has_runs(each)]
+    empty = [each.item.source for each in chosen.values() if not has_runs(each) and not is_settings(each)]
     if not whole and empty:
         console.print(
             f"Without runs yet: {', '.join(empty)} of the paper (python -m src.report table1 lists every cell of one,"
@@ -219,6 +262,8 @@ def show_item(console: Console, each: Judged, *, commands: bool) -> None:
         console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
         console.print(table)
         console.print(f"{counts}\n", markup=False, style="italic")
+    if left_out(each):
+        console.print(f"{left_out(each)}\n", markup=False, soft_wrap=True)
     if not commands:
         return
     for where, note in notes(each):
@@ -229,6 +274,11 @@ def show_item(console: Console, each: Judged, *, commands: bool) -> None:
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print()
+
+
+def is_settings(each: Judged) -> bool:
+    """Whether its cells are settings of the configuration, which no run is needed for (Table 14)."""
+    return bool(each.paper) and all(cell.cell.measure == "setting" for cell in each.paper)
 
 
 def experiment_command(name: str, each: Judged) -> str:
@@ -263,15 +313,16 @@ def claims_markdown(claims: list[Claim]) -> str:
     for claim in claims:
         paper, evidence = f"{claim.paper} {claim.note}".strip(), f"{claim.evidence}; {claim.small}".strip("; ")
         cells = (claim.sentence, claim.where, claim.status, paper, evidence)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(markdown_text, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± shows ? in its place
     try:
-        report(sys.argv[1:])
-    except UserError as error:
-        fail(str(error))
+        run_words(report, USAGE, interrupted="the page may be the one from before")
     except BrokenPipeError:  # `... | head` closed the pipe: nobody reads on
         sys.stderr.close()
 

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from src.config import Config, config_hash
 from src.errors import UserError
+
+# What the record of a run reads of every phase's own.
+PHASE_KEYS = (
+    *("name", "epochs", "seconds", "steps", "images_per_s", "data_wait", "params", "macs", "peak_memory_bytes"),
+    *("energy", "data_fingerprint", "skipped_images", "metrics"),
+)
+
+
+@contextmanager
+def usable(config: Config, verb: str, *, key: str | None = None) -> Iterator[None]:
+    """Turns a folder that the system refuses into a sentence; `verb` is what is tried: read or written.
+
+    Raises:
+        UserError: names `key`, by default the one that says where the run lies.
+    """
+    try:
+        yield
+    except OSError as error:
+        key = key or ("run_dir" if config["run_dir"] else "runs_dir")
+        raise UserError(f"{key}={config[key]} cannot be {verb} ({error.strerror}): name another") from error
 
 
 def run_name(config: Config) -> str:
@@ -25,23 +48,56 @@ def find_run_dir(config: Config) -> Path:
     runs, leaf = Path(config["runs_dir"]), run_name(config)
     if config["experiment"]:
         return runs / str(config["experiment"]) / leaf
-    known = sorted(path for path in runs.glob(f"[0-9]*-[0-9]*-[0-9]*/{leaf}") if path.is_dir())
+    with usable(config, "read"):
+        known = sorted(path for path in runs.glob(f"[0-9]*-[0-9]*-[0-9]*/{leaf}") if path.is_dir())
     return known[0] if known else runs / datetime.now().strftime("%Y-%m-%d") / leaf
 
 
-def finished(run_dir: Path, config: Config) -> dict | None:
+def read_record(path: Path, cure: str) -> dict[str, Any]:
+    """The record in `path`.
+
+    Raises:
+        UserError: it is damaged; `cure` says what to do then.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path} is damaged: {cure}") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is damaged: {cure}")
+    return record
+
+
+def read_phase(path: Path) -> dict[str, Any]:
+    """The record of a finished phase.
+
+    Raises:
+        UserError: it is damaged or cannot be read.
+    """
+    cure = "move the run folder away, or force=true to start afresh"
+    try:
+        record = read_record(path, cure)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {cure}") from error
+    missing = [key for key in PHASE_KEYS if key not in record]
+    if missing:
+        raise UserError(f"{path} is damaged, it has no {missing[0]}: {cure}")
+    return record
+
+
+def finished(run_dir: Path, config: Config) -> dict[str, Any] | None:
     """The record of a finished run of this configuration in `run_dir`, or None.
 
     Raises:
-        UserError: the folder holds a finished run of another configuration.
+        UserError: the folder holds a finished run of another configuration, or a damaged record, or cannot be read.
     """
     path = run_dir / "result.json"
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: move it away, or force=true to start afresh") from error
+    with usable(config, "read"):
+        try:
+            record = read_record(path, "move it away, or force=true to start afresh")
+        except FileNotFoundError:
+            return None
     if record.get("status") != "finished":
         return None
     if record.get("hash") != config_hash(config):
@@ -55,7 +111,7 @@ def find_finished(config: Config) -> tuple[Path, dict] | None:
     A `run_dir` of the user's is looked at alone.
 
     Raises:
-        UserError: its own folder holds a finished run of another configuration, or a damaged record.
+        UserError: its own folder holds a finished run of another configuration or a damaged record, or cannot be read.
     """
     own = find_run_dir(config)
     record = finished(own, config)
@@ -73,13 +129,24 @@ def find_finished(config: Config) -> tuple[Path, dict] | None:
     return None
 
 
-def describe(record: dict) -> str:
-    """One line: name, accuracies and seconds of a finished run."""
-    split = "test" if "test" in record["metrics"] else "val"
-    accuracy = record["metrics"][split].get("acc1", {})
-    values = f"{split}/acc1 last {accuracy['last']:.2f} %, best {accuracy['best']:.2f} %" if "best" in accuracy else ""
+def describe(record: dict[str, Any]) -> str:
+    """One line: name, accuracies and seconds of a finished run, as far as its record has them."""
+    metrics = _part(record, "metrics")
+    split = "test" if "test" in metrics else "val"
+    accuracy = _part(_part(metrics, split), "acc1")
+    shown = [f"{which} {accuracy[which]:.2f} %" for which in ("last", "best") if _is_number(accuracy.get(which))]
+    values = f"{split}/acc1 {', '.join(shown)}" if shown else ""
     if not accuracy:
-        values = ", ".join(
-            f"{split}/{name} last {value['last']:.4g}" for name, value in record["metrics"][split].items()
-        )
-    return f"{record['name']}: {values} in {record['seconds']:.0f} s"
+        last = {name: _part(metrics[split], name).get("last") for name in _part(metrics, split)}
+        values = ", ".join(f"{split}/{name} last {value:.4g}" for name, value in last.items() if _is_number(value))
+    seconds = f"in {record['seconds']:.0f} s" if _is_number(record.get("seconds")) else ""
+    return " ".join(part for part in (f"{record.get('name')}:", values, seconds) if part)
+
+
+def _part(values: dict[str, Any], key: str) -> dict[str, Any]:
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -62,13 +62,20 @@ def cells(
         UserError: `skip` names no cell.
     """
     taken = {key_of(word) for word in given}
+
+    def left(words: Sequence[str] | None) -> list[str]:
+        """What the command line leaves of `words`: with another data set not how this one's batch is put together."""
+        other_data = "data" in taken and any(key_of(word) == "data" for word in words or ())
+        gone = taken | ({"trainer.accumulate"} if other_data else set())
+        return [word for word in words or () if key_of(word) not in gone]
+
     found = []
     for row, row_words in (rows or {"": ()}).items():
         for column, column_words in (columns or {"": ()}).items():
             label = " / ".join(name for name in (row, column) if name)
-            over_row = taken | {key_of(word) for word in column_words or ()}
-            words = [word for word in row_words or () if key_of(word) not in over_row]
-            words += [word for word in column_words or () if key_of(word) not in taken]
+            of_column = left(column_words)
+            replaced = {key_of(word) for word in of_column}
+            words = [word for word in left(row_words) if key_of(word) not in replaced] + of_column
             found.append(Cell(label, tuple(expand_tasks(words))))
     unknown = [name for name in skip or () if name not in {cell.label for cell in found}]
     if unknown:

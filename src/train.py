@@ -12,13 +12,15 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from src.cli import CONF, disk_space, run_command, users_mistakes
 from src.config import Config, check, check_same_run, resolve
 from src.errors import UserError
 from src.estimate import estimate, sum_at_end
 from src.launch import is_main_process
-from src.run_folder import describe, find_finished, find_run_dir
+from src.run_folder import describe, find_finished, find_run_dir, usable
 
 
 def set_aside(run_dir: Path, runs_dir: Path) -> None:
@@ -46,16 +48,30 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def read_config(path: Path) -> Config:
+    """The configuration that a run has written.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is damaged: move the run folder away, or force=true to start afresh")
+    return config
+
+
 def begin(config: Config, run_dir: Path) -> None:
     """Write the run's configuration.
 
     Raises:
-        UserError: the folder holds an unfinished run of another one.
+        UserError: the folder holds an unfinished run of another one, or a damaged one.
     """
     path = run_dir / "config.yaml"
     if path.exists():
-        theirs: Any = OmegaConf.to_container(OmegaConf.load(path))
-        check_same_run(config, theirs, run_dir)
+        check_same_run(config, read_config(path), run_dir)
     partial = run_dir / ".config.yaml.partial"
     OmegaConf.save(OmegaConf.create(config), partial)
     partial.replace(path)
@@ -73,7 +89,8 @@ def train(config: Config) -> None:
         print(f"skipped, already finished in {done[0]}: {describe(done[1])} (force=true trains again)")
         return
     if config["force"] and is_main_process():
-        set_aside(run_dir, Path(config["runs_dir"]))
+        with usable(config, "written", key="runs_dir"):
+            set_aside(run_dir, Path(config["runs_dir"]))
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     from src.build import build_data, check_hardware
     from src.energy import check_country
@@ -92,10 +109,9 @@ def train(config: Config) -> None:
         data.setup()
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
-    try:
+    with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {run_dir}: {error.strerror}; set runs_dir to a folder of yours") from error
+        (run_dir / ".lock").touch()  # the folder may be another user's
     if not is_main_process():
         run_phases(config, run_dir)
         return

@@ -72,6 +72,10 @@ def test_differences_name_the_changed_keys():
     ]
 
 
+def test_a_configuration_of_another_project_differs_without_a_crash():
+    assert "data: imagenet -> None" in differences(config(), {"data": "imagenet"})
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -83,6 +87,8 @@ def test_differences_name_the_changed_keys():
         (["recipe.batch_size=0"], "recipe.batch_size=0 is not possible"),
         (["recipe.lr_rule=linaer"], "did you mean linear?"),
         (["recipe.mixup=0.8", "recipe.batch_size=7"], "recipe.batch_size=7 is odd"),
+        (["recipe.mixup=0.8", "recipe.batch_size=null"], "recipe.batch_size=None is not possible"),
+        (["recipe.batch_size=16.5"], "recipe.batch_size=16.5 is not possible: it must be a whole number"),
         (["trainer.precision=8"], "trainer.precision=8 is not one of 32, bf16, 16"),
         (["name=a/b"], "must be a plain folder name"),
         (["seed=-1"], "seed=-1 is not possible"),

@@ -12,12 +12,14 @@ import pytest
 import wandb
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.cli import CONF
 from src.config import check, config_hash, resolve
-from src.dashboard import hydra_command, parse, read
+from src.dashboard import dashboard, hydra_command, main, parse, read
 from src.errors import UserError
-from src.results.dashboard import specification, to_report, validate
+from src.results.dashboard import sealed, specification, to_report, validate
 from src.results.wandb_names import figures
 from tests.results.records import make_record
 from tests.wandb_files import KEY, Service
@@ -157,6 +159,8 @@ def test_apply_sends_every_section_to_the_service(tmp_path):
         (["projct=x"], "there is no option 'projct=x' (did you mean project?)"),
         (["out="], "out needs a value: out=<file.json>"),
         (["apply=a", "out=b"], "exclude each other"),
+        (["apply=a", "force=true"], "exclude each other"),
+        (["force=yes"], "force=yes is not one of true, false"),
     ],
 )
 def test_wrong_words_are_answered(words, sentence):
@@ -177,6 +181,8 @@ def test_help_needs_nothing():
         ("[]", "is not a dashboard of this version"),
         ('{"schema": 1, "project": "", "title": "x", "sections": []}', "has no project"),
         ('{"schema": 1, "project": "p", "title": "x", "sections": [{}]}', "section 1 needs title, runs and panels"),
+        ('{"schema": 1, "project": "p", "title": "x", "sections": [], "url": 3}', "url=3: it must be text or null"),
+        (100_000 * "[", "is not JSON"),
     ],
 )
 def test_a_damaged_specification_is_named(tmp_path, text, sentence):
@@ -191,6 +197,110 @@ def test_an_unknown_panel_or_key_is_named():
     spec["sections"][1]["panels"][0]["kind"] = "pie"
     with pytest.raises(UserError, match="section 2: a panel of kind 'pie' does not exist; there are line, bar"):
         validate(spec, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"panels": None}, "section 1: panels is no list"),
+        ({"panels": [{"kind": ["line"]}]}, r"section 1: a panel of kind \['line'\] does not exist"),
+        ({"panels": [{"kind": "line", "title": "x", "x": "epoch"}]}, "section 1: a panel of kind line needs y"),
+        ({"panels": [{"kind": "line", "title": "", "x": "", "y": [], "z": 1}]}, "a panel of kind line has no z"),
+        ({"runs": None}, "section 1: runs needs name, filters and groupby"),
+    ],
+)
+def test_a_section_that_cannot_be_drawn_is_named(change, sentence):
+    spec = specification("ssat", None)
+    spec["sections"][0] |= change
+    with pytest.raises(UserError, match=sentence):
+        validate(spec, "x.json")
+
+
+def test_without_a_network_apply_names_what_wandb_would_refuse(tmp_path, monkeypatch):
+    pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces (extra dashboard)")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # the command would leave them to later tests
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "3")
+    spec = specification("ssat", None)
+    spec["sections"][1]["panels"][0]["y"] = {"no": "metric"}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(UserError, match="section 'Footprint' is not understood by W&B"):
+        dashboard([f"apply={tmp_path / 'spec.json'}"])
+
+
+@pytest.fixture
+def service(monkeypatch) -> list[dict]:
+    """W&B's answer without W&B: the report of a specification, at its address or at a new one."""
+    sent: list[dict] = []
+
+    def apply(spec: dict) -> str:
+        sent.append(spec)
+        return spec["url"] or f"https://wandb.ai/report-{len(sent)}"
+
+    monkeypatch.setattr("src.dashboard.apply", apply)
+    return sent
+
+
+def test_a_second_call_updates_the_report_of_the_first(tmp_path, service):
+    out = tmp_path / "dashboard.json"
+    dashboard([f"out={out}", "entity=team"])
+    old = read(out)
+    old["sections"].pop()  # as an older version of ours built it
+    out.write_text(json.dumps(sealed(old)))
+    dashboard([f"out={out}"])
+    assert (service[1]["url"], service[1]["entity"]) == ("https://wandb.ai/report-1", "team")
+    assert len(read(out)["sections"]) == len(specification("ssat", None)["sections"])
+
+
+def test_an_edited_specification_is_overwritten_only_by_force(tmp_path, service):
+    out = tmp_path / "dashboard.json"
+    dashboard([f"out={out}"])
+    out.write_text(json.dumps(read(out) | {"title": "mine"}))
+    dashboard([f"apply={out}"])
+    with pytest.raises(UserError, match="was edited since it was written: apply="):
+        dashboard([f"out={out}"])
+    assert read(out)["title"] == "mine" and len(service) == 2
+    dashboard([f"out={out}", "force=true"])
+    assert read(out)["title"] == specification("ssat", None)["title"]
+    assert {spec["url"] for spec in service[1:]} == {"https://wandb.ai/report-1"}
+
+
+def test_an_entity_given_to_apply_is_no_edit(tmp_path, service):
+    out = tmp_path / "dashboard.json"
+    dashboard([f"out={out}"])
+    dashboard([f"apply={out}", "entity=team"])
+    dashboard([f"out={out}"])
+    assert service[2]["entity"] == "team"
+
+
+def test_the_report_of_another_project_is_not_forgotten(tmp_path, service):
+    out = tmp_path / "dashboard.json"
+    dashboard([f"out={out}", "project=one"])
+    with pytest.raises(UserError, match="has the report of project=one"):
+        dashboard([f"out={out}", "project=two"])
+    dashboard([f"out={out}", "project=two", "force=true"])
+    assert read(out)["url"] == "https://wandb.ai/report-2"
+
+
+def test_a_file_that_is_no_dashboard_is_not_overwritten(tmp_path, service):
+    (tmp_path / "notes.json").write_text("{}")
+    for out in (tmp_path / "notes.json", tmp_path):
+        with pytest.raises(UserError, match="is no dashboard of this version: name another file"):
+            dashboard([f"out={out}"])
+    with pytest.raises(UserError, match="name another file"):
+        dashboard(["out=.", "force=true"])
+    assert (tmp_path / "notes.json").read_text() == "{}" and not service
+
+
+def test_ctrl_c_is_one_sentence_and_exits_130(tmp_path, monkeypatch, capsys):
+    def stopped(spec: dict) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.dashboard.apply", stopped)
+    monkeypatch.setattr(sys, "argv", ["dashboard", f"out={tmp_path / 'dashboard.json'}"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err.strip() == "interrupted: repeat the command"
 
 
 def agents_jobs() -> list[list[str]]:
@@ -244,6 +354,33 @@ def test_a_distribution_is_no_grid(tmp_path):
     path.write_text("command: [a, b=1]\nparameters: {mode.lam: {min: 0.0, max: 1.0}}\n")
     with pytest.raises(UserError, match="parameter mode.lam needs value or values"):
         hydra_command(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"command: [a\xff]", "is no sweep file"),
+        (b"command: [a]\nparameters: {seed: {values: 3}}", "parameter seed needs value or values"),
+        (b"command: [a]\nparameters: {name: {value: '${x'}}", "parameter name needs value or values"),
+        (b"command: [a]\nmethod: bayes\nparameters: {}", "has method: bayes, and a local sweep runs every combination"),
+        (b"- 1", "is no sweep file"),
+        (1_000 * b"[", "is no sweep file"),
+    ],
+)
+def test_a_file_that_is_no_grid_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "sweep.yaml").write_bytes(text)
+    with pytest.raises(UserError, match=sentence):
+        hydra_command(tmp_path / "sweep.yaml")
+
+
+@pytest.mark.parametrize("value", ["a,b", "it's", "x=1", "range(1,3)", "a b", "[1,2]"])
+def test_a_value_of_the_sweep_file_is_one_value_in_the_command(tmp_path, value):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"command": ["a"], "parameters": {"name": {"values": [value, "other"]}}}))
+    parser = OverridesParser.create()
+    words = parser.parse_overrides(shlex.split(hydra_command(path))[-1:])
+    jobs = [parser.parse_override(word).value() for [word] in BasicSweeper.split_arguments(words, None)[0]]
+    assert jobs == [[1, 2] if value == "[1,2]" else value, "other"]
 
 
 def test_the_metric_of_the_sweep_is_one_that_runs_record():

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from src.config import config_hash, resolve
 from src.cost import Cost
 from src.data.catalog import CATALOG
 from src.data.stand_in import PHOTOGRAPHS, PIXELS, stand_in
+from src.errors import UserError
 from src.prediction import Amount, Done, cost_key, left_of, predict
 from src.run_folder import find_run_dir
 from src.train import train as train_config
@@ -289,6 +291,37 @@ def test_equal_costs_are_calibrated_once_and_the_runs_are_summed(tmp_path: Path,
     assert last.startswith("SUM of 2 runs") and "1 calibrations" in last
     parts = [row["phases"][0]["parts"]["train"] for row in (one, two)]
     assert parts[1] == pytest.approx(2 * parts[0])
+
+
+def test_a_sum_that_does_not_fit_on_the_disk_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=150))
+    left = dict.fromkeys(estimate.SUMMED, 1) | {"disk_bytes": 100}
+    result = {"left": left, "peak_memory_bytes": 1, "status": "estimated", "phases": [], "runs_dir": str(tmp_path)}
+    with estimate.sum_at_end():
+        estimate.ESTIMATES.extend([result, result])
+    assert f"; the disk of {tmp_path} has 150 B left, and the runs write 200 B" in capsys.readouterr().out
+    with estimate.sum_at_end():
+        estimate.ESTIMATES[1] = result | {"runs_dir": "/proc/nowhere"}
+    assert "the disk of" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({}, r"runs_dir=/proc/nowhere/x cannot be written \(No such file or directory\): name another"),
+        ({"phases": None}, r"result\.json is damaged: move it away, or force=true to estimate the whole run"),
+        ({"phases": []}, r"result\.json is damaged"),
+        ({"phases": [{"name": "joint"}]}, r"result\.json is damaged"),
+    ],
+)
+def test_a_finished_run_that_cannot_be_estimated_is_one_sentence(tmp_path: Path, change: dict, sentence: str):
+    config = config_of("runs_dir=/proc/nowhere/x", f"run_dir={tmp_path}", "estimate=true")
+    phase = dict.fromkeys(("steps", "images_per_s", "seconds", "peak_memory_bytes"), 1) | {"name": "joint"}
+    phase["energy"] = dict.fromkeys(("kwh", "co2_kg", "co2_kg_lacoste"))
+    record = {"status": "finished", "hash": config_hash(config), "phases": [phase], "hardware": {"accelerator": "cpu"}}
+    (tmp_path / "result.json").write_text(json.dumps(record | change))
+    with pytest.raises(UserError, match=sentence):
+        train_config(config)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_other_classes_and_another_network_are_refused(tmp_path: Path, console: 
     (tmp_path / "images" / "test" / "d").rename(tmp_path / "images" / "test" / "c")
     with pytest.raises(UserError, match="does not hold the network"):
         evaluate([f"run={run}", f"checkpoint={other}"], console)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_record_is_one_sentence(run: Path, tmp_path: Path, console: Console, text: str) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    (record,) = copied.glob("*/phase.json")
+    record.write_text(text)
+    with pytest.raises(UserError, match=r"phase.json is damaged: copy the run again"):
+        evaluate([f"run={copied}"], console)
+    measured = copied / "evaluations" / "last-test-clean.json"
+    measured.parent.mkdir(exist_ok=True)
+    measured.write_text(text)
+    with pytest.raises(UserError, match="clean.json is damaged: move it away, or force=true"):
+        evaluate([f"run={copied}"], console)
 
 
 def test_the_command_prints_a_sentence_and_exits_with_2(run: Path) -> None:

@@ -51,6 +51,7 @@ def experiment(name: str) -> dict:
         for entry in content.get("defaults", [])
         for group, option in entry.items()
     ]
+    base += [f"{key}={value}" for key, value in flatten(content).items() if key.startswith("trainer.")]
     return content["hydra"]["sweeper"] | {"base": base, "experiment": content["experiment"]}
 
 
@@ -443,17 +444,17 @@ def pairs(claim: dict) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_a_claim_names_one_kind_of_evidence_and_it_exists(claim: dict) -> None:
-    assert set(claim) <= {"id", "claim", "where", "above", "number", "needs", "modes", "note"}
-    assert len({"above", "number", "needs"} & set(claim)) == 1
+    assert set(claim) <= {"id", "claim", "where", "above", "same", "number", "needs", "modes", "note"}
+    assert len({"above", "same", "number", "needs"} & set(claim)) == 1
     assert claim["claim"] and claim["where"]
     if "number" in claim:
         assert claim["number"] in {each["id"] for each in TEXT if "from" in each}
-    if "above" in claim:
-        for pair in claim["above"]:
+    if not {"above", "same"}.isdisjoint(claim):
+        for pair in claim.get("above") or claim["same"]:
             for name, row, *column in (reference.split("/") for reference in pair):
                 assert row in NUMBERS[name]["rows"], pair
                 assert set(column) <= set(NUMBERS[name]["columns"]), pair
-        assert len(pairs(claim)) >= len(claim["above"])
+        assert "same" in claim or len(pairs(claim)) >= len(claim["above"])
 
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if "above" in c], ids=lambda claim: claim["id"])

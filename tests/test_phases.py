@@ -20,6 +20,11 @@ def test_what_the_paper_ran_is_a_cell_of_it(mode: str) -> None:
     assert reasons(f"mode={mode}") == []
 
 
+@pytest.mark.parametrize("batch", [["trainer.accumulate=8"], ["trainer.devices=4", "recipe.batch_size=128"]])
+def test_a_step_on_imagenet_has_the_batch_of_eight_devices(batch: list[str]) -> None:
+    assert reasons("data=imagenet", *batch) == []
+
+
 def test_other_epochs_of_ssl_and_fine_tuning_are_no_cell() -> None:
     assert reasons("mode=ssl_ft", "mode.ssl_epochs=30") == ["30 + 100 epochs are none of Table 3's protocols"]
 
@@ -33,6 +38,8 @@ def test_other_epochs_of_ssl_and_fine_tuning_are_no_cell() -> None:
         (["ssl.mask=block"], "ssl.mask=block"),
         (["ssl.source=weak"], "ssl.source=weak"),
         (["mode.lam_schedule=balanced"], "mode.lam_schedule=balanced"),
+        (["trainer.devices=8"], "512 images in an optimizer step, in place of 64"),
+        (["data=imagenet"], "64 images in an optimizer step, in place of 512"),
     ],
 )
 def test_what_the_paper_did_not_do_is_no_cell_of_it(overrides: list[str], named: str) -> None:

@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
 from src.cli import CONF
-from src.config import resolve
+from src.config import config_hash, resolve
 from src.errors import UserError
 from src.run_folder import find_finished, find_run_dir
 from src.sweep import Job, Outcome, cells, exit_code, outcome_of, own_words, repeat_command, summary
@@ -61,6 +61,13 @@ def test_a_list_of_tasks_in_a_row_is_one_key_that_the_command_line_can_replace()
     assert cell.words == ("ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc")
     (cell,) = cells({"both": ["ssl=[mae,drloc]"]}, None, given=["ssl=simclr"])
     assert cell.words == ()
+
+
+def test_another_data_set_on_the_command_line_has_its_own_batch():
+    columns = {"CIFAR": ["data=cifar10", "trainer.accumulate=1"], "IN": ["data=imagenet", "trainer.accumulate=8"]}
+    assert [cell.words for cell in cells(None, columns)] == [tuple(words) for words in columns.values()]
+    assert [cell.words for cell in cells(None, columns, given=["data=image_folder"])] == [(), ()]
+    assert cells({"drloc": ["trainer.accumulate=8"]}, columns, given=["data=x"])[0].words == ("trainer.accumulate=8",)
 
 
 def test_skip_must_name_a_cell():
@@ -145,6 +152,69 @@ def test_what_is_not_built_yet_is_one_sentence(sweeper):
         sweeper.sweep([])
 
 
+def launched(sweeper, *words: str) -> tuple[list[int], int]:
+    """The seeds that a sweep launches, none of which is trained here, and the sweep's exit code."""
+    started = []
+
+    def launch(jobs: list[Job], total: int, options: dict) -> list[tuple[Job, Outcome]]:
+        started.extend(job.config["seed"] for job in jobs)
+        return [(job, Outcome("finished")) for job in jobs]
+
+    sweeper.launch = launch
+    try:
+        sweeper.sweep(list(words))
+    except SystemExit as end:
+        return started, int(end.code)
+    return started, 0
+
+
+@pytest.mark.parametrize("record", [[], {"status": "finished", "hash": "another"}])
+def test_a_job_with_a_record_that_is_not_its_own_does_not_stop_the_others(sweeper, tmp_path, capsys, record):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_text(json.dumps(record))
+    sweeper.rows = {"bad": [f"run_dir={tmp_path / 'bad'}", "seed=1"], "good": ["seed=2"]}
+    assert launched(sweeper, f"runs_dir={tmp_path}") == ([2], 2)
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_finished_job_without_its_accuracy_is_skipped(sweeper, tmp_path, capsys):
+    (job,) = sweeper.compose(sweeper.combine([f"runs_dir={tmp_path}"]))
+    folder = find_run_dir(job.config)
+    folder.mkdir(parents=True)
+    record = {"status": "finished", "hash": config_hash(job.config), "metrics": {"test": {"acc1": {"last": None}}}}
+    (folder / "result.json").write_text(json.dumps(record | {"name": "it", "seconds": 3}))
+    assert launched(sweeper, f"runs_dir={tmp_path}") == ([], 0)
+    assert f"skipped, already finished in {folder}: it: in 3 s" in capsys.readouterr().out
+
+
+def test_a_bug_in_one_jobs_check_does_not_stop_the_others(sweeper, tmp_path, capsys, monkeypatch):
+    def check(config: dict) -> None:
+        if config["seed"] == 1:
+            raise KeyError("a bug")
+
+    monkeypatch.setattr(sys.modules["hydra_plugins.ssat"], "check", check)
+    assert launched(sweeper, f"runs_dir={tmp_path}", "seed=1,2") == ([2], 1)
+    out, err = capsys.readouterr()
+    assert "sweep: 1 finished, 0 skipped (already finished), 1 failed" in out
+    assert err.count("Traceback") == 1 and "KeyError: 'a bug'" in err
+
+
+def test_a_sweep_into_a_folder_that_cannot_be_made_is_one_sentence(sweeper):
+    sweeper.config = compose("train", overrides=["runs_dir=/proc/nowhere/x"], return_hydra_config=True)
+    with pytest.raises(UserError, match=r"^runs_dir=/proc/nowhere/x cannot be written \(No such file or directory\)"):
+        sweeper.sweep(["runs_dir=/proc/nowhere/x"])
+
+
+def test_estimates_need_no_cluster(sweeper, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    sweeper.config = compose("train", overrides=["launcher=slurm"], return_hydra_config=True)
+    words = [f"runs_dir={tmp_path}", "seed=1,2"]
+    assert launched(sweeper, *words, "estimate=true") == ([1, 2], 0)
+    with pytest.raises(UserError, match="finds no srun"):
+        sweeper.sweep(words)
+
+
 def test_a_run_finished_for_another_experiment_counts_unless_it_has_a_folder_of_its_own(tmp_path):
     config = config_of("experiment=table3", runs=tmp_path)
     other = find_run_dir(config | {"experiment": "table1"})
@@ -176,7 +246,7 @@ def trial(tmp_path_factory) -> tuple[Path, list[str], Path, subprocess.Completed
     (folder / "experiments" / "trial.yaml").write_text(text)
     words = ["+experiments=trial", f"hydra.searchpath=[file://{folder}]"]
     crashing = find_run_dir(config_of("experiment=trial", *rows["crashing"], runs=runs))
-    (crashing / "joint" / "phase.json").mkdir(parents=True)  # a folder where a file should be
+    (crashing / ".config.yaml.partial").mkdir(parents=True)  # a folder where a file should be
     return runs, words, crashing, sweep(*words, runs=runs)
 
 
@@ -222,7 +292,7 @@ def test_repeating_the_sweep_runs_only_what_is_missing(trial):
     runs, words, crashing, _ = trial
     (good,) = finished_in(runs / "trial")
     before = good.stat().st_mtime_ns
-    (crashing / "joint" / "phase.json").rmdir()
+    (crashing / ".config.yaml.partial").rmdir()
     again = sweep(*words, "experiment=renamed", runs=runs)
     assert "sweep: 1 finished, 1 skipped (already finished), 2 failed" in again.stdout, again.stderr
     assert f"skipped, already finished in {good.parent}" in again.stdout

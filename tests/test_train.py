@@ -301,6 +301,36 @@ def test_a_users_mistake_gets_one_sentence_and_leaves_no_checkpoint(tmp_path, ov
     assert not list(tmp_path.glob("**/*.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("runs", "words", "reason"),
+    [
+        ("/proc/nowhere/x", [], "written (No such file or directory)"),
+        ("/proc/nowhere/x", ["estimate=true"], "written (No such file or directory)"),
+        ("/dev/null/x", [], "read (Not a directory)"),
+        ("/dev/null/x", ["force=true"], "written (Not a directory)"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_one_sentence(runs, words, reason):
+    with pytest.raises(UserError) as caught:
+        train(*words, runs=Path(runs))
+    assert str(caught.value) == f"runs_dir={runs} cannot be {reason}: name another"
+
+
+@pytest.mark.parametrize("words", [[], ["estimate=true"]])
+def test_a_damaged_record_of_a_phase_is_one_sentence(tmp_path, words):
+    (tmp_path / "run" / "joint").mkdir(parents=True)
+    (tmp_path / "run" / "joint" / "phase.json").write_text("{")
+    with pytest.raises(UserError, match=r"phase\.json is damaged: move the run folder away, or force=true"):
+        train(f"run_dir={tmp_path / 'run'}", *words, runs=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: [", "a: ${x"])
+def test_a_config_file_that_is_not_ours_is_one_sentence(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged: move the run folder away"):
+        train(f"run_dir={tmp_path}", runs=tmp_path)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="PyTorch sees no GPU"):

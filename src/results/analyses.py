@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +12,7 @@ from typing import Any
 
 from src.results.panel import PICTURE_BYTES, Budget
 from src.results.pictures import embeddable
-from src.results.record import as_number, lookup
+from src.results.record import as_number, folders, lookup, read_json
 from src.results.svg import Series, key_list, line_chart
 
 FOLDER = "analyses"
@@ -46,16 +44,15 @@ class AnalysisRecord:
 def read_analyses(runs: Path) -> tuple[list[AnalysisRecord], list[str]]:
     """Every analysis below `runs`, and a line for each file of such a folder that is none."""
     found, warnings = [], []
-    for folder, subfolders, files in os.walk(runs):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if Path(folder).parent.name != FOLDER:
+    # A folder that cannot be read is told by read_records.
+    for folder, files in folders(runs)[0]:
+        if folder.parent.name != FOLDER:
             continue
-        for name in sorted(file for file in files if file.endswith(".json")):
-            path = Path(folder, name)
+        for path in (folder / name for name in files if name.endswith(".json")):
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                warnings.append(f"{path}: damaged, not JSON")
+                values = read_json(path)
+            except ValueError as error:
+                warnings.append(f"{path}: {error}")
                 continue
             if lookup(values, "kind") == "analysis" and values.get("schema") == 1 and "analysis" in values:
                 found.append(AnalysisRecord(path, values))
@@ -84,13 +81,13 @@ def _key(record: AnalysisRecord) -> str:
 def _charts(record: AnalysisRecord) -> Iterator[str]:
     panels = record.values.get("panels")
     for panel in panels if isinstance(panels, list) else ():
-        if not isinstance(panel, dict) or "name" not in panel:
+        if not isinstance(panel, dict) or not isinstance(panel.get("name"), str):
             continue
         series, is_log = [], panel.get("x_scale") == "log"
         for model in record.models:
             curve = lookup(model, "series")
             curve = curve.get(panel["name"]) if isinstance(curve, dict) else None
-            xs, ys = (lookup(curve, axis) or [] for axis in ("x", "y"))
+            xs, ys = (values if isinstance(values := lookup(curve, axis), list) else [] for axis in ("x", "y"))
             points = [
                 (x, y) for x, y in zip(xs, ys, strict=False) if as_number(x) is not None and as_number(y) is not None
             ]
@@ -100,14 +97,15 @@ def _charts(record: AnalysisRecord) -> Iterator[str]:
         largest = max((x for line in series for x, _ in line.points), default=0)
         x_label, y_label = (str(panel.get(key, "")) for key in ("x_label", "y_label"))
         x_label = f"log10 of {x_label}" if is_log else x_label
-        yield line_chart(str(panel["name"]), series, x_label=x_label, y_label=y_label, whole=largest > 5)
+        yield line_chart(panel["name"], series, x_label=x_label, y_label=y_label, whole=largest > 5)
 
 
 def _summary(record: AnalysisRecord) -> str:
     lines = []
     for model in record.models:
         summary = model.get("summary")
-        told = [f"{key} {value:.4g}" for key, value in (summary or {}).items() if as_number(value) is not None]
+        values = summary.items() if isinstance(summary, dict) else ()
+        told = [f"{key} {value:.4g}" for key, value in values if as_number(value) is not None]
         lines += [f"<li>{escape(str(model.get('name')))}: {escape(', '.join(told))}</li>"] if told else []
     return f'<ul class="quiet">{"".join(lines)}</ul>' if lines else ""
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 from src.results.record import Record, as_number, lookup
 from src.results.summary import Arm, Comparison
 from src.results.tables import duration, quantity
 
 BUDGETS = ("seconds", "wh")
+ACCURACY = "{split}/acc1"
 
 
 def curve(record: Record, metric: str, across: str) -> Iterator[tuple[float, float]]:
     """A metric's history against `epoch` (from 1 within its phase), or the `seconds` or `wh` that the run had spent.
 
-    Seconds are those of all devices together; the energy of a phase is spread evenly over its time.
+    `metric` may name the `{split}` that the epochs were evaluated on. Seconds are those of all devices together; the
+    energy of a phase is spread evenly over its time.
     """
+    metric = metric.format(split=history_split(record))
     devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
     spent = {"seconds": 0.0, "wh": 0.0}
     for phase in record.phases:
         seconds, kwh = as_number(phase.get("seconds")), as_number(lookup(phase, "energy.kwh"))
         total = {"seconds": (seconds or 0.0) * (devices or 1), "wh": (kwh or 0.0) * 1000}
-        clock, history = 0.0, phase.get("history")
-        for row in history if isinstance(history, list) else ():
-            values = row if isinstance(row, dict) else {}
+        clock = 0.0
+        for values in _history(phase):
             clock += as_number(values.get("seconds")) or 0.0
             epoch, y = as_number(values.get("epoch")), as_number(values.get(metric))
             if y is None or epoch is None:
@@ -36,6 +39,17 @@ def curve(record: Record, metric: str, across: str) -> Iterator[tuple[float, flo
         spent = {key: value + total[key] for key, value in spent.items()}
 
 
+def history_split(record: Record) -> str:
+    """The split of the epochs' accuracies: the record's, or `val` where the test images were seen at the end alone."""
+    measured = {name for phase in record.phases for values in _history(phase) for name in values}
+    return next((split for split in (record.split, "val") if f"{split}/acc1" in measured), record.split)
+
+
+def _history(phase: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    rows = phase.get("history")
+    yield from (row for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict))
+
+
 def at_equal_budget(comparison: Comparison, across: str) -> tuple[Arm, float, list[tuple[Arm, float | None]]] | None:
     """The cheapest arm, what it spent, and the accuracy that every arm had by then (None: none was measured by then).
 
@@ -43,7 +57,7 @@ def at_equal_budget(comparison: Comparison, across: str) -> tuple[Arm, float, li
     """
     curves = {}
     for arm in comparison.arms:
-        lines = [list(curve(record, f"{record.split}/acc1", across)) for record in arm.scored]
+        lines = [list(curve(record, ACCURACY, across)) for record in arm.scored]
         if lines and all(len(line) > 1 for line in lines):
             curves[arm.label] = (arm, lines)
     if len({arm.mode for arm, _ in curves.values()}) < 2:
@@ -66,4 +80,5 @@ def budget_sentence(comparison: Comparison, across: str) -> str:
     cheapest, spent, reached = found
     shown = duration(spent) if across == "seconds" else quantity(spent, "Wh")
     listed = ", ".join(f"{arm.label} " + ("none yet" if y is None else f"{y:.1f} %") for arm, y in reached)
-    return f"With what {cheapest.label} took ({shown}): {listed}."
+    where = ", on validation images" if history_split(cheapest.scored[0]) != cheapest.scored[0].split else ""
+    return f"With what {cheapest.label} took ({shown}){where}: {listed}."

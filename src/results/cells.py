@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +22,7 @@ from src.results.record import Record, settings_of
 
 # Keys that change how fast or how often, not what a run's last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
+BATCHES = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")  # recipe.batch_size times these is a step's
 # Shares of the data: runs that differ in them are never in one table, whatever its columns are.
 SHARES = (
     "data.fraction",
@@ -39,6 +42,7 @@ CHANGES = {
     "ssl": ("ssl.",),
     "recipe": ("recipe.", "mode.ssl_recipe.", "epochs"),
     "input": ("data.img_size", "data.patch_size"),
+    "trainer.accumulate": ("recipe.batch_size",),
 }
 # Measures that do not depend on the training, and the settings that they depend on.
 OF_NETWORK = ("encoder.", "ssl.", "mode.name", "data.name", "data.img_size", "data.channels", "recipe.decoder")
@@ -89,11 +93,15 @@ def fill(item: Item, records: Sequence[Record]) -> Filled:
         return Filled(item, [exact], [])
     rows, columns = _axis(experiment.rows), _axis(experiment.columns)
     blocks: dict[str, Block] = {}
+    places: dict[str, tuple[str | None, list[str]]] = {}  # of all runs that share their settings
     strays = []
     # The experiment's own runs first: they open the blocks that runs of other experiments may join.
     for record in sorted(filter(lambda r: r.finished, records), key=lambda r: r.get("experiment") != item.name):
         is_own = record.get("experiment") == item.name
-        row, fitting = _place(record, rows), [name for name, pins in columns.items() if _fits(record, pins)]
+        if record.settings_key not in places:
+            fitting = [name for name, pins in columns.items() if _fits(record, pins)]
+            places[record.settings_key] = _place(record, rows), fitting
+        row, fitting = places[record.settings_key]
         if row is None:
             strays += [record] * is_own
         elif not _add_exact(exact, item, record, row, fitting) and (is_own or blocks):
@@ -127,7 +135,7 @@ def _one_configuration(records: list[Record], experiment: str) -> tuple[list[Rec
     """The runs of one configuration (this experiment's own, then the one with most seeds), and the rest."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        groups[repr(sorted(_compared(record.settings).items(), key=str))].append(record)
+        groups[repr(sorted(_comparable(record.settings_key).items(), key=str))].append(record)
     best = max(groups.values(), key=lambda g: (any(r.get("experiment") == experiment for r in g), len(g)))
     return best, [record for group in groups.values() if group is not best for record in group]
 
@@ -140,7 +148,7 @@ def _tell_apart(blocks: list[Block]) -> None:
     for title, same in titles.items():
         if len(same) < 2:
             continue
-        settings = [_compared(next(iter(block.records.values()))[0].settings) for block in same]
+        settings = [_comparable(next(iter(block.records.values()))[0].settings_key) for block in same]
         keys = [
             k for k in settings[0] if len({str(s.get(k)) for s in settings}) > 1 and not k.startswith("data.source")
         ]
@@ -159,7 +167,7 @@ def _block_of(record: Record, experiment: Experiment, column_found: bool) -> tup
     told = {_key(word) for word in words}
     kept = {
         key: value
-        for key, value in _compared(record.settings).items()
+        for key, value in _comparable(record.settings_key).items()
         if (key in SHARES and key not in told or not key.startswith(tuple(changed)))
         and not (follows and FOLLOW_DATA.fullmatch(key))
     }
@@ -181,7 +189,13 @@ def _title(record: Record, told: set[str], column_found: bool) -> str:
 
 
 def _compared(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT)}
+    """The settings that decide a result; the batch is that of an optimizer step, on however many devices."""
+    kept = {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT)}
+    factors = [settings.get(key, 1) for key in BATCHES]
+    for key, value in kept.items():
+        if key.endswith("recipe.batch_size") and all(isinstance(number, int) for number in (value, *factors)):
+            kept[key] = math.prod([value, *factors])
+    return kept
 
 
 def _key(word: str) -> str:
@@ -197,7 +211,7 @@ def _pins(words: tuple[str, ...]) -> dict[str, Any]:
         path = CONF / key / f"{text}.yaml"
         if "." not in key and path.is_file():
             pins |= _option(key, text)
-        else:
+        elif key not in BATCHES:  # how a batch is put together is no matter of the cell
             pins[key] = yaml.safe_load(text)
     return pins
 
@@ -248,27 +262,29 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
     if relevant is None and (is_cut or record.get("config.data.verify") is False):
         return False
-    return not differing(record, experiment, row, column, relevant or ("",))
-
-
-def differing(
-    record: Record, experiment: Experiment, row: str, column: str, relevant: Iterable[str] = ("",)
-) -> list[str]:
-    """The settings in which a run is not the cell's, as 'key: cell's -> run's'."""
-    wanted = _compared(composed(experiment.name, tuple(experiment.words(row, column))))
-    ours = _compared(record.settings)
-    return [
-        f"{key}: {wanted.get(key)} -> {ours.get(key)}"
-        for key in sorted(wanted.keys() | ours.keys())
-        if key.startswith(tuple(relevant)) and wanted.get(key) != ours.get(key)
-    ]
+    words = tuple(sorted(experiment.words(row, column)))  # many tables have the same cell
+    return _is_equal(record.settings_key, words, relevant or ("",))
 
 
 @cache
-def composed(name: str, words: tuple[str, ...]) -> dict[str, Any]:
+def _is_equal(settings_key: str, words: tuple[str, ...], relevant: tuple[str, ...]) -> bool:
+    """Whether a run's settings are those of a cell, as far as they begin with one of `relevant`."""
+    wanted, ours = _compared(composed(words)), _comparable(settings_key)
+    keys = (key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
+    return all(wanted.get(key) == ours.get(key) for key in keys)
+
+
+@cache
+def _comparable(settings_key: str) -> dict[str, Any]:
+    """`_compared` of the settings of all runs that share them."""
+    return _compared(json.loads(settings_key))
+
+
+@cache
+def composed(words: tuple[str, ...]) -> dict[str, Any]:
     """The settings of a cell, composed as the command line would."""
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("train", overrides=[*words, f"experiment={name}"]))
+        config = resolve(compose("train", overrides=list(words)))
     return settings_of(config, config["mode"]["name"])

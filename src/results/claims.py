@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from src.results.paper import Item
-from src.results.record import Record
-from src.results.summary import Arm, Comparison, comparisons, difference
-from src.results.verdicts import Judged, Result
+from src.results.record import Record, as_number, lookup
+from src.results.summary import Comparison, Difference, comparisons, difference, gap
+from src.results.verdicts import REPRODUCED, Judged, Result
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
@@ -58,6 +59,9 @@ def _claim(
     if "above" in claim:
         status, paper, evidence, small = _comparisons(claim["above"], judged)
         small = "; ".join(filter(None, (small, _modes(claim.get("modes"), found))))
+    elif "same" in claim:
+        paper, small = "", ""
+        status, evidence = _same(claim["same"], judged)
     elif "number" in claim:
         entry = numbers[claim["number"]]
         sentence = sentence or str(entry.get("text") or "")
@@ -134,7 +138,7 @@ def _modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> str:
     for comparison in found:
         for higher in comparison.scored(modes[0]):
             for lower in comparison.scored(modes[1]):
-                outcomes[_reading(higher, lower)] += 1
+                outcomes[_reading(difference(higher, lower))] += 1
     return f"{sum(outcomes.values())} comparisons of any runs made so far{_listed(outcomes)}" if outcomes else ""
 
 
@@ -157,41 +161,63 @@ def _outcome(a: Result | None, b: Result | None) -> str | None:
     """'above', 'below' or 'within the noise' of the first; None where one of them was not measured."""
     if a is None or b is None or not a.records or not b.records or a.records == b.records:
         return None
-    if a.cell.measure != "acc1":
-        assert a.ours is not None
-        assert b.ours is not None
-        return "above" if a.ours > b.ours else "below"
-    return _reading(*(Arm(each.records[0].mode, "", list(each.records)) for each in (a, b)))
+    return _reading(gap((a.values, a.records[0].split_size), (b.values, b.records[0].split_size)))
 
 
-def _reading(a: Arm, b: Arm) -> str:
-    gap = difference(a, b)
-    return "within the noise" if gap.is_noise else "above" if gap.points > 0 else "below"
+def _reading(difference: Difference) -> str:
+    return "within the noise" if difference.is_noise else "above" if difference.points > 0 else "below"
 
 
 def _number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> tuple[str, str, str]:
-    """A number of the text from our cells, by the same formula."""
+    """A number of the text from our cells, by the same formula; supported where all of them are reproduced."""
     unit = str(entry.get("unit") or "")
     paper = f"printed: {entry.get('value')} {unit}".strip()
     if not entry.get("from"):
         return NEEDS, paper, "nothing of ours to compare it with yet"
-    values = []
+    results = []
     for reference in next(iter(entry["from"].values())):
         name, row, column = reference.split("/")
         found = judged[name].find(row, column) if name in judged else None
         if found is None or found.ours is None:
             return NO_EVIDENCE, paper, f"{reference} has not been run"
-        values.append(found.ours)
-    ours = derived(next(iter(entry["from"])), values)
-    return UNDECIDED, paper, f"ours: {ours:.1f} {unit}".strip()
+        results.append(found)
+    ours = derived(next(iter(entry["from"])), [found.ours for found in results if found.ours is not None])
+    status = SUPPORTED if all(found.verdict == REPRODUCED for found in results) else UNDECIDED
+    return status, paper, f"ours: {ours:.1f} {unit}".strip()
+
+
+def _same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> tuple[str, str]:
+    """Whether the networks of two cells are the same at inference, by their records: parameters and operations."""
+    compared = list(pairs(same, {name: each.item for name, each in judged.items()}))
+    networks = [[_network(judged[name].find(row, column)) for name, row, column in places] for places in compared]
+    known = [pair for pair in networks if None not in pair]
+    different = sum(a != b for a, b in known)
+    status = (
+        NO_EVIDENCE if not known
+        else CONTRADICTED if different
+        else SUPPORTED if len(known) == len(compared)
+        else UNDECIDED
+    )  # fmt: skip
+    told = f": {different} different, {len(known) - different} identical" if known else ""
+    return status, f"{len(known)} of {len(compared)} measured{told}"
+
+
+def _network(found: Result | None) -> tuple[float, float] | None:
+    """Parameters and multiply-accumulates of an image at inference."""
+    if found is None or not found.records:
+        return None
+    record = found.records[0]
+    parameters = record.number("params.inference")
+    operations = as_number(lookup(record.phases[-1], "macs.full")) if record.phases else None
+    return None if parameters is None or operations is None else (parameters, operations)
 
 
 def derived(kind: str, values: Sequence[float]) -> float:
     """A number that follows from others: relative gain, reduction (both in %), difference or mean."""
     if kind == "relative":
-        return 100 * (values[0] / values[1] - 1)
+        return 100 * (values[0] / values[1] - 1) if values[1] else math.inf
     if kind == "reduction":
-        return 100 * (1 - values[0] / values[1])
+        return 100 * (1 - values[0] / values[1]) if values[1] else -math.inf
     if kind == "difference":
         return values[0] - values[1]
     return sum(values) / len(values)

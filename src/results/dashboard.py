@@ -6,6 +6,8 @@ in W&B's own names. `to_report` turns it into a report of wandb-workspaces (extr
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,25 +16,39 @@ from src.results.wandb_names import RESULT_TAG
 
 SCHEMA = 1
 WIDTH, HEIGHT = 12, 8  # of a panel, in units of a report's 24 columns
-KINDS = {  # the keys of each kind of panel beside `kind` and `title`
-    "line": {"x", "y", "groupby", "log_y"},
-    "bar": {"metrics", "groupby"},
-    "scatter": {"x", "y", "log_x"},
-    "pictures": {"keys"},
-    "columns": {"columns"},
+# What each kind of panel has beside `kind` and `title`: the keys that it needs, and those that it may have.
+KINDS: dict[str, tuple[set[str], set[str]]] = {
+    "line": ({"x", "y"}, {"groupby", "log_y"}),
+    "bar": ({"metrics"}, {"groupby"}),
+    "scatter": ({"x", "y"}, {"log_x"}),
+    "pictures": ({"keys"}, set()),
+    "columns": ({"columns"}, set()),
 }
 
 
 def specification(project: str, entity: str | None) -> dict[str, Any]:
     """The whole dashboard as JSON-ready data."""
-    return {
-        "schema": SCHEMA,
-        "project": project,
-        "entity": entity,
-        "title": "SSAT: scratch, SSL+FT and SSAT compared",
-        "url": None,
-        "sections": [*comparison_sections(), *ablation_sections(), *training_sections()],
-    }
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "project": project,
+            "entity": entity,
+            "title": "SSAT: scratch, SSL+FT and SSAT compared",
+            "url": None,
+            "sections": [*comparison_sections(), *ablation_sections(), *training_sections()],
+        }
+    )
+
+
+def sealed(spec: dict[str, Any]) -> dict[str, Any]:
+    """`spec` as one that we have built: with the digest by which a later edit is noticed."""
+    return spec | {"built": digest(spec)}
+
+
+def digest(spec: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits of everything but the digest itself and the report's address."""
+    content = {key: value for key, value in spec.items() if key not in ("built", "url")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def runs(name: str, *conditions: str, groupby: list[str]) -> dict[str, Any]:
@@ -153,20 +169,40 @@ def validate(spec: Any, source: str) -> dict[str, Any]:
     for key in ("project", "title"):
         if not isinstance(spec.get(key), str) or not spec[key]:
             raise UserError(f'{source} has no {key}: add one, e.g. "{key}": "ssat"')
+    for key in ("entity", "url"):
+        if not isinstance(spec.get(key), str | None):
+            raise UserError(f"{source} has {key}={spec[key]!r}: it must be text or null")
     if not isinstance(spec.get("sections"), list):
         raise UserError(f"{source} has no list of sections: python -m src.dashboard writes them")
     for index, section in enumerate(spec["sections"]):
         where = f"{source}, section {index + 1}"
         if not isinstance(section, dict) or not {"title", "runs", "panels"} <= section.keys():
             raise UserError(f"{where} needs title, runs and panels")
+        if not isinstance(section["runs"], dict) or not {"name", "filters", "groupby"} <= section["runs"].keys():
+            raise UserError(f"{where}: runs needs name, filters and groupby")
+        if not isinstance(section["panels"], list):
+            raise UserError(f"{where}: panels is no list")
         for panel in section["panels"]:
-            kind = panel.get("kind") if isinstance(panel, dict) else panel
-            if kind not in KINDS:
-                raise UserError(f"{where}: a panel of kind {kind!r} does not exist; there are {', '.join(KINDS)}")
-            unknown = panel.keys() - KINDS[kind] - {"kind", "title"}
-            if unknown:
-                raise UserError(f"{where}: a panel of kind {kind} has no {', '.join(sorted(unknown))}")
+            validate_panel(panel, where)
     return spec
+
+
+def validate_panel(panel: Any, where: str) -> None:
+    """Refuse a panel that cannot be drawn.
+
+    Raises:
+        UserError: its kind does not exist, or a key is missing or unknown.
+    """
+    kind = panel.get("kind") if isinstance(panel, dict) else panel
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: a panel of kind {kind!r} does not exist; there are {', '.join(KINDS)}")
+    needed, optional = KINDS[kind]
+    missing = (needed | {"title"}) - panel.keys()
+    if missing:
+        raise UserError(f"{where}: a panel of kind {kind} needs {', '.join(sorted(missing))}")
+    unknown = panel.keys() - needed - optional - {"kind", "title"}
+    if unknown:
+        raise UserError(f"{where}: a panel of kind {kind} has no {', '.join(sorted(unknown))}")
 
 
 def to_report(spec: dict[str, Any], *, entity: str, report: Any = None) -> Any:
@@ -186,10 +222,10 @@ def to_report(spec: dict[str, Any], *, entity: str, report: Any = None) -> Any:
                 panels=[panel_of(wr, panel, index) for index, panel in enumerate(section["panels"])],
             )
             grid._to_model()  # parses the filter now rather than at the upload
-        except (ValueError, TypeError, KeyError, SyntaxError) as error:
+            blocks += [wr.H1(section["title"]), wr.P(section.get("text", "")), grid]
+        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(f"section {section['title']!r} is not understood by W&B: {why}") from error
-        blocks += [wr.H1(section["title"]), wr.P(section.get("text", "")), grid]
     if report is None:
         report = wr.Report(project=spec["project"], entity=entity, title=spec["title"], width="fluid")
     report.title, report.blocks = spec["title"], blocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
+from src.results.paper_tables import shown_parts
 from src.results.svg import Bar, Series, bar_chart, key_list, line_chart
 from src.results.verdicts import PARTIAL, Judged, Result
 
@@ -15,7 +16,7 @@ COLOURS = ("ssat", "ssl_ft", "finetune", "scratch")  # the other columns take th
 def figure_charts(judged: Judged) -> Iterator[str]:
     """A chart of the paper's configuration and one for each block of smaller runs; nothing where nothing is known."""
     item = judged.item
-    for block, cells in judged.parts:
+    for block, cells in shown_parts(judged):
         title = item.title if block.is_the_papers else f"{PARTIAL}: {block.title}"
         if item.kind == "line":
             yield line_chart(
@@ -66,7 +67,7 @@ def _value(each: Result | None, kind: str) -> float | None:
 def _gain(values: Sequence[float | None], base: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     reference = [value for value in base if value is not None]
-    if len(known) < len(values) or len(reference) < len(base):
+    if len(known) < len(values) or len(reference) < len(base) or not any(reference):
         return None
     return 100 * (statistics.fmean(known) / statistics.fmean(reference) - 1)
 
@@ -89,7 +90,7 @@ def legend(judged: Judged) -> str:
     item = judged.item
     shape = "Lines are our runs, rings" if item.kind == "line" else "Filled bars are our runs, outlines"
     if item.kind == "line":
-        key = {each.name: each.mode for _, cells in judged.parts for each in lines(cells) if not each.marks}
+        key = {each.name: each.mode for _, cells in shown_parts(judged) for each in lines(cells) if not each.marks}
     else:
-        key = {each.name: each.mode for _, cells in judged.parts for each in bars(judged, cells)}
+        key = {each.name: each.mode for _, cells in shown_parts(judged) for each in bars(judged, cells)}
     return f'<p class="quiet">{shape} the paper&rsquo;s numbers.</p>{key_list(key)}'

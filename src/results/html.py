@@ -15,8 +15,8 @@ from src.results.claims import Claim
 from src.results.html_paper import paper_sections
 from src.results.label_curve import curve_chart, label_curves
 from src.results.panel import Budget, comparison_panel
-from src.results.record import Record
-from src.results.summary import comparisons
+from src.results.record import STATES, Record
+from src.results.summary import FEWER, comparisons, largest
 from src.results.svg import MOST_POINTS, css_class
 from src.results.tables import COLUMNS, DAGGER, LEGEND, Row, common, common_title, duration, quantity, rows
 from src.results.verdicts import Judged
@@ -29,6 +29,7 @@ CHARTS_BYTES = 700_000  # all curves
 POINTS = 30_000  # of all curves of a page together
 LEAST_POINTS = 6  # of one curve
 OPEN_SECTIONS = 4  # comparisons beyond these start folded
+MOST_SECTIONS = 100  # comparisons of a page
 
 
 def render(
@@ -38,13 +39,14 @@ def render(
     analyses: Sequence[AnalysisRecord] = (),
     *,
     warnings: Sequence[str] = (),
+    unfinished: Sequence[str] = (),
     page: Path | None = None,
     made: datetime | None = None,
 ) -> str:
     """The page for `records`; links to the runs' folders are relative to `page`, the file it will be written to.
 
     `judged` and `claims` are the paper's tables, figures and sentences, compared with the runs; `analyses` what
-    src.analyze has left beside them.
+    src.analyze has left beside them; `unfinished` names the runs without a record.
     """
     finished = [record for record in records if record.finished]
     points = max(LEAST_POINTS, min(MOST_POINTS, POINTS // max(1, 5 * len(finished))))
@@ -52,13 +54,10 @@ def render(
     made = made or datetime.now().astimezone()
     body = [
         _label_curves(records),
-        *(
-            comparison_panel(each, budget, is_open=index < OPEN_SECTIONS)
-            for index, each in enumerate(comparisons(finished))
-        ),
+        _comparisons(finished, budget),
         paper_sections(judged, claims, analyses, page, budget) if judged else "",
         _runs(records, page),
-        _unfinished(records),
+        _unfinished(records, unfinished),
         _list("Files that were skipped", warnings),
         _notes(records),
     ]
@@ -76,7 +75,7 @@ def render(
 
 def _header(records: Sequence[Record], made: datetime) -> str:
     states = Counter(record.status for record in records)
-    runs = ", ".join(f"{states[state]} {state}" for state in ("finished", "running", "failed") if states[state])
+    runs = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     finished = [record for record in records if record.finished]
     devices = _unique(record.text("hardware.device") for record in records)
     days = sorted({record.text("finished")[:10] for record in finished} - {""})
@@ -112,6 +111,15 @@ def _label_curves(records: Sequence[Record]) -> str:
     return f'<section><h2>Accuracy against labels</h2><div class="charts">{charts}</div></section>\n' if charts else ""
 
 
+def _comparisons(finished: Sequence[Record], budget: Budget) -> str:
+    found = comparisons(finished)
+    shown = largest(found, lambda comparison: len(comparison.records), most=MOST_SECTIONS)
+    sections = [comparison_panel(each, budget, is_open=index < OPEN_SECTIONS) for index, each in enumerate(shown)]
+    if len(found) > len(shown):
+        sections.append(f"<p>{escape(f'and {len(found) - len(shown):,} more comparisons: {FEWER}')}</p>\n")
+    return "".join(sections)
+
+
 def _runs(records: Sequence[Record], page: Path | None) -> str:
     if not records:
         return ""
@@ -143,7 +151,7 @@ def _row(line: Row, used: Sequence[int], page: Path | None) -> str:
         inner = escape(text)
         if COLUMNS[index].title == "run" and line.record is not None and page is not None:
             folder = Path(os.path.relpath(line.record.folder.resolve(), page.resolve().parent)).as_posix()
-            inner = f'<a href="./{escape(quote(folder))}/result.json">{inner}</a>'
+            inner = f'<a href="./{escape(quote(os.fsencode(folder)))}/result.json">{inner}</a>'
         cells.append(f"<{tag}{_class(index)}{key}>{inner}</{tag[:2]}>")
     if line.record is None:
         return f'<tr class="mean">{"".join(cells)}</tr>'
@@ -156,8 +164,9 @@ def _class(index: int) -> str:
     return ' class="n"' if COLUMNS[index].is_number or title == "seed" else ' class="mode"' if title == "mode" else ""
 
 
-def _unfinished(records: Sequence[Record]) -> str:
-    lines = [
+def _unfinished(records: Sequence[Record], begun: Sequence[str]) -> str:
+    lines = [f"{name}: not finished (the same command continues it)" for name in begun]
+    lines += [
         f"{record.group}/{record.folder.name}: {record.text('error') or record.status}"
         for record in records
         if not record.finished

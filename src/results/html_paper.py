@@ -13,7 +13,7 @@ from src.results.analyses import AnalysisRecord, analysis_figure
 from src.results.claims import Claim
 from src.results.figures import figure_charts, legend
 from src.results.panel import Budget
-from src.results.paper_tables import difference, grid, heading, missing, notes, ours, tally
+from src.results.paper_tables import difference, grid, heading, left_out, missing, notes, ours, shown_parts, tally
 from src.results.record import Record
 from src.results.verdicts import NOT_BUILT, PARTIAL, VERDICTS, Judged, Result
 
@@ -93,7 +93,7 @@ def _item(each: Judged, analyses: Sequence[AnalysisRecord], page: Path | None, b
 
 def _tables(each: Judged, page: Path | None) -> str:
     parts = []
-    for block, cells in each.parts:
+    for block, cells in shown_parts(each):
         columns, rows = grid(block, each, cells)
         if not rows:
             continue
@@ -111,6 +111,7 @@ def _tables(each: Judged, page: Path | None) -> str:
             f'<thead><tr><th scope="col">{escape(each.item.row_header)}</th>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
+    parts += [f'<p class="quiet">{escape(left_out(each))}</p>'] if left_out(each) else []
     return "".join(parts)
 
 
@@ -130,7 +131,7 @@ def _links(records: Sequence[Record], page: Path | None) -> str:
     if page is None or not records:
         return ""
     folder = Path(os.path.relpath(records[0].folder.resolve(), page.resolve().parent)).as_posix()
-    link = f"./{escape(quote(folder))}"
+    link = f"./{escape(quote(os.fsencode(folder)))}"
     return f'<span class="links"><a href="{link}/result.json">record</a> <a href="{link}/config.yaml">config</a></span>'
 
 

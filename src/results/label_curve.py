@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from src.results.record import Record
+from src.results.record import Record, as_number
 from src.results.summary import Arm, comparisons, shared_settings
 from src.results.svg import Series, line_chart
 
@@ -34,7 +34,9 @@ def label_curves(records: Sequence[Record]) -> list[LabelCurve]:
     titles = {}
     for comparison in comparisons([record for record in records if record.finished]):
         settings = shared_settings(comparison.records[0])
-        fraction = float(settings.pop(KEY, 1.0))
+        fraction = as_number(settings.pop(KEY, 1.0))
+        if fraction is None or not 0 < fraction <= 1:
+            continue
         group = repr((comparison.data, comparison.encoder, sorted(settings.items())))
         titles[group] = f"{comparison.encoder} on {comparison.data}"
         for arm in comparison.arms:

@@ -25,7 +25,8 @@ for (const field of document.querySelectorAll("[data-filter=text]")) {
     for (const row of field.closest("section").querySelectorAll("tbody tr:not(.mean)")) {
       row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
     }
-    for (const mean of field.closest("section").querySelectorAll("tr.mean")) mean.hidden = words.length > 0;
+    const sorted = field.closest("section").querySelector("[aria-sort]") !== null;
+    for (const mean of field.closest("section").querySelectorAll("tr.mean")) mean.hidden = sorted || words.length > 0;
   });
 }
 for (const field of document.querySelectorAll("[data-filter=verdict]")) {

@@ -7,16 +7,14 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from src.results.budget import BUDGETS, budget_sentence, curve
+from src.results.budget import ACCURACY, BUDGETS, budget_sentence, curve, history_split
 from src.results.pictures import embeddable
 from src.results.record import Record, as_number
-from src.results.summary import CAVEAT, Arm, Comparison, difference, interval, label, verdict
+from src.results.summary import CAVEAT, FEWER, Arm, Comparison, difference, interval, label, verdict
 from src.results.svg import MOST_POINTS, Series, css_class, key_list, line_chart
 from src.results.tables import duration, quantity
 
-NO_ROOM = (
-    "Its curves are left out, the page is full: python -m src.report runs=&lt;a folder with fewer runs&gt; has them."
-)
+NO_ROOM = f"Its curves are left out, the page is full: {escape(FEWER)} has them."
 PICTURE_BYTES = 200_000  # a larger picture is shrunk
 
 
@@ -89,8 +87,8 @@ def _bars(arms: list[Arm]) -> str:
 
 
 def _charts(comparison: Comparison, most_points: int) -> Iterable[str]:
-    split = comparison.records[0].split
-    accuracy, name = f"{split}/acc1", "Test accuracy" if split == "test" else "Validation accuracy"
+    names = {"test": "Test accuracy", "val": "Validation accuracy"}
+    name = " and ".join(names[split] for split in sorted({history_split(record) for record in comparison.records}))
     runs = [(arm, record) for arm in comparison.arms for record in arm.records]
 
     def chart(title: str, metric: str, across: str, x_label: str, y_label: str, *, whole: bool = True) -> str:
@@ -101,9 +99,9 @@ def _charts(comparison: Comparison, most_points: int) -> Iterable[str]:
             return ""
         return line_chart(title, series, x_label=x_label, y_label=y_label, whole=whole, most_points=most_points)
 
-    yield chart(f"{name} by epoch", accuracy, "epoch", "epoch with labels", "%")
-    yield chart(f"{name} by time", accuracy, "seconds", "device seconds since the start, all phases", "%")
-    yield chart(f"{name} by energy", accuracy, "wh", "Wh since the start, all phases", "%", whole=False)
+    yield chart(f"{name} by epoch", ACCURACY, "epoch", "epoch with labels", "%")
+    yield chart(f"{name} by time", ACCURACY, "seconds", "device seconds since the start, all phases", "%")
+    yield chart(f"{name} by energy", ACCURACY, "wh", "Wh since the start, all phases", "%", whole=False)
     yield chart("Classification loss", "train/loss_cls", "epoch", "epoch", "training")
     yield chart("Auxiliary loss", "train/loss_ssl", "epoch", "epoch", "training")
 
@@ -121,7 +119,8 @@ class Budget:
 
 def _picture(arm: Arm, record: Record, budget: Budget) -> str:
     """The last reconstruction of a run, with the phase and epoch it is from; empty where there is none."""
-    named = [(phase, path) for phase in record.phases for path in phase.get("reconstructions") or () if path]
+    listed = [(phase, phase.get("reconstructions")) for phase in record.phases]
+    named = [(phase, path) for phase, paths in listed if isinstance(paths, list) for path in paths if path]
     if not named:
         return ""
     phase, path = named[-1]

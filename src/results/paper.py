@@ -39,7 +39,8 @@ class Experiment:
         """The command line that runs one cell; empty where nothing can be run."""
         if self.unbuilt:
             return ""
-        words = [*self.words(row, column), f"experiment={self.name}"]
+        words = [word for word in self.words(row, column) if word != "trainer.accumulate=1"]  # the default
+        words.append(f"experiment={self.name}")
         return shlex.join(["python", "-m", "src.train", *words])
 
 

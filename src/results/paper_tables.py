@@ -13,6 +13,8 @@ from rich.table import Table
 
 from src.results.cells import Block
 from src.results.paper import Cell
+from src.results.summary import FEWER, largest
+from src.results.tables import markdown_text
 from src.results.verdicts import (
     DIFFERS,
     MEASURED,
@@ -36,6 +38,7 @@ STYLES = {
     OTHER_MACHINE: "cyan",
 }
 DECIMALS = {"train_images": 0, "test_images": 0, "classes": 0, "img_size": 0}
+MOST_SETTINGS = 20  # partial tables that are shown of a table or figure
 EVALUATE = "python -m src.evaluate run=<its folder> data.perturb=perspective"
 
 
@@ -49,6 +52,22 @@ def tally(cells: Sequence[Result]) -> str:
     counts = Counter(each.verdict for each in cells)
     listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     return f"{len(cells)} cells: {listed}" if cells else "no numbers"
+
+
+def shown_parts(judged: Judged) -> list[tuple[Block, list[Result]]]:
+    """The paper's configuration and the other settings, of which those with most runs where there are too many."""
+    return judged.parts[:1] + largest(judged.parts[1:], lambda part: _runs(part[0]), most=MOST_SETTINGS)
+
+
+def _runs(block: Block) -> int:
+    return sum(map(len, block.records.values()))
+
+
+def left_out(judged: Judged) -> str:
+    """'and 480 more settings: ...'; empty where all are shown."""
+    count = len(judged.parts) - len(shown_parts(judged))
+    settings = "setting" if count == 1 else "settings"
+    return f"and {count:,} more {settings}: {FEWER}" if count else ""
 
 
 def number(cell: Cell, value: float) -> str:
@@ -102,7 +121,7 @@ def grid(block: Block, judged: Judged, cells: Sequence[Result]) -> tuple[list[st
 
 def terminal_tables(judged: Judged) -> Iterator[tuple[str, Table, str]]:
     """Title, table and tally of every block; a cell is the paper's number, ours, the difference and the verdict."""
-    for block, cells in judged.parts:
+    for block, cells in shown_parts(judged):
         columns, rows = grid(block, judged, cells)
         title = heading(judged) if block.is_the_papers else f"{judged.item.source}, {PARTIAL}: {block.title}"
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
@@ -129,15 +148,16 @@ def _terminal(each: Result | None) -> str:
 def markdown(judged: Judged) -> str:
     """Every block as a Markdown table, cells 'paper / ours (difference, verdict)'."""
     parts = [f"## {heading(judged)}\n"]
-    for block, cells in judged.parts:
+    for block, cells in shown_parts(judged):
         columns, rows = grid(block, judged, cells)
         if not block.is_the_papers:
-            parts.append(f"\n**{PARTIAL}: {block.title}**\n")
-        parts.append("| " + " | ".join(_pipes([judged.item.row_header, *columns])) + " |")
+            parts.append(f"\n**{PARTIAL}: {markdown_text(block.title)}**\n")
+        parts.append(_line([judged.item.row_header, *columns]))
         parts.append("|---|" + "---:|" * len(columns))
         for row, found in rows.items():
-            parts.append("| " + " | ".join(_pipes([row, *(_plain(found.get(column)) for column in columns)])) + " |")
+            parts.append(f"| {markdown_text(row)} | {' | '.join(_plain(found.get(column)) for column in columns)} |")
         parts.append(f"\n{tally(cells)}.")
+    parts += [f"\n{markdown_text(left_out(judged))}"] if left_out(judged) else []
     parts += ["", *(f"- {where}: {note}" for where, note in notes(judged))]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -152,23 +172,23 @@ def notes(judged: Judged) -> list[tuple[str, str]]:
     return [*listed, *((judged.item.source, note) for note in judged.item.notes)]
 
 
-def _pipes(words: list[str]) -> list[str]:
-    return [word.replace("|", "\\|").replace("\n", " ") for word in words]
+def _line(words: Sequence[str]) -> str:
+    return f"| {' | '.join(map(markdown_text, words))} |"
 
 
 def _plain(each: Result | None) -> str:
     if each is None:
         return ""
     if not ours(each):
-        return f"{each.cell.shown} ({each.verdict})".strip()
-    change = difference(each)
-    return f"{each.cell.shown or '-'} / **{ours(each)}** ({f'{change}, ' if change else ''}{each.verdict})"
+        return f"{markdown_text(each.cell.shown)} ({each.verdict})".strip()
+    change, paper = difference(each), markdown_text(each.cell.shown)
+    return f"{paper or '-'} / **{markdown_text(ours(each))}** ({f'{change}, ' if change else ''}{each.verdict})"
 
 
 def latex(judged: Judged) -> str:
     """Every block as a booktabs table with two columns, Paper and Ours, for each of the paper's."""
     parts = []
-    for block, cells in judged.parts:
+    for block, cells in shown_parts(judged):
         columns, rows = grid(block, judged, cells)
         caption = heading(judged) + ("" if block.is_the_papers else f". {PARTIAL}: {block.title}")
         heads = " & ".join(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)
@@ -184,10 +204,17 @@ def latex(judged: Judged) -> str:
         for row, found in rows.items():
             parts.append(f"    {_tex(row)} & {' & '.join(_tex_pair(found.get(column)) for column in columns)} \\\\")
         parts += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
+    parts += [f"% {left_out(judged)}", ""] if left_out(judged) else []
     return "\n".join(parts)
 
 
-TEX = {"\\": "\\textbackslash{}", "±": "$\\pm$", "−": "$-$", "λ": "$\\lambda$", "†": "$\\dagger$", "×": "$\\times$"}
+GREEK = (
+    "α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho "
+    "σ sigma τ tau υ upsilon φ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi "
+    "Ω Omega"
+)
+TEX = {letter: f"$\\{name}$" for letter, name in zip(GREEK.split()[::2], GREEK.split()[1::2], strict=True)}
+TEX |= {"\\": "\\textbackslash{}", "±": "$\\pm$", "−": "$-$", "†": "$\\dagger$", "×": "$\\times$"}
 TEX |= {character: f"\\{character}" for character in "&%$#_{}"} | {"~": "\\textasciitilde{}", "^": "\\^{}"}
 
 

@@ -16,15 +16,15 @@ def embeddable(folder: Path, name: str, limit: int) -> bytes | None:
 
     None when it cannot be had: no such file, outside `folder`, not a picture, or too large even then.
     """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        return None
     try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            return None
         data = path.read_bytes()
         if not data.startswith(SIGNATURE):
             return None
         return data if len(data) <= limit else _shrunk(data, limit)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError):
         return None
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.results.figures import bars, is_whole, lines
+from src.results.paper_tables import shown_parts
 from src.results.svg import Bar, Series
 from src.results.verdicts import PARTIAL, Judged
 
@@ -37,7 +38,7 @@ def save_figures(judged: Sequence[Judged], folder: Path) -> Iterator[Path]:
         wide = 5.2 if each.item.kind == "line" else 7.5
         figure = Figure(figsize=(wide * len(panels), 3.6), layout="constrained", dpi=DPI)
         for axis, (title, data) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
-            axis.set_title(title, fontsize=9, wrap=True)
+            axis.set_title(_plain(title), fontsize=9, wrap=True)
             axis.set_ylabel(each.item.axes[1])
             axis.set_axisbelow(True)
             axis.grid(color="#ecebe7")
@@ -56,7 +57,7 @@ def save_figures(judged: Sequence[Judged], folder: Path) -> Iterator[Path]:
 def _panels(judged: Judged) -> Iterator[tuple[str, Any]]:
     """Title and what is drawn, of every part of a figure with a known point."""
     kind = judged.item.kind
-    for block, cells in judged.parts:
+    for block, cells in shown_parts(judged):
         data: Any = lines(cells) if kind == "line" else bars(judged, cells) if kind == "bars" else []
         if data:
             yield judged.item.title if block.is_the_papers else f"{PARTIAL}: {block.title}", data
@@ -64,17 +65,22 @@ def _panels(judged: Judged) -> Iterator[tuple[str, Any]]:
 
 def _draw_lines(axis: Any, series: Sequence[Series], x_label: str) -> None:
     for line in series:
-        colour, dashes = STYLES[line.mode]
+        (colour, dashes), name = STYLES[line.mode], _plain(line.name)
         x, y = zip(*line.points, strict=True)
         if line.marks:
-            axis.plot(x, y, "o", color=colour, fillstyle="none", markersize=7, label=line.name)
+            axis.plot(x, y, "o", color=colour, fillstyle="none", markersize=7, label=name)
         else:
-            axis.plot(x, y, color=colour, linestyle=dashes, marker="o", markersize=3, linewidth=1.6, label=line.name)
+            axis.plot(x, y, color=colour, linestyle=dashes, marker="o", markersize=3, linewidth=1.6, label=name)
     axis.set_xlabel(x_label)
     axis.set_xlim(left=min(0, axis.get_xlim()[0]))
     if is_whole(x for line in series for x, _ in line.points):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8, frameon=False)
+
+
+def _plain(text: str) -> str:
+    """Text that is no formula, whatever a data set is called."""
+    return text.replace("$", r"\$")
 
 
 def _draw_bars(axis: Any, drawn: Sequence[Bar], columns: Sequence[str]) -> None:
@@ -94,8 +100,8 @@ def _draw_bars(axis: Any, drawn: Sequence[Bar], columns: Sequence[str]) -> None:
             values = [getattr(mine[group], kind) if group in mine else None for group in groups]
             known = [(x, value) for x, value in zip(places, values, strict=True) if value is not None]
             if known:
-                label = name if kind == "ours" else f"{name}, the paper"
+                label = _plain(name if kind == "ours" else f"{name}, the paper")
                 axis.bar(*zip(*known, strict=True), width=0.9 * width, label=label, **style)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(groups)), [group.replace(" on ", "\non ") for group in groups], fontsize=8)
+    axis.set_xticks(range(len(groups)), [_plain(group.replace(" on ", "\non ")) for group in groups], fontsize=8)
     axis.legend(fontsize=8, frameon=False)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,8 @@ from src.config import identity
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
-STATES = ("finished", "failed", "running")
+STATES = ("finished", "failed")
+LARGEST = 1e30  # nothing that a run measures is larger; its square and its sums are finite
 
 
 def write_record(folder: Path, record: dict[str, Any], *, name: str = "result.json") -> Path:
@@ -27,10 +27,13 @@ def write_record(folder: Path, record: dict[str, Any], *, name: str = "result.js
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Replace `path` by `text` in one step: a reader sees the old file or the new one, never a part."""
+    """Replace `path` by `text` in one step: a reader sees the old file or the new one, never a part.
+
+    A folder's name that is no UTF-8 is written with `?` in place of what is not.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(partial, "x", encoding="utf-8") as file:
+        with open(partial, "x", encoding="utf-8", errors="replace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -158,8 +161,8 @@ def settings_of(config: dict[str, Any], mode: str) -> dict[str, Any]:
         if key.startswith(unused) or key in ("seed", "name"):
             continue
         parent, _, leaf = key.rpartition(".")
-        if leaf.isdigit():
-            settings.setdefault(parent, []).append(value)
+        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):
+            listed.append(value)
         else:
             settings[key] = value
     return settings
@@ -172,37 +175,87 @@ def lookup(values: Any, key: str) -> Any:
 
 
 def as_number(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
+    """The value, where it is a number that something measured can be; None for anything else."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= LARGEST else None
+
+
+def read_json(path: Path) -> Any:
+    """A file's content, without the lone surrogates that JSON can hold and no page can.
+
+    Raises:
+        ValueError: why it cannot be had, in a few words.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+        if "\\ud" not in text and "\\uD" not in text:  # only an escape can be a surrogate
+            return values
+        return json.loads(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace"))
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("damaged, not JSON") from error
 
 
 def read_records(runs: Path) -> tuple[list[Record], list[str]]:
-    """Every record below `runs`, in the order of reports, and one line for each file that is none of ours.
-
-    Folders whose name starts with a dot are left alone.
-    """
-    records, warnings = [], []
-    for path in _result_files(runs):
+    """Every record below `runs`, in the order of reports, and a line for each file or folder that cannot be read."""
+    found, warnings = folders(runs)
+    records = []
+    for path in (folder / "result.json" for folder, files in found if "result.json" in files):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            warnings.append(f"{path}: cannot be read ({error.strerror})")
-        except (ValueError, RecursionError):
-            warnings.append(f"{path}: damaged, not JSON")
+            values = read_json(path)
+        except ValueError as error:
+            warnings.append(f"{path}: {error}")
+            continue
+        problem = _problem(values)
+        if problem:
+            warnings.append(f"{path}: {problem}")
         else:
-            problem = _problem(values)
-            if problem:
-                warnings.append(f"{path}: {problem}")
-            else:
-                records.append(Record(path, _group(path, runs), values))
+            records.append(Record(path, _group(path, runs), values))
     return sorted(records, key=_order), warnings
 
 
-def _result_files(runs: Path) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(runs):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if "result.json" in files:
-            yield Path(folder, "result.json")
+def read_unfinished(runs: Path) -> list[str]:
+    """<group>/<name> of each run that was begun and has no record yet: interrupted, or still training."""
+    names: list[str] = []
+    known: set[Path] = set()
+    for folder, files in folders(runs)[0]:
+        # Loggers keep a config.yaml of their own inside a run's folder.
+        if "config.yaml" not in files or known.intersection(folder.parents):
+            continue
+        known.add(folder)
+        if "result.json" not in files:
+            names.append(f"{_group(folder / 'config.yaml', runs)}/{folder.name}")
+    return names
+
+
+def folders(runs: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
+    """Every folder below `runs` with the names of its files, and a line for each folder that cannot be read.
+
+    Links to other places are followed, no folder is visited twice; one whose name starts with a dot is left alone.
+    """
+    root = Path(os.path.realpath(runs))
+    found: list[tuple[Path, list[str]]] = []
+    warnings: list[str] = []
+    visited: set[Path] = set()
+
+    def warn(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # before the first run there is no folder
+            warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for name, subfolders, files in os.walk(runs, onerror=warn, followlinks=True):
+        real = Path(os.path.realpath(name))
+        # What a link repeats is found at its own place.
+        is_repeat = os.path.islink(name) and (visited.intersection(real.parents) or real in root.parents)
+        if (is_repeat and real != root) or real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
+        found.append((Path(name), sorted(files)))
+    return found, warnings
 
 
 def _problem(values: Any) -> str:
@@ -212,9 +265,25 @@ def _problem(values: Any) -> str:
     if values["schema"] != SCHEMA:
         return f"schema {str(values['schema'])[:20]!r}, this version reads {SCHEMA}"
     wrong = [key for key in ("name", "encoder", "data", "mode") if not isinstance(values.get(key), str)]
-    if values.get("status") not in STATES:
-        wrong.append("status")
+    wrong += [] if values.get("status") in STATES else ["status"]
+    wrong += [] if values.get("seed") is None or _is_whole(values["seed"]) else ["seed"]
+    wrong += [] if values.get("config") is None or isinstance(lookup(values, "config.data.name"), str) else ["config"]
+    accuracies = [f"metrics.{split}.acc1.{key}" for split in ("test", "val") for key in ("last", "best")]
+    wrong += [key for key in accuracies if not _is_percentage(lookup(values, key))]
+    splits = lookup(values, "data_fingerprint.splits")
+    counts = splits.items() if isinstance(splits, dict) else ()
+    wrong += [f"data_fingerprint.splits.{key}" for key, count in counts if not (count is None or _is_whole(count))]
     return f"{', '.join(wrong)} missing or wrong" if wrong else ""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_percentage(value: Any) -> bool:
+    """Whether it can be an accuracy: missing, or a number from 0 to 100."""
+    number = as_number(value)
+    return value is None or (number is not None and 0 <= number <= 100)
 
 
 def _group(path: Path, runs: Path) -> str:

@@ -7,9 +7,9 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from src.results.record import Record, as_number
 
@@ -24,6 +24,8 @@ LABELS = {
 }
 Z95 = 1.959964
 CAVEAT = "Keep in mind: "
+FEWER = "python -m src.report runs=<a folder with fewer runs>"  # what shows the things that are left out
+T = TypeVar("T")
 
 
 def label(mode: str) -> str:
@@ -104,6 +106,12 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     return found
 
 
+def largest(items: Sequence[T], size: Callable[[T], int], *, most: int) -> list[T]:
+    """The `most` items of the greatest size, in their own order."""
+    kept = sorted(range(len(items)), key=lambda index: -size(items[index]))[:most]
+    return [items[index] for index in sorted(kept)]
+
+
 def shared_settings(record: Record) -> dict[str, Any]:
     """What a run computes, but for its mode, its SSL task and its seed."""
     return {key: value for key, value in record.settings.items() if not key.startswith(("mode.", "ssl."))}
@@ -172,19 +180,26 @@ class Difference:
 
 
 def difference(a: Arm, b: Arm) -> Difference:
-    """`a` minus `b`, with the binomial variance of both accuracies and that of the seeds' means.
+    """`a` minus `b`, with the half-width of its interval."""
+    return gap((a.accuracies, a.scored[0].split_size), (b.accuracies, b.scored[0].split_size))
 
-    The proportions are shrunk by two added images, one right and one wrong (Agresti & Caffo 2000), which keeps the
-    interval honest near 0 and 100 %. Both runs see the same test images; ignoring that makes it a little wide.
+
+def gap(a: tuple[Sequence[float], int | None], b: tuple[Sequence[float], int | None]) -> Difference:
+    """Mean of the first accuracies (%, one per seed; and of how many images) minus that of the second."""
+    points = statistics.fmean(a[0]) - statistics.fmean(b[0])
+    variances = [variance(accuracies, images) for accuracies, images in (a, b) if images]
+    return Difference(points, Z95 * math.sqrt(sum(variances)) if len(variances) == 2 else None)
+
+
+def variance(accuracies: Sequence[float], images: int) -> float:
+    """Of the mean of accuracies in percent, one per seed: binomial in the images, and that of the seeds' mean.
+
+    The proportion is shrunk by two added images, one right and one wrong (Agresti & Caffo 2000), which keeps intervals
+    honest near 0 and 100 %. Two runs see the same test images; ignoring that makes their interval a little wide.
     """
-    variance = 0.0
-    for arm in (a, b):
-        images = arm.scored[0].split_size
-        if images is None:
-            return Difference(a.accuracy - b.accuracy, None)
-        p = (arm.accuracy / 100 * images + 1) / (images + 2)
-        variance += 1e4 * p * (1 - p) / (images + 2) + (arm.deviation or 0.0) ** 2 / len(arm.accuracies)
-    return Difference(a.accuracy - b.accuracy, Z95 * math.sqrt(variance))
+    p = (statistics.fmean(accuracies) / 100 * images + 1) / (images + 2)
+    of_seeds = statistics.variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
+    return 1e4 * p * (1 - p) / (images + 2) + of_seeds
 
 
 def interval(arm: Arm) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ def quantity(value: float, unit: str) -> str:
 
 def percent(value: float) -> str:
     return f"{value:.2f}"
+
+
+def markdown_text(text: str) -> str:
+    """Text that a Markdown table shows as it is."""
+    return re.sub(r"([\\|<*`])", r"\\\1", " ".join(text.splitlines()))
 
 
 class Cell(NamedTuple):
@@ -219,5 +225,5 @@ def to_markdown(records: Sequence[Record]) -> str:
     lines = list(rows(records))
     titles = [column.title or "note" for column in COLUMNS]
     rule = ["---:" if column.is_number else "---" for column in COLUMNS]
-    body = [[cell.text.replace("|", "\\|").replace("\n", " ") for cell in line.cells] for line in lines]
+    body = [[markdown_text(cell.text) for cell in line.cells] for line in lines]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (titles, rule, *body)) + "\n"

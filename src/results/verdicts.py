@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 
 from src.results.cells import RELEVANT, Block, composed, fill
 from src.results.paper import Cell, Item
-from src.results.record import Record, as_number, lookup
-from src.results.summary import Z95
+from src.results.record import Record, as_number, lookup, read_json
+from src.results.summary import Z95, variance
 
 REPRODUCED, DIFFERS, PARTIAL = "reproduced within error", "differs", "partial data"
 SAME = "as printed"  # of settings
@@ -105,7 +104,7 @@ def setting(cell: Cell, item: Item) -> Result:
     """What the cell's configuration sets beside what the paper prints; one without a key has nothing to compare."""
     if not cell.key or cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
         return Result(cell, NO_KEY)
-    ours = composed(item.name, tuple(item.experiment.words(cell.row, cell.column))).get(cell.key)
+    ours = composed(tuple(sorted(item.experiment.words(cell.row, cell.column)))).get(cell.key)
     return Result(cell, SAME if ours == cell.value else DIFFERS, setting=str(ours))
 
 
@@ -155,10 +154,11 @@ def _hours(record: Record) -> float | None:
 def _perspective(record: Record) -> float | None:
     """Mean accuracy on the perturbed test images, as src.evaluate left it beside the run."""
     try:
-        values = json.loads((record.folder / "evaluations" / "last-test-perspective.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
+    except ValueError:
         return None
-    return as_number(lookup(values, "summary.acc1_mean"))
+    accuracy = as_number(lookup(values, "summary.acc1_mean"))
+    return accuracy if accuracy is not None and 0 <= accuracy <= 100 else None
 
 
 def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:
@@ -196,12 +196,8 @@ def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -
         images = runs[0].split_size
         if images is None:
             return None
-        variance = 0.0
-        for accuracy, weight in ((statistics.fmean(values), len(values)), (cell.number, 1)):
-            p = (accuracy / 100 * images + 1) / (images + 2)
-            spread = statistics.variance(values) if len(values) > 1 else 0.0
-            variance += 1e4 * p * (1 - p) / (images + 2) + spread / weight
-        return Z95 * math.sqrt(variance)
+        spread = statistics.variance(values) if len(values) > 1 else 0.0
+        return Z95 * math.sqrt(variance(values, images) + variance([cell.number], images) + spread)
     if cell.measure in RELEVANT and cell.measure not in ("train_images", "test_images", "classes", "img_size"):
         decimals = len(cell.shown.partition(".")[2]) if cell.shown.replace(".", "").isdigit() else 2
         return max(0.5 * 10**-decimals, 0.01 * cell.number) + 1e-9

@@ -78,6 +78,18 @@ def test_words_filter_the_table_of_runs(page: Page):
     assert len(shown) == 1 and "failed" in shown[0]
 
 
+def test_means_stay_hidden_in_a_sorted_table_whose_filter_is_cleared(page: Page):
+    hidden = page.run(
+        "(() => { const f = document.querySelector('[data-filter=text]');"
+        "const means = () => [...document.querySelectorAll('#runs tr.mean')].map((r) => r.hidden);"
+        "const type = (text) => { f.value = text; f.dispatchEvent(new Event('input')); return means() };"
+        "const unsorted = [type('ssat'), type('')];"
+        "document.querySelector('#runs thead button').click();"
+        "return [...unsorted, means(), type('ssat'), type('')] })()"
+    )
+    assert hidden == [[True] * 3, [False] * 3, [True] * 3, [True] * 3, [True] * 3]
+
+
 def test_a_verdict_filters_the_papers_cells(page: Page):
     sections = "[...document.querySelectorAll('section.item')].filter((s) => !s.hidden).length"
     before, after = page.run(

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from src.results.budget import at_equal_budget, budget_sentence, curve
+from src.results.budget import at_equal_budget, budget_sentence, curve, history_split
+from src.results.panel import Budget, comparison_panel
 from src.results.summary import comparisons
 from tests.results.records import load, make_record
 
@@ -44,6 +45,35 @@ def test_modes_are_compared_at_the_budget_of_the_cheapest(tmp_path: Path):
     assert budget_sentence(comparison, "seconds") == (
         "With what scratch took (1m40s): scratch 40.0 %, SSL+FT none yet, SSAT 35.0 %."
     )
+
+
+def validated(mode: str, seconds: list[float], accuracies: list[list[float]]) -> dict:
+    """A run under data.val_fraction: the epochs are measured on validation images, the test images at the end."""
+    record = spent(mode, seconds, accuracies)
+    for phase in record["phases"]:
+        phase["history"] = [
+            {key.replace("test/", "val/"): value for key, value in row.items()} for row in phase["history"]
+        ]
+    return record
+
+
+def test_epochs_measured_on_validation_images_are_compared_and_named(tmp_path: Path):
+    runs = [validated("scratch", [100.0], [[30.0, 40.0]]), validated("ssat", [160.0], [[20.0, 35.0, 45.0, 55.0]])]
+    [comparison] = comparisons(load(tmp_path, *runs))
+    assert [record.split for record in comparison.records] == ["test", "test"]
+    assert [history_split(record) for record in comparison.records] == ["val", "val"]
+    assert budget_sentence(comparison, "seconds") == (
+        "With what scratch took (1m40s), on validation images: scratch 40.0 %, SSAT 35.0 %."
+    )
+    panel = comparison_panel(comparison, Budget(0), is_open=True)
+    assert "Validation accuracy by epoch" in panel and "Validation accuracy by time" in panel
+    assert "Test accuracy" not in panel
+
+
+def test_curves_of_test_images_are_named_so(tmp_path: Path):
+    [comparison] = comparisons(load(tmp_path, spent("scratch", [100.0], [[30.0, 40.0]])))
+    panel = comparison_panel(comparison, Budget(0), is_open=True)
+    assert "Test accuracy by epoch" in panel and "Validation" not in panel
 
 
 def test_one_mode_has_nothing_to_be_compared_with(tmp_path: Path):

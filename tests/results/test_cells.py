@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from src.cli import CONF
 from src.config import resolve
 from src.results.cells import fill
-from src.results.paper import Cell, Experiment, Item, read_experiment
+from src.results.paper import Cell, Experiment, Item, read_experiment, read_paper
 from src.results.record import Record
 from src.results.verdicts import (
     DIFFERS,
@@ -84,6 +84,24 @@ def test_a_run_of_another_experiment_serves_the_cell_too():
 def test_devices_precision_and_pipeline_do_not_take_a_run_out_of_its_cell():
     words = ("encoder=vit_t", "data=cifar10", "trainer=gpu", "trainer.precision=bf16", "data.pipeline=batched")
     assert places([run(*words)]) == {("", "2", "CIFAR-10"): 1}
+
+
+BATCH = [
+    ((), 64),
+    (("trainer.devices=8",), 512),
+    (("trainer.accumulate=8",), 512),
+    (("trainer.num_nodes=2",), 128),
+    (("trainer.devices=8", "recipe.batch_size=8"), 64),
+    (("trainer.devices=2", "trainer.accumulate=4"), 512),
+]
+
+
+@pytest.mark.parametrize(("words", "batch"), BATCH)
+def test_a_cell_is_of_one_batch_however_it_is_put_together(words, batch):
+    found = places([run("encoder=vit_t", "data=cifar10", *words)])
+    assert any(not title for title, *_ in found) == (batch == 64)
+    on_imagenet = fill(read_paper()["table2"], [run("encoder=vit_t", "data=imagenet", "mode=ssat", *words)])
+    assert bool(on_imagenet.paper.records["ViT-T + SSAT", "IN-1K"]) == (batch == 512)
 
 
 def test_another_learning_rate_stands_apart_and_is_named():

@@ -1,9 +1,12 @@
 """The ledger says what is known of a sentence, and no more."""
 
+import json
+
 import pytest
 
 from src.results.claims import BY_EYE, CONTRADICTED, NEEDS, NO_EVIDENCE, SUPPORTED, UNDECIDED, derived, ledger
 from src.results.paper import Cell, Experiment, Item
+from src.results.record import Record
 from src.results.verdicts import judge
 from tests.results.test_cells import run
 
@@ -80,6 +83,43 @@ def test_a_number_of_the_text_is_computed_from_our_cells_by_the_same_formula():
     assert found.sentence == "12.5% better" and found.evidence == "ours: 10.0 %" and found.paper == "printed: 12.5 %"
 
 
+def test_a_number_is_supported_where_its_cells_are_reproduced():
+    text = [{"id": "gain", "text": "x", "where": "y", "value": 12.5, "unit": "%",
+             "from": {"relative": ["modes/SSAT/CIFAR-10", "modes/scratch/CIFAR-10"]}}]  # fmt: skip
+    assert entry({"id": "b", "number": "gain"}, pair(90.2, 80.0), text).status == SUPPORTED
+    assert entry({"id": "b", "number": "gain"}, pair(88.0, 80.0), text).status == UNDECIDED
+
+
+@pytest.mark.parametrize(("macs", "status"), [(1e9, UNDECIDED), (2e9, CONTRADICTED)])
+def test_networks_are_the_same_at_inference_by_size_and_operations(macs, status):
+    claim = {"id": "e", "claim": "x", "same": [["modes/SSAT", "modes/scratch"]]}
+    first, second = pair(90.0, 80.0, params={"inference": 5_000_000})
+    second.values["phases"] = [{"lam": 1.0, "macs": {"full": macs}}]
+    assert entry(claim, [first]).status == NO_EVIDENCE
+    found = entry(claim, [first, second])
+    assert found.status == status and found.evidence.startswith("1 of 2 measured")
+    both = [first, second, *pair(60.0, 55.0, "cifar100", params={"inference": 5_000_000})]
+    assert entry(claim, both).status == (SUPPORTED if status == UNDECIDED else CONTRADICTED)
+
+
+def test_perspective_accuracies_are_compared_above_the_noise(tmp_path):
+    cells = {
+        (row, "p"): Cell("table2", row, "p", "perspective", "%", number, str(number))
+        for row, number in (("SSAT", 40.0), ("scratch", 30.0))
+    }
+    item = Item("table2", "t", "Table 2", cells, Experiment("modes", MODES.rows, {"p": ["data=cifar10"]}, MODES.base))
+    claim = {"id": "f", "claim": "x", "above": [["table2/SSAT", "table2/scratch"]]}
+    for ssat, status in ((37.61, UNDECIDED), (39.61, SUPPORTED)):
+        records = []
+        for record, accuracy in zip(pair(90.0, 80.0), (ssat, 37.60), strict=True):
+            folder = tmp_path / f"{record.mode}-{ssat}"
+            (folder / "evaluations").mkdir(parents=True)
+            text = json.dumps({"summary": {"acc1_mean": accuracy}})
+            (folder / "evaluations" / "last-test-perspective.json").write_text(text)
+            records.append(Record(folder / "result.json", "depths", record.values))
+        assert ledger([claim], (), {"table2": judge(item, records)}, records)[0].status == status
+
+
 def test_a_claim_without_a_measure_says_what_it_needs():
     assert entry({"id": "c", "claim": "x", "needs": "video data"}, []).status == NEEDS
 
@@ -95,6 +135,7 @@ def test_a_claim_on_a_figure_is_to_be_looked_at_once_its_analysis_was_made():
     ("kind", "values", "known"),
     [
         ("relative", (72.7, 65.0), 11.846),
+        ("relative", (72.7, 0.0), float("inf")),
         ("reduction", (88.0, 100.0), 12.0),
         ("difference", (104, 78), 26),
         ("mean", (1, 3), 2),

@@ -203,3 +203,14 @@ def test_five_hundred_runs_load_and_render(tmp_path: Path):
     page = render(records, warnings=warnings)
     assert len(records) == 500 and all(f"{record.group}/{record.folder.name}" in page for record in records)
     assert len(page.encode()) < 2_000_000
+
+
+def test_five_hundred_settings_make_a_page_of_less_than_two_megabytes(tmp_path: Path):
+    for number in range(500):
+        record = make_record("ssat", epochs=20, hash=f"{number:08x}")
+        record["config"]["recipe"] = record["config"]["recipe"] | {"base_lr": number}
+        save(tmp_path, record)
+    page = render(read_records(tmp_path)[0])
+    assert "and 400 more comparisons: python -m src.report runs=&lt;a folder with fewer runs&gt;" in page
+    assert page.count("base_lr=499") == 1  # in the table of all runs
+    assert len(page.encode()) < 2_000_000

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.results.record import read_records, write_record
+from src.results.analyses import read_analyses
+from src.results.record import as_number, folders, read_records, read_unfinished, write_record
 from tests.results.records import failed_record, load, make_record, save
 
 
@@ -84,6 +85,74 @@ def test_damaged_and_foreign_files_are_named_and_skipped(tmp_path: Path, content
 def test_replaced_runs_are_left_alone(tmp_path: Path):
     save(tmp_path, make_record(), group=".replaced")
     assert read_records(tmp_path) == ([], [])
+
+
+def test_a_folder_that_cannot_be_read_is_named_once(tmp_path: Path, monkeypatch):
+    for group in ("closed", "open"):
+        save(tmp_path, make_record(), group=group)
+    scan = os.scandir
+
+    def refuse(folder: str):
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    records, warnings = read_records(tmp_path)
+    assert [record.group for record in records] == ["open"]
+    assert warnings == [f"{tmp_path / 'closed'}: cannot be read (Permission denied)"]
+    assert read_analyses(tmp_path) == ([], [])
+
+
+def test_before_the_first_run_there_is_nothing_to_warn_of(tmp_path: Path):
+    assert read_records(tmp_path / "runs") == ([], []) and read_unfinished(tmp_path / "runs") == []
+
+
+def test_a_link_to_another_disk_is_followed(tmp_path: Path):
+    save(tmp_path / "disk", make_record(), group="t")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "table1").symlink_to(tmp_path / "disk" / "t")
+    assert [record.group for record in read_records(runs)[0]] == ["table1"]
+
+
+def test_linked_runs_are_read_whole(tmp_path: Path):
+    save(tmp_path / "disk", make_record(), group="table1")
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    assert [record.group for record in read_records(tmp_path / "runs")[0]] == ["table1"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "table1", "latest"])
+def test_a_link_to_what_is_read_anyway_adds_nothing(tmp_path: Path, target: str):
+    runs = tmp_path / "runs"
+    save(tmp_path / "others", make_record(seed=1), group="elsewhere")
+    save(runs, make_record(), group="table1")
+    (runs / "latest").symlink_to(target)  # the last one is a loop
+    assert [record.group for record in read_records(runs)[0]] == ["table1"]
+    assert len(folders(runs)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["g/a/config.yaml", "g/a/joint/checkpoints/last.ckpt"], ["g/a"]),
+        (["g/a/config.yaml", "g/a/result.json"], []),
+        (["g/a/config.yaml", "g/a/wandb/run-1/files/config.yaml"], ["g/a"]),
+        (["g/a/config.yaml", "g/a/result.json", "g/a/joint/wandb/run-1/files/config.yaml"], []),
+        (["g/b/config.yaml", "g/a/config.yaml", ".replaced/c/config.yaml"], ["g/a", "g/b"]),
+        (["g/a/notes.txt"], []),
+    ],
+)
+def test_runs_without_a_record_are_found(tmp_path: Path, files: list[str], names: list[str]):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    assert read_unfinished(tmp_path) == names
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, float("inf"), float("nan"), True, "1", [1], None])
+def test_what_nothing_can_measure_is_no_number(value: object):
+    assert as_number(value) is None
 
 
 def test_runs_can_be_given_as_their_own_group_folder(tmp_path: Path):

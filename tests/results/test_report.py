@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.report import main
+from src.report import main, summary_lines
 from src.results.paper import Item, read_paper
-from tests.results.records import failed_record, make_record, save
+from tests.results.records import failed_record, load, make_record, save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,10 +141,11 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(monkeypatch, capsys, words: l
     assert message in err and err.count("\n") == 1 and out == ""
 
 
-def test_a_page_that_cannot_be_written_is_one_sentence(runs: Path, monkeypatch, capsys):
+def test_a_page_that_cannot_be_written_is_one_sentence_after_the_tables(runs: Path, monkeypatch, capsys):
     (runs.parent / "file").write_text("")
     assert call(monkeypatch, f"runs={runs}", f"out={runs.parent}/file/report.html") == 2
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "SSAT reaches 80.0 %" in out and "claims of the paper" in out and "wrote" not in out
     assert err.startswith("error: cannot write ") and "out=<file.html>" in err and err.count("\n") == 1
 
 
@@ -162,3 +163,89 @@ def test_damaged_foreign_and_newer_records_are_named_and_counted(tmp_path: Path,
     err = capsys.readouterr().err
     assert "a/result.json: damaged" in err and "b/result.json: not a record of a run" in err
     assert "c/result.json: schema '99', this version reads 1" in err and "skipped 3 files in all" in err
+
+
+@pytest.mark.parametrize("out", [".", "/", "..", "runs"])
+def test_a_page_needs_a_file_name(runs: Path, monkeypatch, capsys, out: str):
+    monkeypatch.chdir(runs.parent)
+    assert call(monkeypatch, f"out={out}") == 2
+    printed, err = capsys.readouterr()
+    assert err.startswith(f"error: out={out} is a directory: name a file in it") and err.count("\n") == 1
+    assert printed == ""
+
+
+def test_runs_that_the_system_refuses_are_one_sentence(monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={'a' * 300}") == 2
+    out, err = capsys.readouterr()
+    assert "cannot be read (File name too long)" in err and err.count("\n") == 1 and out == ""
+
+
+def test_ctrl_c_is_one_sentence_and_exit_code_130(runs: Path, monkeypatch, capsys):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.report.read_analyses", interrupt)
+    assert call(monkeypatch, f"runs={runs}") == 130
+    assert capsys.readouterr().err == "\ninterrupted: the page may be the one from before\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", ["terminal", "markdown"])
+def test_a_terminal_without_the_symbols_shows_question_marks(runs: Path, monkeypatch, encoding: str, form: str):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert call(monkeypatch, f"runs={runs}", f"format={form}") == 0
+    stream.flush()
+    assert b"SSAT" in stream.buffer.getvalue() and b"?" in stream.buffer.getvalue()
+
+
+def test_a_closed_pipe_still_gets_its_page(runs: Path):
+    command = f"{sys.executable} -m src.report | head -n 1"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], cwd=runs.parent, env=env, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and (runs / "report.html").exists()
+
+
+@pytest.mark.parametrize(("count", "named", "total"), [(1, 1, ""), (5, 5, ""), (7, 5, "not finished: 7 runs in all")])
+def test_interrupted_runs_are_listed(runs: Path, monkeypatch, capsys, count: int, named: int, total: str):
+    for number in range(count):
+        (runs / "table1" / f"run{number}").mkdir(parents=True)
+        (runs / "table1" / f"run{number}" / "config.yaml").write_text("seed: 0\n")
+    assert call(monkeypatch, f"runs={runs}") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished: ")]
+    assert lines[0] == "not finished: table1/run0 (the same command continues it)"
+    assert sum("continues it" in line for line in lines) == named and total in lines[-1]
+    page = (runs / "report.html").read_text()
+    assert page.count(": not finished (the same command continues it)") == count
+
+
+def test_a_table_of_settings_waits_for_no_runs(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    listed = out.partition("Without runs yet: ")[2].partition(" of the paper")[0].split(", ")
+    assert {"Table 13", "Figure 3", "Figure 6"} <= {*listed} and "Table 14" not in listed
+
+
+def test_many_comparisons_are_cut_short_on_the_terminal(tmp_path: Path):
+    records = []
+    for number in range(25):
+        for seed in range(1 + (number == 24)):
+            record = make_record(seed=seed, hash=f"{number}{seed}")
+            record["config"]["recipe"] = record["config"]["recipe"] | {"base_lr": number}
+            records.append(record)
+    lines = list(summary_lines(load(tmp_path, *records)))
+    assert sum("SSAT reaches" in line for line in lines) == 20 and "base_lr=24: " in "".join(lines)
+    assert "and 5 more comparisons: python -m src.report runs=<a folder with fewer runs>\n" in lines
+
+
+def test_damaged_records_of_every_kind_leave_the_rest_shown(runs: Path, monkeypatch, capsys):
+    for name, odd in (
+        ("a", {"seed": [1]}),
+        ("b", {"config": {"data": None}}),
+        ("c", {"metrics": {"test": {"acc1": {"last": 150}}}}),
+    ):
+        (runs / name / "run").mkdir(parents=True)
+        (runs / name / "run" / "result.json").write_text(json.dumps(make_record() | odd))
+    assert call(monkeypatch, f"runs={runs}") == 0
+    out, err = capsys.readouterr()
+    assert "SSAT reaches 80.0 %" in out and err.count(" missing or wrong\n") == 3 and "skipped 3 files" in err
