@@ -39,7 +39,7 @@ STYLES = {
 }
 DECIMALS = {"train_images": 0, "test_images": 0, "classes": 0, "img_size": 0}
 MOST_SETTINGS = 20  # partial tables that are shown of a table or figure
-EVALUATE = "python -m src.evaluate run=<its folder> data.perturb=perspective"
+EVALUATE = "python -m src.evaluate run='<its folder>' data.perturb=perspective"  # the training names the folder
 
 
 def heading(judged: Judged) -> str:
