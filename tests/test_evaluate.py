@@ -137,13 +137,13 @@ def test_other_classes_and_another_network_are_refused(tmp_path: Path, console: 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_record_is_one_sentence(run: Path, tmp_path: Path, console: Console, text: str) -> None:
-    copied = shutil.copytree(run, tmp_path / "run")
+    copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
     (record,) = copied.glob("*/phase.json")
     record.write_text(text)
     with pytest.raises(UserError, match=r"phase.json is damaged: copy the run again"):
         evaluate([f"run={copied}"], console)
     measured = copied / "evaluations" / "last-test-clean.json"
-    measured.parent.mkdir(exist_ok=True)
+    measured.parent.mkdir()
     measured.write_text(text)
     with pytest.raises(UserError, match="clean.json is damaged: move it away, or force=true"):
         evaluate([f"run={copied}"], console)
