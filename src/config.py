@@ -38,6 +38,7 @@ NEUTRAL_KEYS = (
     "trainer.log_every",
     "trainer.progress",
 )
+BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
 
 def default_patch(img_size: int) -> int:
@@ -122,6 +123,12 @@ def identity(config: Config) -> dict[str, Any]:
     if flat.get("data.root", "") is None:  # a set that lies in no folder
         del flat["data.root"]
     return flat
+
+
+def step_batch(batch_size: Any, flat: dict[str, Any]) -> Any:
+    """Images of an optimizer step: those of a device, times BATCH_FACTORS; `batch_size` itself if that is no number."""
+    numbers = [batch_size, *(flat.get(key, 1) for key in BATCH_FACTORS)]
+    return math.prod(numbers) if all(isinstance(number, int) for number in numbers) else batch_size
 
 
 def config_hash(config: Config) -> str:

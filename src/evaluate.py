@@ -18,8 +18,9 @@ from rich.table import Table
 from src.cli import CONF, run_words
 from src.config import Config, check, config_hash, flatten, nearest
 from src.errors import UserError
-from src.run_folder import read_record
+from src.run_folder import read_config, read_record
 
+COPY = "copy the run again"  # what to do about a run folder with a damaged file
 USAGE = """\
 python -m src.evaluate run=<run folder> [data.perturb=<perturbation>] [key=value ...]
 
@@ -86,16 +87,18 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     return options, overrides
 
 
-def read_config(run: Path, overrides: list[str]) -> Config:
+def configuration(run: Path, overrides: list[str]) -> Config:
     """The run's configuration with the overrides, which must name keys that it has.
 
     Raises:
-        UserError: there is no run, or no such key.
+        UserError: there is no run, its configuration is damaged, or there is no such key.
     """
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"run={run} is no run folder: {path} does not exist")
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    config = read_config(path, COPY)
+    if not isinstance(config.get("data"), dict):
+        raise UserError(f"{path} is damaged: {COPY}")
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "base.yaml"), resolve=False)
     config["data"] = defaults | config["data"]  # a run of an earlier version lacks the keys that have come since
     keys = list(flatten(config))
@@ -170,7 +173,7 @@ class Evaluator:
         record = run / phase / "phase.json"
         trained = self.data.class_names
         if record.is_file():
-            trained = read_record(record, "copy the run again").get("class_names", trained)
+            trained = read_record(record, COPY).get("class_names", trained)
         if trained != list(self.data.class_names):
             new = sorted(set(self.data.class_names) ^ set(trained))
             raise UserError(
@@ -251,7 +254,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     """
     options, overrides = parse(words)
     run = Path(options["run"])
-    config = read_config(run, overrides)
+    config = configuration(run, overrides)
     check(config)
     # Heavy imports only for a command line that can be right.
     from src.data.perturb import SEVERITIES, perturbations

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from src.build import build_callbacks, build_data, build_loggers, build_module, build_trainer, quiet, ssl_nodes
 from src.callbacks import History, Meter
-from src.config import Config, check_same_run, config_hash
+from src.config import Config, check_same_run, config_hash, flatten, step_batch
 from src.data.image import ImageDataModule
 from src.energy import device_tdp
 from src.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
@@ -348,11 +348,11 @@ def unfaithful_reasons(config: Config, last: dict[str, Any]) -> list[str]:
         reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
     elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
         reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
-    trainer, recipe = config["trainer"], config["recipe"]
-    batch = recipe["batch_size"] * trainer["devices"] * trainer["num_nodes"] * trainer["accumulate"]
+    recipe = config["recipe"]
+    batch = step_batch(recipe["batch_size"], flatten(config))
     published = PAPER_BATCH * (8 if data["name"] == "imagenet" else 1)  # 8 GPUs there
     if recipe["name"] in ("official", "paper") and batch != published:
         reasons.append(f"{batch} images in an optimizer step, in place of {published}")
-    if trainer["max_steps"]:
-        reasons.append(f"stopped after {trainer['max_steps']} steps")
+    if config["trainer"]["max_steps"]:
+        reasons.append(f"stopped after {config['trainer']['max_steps']} steps")
     return reasons

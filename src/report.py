@@ -24,7 +24,7 @@ from src.results.html_paper import has_runs
 from src.results.label_curve import curve_table, label_curves
 from src.results.paper import choose, read_claims, read_paper, read_text_numbers
 from src.results.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
-from src.results.record import Record, read_records, read_unfinished, write_text
+from src.results.record import Record, folders, read_records, read_unfinished, write_text
 from src.results.summary import FEWER, comparisons, largest, verdict
 from src.results.tables import markdown_text, runs_table, to_markdown
 from src.results.verdicts import Judged, judge
@@ -78,8 +78,8 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     return options, names
 
 
-def load(options: dict[str, str]) -> tuple[list[Record], list[str], Path]:
-    """The records below the runs' folder, which is empty before the first run.
+def runs_of(options: dict[str, str]) -> Path:
+    """The folder of the runs, which does not exist before the first one.
 
     Raises:
         UserError: the folder named does not exist, cannot be read, or is a file.
@@ -95,7 +95,7 @@ def load(options: dict[str, str]) -> tuple[list[Record], list[str], Path]:
         raise UserError(
             f"runs={runs} cannot be read ({error.strerror}): name the folder that holds the runs"
         ) from error
-    return *read_records(runs), runs
+    return runs
 
 
 def page_of(options: dict[str, str], runs: Path) -> Path:
@@ -137,11 +137,13 @@ def unfinished_lines(names: Sequence[str]) -> Iterator[str]:
 def report(words: list[str]) -> None:
     """Tables and verdicts on the terminal, the page on the disk."""
     options, names = parse(words)
-    records, warnings, runs = load(options)
-    out, unfinished = page_of(options, runs), read_unfinished(runs)
+    runs = runs_of(options)
+    out, tree = page_of(options, runs), folders(runs)
+    records, warnings = read_records(runs, tree)
+    unfinished = read_unfinished(runs, tree)
     judged = {name: judge(item, records) for name, item in read_paper().items()}
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
-    analyses, damaged = read_analyses(runs)
+    analyses, damaged = read_analyses(runs, tree)
     warnings += damaged
     made = {name: [each.title for each in analyses if each.name == name] for name in {a.name for a in analyses}}
     claims = ledger(read_claims(), read_text_numbers(), judged, records, made)
@@ -262,8 +264,8 @@ def show_item(console: Console, each: Judged, *, commands: bool) -> None:
         console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
         console.print(table)
         console.print(f"{counts}\n", markup=False, style="italic")
-    if left_out(each):
-        console.print(f"{left_out(each)}\n", markup=False, soft_wrap=True)
+    if more := left_out(each):
+        console.print(f"{more}\n", markup=False, soft_wrap=True)
     if not commands:
         return
     for where, note in notes(each):

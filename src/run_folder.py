@@ -9,9 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from src.config import Config, config_hash
 from src.errors import UserError
+from src.results.record import as_number, lookup
 
+AFRESH = "move the run folder away, or force=true to start afresh"
 # What the record of a run reads of every phase's own.
 PHASE_KEYS = (
     *("name", "epochs", "seconds", "steps", "images_per_s", "data_wait", "params", "macs", "peak_memory_bytes"),
@@ -75,15 +81,29 @@ def read_phase(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged or cannot be read.
     """
-    cure = "move the run folder away, or force=true to start afresh"
     try:
-        record = read_record(path, cure)
+        record = read_record(path, AFRESH)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {cure}") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}): {AFRESH}") from error
     missing = [key for key in PHASE_KEYS if key not in record]
     if missing:
-        raise UserError(f"{path} is damaged, it has no {missing[0]}: {cure}")
+        raise UserError(f"{path} is damaged, it has no {missing[0]}: {AFRESH}")
     return record
+
+
+def read_config(path: Path, cure: str) -> Config:
+    """The configuration that a run has written to `path`.
+
+    Raises:
+        UserError: it is none; `cure` says what to do then.
+    """
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is damaged: {cure}")
+    return config
 
 
 def finished(run_dir: Path, config: Config) -> dict[str, Any] | None:
@@ -131,22 +151,15 @@ def find_finished(config: Config) -> tuple[Path, dict] | None:
 
 def describe(record: dict[str, Any]) -> str:
     """One line: name, accuracies and seconds of a finished run, as far as its record has them."""
-    metrics = _part(record, "metrics")
-    split = "test" if "test" in metrics else "val"
-    accuracy = _part(_part(metrics, split), "acc1")
-    shown = [f"{which} {accuracy[which]:.2f} %" for which in ("last", "best") if _is_number(accuracy.get(which))]
-    values = f"{split}/acc1 {', '.join(shown)}" if shown else ""
-    if not accuracy:
-        last = {name: _part(metrics[split], name).get("last") for name in _part(metrics, split)}
-        values = ", ".join(f"{split}/{name} last {value:.4g}" for name, value in last.items() if _is_number(value))
-    seconds = f"in {record['seconds']:.0f} s" if _is_number(record.get("seconds")) else ""
-    return " ".join(part for part in (f"{record.get('name')}:", values, seconds) if part)
-
-
-def _part(values: dict[str, Any], key: str) -> dict[str, Any]:
-    found = values.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    split = "val" if lookup(record, "metrics.test") is None else "test"
+    metrics, seconds = lookup(record, f"metrics.{split}"), as_number(record.get("seconds"))
+    if accuracy := lookup(metrics, "acc1"):
+        numbers = {key: as_number(lookup(accuracy, key)) for key in ("last", "best")}
+        shown = [f"{key} {value:.2f} %" for key, value in numbers.items() if value is not None]
+        values = f"{split}/acc1 {', '.join(shown)}" if shown else ""
+    else:
+        others = metrics.items() if isinstance(metrics, dict) else ()
+        last = {name: as_number(lookup(value, "last")) for name, value in others}
+        values = ", ".join(f"{split}/{name} last {value:.4g}" for name, value in last.items() if value is not None)
+    took = "" if seconds is None else f"in {seconds:.0f} s"
+    return " ".join(part for part in (f"{record.get('name')}:", values, took) if part)

@@ -8,19 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from src.cli import CONF, disk_space, run_command, users_mistakes
 from src.config import Config, check, check_same_run, resolve
 from src.errors import UserError
 from src.estimate import estimate, sum_at_end
 from src.launch import is_main_process
-from src.run_folder import describe, find_finished, find_run_dir, usable
+from src.run_folder import AFRESH, describe, find_finished, find_run_dir, read_config, usable
 
 
 def set_aside(run_dir: Path, runs_dir: Path) -> None:
@@ -48,21 +45,6 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def read_config(path: Path) -> Config:
-    """The configuration that a run has written.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is damaged: move the run folder away, or force=true to start afresh")
-    return config
-
-
 def begin(config: Config, run_dir: Path) -> None:
     """Write the run's configuration.
 
@@ -71,7 +53,7 @@ def begin(config: Config, run_dir: Path) -> None:
     """
     path = run_dir / "config.yaml"
     if path.exists():
-        check_same_run(config, read_config(path), run_dir)
+        check_same_run(config, read_config(path, AFRESH), run_dir)
     partial = run_dir / ".config.yaml.partial"
     OmegaConf.save(OmegaConf.create(config), partial)
     partial.replace(path)

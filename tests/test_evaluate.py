@@ -135,6 +135,14 @@ def test_other_classes_and_another_network_are_refused(tmp_path: Path, console: 
         evaluate([f"run={run}", f"checkpoint={other}"], console)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_damaged_configuration_is_one_sentence(run: Path, tmp_path: Path, console: Console, text: str) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config.yaml is damaged: copy the run again"):
+        evaluate([f"run={copied}"], console)
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_record_is_one_sentence(run: Path, tmp_path: Path, console: Console, text: str) -> None:
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))

@@ -18,7 +18,7 @@ from src.data.dataset import ImageDataset, collate
 from src.data.image import ImageDataModule
 from src.encoders.base import Encoder
 from src.errors import UserError
-from src.evaluate import Evaluator, read_config
+from src.evaluate import Evaluator, configuration
 from src.results.summary import label
 
 Rows = dict[str, np.ndarray]
@@ -118,7 +118,7 @@ def load_models(runs: Sequence[Path], overrides: list[str], *, checkpoint: str, 
 
 
 def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model:
-    config = read_config(run, overrides)
+    config = configuration(run, overrides)
     check(config)
     found = Evaluator(config, run, "", checkpoint, split, 0)
     facts = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from src.results.panel import PICTURE_BYTES, Budget
 from src.results.pictures import embeddable
-from src.results.record import as_number, folders, lookup, read_json
+from src.results.record import Tree, as_number, folders, lookup, read_json
 from src.results.svg import Series, key_list, line_chart
 
 FOLDER = "analyses"
@@ -41,11 +41,14 @@ class AnalysisRecord:
         return [model for model in found if isinstance(model, dict)] if isinstance(found, list) else []
 
 
-def read_analyses(runs: Path) -> tuple[list[AnalysisRecord], list[str]]:
-    """Every analysis below `runs`, and a line for each file of such a folder that is none."""
+def read_analyses(runs: Path, tree: Tree | None = None) -> tuple[list[AnalysisRecord], list[str]]:
+    """Every analysis below `runs`, and a line for each file of such a folder that is none.
+
+    `tree`: what `folders` has found there, if it is known.
+    """
     found, warnings = [], []
     # A folder that cannot be read is told by read_records.
-    for folder, files in folders(runs)[0]:
+    for folder, files in (tree or folders(runs)).folders:
         if folder.parent.name != FOLDER:
             continue
         for path in (folder / name for name in files if name.endswith(".json")):

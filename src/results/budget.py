@@ -20,7 +20,8 @@ def curve(record: Record, metric: str, across: str) -> Iterator[tuple[float, flo
     `metric` may name the `{split}` that the epochs were evaluated on. Seconds are those of all devices together; the
     energy of a phase is spread evenly over its time.
     """
-    metric = metric.format(split=history_split(record))
+    if "{split}" in metric:
+        metric = metric.format(split=history_split(record))
     devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
     spent = {"seconds": 0.0, "wh": 0.0}
     for phase in record.phases:
@@ -41,8 +42,10 @@ def curve(record: Record, metric: str, across: str) -> Iterator[tuple[float, flo
 
 def history_split(record: Record) -> str:
     """The split of the epochs' accuracies: the record's, or `val` where the test images were seen at the end alone."""
-    measured = {name for phase in record.phases for values in _history(phase) for name in values}
-    return next((split for split in (record.split, "val") if f"{split}/acc1" in measured), record.split)
+    for split in (record.split, "val"):
+        if any(f"{split}/acc1" in values for phase in record.phases for values in _history(phase)):
+            return split
+    return record.split
 
 
 def _history(phase: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from src.cli import CONF
-from src.config import resolve
+from src.config import BATCH_FACTORS, resolve, step_batch
 from src.results.paper import Experiment, Item, read_yaml
 from src.results.record import Record, settings_of
 
 # Keys that change how fast or how often, not what a run's last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
-BATCHES = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")  # recipe.batch_size times these is a step's
 # Shares of the data: runs that differ in them are never in one table, whatever its columns are.
 SHARES = (
     "data.fraction",
@@ -191,10 +189,9 @@ def _title(record: Record, told: set[str], column_found: bool) -> str:
 def _compared(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a result; the batch is that of an optimizer step, on however many devices."""
     kept = {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT)}
-    factors = [settings.get(key, 1) for key in BATCHES]
     for key, value in kept.items():
-        if key.endswith("recipe.batch_size") and all(isinstance(number, int) for number in (value, *factors)):
-            kept[key] = math.prod([value, *factors])
+        if key.endswith("recipe.batch_size"):
+            kept[key] = step_batch(value, settings)
     return kept
 
 
@@ -211,7 +208,7 @@ def _pins(words: tuple[str, ...]) -> dict[str, Any]:
         path = CONF / key / f"{text}.yaml"
         if "." not in key and path.is_file():
             pins |= _option(key, text)
-        elif key not in BATCHES:  # how a batch is put together is no matter of the cell
+        elif key not in BATCH_FACTORS:  # how a batch is put together is no matter of the cell
             pins[key] = yaml.safe_load(text)
     return pins
 
@@ -262,8 +259,12 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
     if relevant is None and (is_cut or record.get("config.data.verify") is False):
         return False
-    words = tuple(sorted(experiment.words(row, column)))  # many tables have the same cell
-    return _is_equal(record.settings_key, words, relevant or ("",))
+    return _is_equal(record.settings_key, cell_words(experiment, row, column), relevant or ("",))
+
+
+def cell_words(experiment: Experiment, row: str, column: str) -> tuple[str, ...]:
+    """A cell's overrides in one order: many tables have the same cell."""
+    return tuple(sorted(experiment.words(row, column)))
 
 
 @cache

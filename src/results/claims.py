@@ -111,15 +111,7 @@ def _comparisons(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -
         filter(None, (_outcome(judged[a[0]].find(*a[1:]), judged[b[0]].find(*b[1:])) for a, b in compared))
     )
     measured = sum(outcomes.values())
-    status = (
-        NO_EVIDENCE
-        if not measured
-        else CONTRADICTED
-        if outcomes["below"]
-        else SUPPORTED
-        if outcomes["above"] == len(compared)
-        else UNDECIDED
-    )
+    status = _status(measured, len(compared), agreeing=outcomes["above"], against=outcomes["below"])
     evidence = f"{measured} of {len(compared)} measured{_listed(outcomes)}"
     small = Counter(filter(None, _small(compared, judged)))
     return (
@@ -128,6 +120,15 @@ def _comparisons(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -
         evidence,
         f"{sum(small.values())} comparisons of smaller runs{_listed(small)}" if small else "",
     )
+
+
+def _status(measured: int, asked: int, *, agreeing: int, against: int) -> str:
+    """How a claim stands that makes `asked` comparisons: one against it is enough, all must agree."""
+    if not measured:
+        return NO_EVIDENCE
+    if against:
+        return CONTRADICTED
+    return SUPPORTED if agreeing == asked else UNDECIDED
 
 
 def _modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> str:
@@ -164,8 +165,8 @@ def _outcome(a: Result | None, b: Result | None) -> str | None:
     return _reading(gap((a.values, a.records[0].split_size), (b.values, b.records[0].split_size)))
 
 
-def _reading(difference: Difference) -> str:
-    return "within the noise" if difference.is_noise else "above" if difference.points > 0 else "below"
+def _reading(found: Difference) -> str:
+    return "within the noise" if found.is_noise else "above" if found.points > 0 else "below"
 
 
 def _number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> tuple[str, str, str]:
@@ -192,12 +193,7 @@ def _same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> tuple[
     networks = [[_network(judged[name].find(row, column)) for name, row, column in places] for places in compared]
     known = [pair for pair in networks if None not in pair]
     different = sum(a != b for a, b in known)
-    status = (
-        NO_EVIDENCE if not known
-        else CONTRADICTED if different
-        else SUPPORTED if len(known) == len(compared)
-        else UNDECIDED
-    )  # fmt: skip
+    status = _status(len(known), len(compared), agreeing=len(known) - different, against=different)
     told = f": {different} different, {len(known) - different} identical" if known else ""
     return status, f"{len(known)} of {len(compared)} measured{told}"
 

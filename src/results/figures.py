@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from src.results.paper_tables import shown_parts
 from src.results.svg import Bar, Series, bar_chart, key_list, line_chart
-from src.results.verdicts import PARTIAL, Judged, Result
+from src.results.verdicts import PARTIAL, Judged, Result, shown_parts
 
 MODES = {"Scratch": "scratch", "SSL+FT": "ssl_ft", "SSAT": "ssat"}  # columns that are modes have their colours
 COLOURS = ("ssat", "ssl_ft", "finetune", "scratch")  # the other columns take these in turn

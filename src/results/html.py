@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 from src.results.analyses import AnalysisRecord
 from src.results.claims import Claim
-from src.results.html_paper import paper_sections
+from src.results.html_paper import folder_link, paper_sections
 from src.results.label_curve import curve_chart, label_curves
 from src.results.panel import Budget, comparison_panel
 from src.results.record import STATES, Record
@@ -150,8 +148,7 @@ def _row(line: Row, used: Sequence[int], page: Path | None) -> str:
         key = "" if order is None or exact == text else f' data-order="{escape(exact)}"'
         inner = escape(text)
         if COLUMNS[index].title == "run" and line.record is not None and page is not None:
-            folder = Path(os.path.relpath(line.record.folder.resolve(), page.resolve().parent)).as_posix()
-            inner = f'<a href="./{escape(quote(os.fsencode(folder)))}/result.json">{inner}</a>'
+            inner = f'<a href="{folder_link(line.record, page)}/result.json">{inner}</a>'
         cells.append(f"<{tag}{_class(index)}{key}>{inner}</{tag[:2]}>")
     if line.record is None:
         return f'<tr class="mean">{"".join(cells)}</tr>'

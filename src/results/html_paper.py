@@ -13,9 +13,9 @@ from src.results.analyses import AnalysisRecord, analysis_figure
 from src.results.claims import Claim
 from src.results.figures import figure_charts, legend
 from src.results.panel import Budget
-from src.results.paper_tables import difference, grid, heading, left_out, missing, notes, ours, shown_parts, tally
+from src.results.paper_tables import difference, grid, heading, left_out, missing, notes, ours, tally
 from src.results.record import Record
-from src.results.verdicts import NOT_BUILT, PARTIAL, VERDICTS, Judged, Result
+from src.results.verdicts import NOT_BUILT, PARTIAL, VERDICTS, Judged, Result, shown_parts
 
 CLASSES = {verdict: f"v-{verdict.split()[0]}{'-built' * (verdict == NOT_BUILT)}" for verdict in VERDICTS}
 
@@ -111,7 +111,7 @@ def _tables(each: Judged, page: Path | None) -> str:
             f'<thead><tr><th scope="col">{escape(each.item.row_header)}</th>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
-    parts += [f'<p class="quiet">{escape(left_out(each))}</p>'] if left_out(each) else []
+    parts += [f'<p class="quiet">{escape(more)}</p>'] if (more := left_out(each)) else []
     return "".join(parts)
 
 
@@ -127,11 +127,16 @@ def _cell(each: Result | None, page: Path | None) -> str:
     return f"<td {attributes}>{paper}<b>{escape(ours(each))}</b>{told}{_links(each.records, page)}</td>"
 
 
+def folder_link(record: Record, page: Path) -> str:
+    """The run's folder as the page addresses it."""
+    folder = Path(os.path.relpath(record.folder.resolve(), page.resolve().parent)).as_posix()
+    return f"./{escape(quote(os.fsencode(folder)))}"
+
+
 def _links(records: Sequence[Record], page: Path | None) -> str:
     if page is None or not records:
         return ""
-    folder = Path(os.path.relpath(records[0].folder.resolve(), page.resolve().parent)).as_posix()
-    link = f"./{escape(quote(os.fsencode(folder)))}"
+    link = folder_link(records[0], page)
     return f'<span class="links"><a href="{link}/result.json">record</a> <a href="{link}/config.yaml">config</a></span>'
 
 

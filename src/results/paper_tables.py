@@ -13,7 +13,7 @@ from rich.table import Table
 
 from src.results.cells import Block
 from src.results.paper import Cell
-from src.results.summary import FEWER, largest
+from src.results.summary import FEWER
 from src.results.tables import markdown_text
 from src.results.verdicts import (
     DIFFERS,
@@ -27,6 +27,7 @@ from src.results.verdicts import (
     VERDICTS,
     Judged,
     Result,
+    shown_parts,
 )
 
 STYLES = {
@@ -38,7 +39,6 @@ STYLES = {
     OTHER_MACHINE: "cyan",
 }
 DECIMALS = {"train_images": 0, "test_images": 0, "classes": 0, "img_size": 0}
-MOST_SETTINGS = 20  # partial tables that are shown of a table or figure
 EVALUATE = "python -m src.evaluate run='<its folder>' data.perturb=perspective"  # the training names the folder
 
 
@@ -52,15 +52,6 @@ def tally(cells: Sequence[Result]) -> str:
     counts = Counter(each.verdict for each in cells)
     listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     return f"{len(cells)} cells: {listed}" if cells else "no numbers"
-
-
-def shown_parts(judged: Judged) -> list[tuple[Block, list[Result]]]:
-    """The paper's configuration and the other settings, of which those with most runs where there are too many."""
-    return judged.parts[:1] + largest(judged.parts[1:], lambda part: _runs(part[0]), most=MOST_SETTINGS)
-
-
-def _runs(block: Block) -> int:
-    return sum(map(len, block.records.values()))
 
 
 def left_out(judged: Judged) -> str:
@@ -157,7 +148,7 @@ def markdown(judged: Judged) -> str:
         for row, found in rows.items():
             parts.append(f"| {markdown_text(row)} | {' | '.join(_plain(found.get(column)) for column in columns)} |")
         parts.append(f"\n{tally(cells)}.")
-    parts += [f"\n{markdown_text(left_out(judged))}"] if left_out(judged) else []
+    parts += [f"\n{markdown_text(more)}"] if (more := left_out(judged)) else []
     parts += ["", *(f"- {where}: {note}" for where, note in notes(judged))]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -204,7 +195,7 @@ def latex(judged: Judged) -> str:
         for row, found in rows.items():
             parts.append(f"    {_tex(row)} & {' & '.join(_tex_pair(found.get(column)) for column in columns)} \\\\")
         parts += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
-    parts += [f"% {left_out(judged)}", ""] if left_out(judged) else []
+    parts += [f"% {more}", ""] if (more := left_out(judged)) else []
     return "\n".join(parts)
 
 

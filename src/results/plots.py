@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.results.figures import bars, is_whole, lines
-from src.results.paper_tables import shown_parts
 from src.results.svg import Bar, Series
-from src.results.verdicts import PARTIAL, Judged
+from src.results.verdicts import PARTIAL, Judged, shown_parts
 
 STYLES = {  # colour and dashes of a mode, as on the page
     "scratch": ("#6a7380", ":"),

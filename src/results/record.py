@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.config import identity
 
@@ -181,6 +181,12 @@ def as_number(value: Any) -> float | None:
     return value if abs(value) <= LARGEST else None
 
 
+def as_percentage(value: Any) -> float | None:
+    """The value, where it is a number from 0 to 100; None for anything else."""
+    number = as_number(value)
+    return number if number is not None and 0 <= number <= 100 else None
+
+
 def read_json(path: Path) -> Any:
     """A file's content, without the lone surrogates that JSON can hold and no page can.
 
@@ -199,11 +205,14 @@ def read_json(path: Path) -> Any:
         raise ValueError("damaged, not JSON") from error
 
 
-def read_records(runs: Path) -> tuple[list[Record], list[str]]:
-    """Every record below `runs`, in the order of reports, and a line for each file or folder that cannot be read."""
-    found, warnings = folders(runs)
-    records = []
-    for path in (folder / "result.json" for folder, files in found if "result.json" in files):
+def read_records(runs: Path, tree: Tree | None = None) -> tuple[list[Record], list[str]]:
+    """Every record below `runs`, in the order of reports, and a line for each file or folder that cannot be read.
+
+    `tree`: what `folders` has found there, if it is known.
+    """
+    tree = tree or folders(runs)
+    records, warnings = [], list(tree.unreadable)
+    for path in (folder / "result.json" for folder, files in tree.folders if "result.json" in files):
         try:
             values = read_json(path)
         except ValueError as error:
@@ -217,11 +226,11 @@ def read_records(runs: Path) -> tuple[list[Record], list[str]]:
     return sorted(records, key=_order), warnings
 
 
-def read_unfinished(runs: Path) -> list[str]:
+def read_unfinished(runs: Path, tree: Tree | None = None) -> list[str]:
     """<group>/<name> of each run that was begun and has no record yet: interrupted, or still training."""
     names: list[str] = []
     known: set[Path] = set()
-    for folder, files in folders(runs)[0]:
+    for folder, files in (tree or folders(runs)).folders:
         # Loggers keep a config.yaml of their own inside a run's folder.
         if "config.yaml" not in files or known.intersection(folder.parents):
             continue
@@ -231,19 +240,25 @@ def read_unfinished(runs: Path) -> list[str]:
     return names
 
 
-def folders(runs: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
-    """Every folder below `runs` with the names of its files, and a line for each folder that cannot be read.
+class Tree(NamedTuple):
+    """Folders with the names of their files, and a line for each folder that cannot be read."""
+
+    folders: list[tuple[Path, list[str]]]
+    unreadable: list[str]
+
+
+def folders(runs: Path) -> Tree:
+    """Every folder below `runs`.
 
     Links to other places are followed, no folder is visited twice; one whose name starts with a dot is left alone.
     """
     root = Path(os.path.realpath(runs))
-    found: list[tuple[Path, list[str]]] = []
-    warnings: list[str] = []
+    tree = Tree([], [])
     visited: set[Path] = set()
 
     def warn(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # before the first run there is no folder
-            warnings.append(f"{error.filename}: cannot be read ({error.strerror})")
+            tree.unreadable.append(f"{error.filename}: cannot be read ({error.strerror})")
 
     for name, subfolders, files in os.walk(runs, onerror=warn, followlinks=True):
         real = Path(os.path.realpath(name))
@@ -254,8 +269,8 @@ def folders(runs: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
             continue
         visited.add(real)
         subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
-        found.append((Path(name), sorted(files)))
-    return found, warnings
+        tree.folders.append((Path(name), sorted(files)))
+    return tree
 
 
 def _problem(values: Any) -> str:
@@ -265,25 +280,23 @@ def _problem(values: Any) -> str:
     if values["schema"] != SCHEMA:
         return f"schema {str(values['schema'])[:20]!r}, this version reads {SCHEMA}"
     wrong = [key for key in ("name", "encoder", "data", "mode") if not isinstance(values.get(key), str)]
-    wrong += [] if values.get("status") in STATES else ["status"]
-    wrong += [] if values.get("seed") is None or _is_whole(values["seed"]) else ["seed"]
-    wrong += [] if values.get("config") is None or isinstance(lookup(values, "config.data.name"), str) else ["config"]
-    accuracies = [f"metrics.{split}.acc1.{key}" for split in ("test", "val") for key in ("last", "best")]
-    wrong += [key for key in accuracies if not _is_percentage(lookup(values, key))]
     splits = lookup(values, "data_fingerprint.splits")
-    counts = splits.items() if isinstance(splits, dict) else ()
-    wrong += [f"data_fingerprint.splits.{key}" for key, count in counts if not (count is None or _is_whole(count))]
+    accuracies = [f"metrics.{split}.acc1.{key}" for split in ("test", "val") for key in ("last", "best")]
+    possible = {
+        "status": values.get("status") in STATES,
+        "seed": _is_count(values.get("seed")),
+        "config": values.get("config") is None or isinstance(lookup(values, "config.data.name"), str),
+        **{key: (found := lookup(values, key)) is None or as_percentage(found) is not None for key in accuracies},
+    }
+    if isinstance(splits, dict):
+        possible |= {f"data_fingerprint.splits.{key}": _is_count(count) for key, count in splits.items()}
+    wrong += [key for key, is_possible in possible.items() if not is_possible]
     return f"{', '.join(wrong)} missing or wrong" if wrong else ""
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_percentage(value: Any) -> bool:
-    """Whether it can be an accuracy: missing, or a number from 0 to 100."""
-    number = as_number(value)
-    return value is None or (number is not None and 0 <= number <= 100)
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number from 0 on, or missing."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
 def _group(path: Path, runs: Path) -> str:

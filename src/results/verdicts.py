@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from src.results.cells import RELEVANT, Block, composed, fill
+from src.results.cells import RELEVANT, Block, cell_words, composed, fill
 from src.results.paper import Cell, Item
-from src.results.record import Record, as_number, lookup, read_json
-from src.results.summary import Z95, variance
+from src.results.record import Record, as_number, as_percentage, lookup, read_json
+from src.results.summary import Z95, largest, variance
 
 REPRODUCED, DIFFERS, PARTIAL = "reproduced within error", "differs", "partial data"
 SAME = "as printed"  # of settings
@@ -19,6 +19,7 @@ NO_KEY = "no key"  # a setting that is no value of the configuration
 VERDICTS = (REPRODUCED, SAME, DIFFERS, PARTIAL, MEASURED, OTHER_MACHINE, NO_KEY, NOT_RUN, NOT_BUILT)
 PAPER_DEVICE = "A5000"
 OF_MACHINE = ("hours", "co2_kg_lacoste")
+MOST_SETTINGS = 20  # partial tables that are shown of a table or figure
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Judged:
         return next((each for each in self.paper if (each.cell.row, each.cell.column) == (row, column)), None)
 
 
+def shown_parts(judged: Judged) -> list[tuple[Block, list[Result]]]:
+    """The paper's configuration and the other settings, of which those with most runs where there are too many."""
+    return judged.parts[:1] + largest(judged.parts[1:], lambda part: _runs(part[0]), most=MOST_SETTINGS)
+
+
+def _runs(block: Block) -> int:
+    return sum(map(len, block.records.values()))
+
+
 def judge(item: Item, records: Sequence[Record]) -> Judged:
     """Sort the runs into the cells of `item`, and say of each what it shows."""
     filled = fill(item, records)
@@ -104,7 +114,7 @@ def setting(cell: Cell, item: Item) -> Result:
     """What the cell's configuration sets beside what the paper prints; one without a key has nothing to compare."""
     if not cell.key or cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
         return Result(cell, NO_KEY)
-    ours = composed(tuple(sorted(item.experiment.words(cell.row, cell.column)))).get(cell.key)
+    ours = composed(cell_words(item.experiment, cell.row, cell.column)).get(cell.key)
     return Result(cell, SAME if ours == cell.value else DIFFERS, setting=str(ours))
 
 
@@ -157,8 +167,7 @@ def _perspective(record: Record) -> float | None:
         values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
     except ValueError:
         return None
-    accuracy = as_number(lookup(values, "summary.acc1_mean"))
-    return accuracy if accuracy is not None and 0 <= accuracy <= 100 else None
+    return as_percentage(lookup(values, "summary.acc1_mean"))
 
 
 def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:

@@ -16,11 +16,11 @@ from src.results.cells import Block
 from src.results.figures import figure_charts
 from src.results.html import render
 from src.results.paper import Cell, read_paper
-from src.results.paper_tables import csv_rows, latex, left_out, markdown, shown_parts
+from src.results.paper_tables import csv_rows, latex, left_out, markdown
 from src.results.plots import save_figures
 from src.results.record import Record
 from src.results.tables import markdown_text
-from src.results.verdicts import PARTIAL, Judged, Result, judge
+from src.results.verdicts import PARTIAL, Judged, Result, judge, shown_parts
 
 
 def search(name: str, settings: int, *, many: int | None = None) -> Judged:
