@@ -108,8 +108,9 @@ def sample_noise(indices: Tensor, length: int, *, seed: int, draw: int | Tensor)
     """
     golden = _int64(0x9E3779B97F4A7C15)
     mixed = _mix(torch.as_tensor(draw, dtype=torch.int64) * golden + _int64(seed * 0xD1B54A32D192ED03))
-    # Of a number another number, not a copy to the device that the host would wait for.
+    # Keep the key a Python int: copying it to the device would synchronise.
     key = mixed if mixed.device == indices.device else int(mixed)
     rows = _mix(key + (indices + 1) * golden)
-    cells = torch.arange(1, length + 1, device=indices.device) * golden
+    # golden * (1, 2, ...); Inductor folds a product with arange into a 32-bit index expression, which overflows on a GPU.
+    cells = torch.full((length,), golden, device=indices.device).cumsum(0)
     return _shift(_mix(rows.unsqueeze(1) + cells), 40).float() / 2**24

@@ -155,3 +155,11 @@ def test_noise_and_masks_are_the_same_on_the_gpu():
     gpu = sample_noise(indices.cuda(), 256, seed=1, draw=torch.tensor(2).cuda())
     assert torch.equal(cpu, gpu.cpu())
     assert torch.equal(mask_from_noise(cpu, 0.75), mask_from_noise(gpu, 0.75).cpu())
+
+
+@pytest.mark.gpu
+def test_compiled_noise_on_a_gpu_equals_eager_noise_on_a_cpu() -> None:
+    indices = torch.arange(64)
+    expected = sample_noise(indices, 256, seed=3, draw=7)
+    compiled = torch.compile(sample_noise, fullgraph=True)
+    assert torch.equal(compiled(indices.cuda(), 256, seed=3, draw=7).cpu(), expected)

@@ -100,7 +100,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blended with the smoothed image; the outermost pixels are not smoothed, as in Pillow."""
     b, c, height, width = images.shape
     kernel = torch.ones(1, 1, 3, 3, device=images.device)
-    kernel[0, 0, 1, 1] = 5
+    kernel[:, :, 1, 1].fill_(5)  # an item assignment would make the host wait for a GPU
     pixels = images.float().view(b * c, 1, height, width)
     smooth = images.clone()
     inner = (conv2d(pixels, kernel / 13) + 0.5).clamp(0, 255).to(torch.uint8)
