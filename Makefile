@@ -27,11 +27,11 @@ help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo '  Options: ARGS="..." is passed on (run, report, test, bench); PYTHON=python3.12 picks the interpreter of .venv.'
 
-# .venv/.installed is a copy of the requirements.lock that was installed to the end, so a change of content starts an
-# install and a change of date does not. .venv/.installing marks a setup that was cut off: that .venv is built anew,
+# .venv/.installed is a copy of the requirements.lock and pyproject.toml that were installed to the end, so a change of
+# content starts an install and a change of date does not. .venv/.installing marks a setup that was cut off: that .venv is built anew,
 # because a package that was half copied looks installed to every installer.
 setup: ## build .venv with the pinned packages (nothing to do: under a second)
-	@$(ENVIRONMENT_WORKS) && [ ! -e .venv/.installing ] && cmp -s requirements.lock .venv/.installed \
+	@$(ENVIRONMENT_WORKS) && [ ! -e .venv/.installing ] && cat requirements.lock pyproject.toml | cmp -s - .venv/.installed \
 	  $(if $(filter setup,$(MAKECMDGOALS)),&& echo ".venv is up to date",) && exit 0; \
 	$(BUILD_ENVIRONMENT); $(INSTALL_PACKAGES)
 
@@ -50,9 +50,10 @@ test: setup ## the test suite with coverage (slow and GPU tests: ARGS="-m slow",
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal --cov \
 	  $(if $(COVERAGE_MIN),--cov-fail-under=$(COVERAGE_MIN)) $(ARGS)
 
-check: setup ## lint, format check and types
+check: setup ## lint, format check, layers and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache
 	$(PY) -m mypy
 
 format: setup ## sort imports, apply safe fixes, format
@@ -115,5 +116,6 @@ if [ -z "$$UV_LINK_MODE" ]; then \
   rm -f "$$probe" .venv/.link-probe; \
 fi; \
 $(PY) -m uv pip install --python $(PY) --compile-bytecode -r requirements.lock || exit 1; \
-cp requirements.lock .venv/.installed && rm .venv/.installing && echo ".venv is ready ($$($(PY) -V))"
+$(PY) -m uv pip install --quiet --python $(PY) --no-deps --editable . || exit 1; \
+cat requirements.lock pyproject.toml > .venv/.installed && rm .venv/.installing && echo ".venv is ready ($$($(PY) -V))"
 endef

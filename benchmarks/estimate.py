@@ -58,7 +58,7 @@ def cpu_seconds() -> float:
 def startup() -> float:
     """CPU seconds that a training command takes before it does anything: its imports."""
     before = cpu_seconds()
-    subprocess.run([sys.executable, "-c", "import src.train, src.phases"], check=True)
+    subprocess.run([sys.executable, "-c", "import src.train, ssat.training.phases"], check=True)
     return cpu_seconds() - before
 
 

@@ -25,15 +25,16 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from src.cli import CONF, fail
-from src.data.augment import TrainTransform
-from src.data.folder import image_folder
-from src.data.memory import DecodedDataset, IndexDataset, Prepare, load
-from src.data.sampler import Key
-from src.data.sources import ImageList, Source
-from src.data.timm_transforms import train_transform
-from src.errors import UserError
-from src.provenance import versions
+from ssat.config.command_line import fail
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.data.memory import DecodedDataset, IndexDataset, Prepare, load
+from ssat.data.sampler import Key
+from ssat.data.sets.folder import image_folder
+from ssat.data.sets.sources import ImageList, Source
+from ssat.data.transforms.augment import TrainTransform
+from ssat.data.transforms.timm_transforms import train_transform
+from ssat.runs.machine import versions
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 BATCH = 64

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.auxiliary.pairs import ENCODERS, TASKS, encoder_of, refusal
+from tests.tasks.pairs import ENCODERS, TASKS, encoder_of, refusal
 
 MODES = ("ssat", "ssl_ft")  # the first phase of ssl_ft is mode=ssl
 ENDS = 4  # logged values that the first and the last mean are taken over

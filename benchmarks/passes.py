@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from src.auxiliary.masking import random_mask
-from src.auxiliary.reconstruction import Reconstruction
-from src.batch import Batch
-from src.build import build_encoder, build_ssl
-from src.cli import CONF
-from src.config import resolve
-from src.encoders.base import Encoder
-from src.footprint import macs_of
+from ssat.config.resolve import resolve
+from ssat.config.words import CONF
+from ssat.core.batch import Batch
+from ssat.encoders.base import Encoder
+from ssat.runs.footprint import macs_of
+from ssat.tasks.masking import random_mask
+from ssat.tasks.reconstruction import Reconstruction
+from ssat.training.build import build_encoder
+from ssat.training.tasks import build_ssl
 
 LAM = 0.1
 BASELINE = "full"
@@ -62,7 +63,7 @@ def parts(args: argparse.Namespace) -> tuple[Encoder, Reconstruction | None, nn.
     torch.manual_seed(args.seed)
     (phase,) = config["mode"]["phases"]
     encoder = build_encoder(config, phase)
-    task: Any = build_ssl(config, phase, encoder) if encoder.hidden else None
+    task: Any = build_ssl(config, phase, encoder) if encoder.mask_style else None
     return encoder, task, nn.Linear(encoder.num_features, args.classes)
 
 

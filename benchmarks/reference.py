@@ -1,7 +1,7 @@
 """The joint model in its plainest form: two whole encoder passes, as the MAE and timm families write it.
 
 The baseline of `benchmarks.step`. It shares no code with `src` and holds the released checkpoint layout, so that
-`src.encoders.official.to_official` fills it.
+`ssat.training.authors_weights.to_official` fills it.
 """
 
 from __future__ import annotations

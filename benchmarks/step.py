@@ -36,11 +36,11 @@ from torch import Tensor, nn
 
 from benchmarks import passes
 from benchmarks.reference import TwoPass
-from src.auxiliary.masking import mask_from_noise
-from src.auxiliary.reconstruction import Reconstruction
-from src.batch import Batch
-from src.encoders.official import to_official
-from src.encoders.vit import VisionTransformer
+from ssat.core.batch import Batch
+from ssat.encoders.vit import VisionTransformer
+from ssat.tasks.masking import mask_from_noise
+from ssat.tasks.reconstruction import Reconstruction
+from ssat.training.authors_weights import to_official
 
 ROOT = Path(__file__).resolve().parent.parent
 LAM = 0.1

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from src.errors import UserError
-from src.gradients import layer_cosines, length, shared_gradients
-from src.module import LamSchedule
+from ssat.core.errors import UserError
+from ssat.training.gradients import layer_cosines, length, shared_gradients
+from ssat.training.weighing import LamSchedule
 from tests.encoders.cases import build, images_for
-from tests.test_train import command, largest_difference, record_of, train, weights
+from tests.helpers import command, largest_difference, record_of, train, weights
 
 
 def test_gradients_are_those_of_backward_and_leave_none_behind():

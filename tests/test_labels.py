@@ -5,24 +5,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from src.auxiliary.reconstruction import Reconstruction
-from src.batch import Batch
-from src.build import build_data
-from src.data.image import ImageDataModule
-from src.errors import UserError
-from src.module import JointModule, Optimization
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.data.image import ImageDataModule
+from ssat.tasks.reconstruction import Reconstruction
+from ssat.training.classification import ClassLoss
+from ssat.training.data import build_data
+from ssat.training.module import JointModule
+from ssat.training.steps import Progress
 from tests.encoders.cases import build
-from tests.test_config import config
-from tests.test_train import command, largest_difference, record_of, train, weights
+from tests.helpers import command, config, largest_difference, record_of, train, weights
 
 FEW = ["data=digits", "data.samples_per_class=40", "data.label_fraction=0.25"]
 
 
 def data_of(*overrides: str, phase: int = 0) -> ImageDataModule:
     resolved = config(*FEW, *overrides)
-    data = build_data(resolved, resolved["mode"]["phases"][phase])
+    data = build_data(resolved, resolved.mode.phases[phase])
     data.setup()
     return data
 
@@ -38,9 +38,9 @@ def test_joint_training_sees_all_images_and_a_stratified_part_of_their_labels():
     assert set(data.class_counts("train").values()) == {10}
 
 
-@pytest.mark.parametrize("mode", ["scratch", "finetune"])
+@pytest.mark.parametrize("mode", [["mode=scratch"], ["mode=finetune", "mode.init_from=x"]])
 def test_classification_alone_sees_the_labelled_images_only(mode):
-    data = data_of(f"mode={mode}")
+    data = data_of(*mode)
     assert data.sizes["train"] == 100
     assert labelled(data) == labelled(data_of("mode=ssat"))
 
@@ -67,23 +67,19 @@ def test_evaluation_keeps_all_its_labels():
     assert all((batch.targets >= 0).all() for batch in data_of("mode=ssat").val_dataloader())
 
 
-def module(partly: bool = True) -> JointModule:
-    encoder = build("vit")
-    optimization = Optimization(1e-3, "linear", 4, 0, 0, 0, (0.9, 0.999), 1e-8, 0, 1, 1)
-    options = {"num_classes": 3, "optimization": optimization, "label_smoothing": 0.1}
-    task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2)
-    return JointModule(encoder, lam=0.5, head=nn.Linear(24, 3), ssl=task, partly_labelled=partly, **options)
+def loss_of(logits, targets, *, partly: bool = True):
+    return ClassLoss(0.1, partly_labelled=partly)(logits, Batch(torch.zeros(len(targets)), targets))
 
 
 def test_class_loss_is_the_mean_over_the_labelled_images():
     logits, targets = torch.randn(6, 3), torch.tensor([0, -1, 2, -1, 1, -1])
     expected = F.cross_entropy(logits[::2], targets[::2], label_smoothing=0.1)
-    assert module().criterion(logits, targets).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert loss_of(logits, targets).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_a_batch_without_labels_has_a_class_loss_of_0_with_a_gradient():
     logits = torch.randn(4, 3, requires_grad=True)
-    loss = module().criterion(logits, torch.full((4,), -1))
+    loss = loss_of(logits, torch.full((4,), -1))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros(4, 3))
@@ -91,20 +87,21 @@ def test_a_batch_without_labels_has_a_class_loss_of_0_with_a_gradient():
 
 def test_all_labels_give_the_loss_of_full_labelling():
     logits, targets = torch.randn(6, 3), torch.arange(6) % 3
-    assert module().criterion(logits, targets).item() == pytest.approx(module(False).criterion(logits, targets).item())
+    assert loss_of(logits, targets).item() == pytest.approx(loss_of(logits, targets, partly=False).item())
 
 
-def test_training_accuracy_of_an_epoch_is_that_of_its_labelled_images(monkeypatch):
-    joint = module()
-    monkeypatch.setattr(joint, "_record", lambda values, index: joint._add({"steps": torch.ones(())}))
-    joint._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda values, reduce_op: values))
-    joint.eval()
+def test_training_accuracy_of_an_epoch_is_that_of_its_labelled_images():
+    encoder = build("vit")
+    task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2)
+    joint = JointModule(encoder, num_classes=3, ssl=task, lam=0.5, partly_labelled=True).eval()
     for known in ([True, False, True, True], [False] * 4, [False, False, True, False]):
         images = torch.randn(4, 3, 12, 12)
         right = joint(images).argmax(1)
         given = torch.where(torch.tensor([True, True, True, False]), right, (right + 1) % 3)
-        joint.training_step(Batch(images, torch.where(torch.tensor(known), given, -1), indices=torch.arange(4)), 0)
-    assert joint.epoch_means()["train/acc1"] == pytest.approx(100 * 3 / 4)
+        batch = Batch(images, torch.where(torch.tensor(known), given, -1), indices=torch.arange(4))
+        joint.means.add(joint.joint_step(batch, Progress(0, 0.0))[1])
+    alone = SimpleNamespace(reduce=lambda values, reduce_op: values)
+    assert joint.means.take(alone)["train/acc1"] == pytest.approx(100 * 3 / 4)
 
 
 @pytest.mark.slow
@@ -125,8 +122,11 @@ def test_a_run_on_few_labels_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data.label_fraction=0"], "data.label_fraction=0 is outside"),
-        (["data.label_fraction=1.5"], "data.label_fraction=1.5 is outside"),
+        (["data.label_fraction=0"], "data.label_fraction=0 is not possible: it must be a number above 0"),
+        (
+            ["data.label_fraction=1.5"],
+            "data.label_fraction=1.5 is not possible: it must be a number above 0 and at most 1",
+        ),
         (["data.label_fraction=0.001"], "fewer than one for each of the 10 classes"),
         (["data.label_fraction=0.5", "recipe.mixup=0.8"], "mix labelled images with unlabelled"),
     ],

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.optim import adamw, effective_lr, lr_at, parameter_groups, seed_step, warmup_cosine
+from ssat.training.optim import adamw, effective_lr, lr_at, parameter_groups, warmup_cosine
+from ssat.training.steps import seed_step
 
 SCHEDULE = {"lr": 1e-3, "min_lr": 1e-6, "warmup_lr": 0.0, "warmup_steps": 5, "total_steps": 100}
 

@@ -4,13 +4,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from src.build import build_views
-from src.cli import CONF
-from src.config import resolve
-from src.errors import UserError
-from src.train import train as train_config
-from tests.test_config import config
-from tests.test_train import TINY, command, largest_difference, record_of, start_and_kill, train, weights
+from ssat.commands.train import train as train_config
+from ssat.config.resolve import resolve
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.training.data import build_views
+from tests.helpers import TINY, command, config, largest_difference, record_of, start_and_kill, train, weights
 
 # SGD: a step is proportional to the gradient, where Adam's would enlarge the rounding of gradients near 0.
 VIEWS = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3", "seed=3", "recipe.optimizer=sgd"]
@@ -83,7 +82,7 @@ def test_two_tasks_at_once_from_the_command_line(tmp_path):
 
 def test_views_of_images_that_must_not_be_mirrored_are_not():
     digits, flowers = config("data=digits", "ssl=dino"), config("data=flowers", "ssl=dino")
-    flips = [build_views(each, each["mode"]["phases"][0])[0].hflip for each in (digits, flowers)]
+    flips = [build_views(each, each.mode.phases[0])[0].hflip for each in (digits, flowers)]
     assert flips == [0.0, 0.5]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.analysis.attention import (
+from ssat.analysis.attention import (
     attention_blocks,
     class_token_attention,
     describe,
@@ -22,7 +22,7 @@ from src.analysis.attention import (
     rollout,
     upsample,
 )
-from src.errors import UserError
+from ssat.core.errors import UserError
 from tests.encoders.cases import build, images_for
 
 PLAIN = ["vit", "vit-learnable", "vit-rectangular-grey", "sl-vit", "timm", "timm-registers-average"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.analysis.gradcam import class_activation, class_maps, stretched, target_layer
-from src.errors import UserError
+from ssat.analysis.gradcam import class_activation, class_maps, stretched, target_layer
+from ssat.core.errors import UserError
 from tests.encoders.cases import build, images_for
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.analysis.hessian import HessianProduct, density, spectrum, top_eigenvalues, twice_differentiable
+from ssat.analysis.hessian import HessianProduct, density, spectrum, top_eigenvalues, twice_differentiable
 from tests.encoders.cases import build, images_for
 
 LARGEST = [10.0, -7.0, 5.0, -3.0, 2.0]

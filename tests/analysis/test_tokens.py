@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from src.analysis.tokens import (
+from ssat.analysis.tokens import (
     blocks_of,
     channel_variance,
     mean_distance,
@@ -16,12 +16,12 @@ from src.analysis.tokens import (
     residual_stages,
     stage_names,
 )
-from src.encoders.vit import sincos_table
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.encoders.layers import sincos_table
 from tests.encoders.cases import build, images_for
 
 PLAIN = ["vit", "vit-learnable", "vit-rectangular-grey", "sl-vit", "timm", "timm-registers-average"]
-OTHERS = ["cvt", "swin", "swin-padded-merging"]
+OTHERS = ["cvt", "swin", "swin-padded-merging", "mixer"]
 
 
 def test_identical_tokens_have_no_distance() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.image import ImageDataModule
-from src.data.sources import ImageList, Source
+from ssat.data.image import ImageDataModule
+from ssat.data.sets.sources import ImageList, Source
 
 OFFICIAL = {
     "crop_scale": [0.08, 1.0],

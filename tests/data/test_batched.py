@@ -19,12 +19,12 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision.transforms import functional as pil
 
-from src.data.augment import ERASE_DRAWS, TrainTransform, erase_boxes
-from src.data.batched import geometry, randaugment
-from src.data.folder import image_folder
-from src.data.image import ImageDataModule
-from src.data.sources import Source
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.image import ImageDataModule
+from ssat.data.sets.folder import image_folder
+from ssat.data.sets.sources import Source
+from ssat.data.transforms.augment import ERASE_DRAWS, TrainTransform, erase_boxes
+from ssat.data.transforms.batched import geometry, randaugment
 
 Make = Callable[..., ImageDataModule]
 SCALE, RATIO = (0.08, 1.0), (0.75, 1.3333)

@@ -4,13 +4,12 @@ import re
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_method
 from omegaconf import DictConfig
 
-from src.cli import CONF
-from src.data.card import Card
-from src.data.catalog import CATALOG
-from src.data.obtain import READERS
+from ssat.config.words import CONF
+from ssat.data.sets.card import Card
+from ssat.data.sets.catalog import CATALOG
+from ssat.data.sets.obtain import READERS
 
 IMAGENET_STATISTICS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # Table 9 (train, test, classes) and Table 14 (input size, patch size).
@@ -60,7 +59,7 @@ def test_the_configuration_has_the_sizes_of_table_14(card: Card) -> None:
 
 def test_the_configuration_names_a_reader_of_the_set(card: Card) -> None:
     source = data_config(card.name).source
-    assert get_method(source._target_).__name__ == ("domainnet" if card.folder == "domainnet" else card.name)
+    assert source.kind == ("domainnet" if card.folder == "domainnet" else card.name)
 
 
 def test_the_official_statistics_are_imagenets_but_for_cifar10(card: Card) -> None:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from src.data.decode import read_rgb, read_tensor, unreadable
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.decode import read_rgb, read_tensor, unreadable
 
 
 def pixel(path: Path) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def test_the_scan_is_repeated_only_when_a_file_has_changed(make_folder, monkeypa
     root = make_folder({"a": 3})
     names = ["a/000.png", "a/001.png", "a/002.png"]
     read: list[Path] = []
-    monkeypatch.setattr("src.data.decode.read_rgb", lambda path: read.append(path))
+    monkeypatch.setattr("ssat.data.decode.read_rgb", lambda path: read.append(path))
     assert unreadable(root, names) == unreadable(root, names) == []
     assert len(read) == 3
     (root / "a/001.png").write_bytes(b"other")

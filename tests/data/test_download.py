@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.download import check_space, download, unpack
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.sets.download import check_space, download, unpack
 from tests.data.server import FileServer
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

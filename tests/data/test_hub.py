@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.hub import hf
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.sets.hub import hf
 
 
 class FakeColumn(list):

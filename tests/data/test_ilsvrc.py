@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from src.data import ilsvrc
-from src.data.lists import imagenet
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.sets import ilsvrc
+from ssat.data.sets.lists import imagenet
 from tests.data.official import WNIDS
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from src.batch import Batch
-from src.data.folder import image_folder
-from src.data.image import ImageDataModule
-from src.data.sources import ImageList, Source, digits
-from src.errors import UserError
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.data.image import ImageDataModule
+from ssat.data.sets.folder import image_folder
+from ssat.data.sets.sources import ImageList, Source, digits
 
 Make = Callable[..., ImageDataModule]
 

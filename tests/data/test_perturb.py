@@ -10,9 +10,9 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms import InterpolationMode, RandomPerspective
 from torchvision.transforms import functional as pil
 
-from src.data.corruptions import FAMILIES, corrupt
-from src.data.perturb import perspective, perturbations
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.transforms.corruptions import FAMILIES, corrupt
+from ssat.data.transforms.perturb import perspective, perturbations
 
 PHOTO = Image.fromarray(load_sample_images().images[0])
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import get_method
 from scipy.io import savemat
 
-from src.data.catalog import CATALOG
-from src.data.checks import Missing
-from src.data.lists import chaoyang, domainnet, flowers, imagenet
-from src.data.readers import cifar10, cifar100, pmnist, svhn
-from src.data.sources import Source
-from src.errors import UserError
+from ssat.config.create import load
+from ssat.core.errors import UserError
+from ssat.data.sets import SOURCES
+from ssat.data.sets.catalog import CATALOG
+from ssat.data.sets.checks import Missing
+from ssat.data.sets.lists import chaoyang, domainnet, flowers, imagenet
+from ssat.data.sets.readers import cifar10, cifar100, pmnist, svhn
+from ssat.data.sets.sources import Source
 from tests.data.official import WNIDS, WRITERS, pickled, write_cifar10, write_domainnet, write_svhn
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -25,12 +26,12 @@ def read(name: str, root: Path | str, verify: bool = False) -> Source:
     """The set `name` through the function that its configuration names."""
     from hydra import compose, initialize_config_dir
 
-    from src.cli import CONF
+    from ssat.config.words import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"data={name}", f"data.root={root}", f"data.verify={verify}"])
     arguments = dict(cfg.data.source)
-    return get_method(arguments.pop("_target_"))(**arguments)
+    return load(SOURCES, arguments.pop("kind"), "data.source.kind")(**arguments)
 
 
 def refused(name: str, root: Path, **options) -> str:

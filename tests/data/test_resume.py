@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.data.image import ImageDataModule
+from ssat.data.image import ImageDataModule
 
 Make = Callable[..., ImageDataModule]
 OPTIONS = {"batch_size": 8, "fraction": 0.4}  # six batches an epoch
@@ -136,10 +136,10 @@ def test_lightning_resumes_exactly_with_another_number_of_workers(make_data: Mak
 
 PROGRAM = """
 import hashlib
-from src.data.dataset import ImageDataset, collate
-from src.data.sampler import EpochLoader, EpochSampler
-from src.data.sources import digits
-from src.data.timm_transforms import train_transform
+from ssat.data.dataset import ImageDataset, collate
+from ssat.data.sampler import EpochLoader, EpochSampler
+from ssat.data.sets.sources import digits
+from ssat.data.transforms.timm_transforms import train_transform
 
 def last_batches():
     images = digits().train

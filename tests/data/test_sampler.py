@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from src.data.sampler import EpochSampler, eval_batches
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.sampler import EpochSampler, eval_batches
 
 INDICES = np.arange(1000, 1103)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.folder import image_folder
-from src.data.sources import digits
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.sets.folder import image_folder
+from ssat.data.sets.sources import digits
 
 Make = Callable[[dict[str, int]], Path]
 SPLIT = {"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 1}
@@ -217,7 +217,7 @@ def test_an_unreadable_folder_is_named(make_folder: Make, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     root = make_folder({"a": 1, "b": 1})
-    monkeypatch.setattr("src.data.folder.os.scandir", scandir)
+    monkeypatch.setattr("ssat.data.sets.folder.os.scandir", scandir)
     assert refused(root) == f"cannot list the folder '{root}': Permission denied"
 
 

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from src.data.subsets import official_subset, samples_per_class, stratified_fraction, train_val_split
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.subsets import official_subset, samples_per_class, stratified_fraction, train_val_split
 
 FRACTIONS = (0.03, 0.1, 0.11, 0.25, 0.5, 0.77, 0.99, 1.0)
 

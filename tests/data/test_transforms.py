@@ -13,8 +13,8 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import Normalize, RandomHorizontalFlip
 
-from src.data.timm_transforms import eval_transform, train_transform
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.data.transforms.timm_transforms import eval_transform, train_transform
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

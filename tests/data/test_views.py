@@ -10,19 +10,11 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from src.data.image import ImageDataModule
-from src.data.sources import ImageList, Source
-from src.data.views import (
-    JITTER_DRAWS,
-    View,
-    ViewTransform,
-    color_jitter,
-    dino_views,
-    gaussian_blur,
-    shift_hue,
-    simclr_views,
-)
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.core.views import View, dino_views, simclr_views
+from ssat.data.image import ImageDataModule
+from ssat.data.sets.sources import ImageList, Source
+from ssat.data.transforms.views import JITTER_DRAWS, ViewTransform, color_jitter, gaussian_blur, shift_hue
 
 Make = Callable[..., ImageDataModule]
 NORMAL = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from src.auxiliary.masking import random_mask
-from src.encoders.base import Encoder
-from src.encoders.cvt import ConvolutionalVisionTransformer
-from src.encoders.resnet import ResNet
-from src.encoders.resnet_cifar import CifarResNet
-from src.encoders.sl_vit import sl_vit
-from src.encoders.swin import SwinTransformer
-from src.encoders.timm_vit import TimmVisionTransformer
-from src.encoders.vit import VisionTransformer
+from ssat.encoders.base import Encoder
+from ssat.encoders.cvt import ConvolutionalVisionTransformer
+from ssat.encoders.resnet import ResNet
+from ssat.encoders.resnet_cifar import CifarResNet
+from ssat.encoders.sl_vit import sl_vit
+from ssat.encoders.swin import SwinTransformer
+from ssat.encoders.timm_vit import TimmVisionTransformer
+from ssat.encoders.vit import VisionTransformer
+from ssat.tasks.masking import random_mask
+from tests.encoders.mixer import Mixer
 
 small_cvt = partial(
     ConvolutionalVisionTransformer,
@@ -59,10 +60,24 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "timm": partial(TimmVisionTransformer, "test_vit", 32, patch_size=8),
     "timm-registers-average": partial(TimmVisionTransformer, "test_vit2", 32, patch_size=8, in_chans=1),
     "timm-no-class-token": partial(TimmVisionTransformer, "test_vit3", 32, patch_size=8),
+    "mixer": partial(Mixer, 16, embed_dim=24, depth=2),
+    "mixer-rectangular-grey": partial(Mixer, (8, 16), in_chans=1, embed_dim=16, depth=1),
     "vit-no-qkv-bias-one-block": partial(VisionTransformer, 10, 2, embed_dim=20, depth=1, num_heads=5, qkv_bias=False),
 }
 
 MASKED = [name for name in CASES if not name.startswith("resnet")]
+
+
+class Least(Encoder):
+    """No more than training on labels alone needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.img_size, self.in_chans, self.num_features = (4, 4), 3, 5
+        self.layer = nn.Linear(48, 5)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.layer(images.flatten(1))
 
 
 def build(case: str) -> Encoder:
@@ -78,8 +93,7 @@ def build(case: str) -> Encoder:
 
 def images_for(encoder: Encoder, batch: int = 3) -> Tensor:
     """Noise of the size the encoder takes."""
-    height, width = (cells * encoder.unit_px for cells in encoder.mask_grid[-2:])
-    return torch.randn(batch, encoder.in_chans, height, width)
+    return torch.randn(batch, encoder.in_chans, *encoder.img_size)
 
 
 def mask_for(encoder: Encoder, batch: int = 3, ratio: float = 0.6) -> Tensor:
@@ -89,4 +103,4 @@ def mask_for(encoder: Encoder, batch: int = 3, ratio: float = 0.6) -> Tensor:
 def hidden_pixels(encoder: Encoder, mask: Tensor) -> Tensor:
     """`mask` (B, L) as pixels (B, 1, H, W)."""
     cells = mask.view(len(mask), 1, *encoder.mask_grid[-2:])
-    return cells.repeat_interleave(encoder.unit_px, dim=2).repeat_interleave(encoder.unit_px, dim=3)
+    return cells.repeat_interleave(encoder.mask_cell_px, dim=2).repeat_interleave(encoder.mask_cell_px, dim=3)

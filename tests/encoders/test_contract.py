@@ -1,20 +1,44 @@
-"""What every encoder must keep (DESIGN section 3), parametrised over tests/encoders/cases.py."""
+"""What every encoder must keep (ssat.encoders.base), parametrised over tests/encoders/cases.py."""
 
+import importlib
+import inspect
 import math
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 
-from src.encoders.base import Encoder
-from src.encoders.cvt import ConvolutionalVisionTransformer
-from src.encoders.vit import VisionTransformer
-from src.errors import UserError
-from tests.encoders.cases import CASES, build, hidden_pixels, images_for
+from ssat.core.errors import UserError
+from ssat.encoders import ENCODERS
+from ssat.encoders.base import Encoder
+from ssat.encoders.contract import check_contract
+from ssat.training.optim import parameter_groups
+from tests.encoders.cases import CASES, Least, build, hidden_pixels, images_for
 
 
 @pytest.fixture(params=list(CASES))
 def encoder(request) -> Encoder:
     return build(request.param)
+
+
+def test_the_contract_is_complete(encoder):
+    check_contract(encoder, "case")
+    assert encoder.implements("forward_features")
+    assert encoder.implements("forward_masked") == (encoder.mask_style is not None)
+
+
+def test_calling_the_encoder_gives_its_features(encoder):
+    images = images_for(encoder)
+    features = encoder(images)
+    assert features.shape == (len(images), encoder.num_features)
+    assert torch.equal(features, encoder.forward_features(images))
+
+
+def test_plain_full_pass_agrees(encoder):
+    images = images_for(encoder)
+    plain = encoder.forward_features_plain(images)
+    assert torch.allclose(encoder.forward_features(images), plain, atol=1e-5, rtol=1e-5)
 
 
 def test_full_pass_sees_every_cell(encoder):
@@ -33,19 +57,27 @@ def test_features_of_an_image_do_not_depend_on_its_batch(encoder):
     assert (encoder.forward_features(images) - alone).abs().max() <= 1e-5 * max(1.0, float(alone.detach().abs().max()))
 
 
-def test_map_covers_the_image(encoder):
+def test_map_covers_the_image_at_the_last_latent_scale(encoder):
     images = images_for(encoder)
-    final = encoder.forward_map(images)
     scale = encoder.latent_scales[-1]
-    assert final.shape[0] == len(images) and final.ndim == 4
-    assert final.shape[2:] == (-(-images.shape[2] // scale), -(-images.shape[3] // scale))
+    size = (-(-images.shape[2] // scale), -(-images.shape[3] // scale))
+    assert encoder.forward_map(images).shape == (len(images), encoder.latent_dims[-1], *size)
 
 
-def test_blocks_give_tokens(encoder):
+def test_there_are_as_many_blocks_as_the_stated_depth(encoder):
     images = images_for(encoder)
     outputs = encoder.forward_blocks(images)
-    assert outputs
+    assert len(outputs) == encoder.depth > 0
     assert all(out.ndim == 3 and len(out) == len(images) for out in outputs)
+
+
+def test_flat_tokens_are_one_per_mask_cell_after_the_prefix(encoder):
+    outputs = encoder.forward_blocks(images_for(encoder))
+    tokens = (encoder.num_prefix + math.prod(encoder.mask_grid), encoder.latent_dims[-1])
+    assert all(out.shape[1:] == tokens for out in outputs) == encoder.flat_tokens
+    last = encoder.image_tokens(outputs[-1])
+    final = encoder.forward_dense(images_for(encoder)).map
+    assert last.shape[1] == final.shape[2] * final.shape[3]
 
 
 def test_layer_ids_name_every_parameter_from_0_to_the_rest(encoder):
@@ -94,15 +126,23 @@ def test_dense_pass_gives_the_features_map_and_blocks_of_the_single_passes(encod
     dense = encoder.forward_dense(images)
     assert torch.allclose(dense.features, encoder.forward_features(images), atol=1e-5, rtol=1e-5)
     assert dense.map.shape == encoder.forward_map(images).shape
+    assert torch.allclose(dense.map.flatten(2).transpose(1, 2), encoder.image_tokens(dense.blocks[-1]), atol=1e-6)
     for ours, theirs in zip(dense.blocks, encoder.forward_blocks(images), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_dense_map_reaches_every_parameter_that_the_final_blocks_have(encoder):
-    images = images_for(encoder)
-    encoder.forward_dense(images).map.square().sum().backward()
-    reached = [p for p in encoder.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
-    assert len(reached) > len(list(encoder.parameters())) / 2
+def test_dense_map_reaches_every_parameter_that_the_features_reach_but_final_norm_and_pooling(encoder):
+    dense = encoder.forward_dense(images_for(encoder))
+    named = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+
+    def reached(output: torch.Tensor) -> set[str]:
+        weights = torch.randn(output.shape)
+        gradients = torch.autograd.grad((output * weights).sum(), named.values(), retain_graph=True, allow_unused=True)
+        return {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
+
+    missed = reached(dense.features) - reached(dense.map) - encoder.only_full()
+    assert len(missed) <= 2
+    assert all(name.endswith(("norm.weight", "norm.bias")) and "blocks" not in name for name in missed)
 
 
 def test_crop_of_the_whole_size_is_the_plain_pass(encoder):
@@ -111,12 +151,92 @@ def test_crop_of_the_whole_size_is_the_plain_pass(encoder):
 
 
 def test_smaller_crops_give_features_or_are_refused_with_the_cure(encoder):
-    sides = [max(cells // 2, 1) * encoder.unit_px for cells in encoder.mask_grid[-2:]]
+    sides = [max(cells // 2, 1) * encoder.mask_cell_px for cells in encoder.mask_grid[-2:]]
     crops = torch.randn(2, encoder.in_chans, *sides)
-    if isinstance(encoder, (VisionTransformer, ConvolutionalVisionTransformer)):
+    if encoder.implements("forward_crop"):
         assert encoder.forward_crop(crops).shape == (2, encoder.num_features)
     else:
         with pytest.raises(UserError, match=r"ssl\.local_views=0"):
             encoder.forward_crop(crops)
     with pytest.raises(UserError, match="ssl.local"):
         encoder.forward_crop(torch.randn(2, encoder.in_chans, sides[0] + 1, sides[1]))
+
+
+@pytest.mark.parametrize("kind", list(ENCODERS))
+def test_arguments_of_every_kind_state_precise_types(kind):
+    module, _, name = ENCODERS[kind].partition(":")
+    make = getattr(importlib.import_module(module), name)
+    annotations = get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    assert all(annotations[argument] not in (Any, object) for argument in inspect.signature(make).parameters)
+
+
+def test_an_encoder_of_ones_own_takes_at_most_75_lines():
+    assert len(Path(__file__).with_name("mixer.py").read_text().splitlines()) <= 75
+
+
+def test_labels_alone_need_sizes_and_one_method():
+    encoder = Least()
+    check_contract(encoder, "mine:Least")
+    images = torch.randn(2, 3, 4, 4)
+    assert encoder(images).shape == (2, 5)
+    assert encoder.layer_ids() == {"layer.weight": 0, "layer.bias": 0}
+    assert encoder.mask_style is None and not encoder.implements("forward_dense")
+
+
+def test_one_layer_for_all_means_the_same_learning_rate_for_all():
+    encoder = Least()
+    groups = parameter_groups(
+        encoder.named_parameters(), weight_decay=0.1, no_decay=set(), layer_ids=encoder.layer_ids(), layer_decay=0.5
+    )
+    assert {group["lr_scale"] for group in groups} == {1.0}
+
+
+COMPLETE = {
+    "mask_style": "replaced",
+    "mask_grid": (2, 2),
+    "mask_cell_px": 2,
+    "latent_dims": (5,),
+    "latent_scales": (2,),
+    "forward_masked": lambda self, images, mask, *, num_visible=None: None,
+}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        (COMPLETE, None),
+        (COMPLETE | {"mask_style": "blurred"}, "mask_style='blurred', which is not one of dropped, zeroed, replaced"),
+        ({"mask_style": "zeroed"}, "no method forward_masked"),
+        (COMPLETE | {"mask_grid": (3, 2)}, r"covers \(6, 4\) pixels and not img_size=\(4, 4\)"),
+        (COMPLETE | {"latent_scales": (1, 2)}, "of other length"),
+        ({"flat_tokens": True, "mask_grid": (2, 2)}, "must state its depth and have the method forward_blocks"),
+        ({"flat_tokens": True, "depth": 3}, "does not state mask_grid"),
+        *(
+            ({key: value for key, value in COMPLETE.items() if key != name}, f"does not state {name}, ")
+            for name in ("mask_grid", "mask_cell_px", "latent_dims", "latent_scales")
+        ),
+    ],
+)
+def test_what_a_class_lacks_is_said_when_it_is_built(attributes, sentence):
+    encoder = type("Mine", (Least,), attributes)()
+    if sentence is None:
+        check_contract(encoder, "mine:Mine")
+        return
+    with pytest.raises(UserError, match=f"^encoder.kind=mine:Mine: Mine .*{sentence}") as caught:
+        check_contract(encoder, "mine:Mine")
+    assert caught.value.key == "encoder.kind" and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["num_features", "img_size", "in_chans"])
+def test_a_size_that_a_constructor_forgets_is_named(name):
+    encoder = Least()
+    delattr(encoder, name)
+    with pytest.raises(UserError, match=f"Least does not state {name}, .*: set it in the constructor"):
+        check_contract(encoder, "mine:Least")
+
+
+def test_what_is_no_encoder_or_has_no_features_is_refused():
+    with pytest.raises(UserError, match="Linear is not an Encoder: derive it from"):
+        check_contract(torch.nn.Linear(2, 2), "torch.nn:Linear")
+    with pytest.raises(UserError, match="Encoder has no method forward_features"):
+        check_contract(Encoder(), "mine:Encoder")

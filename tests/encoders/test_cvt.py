@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.auxiliary.reconstruction import Reconstruction
-from src.encoders.cvt import ConvolutionalVisionTransformer, MaskedBatchNorm
-from src.errors import UserError
-from src.footprint import macs_of, trainable
+from ssat.core.errors import UserError
+from ssat.encoders.cvt import ConvolutionalVisionTransformer, MaskedBatchNorm
+from ssat.runs.footprint import macs_of, trainable
+from ssat.tasks.reconstruction import Reconstruction
 
 
 def cvt(size: int, strides: tuple[int, int, int], **options) -> ConvolutionalVisionTransformer:

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.auxiliary.masking import mask_from_noise
-from src.batch import Batch
-from src.encoders.official import from_official, to_official
-from src.encoders.vit import VisionTransformer
-from src.errors import UserError
-from src.module import joint_loss
-from src.optim import adamw, parameter_groups
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.encoders.vit import VisionTransformer
+from ssat.tasks.masking import mask_from_noise
+from ssat.training.authors_weights import from_official, to_official
+from ssat.training.module import JointModule
+from ssat.training.optim import adamw, parameter_groups
+from ssat.training.steps import Progress
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 GOLDEN = {
@@ -49,18 +51,23 @@ def load(golden, state=None):
 
 
 def step(golden, packed: bool):
-    """The joint loss and every gradient, by the packed pass or by the plain two-pass formulation."""
+    """The joint loss and every gradient, by the module's step (packed pass) or by the plain two-pass formulation."""
     encoder, task, head = load(golden)
     images, labels = torch.tensor(golden["images"]), torch.tensor(golden["labels"])
     mask = mask_from_noise(torch.tensor(golden["noise"]), float(golden["mask_ratio"]))
+    lam = float(golden["lambda_weight"])
     if packed:
-        ssl_loss, features, _ = task(encoder, Batch(images, labels), True, mask=mask)
+        made = []
+        head.register_forward_hook(lambda module, args, output: made.append(output))
+        task.forward = partial(task.forward, mask=mask)
+        module = JointModule(encoder, num_classes=head.out_features, ssl=task, lam=lam, head=head, label_smoothing=0.1)
+        loss, values = module.joint_step(Batch(images, labels), Progress(0, 0.0))
+        (logits,), cls_loss, ssl_loss = made, values["loss_cls"], values["loss_ssl"]
     else:
-        features = encoder.norm(encoder.forward_blocks(images)[-1])[:, 0]
+        logits = head(encoder.norm(encoder.forward_blocks(images)[-1])[:, 0])
+        cls_loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         ssl_loss = task.forward_reference(encoder, images, mask)
-    logits = head(features)
-    cls_loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
-    loss = joint_loss(float(golden["lambda_weight"]), cls_loss, ssl_loss)
+        loss = lam * cls_loss + (1 - lam) * ssl_loss
     loss.backward()
     return encoder, task, head, logits, cls_loss, ssl_loss, loss
 
@@ -90,7 +97,7 @@ def test_outputs_and_every_gradient_agree(golden, packed):
 
 
 def to_official_names(parameters):
-    from src.encoders.official import DECODER
+    from ssat.training.authors_weights import DECODER
 
     named = {}
     for name, parameter in parameters.items():

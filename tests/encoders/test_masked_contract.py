@@ -1,10 +1,10 @@
-"""What every masked pass must keep (DESIGN section 3), parametrised over tests/encoders/cases.py."""
+"""What every masked pass must keep (ssat.encoders.base), parametrised over tests/encoders/cases.py."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from src.encoders.base import Encoder, Latent
+from ssat.encoders.base import Encoder, Latent
 from tests.encoders.cases import MASKED, build, hidden_pixels, images_for, mask_for
 
 
@@ -116,12 +116,14 @@ def test_every_trainable_parameter_gets_a_gradient_from_the_joint_loss(encoder):
 
 def test_bf16_autocast_is_finite_and_near_fp32(encoder):
     images, mask = images_for(encoder), mask_for(encoder)
-    expected, _ = encoder.forward_joint(images, mask)
+    expected, full = encoder.forward_joint(images, mask)
     with torch.autocast("cpu", torch.bfloat16):
         features, latent = encoder.forward_joint(images, mask)
         loss = joint_scalar(features, latent)
     loss.backward()
     assert torch.allclose(features.float(), expected, atol=0.1)
+    for ours, plain in zip(tensors_of(latent), tensors_of(full), strict=True):
+        assert (ours.float() - plain).abs().mean() < 0.05
     assert all(grad.isfinite().all() for grad in gradients(encoder).values())
 
 
@@ -138,7 +140,7 @@ def test_every_trainable_parameter_but_those_of_the_full_pass_gets_a_gradient(en
     latent = encoder.forward_masked(images_for(encoder), mask_for(encoder))
     generator = torch.Generator().manual_seed(1)
     # A decoder of maps does not read the class token.
-    read = latent.maps if encoder.hidden != "dropped" else tensors_of(latent)
+    read = latent.maps if encoder.mask_style != "dropped" else tensors_of(latent)
     sum((out * torch.randn(out.shape, generator=generator)).mean() for out in read).backward()
     without = {n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None}
     assert without == encoder.only_full()

@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from src.auxiliary.reconstruction import Reconstruction
-from src.encoders.resnet import ResNet
-from src.errors import UserError
-from src.footprint import macs_of, trainable
+from ssat.core.errors import UserError
+from ssat.encoders.resnet import ResNet
+from ssat.runs.footprint import macs_of, trainable
+from ssat.tasks.reconstruction import Reconstruction
 
 
 def test_full_pass_is_timms() -> None:

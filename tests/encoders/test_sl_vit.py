@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.auxiliary.masking import random_mask
-from src.encoders.sl_vit import sl_vit
-from src.encoders.vit import VisionTransformer
-from src.errors import UserError
-from src.footprint import trainable
+from ssat.core.errors import UserError
+from ssat.encoders.sl_vit import sl_vit
+from ssat.encoders.vit import VisionTransformer
+from ssat.runs.footprint import trainable
+from ssat.tasks.masking import random_mask
 from tests.encoders.cases import build, images_for
 
 
@@ -25,13 +25,13 @@ def test_parameters_are_the_published_ones(classes: int, parameters: int) -> Non
 def test_weights_start_as_the_authors_do() -> None:
     torch.manual_seed(0)
     encoder = sl_vit(32)
-    assert float(encoder.pos_embed.std()) == pytest.approx(1, abs=0.05)
-    assert float(encoder.cls_token.std()) == pytest.approx(1, abs=0.15)
+    assert float(encoder.pos_embed.detach().std()) == pytest.approx(1, abs=0.05)
+    assert float(encoder.cls_token.detach().std()) == pytest.approx(1, abs=0.15)
     qkv = encoder.blocks[0].attn.qkv
     assert qkv.bias is None
     assert float(qkv.weight.std()) == pytest.approx(math.sqrt(2 / (192 + 576)), rel=0.02)
     assert torch.equal(encoder.blocks[3].attn.scale, torch.full((12,), 0.25))
-    assert [block.drop_path for block in encoder.blocks] == [0.1] * 9
+    assert [block.drop_path_rate for block in encoder.blocks] == [0.1] * 9
 
 
 def slow_patches(image: Tensor, p: int) -> Tensor:
@@ -81,7 +81,7 @@ def test_full_pass_equals_the_slow_formula(case: str) -> None:
     images = images_for(encoder)
     features = encoder.forward_features(images)
     for image, got in zip(images, features, strict=True):
-        patches = slow_patches(image, encoder.unit_px)
+        patches = slow_patches(image, encoder.mask_cell_px)
         expected = slow_tokens(encoder, patches, torch.arange(len(patches)))[0]
         assert (got - expected).abs().max() < 1e-5
 

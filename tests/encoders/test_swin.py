@@ -7,11 +7,11 @@ import timm
 import torch
 from torch import nn
 
-from src.auxiliary.reconstruction import Reconstruction
-from src.config import default_mask_unit, default_swin_patch, default_window
-from src.encoders.swin import SwinTransformer
-from src.errors import UserError
-from src.footprint import count_parameters, macs_of, trainable
+from ssat.config.defaults import default_mask_unit, default_swin_patch, default_window
+from ssat.core.errors import UserError
+from ssat.encoders.swin import SwinTransformer
+from ssat.runs.footprint import count_parameters, macs_of, trainable
+from ssat.tasks.reconstruction import Reconstruction
 
 
 def swin(size: int, **options) -> SwinTransformer:

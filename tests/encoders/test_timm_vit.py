@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 
-from src.auxiliary.masking import random_mask
-from src.encoders.timm_vit import TimmVisionTransformer
-from src.encoders.vit import VisionTransformer
-from src.errors import UserError
+from ssat.core.errors import UserError
+from ssat.encoders.timm_vit import TimmVisionTransformer
+from ssat.encoders.vit import VisionTransformer
+from ssat.tasks.masking import random_mask
 
 
 @torch.no_grad()

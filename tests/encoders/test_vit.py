@@ -7,11 +7,12 @@ import timm
 import torch
 from torch import nn
 
-from src.auxiliary.reconstruction import Reconstruction
-from src.encoders.base import Encoder
-from src.encoders.vit import Block, VisionTransformer, attend, sincos_table
-from src.errors import UserError
-from src.footprint import trainable
+from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+from ssat.encoders.layers import Block, attend, sincos_table
+from ssat.encoders.vit import VisionTransformer
+from ssat.runs.footprint import trainable
+from ssat.tasks.reconstruction import Reconstruction
 from tests.encoders.cases import build, images_for, mask_for, small_vit
 
 T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
@@ -167,7 +168,7 @@ def test_attention_runs_in_fp32_under_cpu_autocast(monkeypatch):
 
 def test_drop_path_rises_linearly_over_the_depth():
     encoder = small_vit(drop_path=0.2)
-    assert [block.drop_path for block in encoder.blocks] == pytest.approx([0.0, 0.1, 0.2])
+    assert [block.drop_path_rate for block in encoder.blocks] == pytest.approx([0.0, 0.1, 0.2])
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
@@ -216,7 +217,7 @@ def test_packed_pass_agrees_with_two_passes_at_the_papers_size():
 
 
 def test_last_block_of_the_full_view_costs_one_query():
-    from src.footprint import macs_of
+    from ssat.runs.footprint import macs_of
 
     encoder = small_vit()
     images = images_for(encoder)

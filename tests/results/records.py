@@ -1,13 +1,19 @@
-"""Made-up runs in a temporary folder, shaped like those that src.train leaves."""
+"""Made-up runs, shaped like those that src.train writes, and what tests of reports need beside them."""
 
+import copy
 import io
+import json
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.results.record import SCHEMA, Record, read_records, write_record
+from ssat.config.resolve import resolve
+from ssat.config.words import CONF
+from ssat.runs.record import SCHEMA, Record, read_records, write_record
 
 PHASES = {
     "scratch": [("scratch", 1.0)],
@@ -152,3 +158,44 @@ def noise_png(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     Image.frombytes("RGB", (width, height), random.Random(0).randbytes(3 * width * height)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return dict(resolve(compose("train", overrides=list(words))).values)
+
+
+def run_of(
+    *words: str,
+    accuracy: float = 90.0,
+    experiment: str = "depths",
+    seed: int = 0,
+    faithful: bool = True,
+    **more: Any,
+) -> Record:
+    """A finished run with the configuration that the command line composes from `words`; it lies in no folder."""
+    config = copy.deepcopy(_composed(words)) | {"seed": seed}
+    values = {
+        "name": "run",
+        "status": "finished",
+        "encoder": config["encoder"]["name"],
+        "data": config["data"]["name"],
+        "mode": config["mode"]["name"],
+        "seed": seed,
+        "experiment": experiment,
+        "config": config,
+        "faithful": faithful,
+        "hardware": {"device": "NVIDIA RTX A5000", "accelerator": "cuda", "processes": 1},
+        "data_fingerprint": {"splits": {"train": 50_000, "test": 10_000}, "sha256": {"train": "a"}},
+        "metrics": {"test": {"acc1": {"last": accuracy, "best": accuracy}}},
+        "phases": [{"lam": 0.1, "macs": {"full": 1e9, "auxiliary": 4e8, "both": 1.4e9}}],
+    }
+    return Record(Path("runs/depths/run/result.json"), "depths", values | more)
+
+
+def write_json(path: Path, values: Any) -> Path:
+    """Write a file of any content, in folders that are made where they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return path

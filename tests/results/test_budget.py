@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from src.results.budget import at_equal_budget, budget_sentence, curve, history_split
-from src.results.panel import Budget, comparison_panel
-from src.results.summary import comparisons
+from ssat.results.comparisons import comparisons
+from ssat.results.page.budget import at_equal_budget, budget_sentence, history_split, metric_points
+from ssat.results.page.comparison import comparison_panel
+from ssat.results.page.space import PageSpace
 from tests.results.records import load, make_record
 
 
@@ -21,15 +22,15 @@ def spent(mode: str, seconds: list[float], accuracies: list[list[float]], kwh: f
 
 def test_time_and_energy_of_earlier_phases_are_counted(tmp_path: Path):
     [record] = load(tmp_path, spent("ssl_ft", [100.0, 40.0], [[], [50.0, 60.0]]))
-    assert list(curve(record, "test/acc1", "seconds")) == [(120.0, 50.0), (140.0, 60.0)]
-    assert list(curve(record, "test/acc1", "wh")) == [(1.5, 50.0), (2.0, 60.0)]
-    assert list(curve(record, "test/acc1", "epoch")) == [(1, 50.0), (2, 60.0)]
+    assert list(metric_points(record, "test/acc1", "seconds")) == [(120.0, 50.0), (140.0, 60.0)]
+    assert list(metric_points(record, "test/acc1", "wh")) == [(1.5, 50.0), (2.0, 60.0)]
+    assert list(metric_points(record, "test/acc1", "epoch")) == [(1, 50.0), (2, 60.0)]
 
 
 def test_seconds_are_those_of_all_gpus(tmp_path: Path):
     values = spent("scratch", [10.0], [[50.0, 60.0]]) | {"hardware": {"accelerator": "cuda", "processes": 8}}
     [record] = load(tmp_path, values)
-    assert list(curve(record, "test/acc1", "seconds")) == [(40.0, 50.0), (80.0, 60.0)]
+    assert list(metric_points(record, "test/acc1", "seconds")) == [(40.0, 50.0), (80.0, 60.0)]
 
 
 def test_modes_are_compared_at_the_budget_of_the_cheapest(tmp_path: Path):
@@ -39,9 +40,9 @@ def test_modes_are_compared_at_the_budget_of_the_cheapest(tmp_path: Path):
         spent("ssl_ft", [100.0, 100.0], [[], [60.0, 70.0]]),
     ]
     [comparison] = comparisons(load(tmp_path, *runs))
-    cheapest, budget, reached = at_equal_budget(comparison, "seconds")
-    assert (cheapest.mode, budget) == ("scratch", pytest.approx(100.0))
-    assert {arm.mode: y for arm, y in reached} == {"scratch": 40.0, "ssat": 35.0, "ssl_ft": None}
+    found = at_equal_budget(comparison, "seconds")
+    assert (found.cheapest.mode, found.spent) == ("scratch", pytest.approx(100.0))
+    assert {arm.mode: y for arm, y in found.reached} == {"scratch": 40.0, "ssat": 35.0, "ssl_ft": None}
     assert budget_sentence(comparison, "seconds") == (
         "With what scratch took (1m40s): scratch 40.0 %, SSL+FT none yet, SSAT 35.0 %."
     )
@@ -65,15 +66,15 @@ def test_epochs_measured_on_validation_images_are_compared_and_named(tmp_path: P
     assert budget_sentence(comparison, "seconds") == (
         "With what scratch took (1m40s), on validation images: scratch 40.0 %, SSAT 35.0 %."
     )
-    panel = comparison_panel(comparison, Budget(0), is_open=True)
-    assert "Validation accuracy by epoch" in panel and "Validation accuracy by time" in panel
-    assert "Test accuracy" not in panel
+    charts = "".join(comparison_panel(comparison, PageSpace(0), is_open=True).charts)
+    assert "Validation accuracy by epoch" in charts and "Validation accuracy by time" in charts
+    assert "Test accuracy" not in charts
 
 
 def test_curves_of_test_images_are_named_so(tmp_path: Path):
     [comparison] = comparisons(load(tmp_path, spent("scratch", [100.0], [[30.0, 40.0]])))
-    panel = comparison_panel(comparison, Budget(0), is_open=True)
-    assert "Test accuracy by epoch" in panel and "Validation" not in panel
+    charts = "".join(comparison_panel(comparison, PageSpace(0), is_open=True).charts)
+    assert "Test accuracy by epoch" in charts and "Validation" not in charts
 
 
 def test_one_mode_has_nothing_to_be_compared_with(tmp_path: Path):

@@ -1,14 +1,12 @@
 """The ledger says what is known of a sentence, and no more."""
 
-import json
-
 import pytest
 
-from src.results.claims import BY_EYE, CONTRADICTED, NEEDS, NO_EVIDENCE, SUPPORTED, UNDECIDED, derived, ledger
-from src.results.paper import Cell, Experiment, Item
-from src.results.record import Record
-from src.results.verdicts import judge
-from tests.results.test_cells import run
+from ssat.results.paper.claims import BY_EYE, CONTRADICTED, NEEDS, NO_EVIDENCE, SUPPORTED, UNDECIDED, derived, ledger
+from ssat.results.paper.paper import Cell, Experiment, Item
+from ssat.results.paper.verdicts import judge
+from ssat.runs.record import Record
+from tests.results.records import run_of, write_json
 
 MODES = Experiment(
     "modes",
@@ -32,15 +30,15 @@ def entry(claim, records, text=()):
 
 def pair(ssat: float, scratch: float, data: str = "cifar10", **more):
     return [
-        run("encoder=vit_t", f"data={data}", "mode=ssat", accuracy=ssat, **more),
-        run("encoder=vit_t", f"data={data}", "mode=scratch", accuracy=scratch, **more),
+        run_of("encoder=vit_t", f"data={data}", "mode=ssat", accuracy=ssat, **more),
+        run_of("encoder=vit_t", f"data={data}", "mode=scratch", accuracy=scratch, **more),
     ]
 
 
 def test_without_runs_there_is_no_evidence_and_the_papers_numbers_are_weighed():
     found = entry(ABOVE, [])
     assert found.status == NO_EVIDENCE and found.paper == "1 of 2 comparisons of its own numbers agree"
-    assert found.evidence == "0 of 2 measured" and found.small == ""
+    assert found.evidence == "0 of 2 measured" and found.other_runs == ""
 
 
 def test_one_of_two_comparisons_is_not_yet_support():
@@ -64,12 +62,12 @@ def test_one_comparison_below_contradicts_the_claim():
 def test_small_runs_are_told_apart_and_never_decide():
     words = {"experiment": "modes", "faithful": False}
     small = [
-        run("encoder=vit_micro", "data=digits", f"mode={mode}", "epochs=2", accuracy=accuracy, **words)
+        run_of("encoder=vit_micro", "data=digits", f"mode={mode}", "epochs=2", accuracy=accuracy, **words)
         for mode, accuracy in (("ssat", 60.0), ("scratch", 90.0))
     ]
     found = entry(ABOVE, small)
     assert found.status == NO_EVIDENCE
-    assert found.small == "1 comparisons of smaller runs: 1 below; 1 comparisons of any runs made so far: 1 below"
+    assert found.other_runs == "1 comparison of smaller runs: 1 below; 1 comparison of any runs made so far: 1 below"
 
 
 def test_a_number_of_the_text_is_computed_from_our_cells_by_the_same_formula():
@@ -113,9 +111,8 @@ def test_perspective_accuracies_are_compared_above_the_noise(tmp_path):
         records = []
         for record, accuracy in zip(pair(90.0, 80.0), (ssat, 37.60), strict=True):
             folder = tmp_path / f"{record.mode}-{ssat}"
-            (folder / "evaluations").mkdir(parents=True)
-            text = json.dumps({"summary": {"acc1_mean": accuracy}})
-            (folder / "evaluations" / "last-test-perspective.json").write_text(text)
+            evaluation = folder / "evaluations" / "last-test-perspective.json"
+            write_json(evaluation, {"summary": {"acc1_mean": accuracy}})
             records.append(Record(folder / "result.json", "depths", record.values))
         assert ledger([claim], (), {"table2": judge(item, records)}, records)[0].status == status
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.report import summary_lines
-from src.results.analyses import analysis_figure, read_analyses
-from src.results.html import render
-from src.results.label_curve import label_curves
-from src.results.panel import Budget
-from src.results.record import Record, read_records, write_text
-from src.results.tables import runs_table, to_markdown
-from tests.results.records import failed_record, make_record, save
+from ssat.results.analyses import read_analyses
+from ssat.results.label_curve import label_curves
+from ssat.results.page.analyses import analysis_panels
+from ssat.results.page.html import render
+from ssat.results.page.space import PageSpace
+from ssat.results.tables import runs_table, to_markdown
+from ssat.results.terminal import comparison_lines
+from ssat.runs.record import Record, read_records, write_text
+from tests.results.records import failed_record, make_record, save, write_json
 
 ODD: list[Any] = [None, -1, float("inf"), float("nan"), 1e300, 5e-324, 10**400, "x", "\ud800", True]
 ODD += [[], {}, [1], {"0": 1, "a": [2]}]
@@ -55,11 +55,6 @@ def changed(values: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[s
     return new
 
 
-def write(path: Path, values: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values), encoding="utf-8")
-
-
 def base() -> dict[str, Any]:
     record = make_record("ssat", epochs=3, hash="0")
     record["config"]["data"] |= {"label_fraction": 0.5, "val_fraction": None}
@@ -71,7 +66,7 @@ def show_all(records: list[Record], warnings: list[str], page: Path) -> str:
     write_text(page, text)
     runs_table(records)
     to_markdown(records)
-    list(summary_lines(records))
+    list(comparison_lines(records))
     label_curves(records)
     return text
 
@@ -80,7 +75,7 @@ def show_all(records: list[Record], warnings: list[str], page: Path) -> str:
 def test_no_value_of_any_field_stops_the_report(tmp_path: Path, value: Any):
     places = list(paths(base()))
     for seed, place in enumerate(places):
-        write(tmp_path / "odd" / f"{seed:03d}" / "result.json", changed(base() | {"seed": seed}, place, value))
+        write_json(tmp_path / "odd" / f"{seed:03d}" / "result.json", changed(base() | {"seed": seed}, place, value))
     records, warnings = read_records(tmp_path)
     text = show_all(records, warnings, tmp_path / "report.html")
     assert len(records) + len(warnings) == len(places) > 100
@@ -91,19 +86,18 @@ def test_no_value_of_any_field_stops_the_report(tmp_path: Path, value: Any):
 def test_no_value_of_an_analysis_stops_the_report(tmp_path: Path, value: Any):
     places = list(paths(ANALYSIS))
     for number, place in enumerate(places):
-        write(tmp_path / "analyses" / "vit_t" / f"{number}.json", changed(ANALYSIS, place, value))
+        write_json(tmp_path / "analyses" / "vit_t" / f"{number}.json", changed(ANALYSIS, place, value))
     analyses, warnings = read_analyses(tmp_path)
     assert len(analyses) + len(warnings) == len(places)
-    write_text(tmp_path / "page", analysis_figure("distance", analyses, Budget(10**6)))
+    panels = analysis_panels("distance", analyses, PageSpace(10**6))
+    assert len(panels) == sum(analysis.name == "distance" for analysis in analyses) > len(places) / 2
 
 
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, "{", "\\xff", "[1]", '{"kind": "analysis"}', '{"a": 1' + "0" * 5000 + "}"]
 )
 def test_a_damaged_analysis_is_named(tmp_path: Path, content: str):
-    path = tmp_path / "analyses" / "vit_t" / "distance.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(content)
+    path = write_json(tmp_path / "analyses" / "vit_t" / "distance.json", content)
     analyses, [warning] = read_analyses(tmp_path)
     assert analyses == [] and warning.startswith(f"{path}: ")
 
@@ -134,7 +128,7 @@ def test_a_damaged_analysis_is_named(tmp_path: Path, content: str):
 )
 def test_an_impossible_value_is_named_and_the_record_skipped(tmp_path: Path, place: str, value: Any, wrong: str):
     path = tmp_path / "odd" / "run" / "result.json"
-    write(path, changed(base(), tuple(place.split(".")), value))
+    write_json(path, changed(base(), tuple(place.split(".")), value))
     assert read_records(tmp_path) == ([], [f"{path}: {wrong} missing or wrong"])
 
 
@@ -152,7 +146,7 @@ def test_an_impossible_value_is_named_and_the_record_skipped(tmp_path: Path, pla
     ],
 )
 def test_a_value_that_may_be_missing_is_read(tmp_path: Path, place: str, value: Any):
-    write(tmp_path / "odd" / "run" / "result.json", changed(base(), tuple(place.split(".")), value))
+    write_json(tmp_path / "odd" / "run" / "result.json", changed(base(), tuple(place.split(".")), value))
     records, warnings = read_records(tmp_path)
     assert len(records) == 1 and warnings == []
 
@@ -161,7 +155,7 @@ def test_a_value_that_may_be_missing_is_read(tmp_path: Path, place: str, value: 
 def test_odd_reconstructions_are_no_pictures(tmp_path: Path, listed: Any):
     record = make_record("ssat")
     record["phases"][0]["reconstructions"] = listed
-    write(tmp_path / "odd" / "run" / "result.json", record)
+    write_json(tmp_path / "odd" / "run" / "result.json", record)
     assert "<img" not in render(read_records(tmp_path)[0], page=tmp_path / "report.html")
 
 
@@ -170,13 +164,13 @@ def test_an_odd_share_of_labels_is_on_no_curve(tmp_path: Path, fraction: Any):
     for share in (fraction, 0.5, 1.0):
         record = make_record("ssat", hash=str(share))
         record["config"]["data"]["label_fraction"] = share
-        write(tmp_path / "g" / f"run{share}" / "result.json", record)
+        write_json(tmp_path / "g" / f"run{share}" / "result.json", record)
     [curve] = label_curves(read_records(tmp_path)[0])
     assert curve.fractions == [0.5, 1.0]
 
 
 def test_a_lone_surrogate_becomes_a_question_mark(tmp_path: Path):
-    write(tmp_path / "g" / "run" / "result.json", make_record(data="a\ud800b"))
+    write_json(tmp_path / "g" / "run" / "result.json", make_record(data="a\ud800b"))
     [record] = read_records(tmp_path)[0]
     assert record.data == "a?b"
 

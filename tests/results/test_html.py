@@ -1,3 +1,5 @@
+"""The page: what it shows, that it is one file, that nothing from a record becomes markup, and how large it gets."""
+
 import base64
 import re
 from html.parser import HTMLParser
@@ -5,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from src.results.html import render
-from src.results.pictures import embeddable
-from src.results.record import read_records
-from src.results.svg import Series, line_chart, ticks
-from tests.results.records import failed_record, load, make_record, noise_png, save
+from ssat.results.page.charts import bar_chart, line_chart, ticks
+from ssat.results.page.html import render
+from ssat.results.page.pictures import embeddable
+from ssat.results.series import Bar, Series
+from ssat.runs.record import read_records
+from tests.results.records import failed_record, load, make_record, noise_png, save, write_json
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -39,6 +42,10 @@ class Outline(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -85,18 +92,31 @@ def test_every_run_is_in_the_table_with_a_link_to_its_record(page: str, runs: Pa
 
 
 def test_a_failed_run_is_listed_with_its_error(page: str):
-    assert "vit_micro-digits-ssat-s0-deadbeef: UserError: the loss became nan at step 7" in "".join(Outline(page).texts)
+    assert "vit_micro-digits-ssat-s0-deadbeef: UserError: the loss became nan at step 7" in Outline(page).text
 
 
-def test_damaged_files_are_listed(runs: Path):
-    assert "runs/bad/result.json: damaged" in render(read_records(runs)[0], warnings=["runs/bad/result.json: damaged"])
+def test_a_damaged_file_stands_in_the_list_of_skipped_files(runs: Path):
+    damaged = write_json(runs / "bad" / "run" / "result.json", "{")
+    records, warnings = read_records(runs)
+    text = Outline(render(records, warnings=warnings)).text
+    skipped = text.partition("Files that were skipped")[2].partition("Notes")[0]
+    assert skipped.split("\n")[0] == f"{damaged}: damaged, not JSON"
+
+
+def test_without_damaged_files_there_is_no_list_of_them(page: str):
+    assert "Files that were skipped" not in page
+
+
+def test_a_run_without_a_record_is_listed_as_unfinished(runs: Path):
+    text = Outline(render(read_records(runs)[0], unfinished=["table1/begun"])).text
+    assert "table1/begun: not finished (the same command continues it)" in text.partition("Runs that did not finish")[2]
 
 
 def test_the_page_shows_verdict_bars_curves_and_reconstructions(page: str):
-    text = "".join(Outline(page).texts)
+    text = Outline(page).text
     assert "SSAT reaches 81.9 % on 360 test images: 3.1 ± 5.4 points below scratch (within the noise)" in text
     assert "−3.1 points to scratch" in text and "codecarbon, modelled from CPU load, USA" in text
-    assert "digits is not one of the paper's data sets (3 of 3 runs)" in text and "hence optimistic" in text
+    assert "digits is not one of the paper's data sets (3 of 3 runs)" in text and "hence it is optimistic" in text
     outline = Outline(page)
     assert sum(attributes.get("class") == "chart" for attributes in outline.all("figure")) == 4
     assert len(outline.all("img")) == 2  # scratch has none
@@ -133,7 +153,9 @@ def test_text_from_a_record_cannot_become_markup(tmp_path: Path):
 def test_a_record_with_parts_missing_is_still_shown(tmp_path: Path, broken: dict):
     records = load(tmp_path, make_record("scratch"), make_record("ssat", hash="x"))
     records[1].values.update(broken)
-    assert Outline(render(records, page=tmp_path / "report.html")).open == []
+    outline = Outline(render(records, page=tmp_path / "report.html"))
+    shown = outline.text.partition("All runs")[2]
+    assert outline.open == [] and all(f"{record.group}/{record.folder.name}" in shown for record in records)
 
 
 def test_a_history_with_holes_is_drawn_where_it_has_values(tmp_path: Path):
@@ -145,11 +167,14 @@ def test_a_history_with_holes_is_drawn_where_it_has_values(tmp_path: Path):
         None,
         {"epoch": "x"},
     ]
-    assert 'data-name="scratch"' in render(load(tmp_path, record))
+    outline = Outline(render(load(tmp_path, record)))
+    lines = [a["points"].split() for a in outline.all("polyline") if a.get("data-name") == "scratch"]
+    assert [len(points) for points in lines] == [2, 2]  # by epoch and by time
 
 
 def test_no_records_make_a_page_too():
-    assert Outline(render([])).open == []
+    outline = Outline(render([]))
+    assert outline.open == [] and "There are no runs yet." in outline.text and not outline.all("table")
 
 
 def test_a_large_picture_is_shrunk_below_the_limit(tmp_path: Path):
@@ -159,7 +184,7 @@ def test_a_large_picture_is_shrunk_below_the_limit(tmp_path: Path):
 
 
 def test_pictures_beyond_the_budget_are_named_instead(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("src.results.html.PICTURES_BYTES", 8_000)
+    monkeypatch.setattr("ssat.results.page.space.PICTURES_BYTES", 8_000)
     for seed in range(2):
         save(tmp_path, make_record(seed=seed), picture=noise_png(50, 50))  # 7.6 kB
     page = render(read_records(tmp_path)[0])
@@ -182,15 +207,37 @@ def test_embedded_pictures_are_the_runs_last_ones(tmp_path: Path):
     assert base64.b64decode(image["src"].partition(",")[2]) == png
 
 
-def test_ticks_are_round_and_span_the_values():
-    assert ticks(23.1, 84.9) == [20, 40, 60, 80, 100]
-    assert ticks(0, 3, whole=True) == [0, 1, 2, 3]
-    assert ticks(5, 5)[0] <= 5 <= ticks(5, 5)[-1]
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "known"),
+    [
+        (23.1, 84.9, False, [20, 40, 60, 80, 100]),
+        (0, 3, True, [0, 1, 2, 3]),
+        (0, 0.5, False, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        (5, 5, False, [5, 6]),
+    ],
+)
+def test_ticks_are_round_and_span_the_values(low: float, high: float, whole: bool, known: list[float]):
+    assert ticks(low, high, whole=whole) == known
 
 
 def test_a_chart_places_points_where_its_scale_says():
     svg = line_chart("t", [Series("a", "ssat", [(0.0, 0.0), (10.0, 100.0)])], x_label="epoch", y_label="%")
     assert re.search(r'points="46[.0]*,220[.0]* 448[.0]*,12[.0]*"', svg)
+
+
+def test_a_bar_is_as_high_as_its_value():
+    svg = bar_chart("t", [Bar("group", "SSAT", "ssat", 50.0, 100.0)], y_label="%")
+    heights = {a["class"].split()[1]: float(a["height"]) for a in Outline(svg).all("rect")}
+    assert heights == {"fill": 104.0, "outline": 208.0}  # of an axis of 208 pixels
+
+
+def test_text_in_a_chart_cannot_become_markup():
+    evil = '<b onclick="x">&'
+    line = line_chart(evil, [Series(evil, evil, [(0.0, 0.0), (1.0, 1.0)])], x_label=evil, y_label=evil)
+    bars = bar_chart(evil, [Bar(evil, evil, evil, 1.0, 2.0)], y_label=evil)
+    for chart in (line, bars):
+        assert "<b " not in chart and "&lt;b onclick=&#34;x&#34;&gt;&amp;" in chart
+        assert Outline(chart).open == []
 
 
 def test_five_hundred_runs_load_and_render(tmp_path: Path):

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from src.report import show_item
-from src.results.cells import Block
-from src.results.figures import figure_charts
-from src.results.html import render
-from src.results.paper import Cell, read_paper
-from src.results.paper_tables import csv_rows, latex, left_out, markdown
-from src.results.plots import save_figures
-from src.results.record import Record
-from src.results.tables import markdown_text
-from src.results.verdicts import PARTIAL, Judged, Result, judge, shown_parts
+from ssat.results.page.html import render
+from ssat.results.page.paper import figure_charts
+from ssat.results.paper.matching import Block
+from ssat.results.paper.paper import Cell, read_paper
+from ssat.results.paper.paper_tables import csv_rows, latex, left_out, markdown
+from ssat.results.paper.verdicts import PARTIAL, CellResult, Judged, Part, judge
+from ssat.results.plots import save_figures
+from ssat.results.terminal import show_item
+from ssat.results.text import markdown_text
+from ssat.runs.record import Record
 
 
 def search(name: str, settings: int, *, many: int | None = None) -> Judged:
@@ -32,18 +32,19 @@ def search(name: str, settings: int, *, many: int | None = None) -> Judged:
         runs = [Record(Path(f"runs/{number}/{seed}/result.json"), "", {}) for seed in range(1 + (number == many))]
         block = Block(f"base_lr={number}", defaultdict(list, {(row, column): runs}))
         values = tuple(80.0 for _ in runs)
-        parts.append((block, [Result(Cell(name, row, column, "acc1", "%"), PARTIAL, tuple(runs), values)]))
+        result = CellResult(Cell(name, row, column, "acc1", "%"), PARTIAL, tuple(runs), values)
+        parts.append(Part(block, [result]))
     return Judged(judged.item, parts, [])
 
 
 def test_all_settings_are_shown_where_they_are_few():
     judged = search("table10", 20)
-    assert len(shown_parts(judged)) == 21 and left_out(judged) == ""
+    assert len(judged.shown_parts) == 21 and left_out(judged) == ""
 
 
 def test_of_many_settings_those_with_most_runs_are_shown_in_their_order():
     judged = search("table10", 30, many=27)
-    titles = [block.title for block, _ in shown_parts(judged)]
+    titles = [block.title for block, _ in judged.shown_parts]
     assert titles == ["", *(f"base_lr={number}" for number in (*range(19), 27))]
     assert left_out(judged) == "and 10 more settings: python -m src.report runs=<a folder with fewer runs>"
 
@@ -76,9 +77,9 @@ def test_csv_has_every_setting():
 
 
 def test_a_figure_of_many_settings_can_be_drawn(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("src.results.plots.DPI", 60)
+    monkeypatch.setattr("ssat.results.plots.DPI", 60)
     judged = search("figure3", 500)
-    assert len(list(figure_charts(judged))) == 21
+    assert len(figure_charts(judged)) == 21
     assert (tmp_path / "figure3.png") in list(save_figures([judged], tmp_path))
 
 

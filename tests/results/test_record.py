@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.results.analyses import read_analyses
-from src.results.record import as_number, folders, read_records, read_unfinished, write_record
+from ssat.results.analyses import read_analyses
+from ssat.runs.record import as_number, folders, read_records, read_unfinished, write_record
 from tests.results.records import failed_record, load, make_record, save
 
 

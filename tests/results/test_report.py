@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.report import main, summary_lines
-from src.results.paper import Item, read_paper
+from ssat.commands.report import main
+from ssat.results.paper.paper import Item, read_paper
+from ssat.results.terminal import comparison_lines
 from tests.results.records import failed_record, load, make_record, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,9 +123,9 @@ def test_failed_runs_and_skipped_files_are_named(runs: Path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run=x"], "error: there is no table, figure or option 'run=x' (did you mean runs?)"),
+        (["run=x"], "error: there is no option 'run=x' (did you mean runs?)"),
         (["tabel3"], "(did you mean table3?)"),
-        (["table15"], "error: there is no table, figure or option 'table15'"),
+        (["table15"], "error: there is no option 'table15'"),
         (["runs="], "error: runs needs a value: runs=<folder>"),
         (
             ["format=markdwn"],
@@ -184,7 +185,7 @@ def test_ctrl_c_is_one_sentence_and_exit_code_130(runs: Path, monkeypatch, capsy
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("src.report.read_analyses", interrupt)
+    monkeypatch.setattr("ssat.commands.report.read_analyses", interrupt)
     assert call(monkeypatch, f"runs={runs}") == 130
     assert capsys.readouterr().err == "\ninterrupted: the page may be the one from before\n"
 
@@ -233,7 +234,7 @@ def test_many_comparisons_are_cut_short_on_the_terminal(tmp_path: Path):
             record = make_record(seed=seed, hash=f"{number}{seed}")
             record["config"]["recipe"] = record["config"]["recipe"] | {"base_lr": number}
             records.append(record)
-    lines = list(summary_lines(load(tmp_path, *records)))
+    lines = list(comparison_lines(load(tmp_path, *records)))
     assert sum("SSAT reaches" in line for line in lines) == 20 and "base_lr=24: " in "".join(lines)
     assert "and 5 more comparisons: python -m src.report runs=<a folder with fewer runs>\n" in lines
 

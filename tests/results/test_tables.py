@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from src.results.record import Record
-from src.results.tables import COLUMNS, duration, quantity, runs_table, to_markdown
+from ssat.core.words import duration
+from ssat.results.tables import COLUMNS, runs_table, to_markdown
+from ssat.results.text import quantity
+from ssat.runs.record import Record
 from tests.results.records import failed_record, load, make_record
 
 

@@ -1,0 +1,231 @@
+"""Hydra's way into ssat.sweeps: Hydra finds plugins only in the package `hydra_plugins`."""
+
+# No postponed annotations here: Hydra runs this file before the module is registered, and dataclass would look it up.
+
+import copy
+import gc
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobStatus
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssat.config.command_line import explain
+from ssat.config.fields import parse
+from ssat.config.identity import config_hash
+from ssat.config.overrides import FAULTS
+from ssat.config.resolve import resolve
+from ssat.config.schema import Launcher
+from ssat.config.words import CONF, FILES
+from ssat.core.errors import UserError
+from ssat.runs.folder import describe, find_finished, run_name, usable
+from ssat.sweeps.here import check_launcher, run_here
+from ssat.sweeps.jobs import Job, JobOutcome, Request, exit_code, key_of, outcome_of, report_failure, summary, variants
+from ssat.sweeps.slurm import run_on_cluster
+
+
+@dataclass
+class VariantSweeperConf(BasicSweeperConf):
+    """What an experiment file sets under `hydra.sweeper`."""
+
+    _target_: str = "hydra_plugins.ssat_sweeper.VariantSweeper"
+    rows: Any = None  # name of a row: its list of overrides
+    columns: Any = None
+    skip: Any = None  # each 'row / column' that is not run
+    unbuilt: Any = None  # why this experiment cannot be run yet
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=VariantSweeperConf, provider="ssat")
+
+
+class SsatSearchPath(SearchPathPlugin):
+    """Lets `+experiments=<name>` find the files of experiments/, wherever the package lies."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("ssat", f"file://{FILES}")
+
+
+class VariantSweeper(BasicSweeper):
+    """Rows x columns, times `params` and what the command line sweeps; a failed job does not stop the others."""
+
+    def __init__(
+        self, max_batch_size: int | None, params: Any, rows: Any, columns: Any, skip: Any, unbuilt: str | None
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.rows, self.columns, self.skip = plain(rows), plain(columns), plain(skip)
+        self.unbuilt = unbuilt
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run every job that is not finished yet.
+
+        Raises:
+            UserError: the experiment cannot be run, a job does not compose, or the launcher cannot start.
+            SystemExit: 2 when a job's values were refused, 1 when one crashed.
+        """
+        if self.unbuilt:
+            raise UserError(f"this experiment cannot be run yet: {self.unbuilt}")
+        launcher = parse(Launcher, OmegaConf.to_container(self.master.launcher, resolve=True), "launcher")
+        jobs, results = self.compose(self.combine(arguments))
+        total = len(jobs) + len(results)
+        results += [(job, outcome) for job in jobs if (outcome := before_start(job))]
+        known = {id(job) for job, _ in results}
+        left = [job for job in jobs if id(job) not in known]
+        estimates = any(job.config.estimate for job in jobs)  # they are of this machine and have a sum of their own
+        if not estimates:
+            check_launcher(launcher, left)
+        try:
+            for job, outcome in self.launch(left, total, launcher):
+                report_failure(job, outcome)
+                results.append((job, outcome))
+        finally:
+            code = exit_code(outcome for _, outcome in results)
+            if code or not estimates:
+                print("\n" + "\n".join(summary(results, total)), flush=True)
+        if code:
+            raise SystemExit(code)
+
+    @property
+    def context(self) -> HydraContext:
+        """Hydra's loader of configurations."""
+        assert self.hydra_context is not None, "setup() comes first"
+        return self.hydra_context
+
+    @property
+    def master(self) -> DictConfig:
+        """The configuration of the sweep itself."""
+        assert self.config is not None, "setup() comes first"
+        return self.config
+
+    def combine(self, arguments: list[str]) -> dict[tuple[str, ...], str]:
+        """Every job's overrides, each list once, and the row and column that it belongs to."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        found: dict[tuple[str, ...], str] = {}
+        for variant in variants(self.rows, self.columns, skip=self.skip, given=arguments):
+            overrides = parser.parse_overrides([*self._parse_config(), *variant.words, *arguments])
+            for words in itertools.chain(*self.split_arguments(overrides, None)):
+                found.setdefault(tuple(words), variant.label)
+        return found
+
+    def compose(self, combined: dict[tuple[str, ...], str]) -> tuple[list[Job], list[tuple[Request, JobOutcome]]]:
+        """The jobs with their configurations, and what is refused; what computes the same is one job.
+
+        Raises:
+            UserError: overrides do not compose.
+        """
+        found_in = [word for word in self.master.hydra.overrides.hydra if key_of(word) == "hydra.searchpath"]
+        bases: dict[tuple[str, ...], DictConfig] = {}
+        jobs: dict[str, Job] = {}
+        refused: list[tuple[Request, JobOutcome]] = []
+        for words, label in combined.items():
+            cfg = self.composed(words, label, bases)
+            try:
+                config = resolve(cfg)
+            except Exception as error:  # one job's mistake or bug does not stop the others
+                name = OmegaConf.select(cfg, "name", throw_on_resolution_failure=False)
+                refused.append((Request(str(name or "run"), label, (*words, *found_in)), outcome_of(error)))
+                report_failure(*refused[-1])
+                continue
+            key = str(config.run_dir or config_hash(config))
+            jobs.setdefault(key, Job(run_name(config), label, (*words, *found_in), config))
+        return list(jobs.values()), refused
+
+    def composed(self, words: tuple[str, ...], label: str, bases: dict[tuple[str, ...], DictConfig]) -> DictConfig:
+        """The configuration under the overrides `words`.
+
+        Each choice of groups is composed once, into `bases`, and gets the values: a composition takes a tenth of a
+        second.
+
+        Raises:
+            UserError: they do not compose.
+        """
+        groups = tuple(word for word in words if chooses_group(word))
+        try:
+            if groups not in bases:
+                bases[groups] = without_hydra(self.context.config_loader.load_sweep_config(self.master, list(groups)))
+            cfg = copy.deepcopy(bases[groups])
+            values = OverridesParser.create().parse_overrides([word for word in words if word not in groups])
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+            return cfg
+        except FAULTS as error:
+            where = f"{label}: " if label else ""
+            raise UserError(where + explain(error, "train", groups)) from error
+
+    def launch(self, jobs: Sequence[Job], total: int, launcher: Launcher) -> Iterator[tuple[Job, JobOutcome]]:
+        """Start the jobs as `launcher` says; yields each with what became of it."""
+        if not jobs:
+            return
+        folder = Path(self.master.hydra.sweep.dir)
+        with usable(jobs[0].config, "written", key="runs_dir"):
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.master, folder / "multirun.yaml")
+        if launcher.name == "local" or jobs[0].config.estimate:
+            yield from self.launch_here(jobs, total)
+            return
+        print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
+        start = run_here if launcher.name == "joblib" else run_on_cluster
+        for done, (job, outcome) in enumerate(start(jobs, launcher, folder), start=total - len(jobs) + 1):
+            print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
+            yield job, outcome
+
+    def launch_here(self, jobs: Sequence[Job], total: int) -> Iterator[tuple[Job, JobOutcome]]:
+        """With Hydra's launcher: its basic one runs one job after the other in this process."""
+        assert self.launcher is not None, "setup() comes first"
+        one_by_one = isinstance(self.launcher, BasicLauncher)
+        size = 1 if one_by_one else self.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), size):
+            chunk, first = jobs[start : start + size], total - len(jobs) + start
+            if one_by_one:
+                print(f"\n[{first + 1}/{total}] {chunk[0]}", flush=True)
+            try:
+                returns = self.launcher.launch([job.words for job in chunk], initial_job_idx=first)
+                outcomes = [
+                    JobOutcome("finished") if ret.status == JobStatus.COMPLETED else outcome_of(ret._return_value)
+                    for ret in returns
+                ]
+            except Exception as error:  # another launcher's pool of processes that broke
+                outcomes = [JobOutcome("finished") if find_finished(job.config) else outcome_of(error) for job in chunk]
+            returns = []
+            gc.collect()  # a crash's traceback holds the model
+            yield from zip(chunk, outcomes, strict=True)
+
+
+def plain(value: Any) -> Any:
+    """`value` without OmegaConf's classes."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def chooses_group(word: str) -> bool:
+    """Whether an override can change which files a configuration is made of."""
+    return word[0] in "+~" or "@" in word or (CONF / key_of(word)).is_dir()
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """`cfg` with our keys alone."""
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    return cfg
+
+
+def before_start(job: Job) -> JobOutcome | None:
+    """What is known of a job without running it: it is already finished, or its folder is not usable."""
+    try:
+        done = None if job.config.force or job.config.estimate else find_finished(job.config)
+        if done:
+            folder, record = done
+            print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again)", flush=True)
+    except Exception as error:  # one job's bug does not stop the others
+        outcome = outcome_of(error)
+        report_failure(job, outcome)
+        return outcome
+    return JobOutcome("skipped") if done else None

@@ -1,0 +1,124 @@
+"""Grad-CAM on tokens: which patches speak for a class (Figure 10; Selvaraju et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssat.analysis.attention import upsample
+from ssat.analysis.models import Measured, Model, pixels
+from ssat.analysis.plots import heat
+from ssat.analysis.tokens import blocks_of
+from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+
+
+def class_activation(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(sum_c alpha_c A_c) of tokens and a score's gradient, both (B, N, D); alpha_c = mean over tokens: (B, N)."""
+    return (activation * gradient.mean(1, keepdim=True)).sum(2).relu()
+
+
+def stretched(maps: Tensor) -> Tensor:
+    """(B, N) to the range [0, 1] row by row; a flat map is 0 everywhere."""
+    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny), 0.0)
+
+
+def target_layer(encoder: Encoder) -> nn.Module:
+    """norm1 of the last block: what comes later is read at the class token alone, and patches have no gradient there.
+
+    Raises:
+        UserError: the encoder is no plain ViT.
+    """
+    layer = blocks_of(encoder, flat=True)[-1].norm1
+    assert isinstance(layer, nn.Module)
+    return layer
+
+
+def class_maps(model: Model, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, classes), and the maps (B, h, w) in [0, 1] of the predicted and of the true class."""
+    kept: list[Tensor] = []
+    hook = target_layer(model.encoder).register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        # A frozen encoder has no graph of its own.
+        logits = model.logits(images.clone().requires_grad_())
+    finally:
+        hook.remove()
+    (activation,) = kept
+    maps = []
+    for classes in (logits.argmax(1), targets):
+        scores = logits.gather(1, classes.unsqueeze(1)).sum()
+        (gradient,) = torch.autograd.grad(scores, activation, retain_graph=True)
+        prefix = model.encoder.num_prefix
+        found = class_activation(activation.detach()[:, prefix:], gradient[:, prefix:])
+        maps.append(stretched(found).unflatten(1, model.encoder.mask_grid[-2:]))
+    return logits.detach(), maps[0], maps[1]
+
+
+def gradcam(model: Model, indices: Sequence[int], *, batch_size: int) -> Measured:
+    """Figure 10: a heat map of the predicted class over each image; of the true one too where an image is misread.
+
+    Raises:
+        UserError: the run has learned no labels, or its encoder is no plain ViT.
+    """
+    check(model)
+    found: list[dict[str, Any]] = []
+    seen, predicted, true = [], [], []
+    for batch in model.batches(indices, batch_size):
+        assert batch.targets is not None and batch.indices is not None
+        logits, of_predicted, of_true = class_maps(model, batch.images, batch.targets)
+        shown = pixels(batch.images, model.data)
+        size = shown.shape[1:3]
+        seen.append(shown)
+        predicted.append(heat(shown, upsample(of_predicted, size, "bilinear").cpu().numpy()))
+        true.append(heat(shown, upsample(of_true, size, "bilinear").cpu().numpy()))
+        found += _described(model, batch.indices, batch.targets, logits, of_predicted, of_true)
+    images, of_prediction = np.concatenate(seen), np.concatenate(predicted)
+    captions = ["" if row["correct"] else f"taken for {row['predicted']}" for row in found]
+    details = None
+    if any(captions):
+        details = {"true": {"image": images, "predicted class": of_prediction, "true class": np.concatenate(true)}}
+    return Measured(
+        {},
+        {"images": found},
+        {"right, %": 100 * captions.count("") / len(captions)},
+        {"image": images, model.name: of_prediction},
+        {model.name: captions, "predicted class": captions},
+        details,
+    )
+
+
+def check(model: Model) -> None:
+    """Raises: UserError: the model has no class scores or no tokens to draw."""
+    if model.head is None:
+        raise UserError(f"run {model.facts['run']} has learned no labels: Grad-CAM explains the score of a class")
+    target_layer(model.encoder)
+
+
+def _described(
+    model: Model, indices: Tensor, targets: Tensor, logits: Tensor, of_predicted: Tensor, of_true: Tensor
+) -> list[dict[str, Any]]:
+    names, probabilities = model.data.class_names, logits.softmax(1)
+    rows = []
+    for i, (index, target) in enumerate(zip(indices.tolist(), targets.tolist(), strict=True)):
+        best = int(logits[i].argmax())
+        rows.append(
+            {
+                "index": index,
+                "true": names[target],
+                "predicted": names[best],
+                "probability": float(probabilities[i, best]),
+                "correct": best == target,
+                "map_predicted": _rounded(of_predicted[i]),
+                "map_true": _rounded(of_true[i]),
+            }
+        )
+    return rows
+
+
+def _rounded(image: Tensor) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in image.tolist()]

@@ -1,0 +1,132 @@
+"""What happens to the tokens from block to block: their distances (Figure 7) and their variance (Figure 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssat.analysis.models import Curve, Measured, Model
+from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+
+
+def blocks_of(encoder: Encoder, *, flat: bool = False) -> list[nn.Module]:
+    """The encoder's residual blocks in their order.
+
+    Args:
+        encoder: states `residual_blocks` and `flat_tokens`.
+        flat: whether the analysis needs one flat token grid.
+
+    Raises:
+        UserError: the encoder has no such blocks, or no flat token grid where one is needed.
+    """
+    blocks = encoder.residual_blocks()
+    if not blocks or (flat and not encoder.flat_tokens):
+        wanted = "a plain ViT" if flat else "an encoder of pre-norm residual blocks"
+        raise UserError(
+            f"{type(encoder).__name__} cannot be analysed this way, which needs {wanted}:"
+            " vit_t, vit_s, vit_b, sl_vit or most of timm's"
+        )
+    return blocks
+
+
+def residual_stages(encoder: Encoder, images: Tensor) -> list[Tensor]:
+    """Tokens (B, N, D): embedded, then after the attention and after the MLP of each block: 2 * depth + 1 of them.
+
+    They are read inside `forward_blocks`, whose outputs are the stages after the MLPs.
+    """
+    blocks = blocks_of(encoder)
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].flatten(1, -2))  # Swin's come as (B, h, w, D)
+
+    watched = [blocks[0], *(block.norm2 for block in blocks)]
+    hooks = [module.register_forward_pre_hook(keep) for module in watched]  # type: ignore[union-attr]
+    try:
+        outputs = encoder.forward_blocks(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    embedded, *attended = seen
+    stages = [embedded]
+    for after_attention, after_mlp in zip(attended, outputs, strict=True):
+        stages += [after_attention, after_mlp]
+    return stages
+
+
+def stage_names(depth: int) -> list[str]:
+    return ["embedding", *(f"{part} {block}" for block in range(1, depth + 1) for part in ("attention", "mlp"))]
+
+
+def of_image(encoder: Encoder, tokens: Tensor) -> Tensor:
+    """`tokens` (B, N, D) without class token and registers."""
+    return encoder.image_tokens(tokens)
+
+
+def mean_distance(tokens: Tensor) -> Tensor:
+    """Mean Euclidean distance of all pairs of different tokens (B, N, D) of an image: (B,)."""
+    # pdist never forms the matrix, whose diagonal is not exactly 0 when it comes from a product.
+    return torch.stack([F.pdist(image).mean() for image in tokens.float()])
+
+
+def mean_norm(tokens: Tensor) -> Tensor:
+    """Mean length of the tokens (B, N, D) of an image: (B,)."""
+    return tokens.float().norm(dim=2).mean(1)
+
+
+def channel_variance(tokens: Tensor) -> Tensor:
+    """Unbiased variance over the tokens (B, N, D), averaged over the channels (Park & Kim 2022): (B,)."""
+    return tokens.float().var(dim=1).mean(1)
+
+
+def _curve(x: list[float], values: Tensor) -> Curve:
+    """`values` (points, images) as mean and deviation over the images."""
+    deviation = values.std(1) if values.shape[1] > 1 else torch.zeros(len(values))
+    return Curve(x, values.mean(1).tolist(), deviation.tolist())
+
+
+@torch.inference_mode()
+def distances(model: Model, indices: Sequence[int], *, batch_size: int, with_cls: bool = False) -> Measured:
+    """Figure 7: distance between tokens, embedded (depth 0) and after each block, also over their mean length."""
+    plain, scaled = [], []
+    for batch in model.batches(indices, batch_size):
+        stages = residual_stages(model.encoder, batch.images)[::2]
+        if not with_cls:
+            stages = [of_image(model.encoder, tokens) for tokens in stages]
+        found = torch.stack([mean_distance(tokens) for tokens in stages])
+        plain.append(found.cpu())
+        scaled.append((found / torch.stack([mean_norm(tokens) for tokens in stages])).cpu())
+    distance, relative = torch.cat(plain, 1), torch.cat(scaled, 1)
+    depth = [float(block) for block in range(len(distance))]
+    series = {"distance": _curve(depth, distance), "relative distance": _curve(depth, relative)}
+    summary = {
+        "largest distance": max(series["distance"].y),
+        "at block": float(max(depth, key=lambda block: series["distance"].y[int(block)])),
+        "distance after the last block": series["distance"].y[-1],
+        "over token length": series["relative distance"].y[-1],
+    }
+    return Measured(series, {}, summary)
+
+
+@torch.inference_mode()
+def variances(model: Model, indices: Sequence[int], *, batch_size: int) -> Measured:
+    """Figure 8: variance of the feature map, embedded and after every attention and MLP, over depth from 0 to 1."""
+    found = []
+    for batch in model.batches(indices, batch_size):
+        stages = residual_stages(model.encoder, batch.images)
+        found.append(torch.stack([channel_variance(of_image(model.encoder, tokens)) for tokens in stages]).cpu())
+    variance = torch.cat(found, 1)
+    x = [stage / (len(variance) - 1) for stage in range(len(variance))]
+    curve = _curve(x, variance)
+    steps = torch.tensor(curve.y).diff()
+    summary = {
+        "embedded": curve.y[0],
+        "after the last block": curve.y[-1],
+        "change by attention, mean": float(steps[::2].mean()),
+        "change by MLP, mean": float(steps[1::2].mean()),
+    }
+    return Measured({"variance": curve}, {"stages": stage_names(len(steps) // 2)}, summary)

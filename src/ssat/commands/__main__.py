@@ -1,0 +1,50 @@
+"""`ssat <command> ...`: one console command for everything."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
+    "evaluate": ("ssat.commands.evaluate", "test a finished run on clean or perturbed images, or probe its features"),
+    "analyze": ("ssat.commands.analyze", "attention, tokens, Hessian and Grad-CAM of finished runs"),
+    "report": ("ssat.commands.report", "all runs beside the paper, on the terminal and as a page"),
+    "prepare": ("ssat.commands.prepare", "fetch and check a data set"),
+    "dashboard": ("ssat.commands.dashboard", "compare all runs in a W&B report"),
+    "doctor": ("ssat.commands.doctor.command", "check the installation, the machine and the data"),
+}
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  ssat {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(["usage: ssat <command> key=value ...", "", *lines, "", "ssat <command> --help says more"])
+
+
+def main(command: str | None = None) -> None:
+    """Run `command`, or the one that the command line names first."""
+    if command is None:
+        command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+        sys.argv[1:2] = []
+    if command in ("--help", "-h", "help"):
+        print(usage())
+        return
+    if command == "--version":
+        from ssat import __version__
+
+        print(__version__)
+        return
+    if command not in COMMANDS:
+        from ssat.core.words import nearest
+
+        print(f"error: there is no command {command!r}{nearest(command, list(COMMANDS))}\n\n{usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())  # `python -m` has it there: a class of the user's own is found by `module:Class`
+    importlib.import_module(COMMANDS[command][0]).main()
+
+
+if __name__ == "__main__":
+    main()

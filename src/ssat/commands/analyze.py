@@ -1,0 +1,263 @@
+"""Compare trained networks from the inside. python -m src.analyze runs=[<run>,<run>,<run>] analysis=attention,distance
+
+The records that this writes are described in ssat.analysis.output.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ssat.config.command_line import run_words
+from ssat.core.errors import UserError
+from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.words import nearest
+from ssat.runs.saved import saved_configuration
+
+if TYPE_CHECKING:
+    from ssat.analysis.figures import Analysis
+    from ssat.analysis.models import Model
+
+
+USAGE = """\
+python -m src.analyze runs=[<run folder>,<run folder>,...] [analysis=<names>] [key=value ...]
+
+Measures the last phase of each run on the same test images, in fp32, and writes <out>/<analysis>.json, .png and .csv.
+
+  runs=[a,b,c]            folders of python -m src.train, of the same data; their order is that of the figures
+  analysis=<names>        attention (Fig. 6), distance (7), variance (8), hessian (9), gradcam (10), maps (12), with
+                          commas between; default all but hessian, which takes long
+  images=1000             test images, drawn by seed (attention, distance, variance)
+  pictures=8              images shown by gradcam and maps, of as many classes as possible
+  seed=0                  of the choice of images and of the Hessian's start vectors
+  checkpoint=last         last, best, or a checkpoint file
+  split=test              test or val
+  batch_size=32           images at a time; does not change the result
+  out=<folder>            default <runs>/analyses/<encoder>-<data>, beside the first run's experiment
+  force=true              measure again what has been measured
+  distance.with_cls=false whether the class token counts among the tokens
+  maps.mass=1             below 1: show only the patches that hold this share of the attention (DINO: 0.6)
+  maps.rollout=false      through all blocks in place of the last one
+  hessian.batches=10 hessian.batch_size=16 hessian.top=5 hessian.tol=0.001 hessian.max_iter=100
+  hessian.weight_decay=0  w adds w/2 |parameters|^2 to the loss
+  hessian.augmented=true  images as in training
+  data.root=... trainer.accelerator=cpu ...     any key of the runs that has changed since
+  --config-dir <folder>   with configuration files of your own, where a run was trained with them
+"""
+OWN = {
+    "runs": "",
+    "analysis": "attention,distance,variance,gradcam,maps",
+    "images": "1000",
+    "pictures": "8",
+    "seed": "0",
+    "checkpoint": "last",
+    "split": "test",
+    "batch_size": "32",
+    "out": "",
+    "force": "false",
+    "distance.with_cls": "false",
+    "maps.mass": "1",
+    "maps.rollout": "false",
+    "hessian.batches": "10",
+    "hessian.batch_size": "16",
+    "hessian.top": "5",
+    "hessian.tol": "0.001",
+    "hessian.max_iter": "100",
+    "hessian.weight_decay": "0",
+    "hessian.augmented": "true",
+}
+HANDED_ON = ("data", "trainer")
+NAMES = ("attention", "distance", "variance", "hessian", "gradcam", "maps")
+COUNTS = (
+    "images", "pictures", "batch_size", "hessian.batches", "hessian.batch_size", "hessian.top", "hessian.max_iter",
+)  # fmt: skip
+SWITCHES = ("force", "distance.with_cls", "maps.rollout", "hessian.augmented")
+NO_RESULT = ("runs", "analysis", "out", "force", "batch_size")  # options that do not change what is measured
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line; `values` holds numbers and booleans by option."""
+
+    runs: list[Path]
+    analyses: list[str]
+    values: dict[str, Any]
+    overrides: list[str]
+
+    def settings(self, analysis: str) -> dict[str, Any]:
+        """Those options that change what `analysis` measures."""
+        others = tuple(f"{name}." for name in NAMES if name != analysis)
+        skipped = (*NO_RESULT, *(("images",) if analysis in ("hessian", "gradcam", "maps") else ("pictures",)))
+        kept = {k: v for k, v in self.values.items() if k not in skipped and not k.startswith(others)}
+        return kept | {"overrides": self.overrides}
+
+
+def parse(words: list[str]) -> Options:
+    """Raises: UserError: no run, a word without a value, an unknown key or analysis, a value that is not possible."""
+    given, _, overrides = read_options(words, dict.fromkeys(OWN, "..."), handed_on=HANDED_ON, empty=True)
+    options = OWN | given
+    runs = _listed(options["runs"])
+    if not runs:
+        raise UserError("say which runs: runs=[<folder of a scratch run>,<of an SSL+FT run>,<of an SSAT run>]")
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UserError(f"runs={options['runs']} names a run twice: name each once")
+    analyses = _listed(options["analysis"])
+    for name in analyses:
+        if name not in NAMES:
+            raise UserError(
+                f"analysis={name} does not exist{nearest(name, list(NAMES))}; it can be: {', '.join(NAMES)}"
+            )
+    if not analyses:
+        raise UserError(f"analysis= names nothing; it can be: {', '.join(NAMES)}")
+    return Options([Path(run) for run in runs], list(dict.fromkeys(analyses)), _values(options), overrides)
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.strip("[]").split(",") if word.strip()]
+
+
+def _values(options: dict[str, str]) -> dict[str, Any]:
+    """Every option as what it is.
+
+    Raises:
+        UserError: it is not.
+    """
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key in COUNTS or key == "seed":
+            values[key] = whole_number(key, text, least=0 if key == "seed" else 1)
+        elif key in SWITCHES:
+            values[key] = is_true(key, text)
+        elif key in ("maps.mass", "hessian.tol", "hessian.weight_decay"):
+            values[key] = _number(key, text)
+        else:
+            values[key] = text
+    return values
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    lowest, highest = (0.0, float("inf")) if key == "hessian.weight_decay" else (1e-12, 1.0)
+    if not lowest <= value <= highest or value == float("inf"):
+        span = "at least 0" if lowest == 0 else "above 0 and at most 1"
+        raise UserError(f"{key}={text} is not possible: it must be a number {span}")
+    return value
+
+
+def default_out(run: Path, model: Model) -> Path:
+    """<runs>/analyses/<encoder>-<data>, where the run lies in <runs>/<experiment>/<run>."""
+    return run.resolve().parent.parent / "analyses" / f"{model.facts['encoder']}-{model.facts['data']}"
+
+
+def full_precision() -> None:
+    """No TF32 on a GPU."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def already_done(path: Path, models: Sequence[Model], settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record at `path`, if it is of the same runs under the same settings."""
+    try:
+        record = json.loads(path.read_text())
+        same = [(m["run"], m["hash"], m["finished"]) for m in record["models"]] == [
+            (m.facts["run"], m.facts["hash"], m.facts["finished"]) for m in models
+        ]
+        return record if same and record["settings"] == settings else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """The summary of every model."""
+    console.print(f"{record['analysis']} (Figure {record['figure']}), {record['images']} images")
+    for model in record["models"]:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in model["summary"].items() if value is not None)
+        console.print(f"  {model['name']}: {numbers}  ({model['seconds']:.0f} s)")
+
+
+def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
+    """The command: measure, write and print each analysis; returns the records.
+
+    Raises:
+        UserError: the command line, a run or its data is not right, or an encoder has not what an analysis looks at.
+    """
+    options = parse(words)
+    for run in options.runs:
+        saved_configuration(run, options.overrides)
+    # Heavy imports only for a command line that can be right.
+    from ssat.analysis.figures import analysis_of
+    from ssat.commands.models import load_models
+
+    full_precision()
+    values = options.values
+    models = load_models(options.runs, options.overrides, checkpoint=values["checkpoint"], split=values["split"])
+    out = Path(values["out"]) if values["out"] else default_out(options.runs[0], models[0])
+    analyses = {name: analysis_of(name, values) for name in options.analyses}
+    for analysis in analyses.values():
+        for model in models:
+            analysis.check(model)
+    records = []
+    for name, analysis in analyses.items():
+        settings = options.settings(name)
+        done = None if values["force"] else already_done(out / f"{name}.json", models, settings)
+        if done is None:
+            done = run_analysis(name, analysis, models, values, settings, out, console)
+            show(done, console)
+            console.print(f"  written to {out / name}.json")
+        else:
+            show(done, console)
+            console.print(f"  already there, from {out / name}.json (force=true measures again)")
+        records.append(done)
+    return records
+
+
+def run_analysis(
+    name: str,
+    analysis: Analysis,
+    models: Sequence[Model],
+    values: dict[str, Any],
+    settings: dict[str, Any],
+    out: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Measure every model and write the files of one analysis; returns its record."""
+    from ssat.analysis.models import choose_images, choose_varied
+    from ssat.analysis.output import header, model_entry, write_curves, write_grids
+
+    if analysis.panels:
+        chosen = choose_images(models[0], values["images"], values["seed"])
+    else:
+        chosen = choose_varied(models[0], values["pictures"], values["seed"])
+    results, entries = [], []
+    for model in models:
+        started = time.perf_counter()
+        # The Hessian has a bar of its own.
+        with nullcontext() if name == "hessian" else console.status(f"{name}: {model.name}"):
+            results.append(analysis.measure(model, chosen))
+        entries.append(model_entry(model, results[-1], time.perf_counter() - started))
+    record = header(name, analysis, models[0], settings, entries, chosen)
+    if analysis.panels:
+        write_curves(out, record, analysis.panels, models, results)
+    else:
+        source = models[0].data
+        titles = [source.class_names[source.split(models[0].split)[0].labels[index]] for index in chosen]
+        write_grids(out, record, titles, models, results)
+    return record
+
+
+def main() -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    left = "what was being measured was not written"
+    run_words(lambda words: analyze(words, console), USAGE, interrupted=left, config_dir=True)

@@ -1,0 +1,105 @@
+"""What training sees: some images under both pipelines, and the images of each class, as one PNG."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssat.config.resolve import resolve
+from ssat.config.schema import Run
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.data.image import ImageDataModule
+from ssat.data.options import CHOICES
+from ssat.training.data import build_data
+
+IMAGES, EPOCHS = 8, 4  # rows of the sheet, columns of each pipeline
+NAMED = 40  # classes at most whose names are written below their bars
+
+
+def show(overrides: list[str], out: Path | None = None) -> Path:
+    """Draw the contact sheet of the data of a training command.
+
+    Args:
+        overrides: as on the command line of src.train: data=<name>, data.root=..., recipe.augment.*=...
+        out: of the PNG; None = runs/contact_sheets/<data>.png.
+
+    Raises:
+        UserError: as for training.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=overrides))
+    sheets: dict[str, ImageDataModule | str] = {}
+    for pipeline in CHOICES["pipeline"]:
+        try:
+            sheets[pipeline] = _data(config, pipeline)
+        except UserError as error:
+            if "data.pipeline=timm" not in str(error):
+                raise
+            sheets[pipeline] = str(error)  # what only PIL can do is said in the picture
+    out = out or Path(config.runs_dir) / "contact_sheets" / f"{config.data.name}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _draw(sheets, out)
+    return out
+
+
+def _data(config: Run, pipeline: Any) -> ImageDataModule:
+    changed = replace(config, data=replace(config.data, pipeline=pipeline))
+    data = build_data(changed, config.mode.phases[-1])
+    data.setup()
+    return data
+
+
+def _pixels(images: Tensor, data: ImageDataModule) -> NDArray[np.float32]:
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+    pixels = (images * std + mean).clamp(0, 1)
+    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+
+
+def _draw(sheets: dict[str, Any], out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    reference: ImageDataModule = sheets["timm"]
+    chosen = reference.spread("train", IMAGES)
+    figure = Figure(figsize=(14, 12), dpi=100, layout="constrained")
+    top, bottom = cast(Any, figure.subfigures(2, 1, height_ratios=[4, 1]))
+    axes = top.subplots(len(chosen), 1 + len(sheets) * EPOCHS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    source, _ = reference.split("train")
+    for row, index in enumerate(chosen):
+        axes[row, 0].imshow(source.read(index))
+        axes[row, 0].set_title(reference.class_names[source.labels[index]], fontsize=8)
+    for place, (pipeline, data) in enumerate(sheets.items()):
+        first = 1 + place * EPOCHS
+        axes[0, first].set_title(f"data.pipeline={pipeline}", fontsize=9, loc="left")
+        if isinstance(data, str):
+            axes[0, first].text(0, 0, data, wrap=True, fontsize=8)
+            continue
+        for epoch in range(EPOCHS):
+            pixels = _pixels(data.training_images(chosen, epoch).images, data)
+            for row, picture in enumerate(pixels):
+                axes[row, first + epoch].imshow(picture)
+    _draw_counts(bottom.subplots(), reference)
+    figure.savefig(out)
+
+
+def _draw_counts(axis: Any, data: ImageDataModule) -> None:
+    names = data.class_names
+    for split in data.sizes:
+        counts = list(data.class_counts(split).values())
+        label = f"{split}: {sum(counts):,} images, {min(counts):,} to {max(counts):,} per class"
+        axis.plot(range(len(names)), counts, "o-" if len(names) <= NAMED else "-", markersize=4, label=label)
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("images")
+    axis.set_xlabel(f"{len(names)} classes")
+    if len(names) <= NAMED:
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    axis.legend(fontsize=8)

@@ -1,0 +1,188 @@
+"""Evaluate a trained run, clean and perturbed. python -m src.evaluate run=<run folder> data.perturb=perspective"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ssat.config.command_line import run_words
+from ssat.config.identity import config_hash
+from ssat.core.errors import UserError
+from ssat.core.options import read_options, whole_number
+from ssat.runs.folder import read_record
+from ssat.runs.saved import saved_configuration
+
+USAGE = """\
+python -m src.evaluate run=<run folder> [data.perturb=<perturbation>] [key=value ...]
+
+Evaluates the last phase of a run as its training did, and beside it on perturbed images; writes
+<run>/evaluations/<checkpoint>-<split>-<perturbation>.json.
+
+  run=<folder>            of python -m src.train
+  checkpoint=last         last, best, or a checkpoint file of that run
+  split=test              test or val
+  phase=<the last>        of the run: pretrain, finetune, joint ...
+  probe=knn,linear        what the encoder's features are worth, also where no labels were learned: k-NN (20 neighbours,
+                          temperature 0.07) and a logistic regression, both on the training images
+  data.perturb=<name>     perspective (Table 2), corruptions (15 families at 5 severities), or one family
+  seeds=5                 of the perspective: mean and deviation over them
+  severities=1,2,3,4,5    of the corruptions
+  batch_size=<the run's>  images at a time; under bf16 another size may change a few predictions
+  force=true              evaluate again what has been evaluated
+  data.root=... trainer.accelerator=cpu ...     any key of the run that has changed since
+  --config-dir <folder>   with configuration files of your own, where a run was trained with them
+"""
+OWN = {
+    "run": "",
+    "checkpoint": "last",
+    "split": "test",
+    "phase": "",
+    "probe": "",
+    "data.perturb": "",
+    "seeds": "5",
+    "severities": "1,2,3,4,5",
+    "batch_size": "",
+    "force": "false",
+}
+PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
+HANDED_ON = ("data", "trainer")  # groups whose keys may be changed
+
+
+def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """This command's own options, and the overrides of the run's configuration.
+
+    Raises:
+        UserError: no run, a word without a value or an unknown key.
+    """
+    given, _, overrides = read_options(words, dict.fromkeys(OWN, "..."), handed_on=HANDED_ON, empty=True)
+    options = OWN | given
+    if not options["run"]:
+        raise UserError("say which run: run=<folder that python -m src.train has made>")
+    if not {*options["probe"].split(",")} <= {"", "knn", "linear"}:
+        raise UserError(f"probe={options['probe']} is not possible: it is knn, linear or knn,linear")
+    if options["probe"] and options["data.perturb"]:
+        raise UserError("probe= measures clean images: leave data.perturb out, or run two commands")
+    for key in ("seeds", "batch_size"):
+        if options[key] or key == "seeds":
+            whole_number(key, options[key])
+    return options, overrides
+
+
+def summarise(results: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) of acc1 over the perturbed sets, and the mean of each family."""
+    accuracies = {label: values["acc1"] for label, values in results.items()}
+    families: dict[str, list[float]] = {}
+    for label, value in accuracies.items():
+        families.setdefault(label.partition("/")[0], []).append(value)
+    return {
+        "acc1_mean": statistics.fmean(accuracies.values()),
+        "acc1_std": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
+        "acc1_of": {family: statistics.fmean(values) for family, values in families.items()},
+    }
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """One short table."""
+    clean = record["clean"] | (record.get("probe") or {})
+    named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
+    rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in PROBED]
+    console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
+    if not record["perturbed"]:
+        return
+    name, summary = record["perturb"], record["summary"]
+    if name == "perspective":
+        accuracies = [f"{values['acc1']:.2f}" for values in record["perturbed"].values()]
+        over = f"over {len(accuracies)} seeds ({', '.join(accuracies)})"
+        deviation = f" ± {summary['acc1_std']:.2f}" if summary["acc1_std"] is not None else ""
+        console.print(f"perspective: acc1 {summary['acc1_mean']:.2f}{deviation} % {over}")
+        return
+    severities = sorted({label.partition("/")[2] for label in record["perturbed"]})
+    table = Table("corruption", *[f"severity {severity}" for severity in severities], "mean", box=None)
+    for family, mean in summary["acc1_of"].items():
+        cells = [f"{record['perturbed'][f'{family}/{severity}']['acc1']:.2f}" for severity in severities]
+        table.add_row(family, *cells, f"{mean:.2f}")
+    console.print(table)
+    console.print(
+        f"mean corruption accuracy {summary['acc1_mean']:.2f} %, error {100 - summary['acc1_mean']:.2f} %"
+        " (a plain mean, not relative to AlexNet's)"
+    )
+
+
+def evaluate(words: list[str], console: Console) -> dict[str, Any]:
+    """The command: evaluate, write the record, print it.
+
+    Raises:
+        UserError: the command line, the run, the data or the checkpoint is not right.
+    """
+    options, overrides = parse(words)
+    run = Path(options["run"])
+    config = saved_configuration(run, overrides)
+    # Heavy imports only for a command line that can be right.
+    from ssat.data.transforms.perturb import SEVERITIES, perturbations
+    from ssat.runs.machine import versions
+    from ssat.runs.record import write_record
+
+    chosen = options["severities"].strip("[]").split(",")
+    if not {*chosen} <= {str(severity) for severity in SEVERITIES}:
+        raise UserError(f"severities={options['severities']} is not possible: choose from 1,2,3,4,5")
+    perturb = options["data.perturb"]
+    sets = {}
+    if perturb and perturb != "null":
+        sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
+    what = options["probe"].replace(",", "+") or perturb or "clean"
+    of_phase = f"{options['phase']}-" if options["phase"] else ""
+    name = f"{of_phase}{Path(options['checkpoint']).stem}-{options['split']}-{what}.json"
+    settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
+    done = run / "evaluations" / name
+    if done.is_file() and options["force"] != "true":
+        record = read_record(done, "move it away, or force=true to evaluate again")
+        if record.get("settings") == settings:
+            console.print(f"already evaluated, from {done} (force=true evaluates again):")
+            show(record, console)
+            return record
+    from ssat.training.evaluation import Evaluator
+
+    evaluator = Evaluator(
+        config,
+        run,
+        options["phase"],
+        options["checkpoint"],
+        options["split"],
+        int(options["batch_size"] or 0),
+        other_data=any(word.startswith("data.") for word in overrides),
+    )
+    if evaluator.module.head is None and not options["probe"]:
+        raise UserError(
+            f"run={run} has learned no labels (lam=0): there is no accuracy to measure but that of probe=knn,linear"
+        )
+    if not (run / "result.json").is_file():
+        console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
+    clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
+    perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
+    record = {
+        "run": str(run),
+        "hash": config_hash(config),
+        "checkpoint": options["checkpoint"],
+        "split": options["split"],
+        "perturb": perturb or None,
+        "settings": settings,
+        "clean": clean,
+        "probe": evaluator.probe(options["probe"].split(",")) if options["probe"] else None,
+        "perturbed": perturbed,
+        "summary": summarise(perturbed) if perturbed else None,
+        "data_fingerprint": evaluator.data.fingerprint(),
+        "versions": versions(),
+    }
+    write_record(run / "evaluations", record, name=name)
+    show(record, console)
+    console.print(f"written to {done}")
+    return record
+
+
+def main() -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    run_words(lambda words: evaluate(words, console), USAGE, interrupted="nothing was written", config_dir=True)

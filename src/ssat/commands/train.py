@@ -1,0 +1,184 @@
+"""Train one run, or a sweep of runs with -m: python -m src.train encoder=vit_t data=flowers mode=ssat"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ssat.config.command_line import disk_space, run_command, users_mistakes
+from ssat.config.components import check_components
+from ssat.config.identity import check_same_run
+from ssat.config.resolve import resolve
+from ssat.config.schema import Run
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.core.files import write_text
+from ssat.core.launch import is_main_process, say
+from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.folder import AFRESH, describe, find_finished, find_run_dir, read_config, usable
+from ssat.runs.inputs import FILE, read_inputs, recorded, refuse_changes
+
+CHANGED = "give the run the data it was begun with, or train anew with force=true"
+
+
+def set_aside(run_dir: Path, runs_dir: Path) -> None:
+    """Move an old run out of the way; nothing is deleted."""
+    if not run_dir.exists():
+        return
+    target = runs_dir / ".replaced" / f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run_dir.rename(target)
+    print(f"force=true: the old run is now {target}")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process is training in it.
+    """
+    with open(run_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is training in {run_dir}: wait for it, or change seed or name") from error
+        yield
+
+
+def begin(config: Run, run_dir: Path, inputs: dict[str, Any]) -> None:
+    """Write the run's configuration and what it reads.
+
+    Raises:
+        UserError: the folder holds an unfinished run of another configuration or of other data, or a damaged one.
+    """
+    path = run_dir / "config.yaml"
+    if path.exists():
+        check_same_run(config, read_config(path, AFRESH), run_dir)
+        refuse_changes(inputs, read_inputs(run_dir), run_dir, CHANGED)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
+    write_text(run_dir / FILE, json.dumps(inputs, indent=1))
+
+
+def say_skipped(config: Run, folder: Path, record: dict[str, Any]) -> None:
+    """Print that the run is finished in `folder`, having compared what it has read with what is there now.
+
+    Raises:
+        UserError: the data or the weights have changed since.
+    """
+    from ssat.training.inputs import present_inputs
+
+    note = ""
+    try:
+        now = present_inputs(config)
+    except UserError:
+        note = "; its data are not there any more, so they were not compared"
+    else:
+        refuse_changes(now, recorded(record), folder, CHANGED)
+    print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again{note})", flush=True)
+
+
+def check_root(config: Run) -> None:
+    """Refuse a missing folder of the user's own images before anything heavy is imported.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    root = config.data.extra.get("root")
+    if root is not None and config.data.source.kind == "image_folder" and not Path(root).is_dir():
+        raise UserError(
+            f"data.root={root!r} is not a folder: give the one that holds train/<class>/*, or <class>/* with"
+            " data.val_fraction (docs/datasets.md)",
+            key="data.root",
+            value=root,
+        )
+
+
+def start_line(config: Run) -> str:
+    """What is being started, said before the imports that take seconds."""
+    phases = config.mode.phases
+    task = f", ssl={'+'.join(config.ssl.tasks)}" if any(phase.lam < 1 for phase in phases) else ""
+    epochs = " + ".join(str(phase.epochs) for phase in phases)
+    what = f"{config.encoder.name} on {config.data.name}, mode={config.mode.name}{task}"
+    return f"starting: {what}, {epochs} epochs, seed {config.seed}"
+
+
+def train(config: Run) -> None:
+    """One run from start to result.json: skipped when finished, continued when interrupted."""
+    check_root(config)
+    say(start_line(config))
+    check_components(config)
+    run_dir = find_run_dir(config)
+    done = None if config.force else find_finished(config)
+    if config.estimate:
+        estimate(config, run_dir, done)
+        return
+    if done:
+        say_skipped(config, *done)
+        return
+    if config.force and is_main_process():
+        with usable(config, "written", key="runs_dir"):
+            set_aside(run_dir, Path(config.runs_dir))
+    # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
+    from ssat.commands.prepare import fetch_missing
+    from ssat.core.launch import launched_externally, run_processes
+    from ssat.runs.energy import check_country
+    from ssat.runs.machine import check_hardware
+    from ssat.runs.record import write_record
+    from ssat.training.build import build_module
+    from ssat.training.data import build_data
+    from ssat.training.inputs import module_inputs
+    from ssat.training.phases import run_phases
+    from ssat.training.record import failed_record
+
+    check_hardware(config)
+    if config.footprint.energy:
+        check_country(config.footprint.country)
+    if config.data.download and not launched_externally():
+        fetch_missing(config.data.name, Path(config.data.extra.get("root") or "."))
+    prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
+    for data in prepared.values():
+        data.setup()
+    for phase in config.mode.phases:  # what cannot be built is refused before anything is written
+        build_module(config, phase, data.num_classes)
+    if data.skipped:
+        print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
+    with usable(config, "written"):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / ".lock").touch()  # the folder may be another user's
+    # Processes of their own set their data up themselves: copying them there would cost more.
+    job = run_phases if config.trainer.devices > 1 else partial(run_phases, prepared=prepared)
+    if not is_main_process():
+        job(config, run_dir)
+        return
+    print(f"run folder: {run_dir}")
+    with locked(run_dir):
+        begin(config, run_dir, module_inputs(config, data))
+        try:
+            with disk_space():
+                run_processes(job, config, run_dir, processes=config.trainer.devices)
+        except Exception as error:
+            with suppress(OSError):  # the disk may be full
+                write_record(run_dir, failed_record(config, error))
+            raise
+    print(describe(json.loads((run_dir / "result.json").read_text())))
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def run(cfg: DictConfig) -> None:
+    with users_mistakes():
+        train(resolve(cfg))
+
+
+def main() -> None:
+    with sum_at_end():
+        run_command(run, "train")

@@ -1,0 +1,86 @@
+"""Refuses combinations of values that cannot work, before anything is built or written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ssat.config.schema import Phase, Run
+from ssat.core.errors import UserError
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours and Lightning's names
+
+
+def shown_key(key: str) -> str:
+    """The key as the user knows it: a phase's recipe is the recipe, its other keys are the mode's."""
+    key = re.sub(r"^mode\.phases\.\d+\.(recipe|epochs)\b", r"\1", key)
+    return re.sub(r"^mode\.phases\.\d+\.", "mode.", key)
+
+
+def check(run: Run) -> None:
+    """Refuse what the schema's single values cannot tell.
+
+    Raises:
+        UserError: names the key, its value and what is possible.
+    """
+    if not run.mode.phases:
+        raise UserError("mode.phases is empty: a mode has at least one phase", key="mode.phases", value=[])
+    for phase in run.mode.phases:
+        check_phase(run, phase)
+    starts = run.mode.init_from, run.encoder.pretrained
+    if run.mode.name in ("finetune", "linear") and not any(starts):
+        raise UserError(
+            f"mode={run.mode.name} needs start weights: mode.init_from=<run folder or file> or encoder.pretrained=...",
+            key="mode.init_from",
+        )
+    if all(starts):
+        raise UserError(
+            f"mode.init_from={starts[0]} and encoder.pretrained={starts[1]} are both given: keep one of them",
+            key="mode.init_from",
+            value=starts[0],
+        )
+    for key, value in (("name", run.name), ("experiment", run.experiment)):
+        if value is not None and (Path(value).name != value or value.startswith(".")):
+            raise UserError(
+                f"{key}={value!r} must be a plain folder name, without a path separator or a leading dot",
+                key=key,
+                value=value,
+            )
+
+
+def check_phase(run: Run, phase: Phase) -> None:
+    """Lambda, its schedule and the recipe of one phase.
+
+    Raises:
+        UserError: names the key, its value and what is possible.
+    """
+    schedule = phase.lam_schedule
+    if schedule != "constant" and not 0 < phase.lam < 1:
+        raise UserError(
+            f"mode.lam_schedule={schedule} needs both losses: set mode.lam between 0 and 1, not {phase.lam:g}",
+            key="mode.lam",
+            value=phase.lam,
+        )
+    if schedule in ("linear", "cosine") and phase.lam_end is None:
+        raise UserError(f"mode.lam_schedule={schedule} needs an end: set mode.lam_end", key="mode.lam_end")
+    if schedule in ("constant", "balanced") and phase.lam_end is not None:
+        raise UserError(
+            f"mode.lam_end={phase.lam_end:g} is not used by mode.lam_schedule={schedule}: choose linear or cosine",
+            key="mode.lam_end",
+            value=phase.lam_end,
+        )
+    if run.trainer.compile and (schedule == "balanced" or run.monitor.conflict_every):
+        # Measured: the second gradient of one compiled graph can be wrong by percents.
+        raise UserError(
+            "mode.lam_schedule=balanced and monitor.conflict_every read the gradients of a step more than once, and"
+            " compiled passes do not give them exactly: set trainer.compile=false",
+            key="trainer.compile",
+            value=True,
+        )
+    recipe = phase.recipe
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
+        raise UserError(
+            f"recipe.batch_size={recipe.batch_size} is odd, and mixup pairs images: make it even",
+            key="recipe.batch_size",
+            value=recipe.batch_size,
+        )

@@ -1,0 +1,110 @@
+"""What every command does around its work: one clear sentence and an exit code for a user's mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from ssat.config.groups import take_folders
+from ssat.config.overrides import FAULTS, mistake, prepared
+from ssat.config.words import as_typed_here
+from ssat.core.errors import UserError
+
+# Mistakes that were already printed; the process exits with 2 at its end.
+reported: list[str] = []
+
+
+@contextmanager
+def users_mistakes() -> Iterator[None]:
+    """Around one run: a user's mistake is one sentence on stderr, and the process exits with 2 at its end.
+
+    Raising it through Hydra would end in Hydra's own lines. A job of a sweep raises: the sweeper collects mistakes.
+    """
+    try:
+        yield
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(as_typed_here(f"error: {error}"), file=sys.stderr)
+        reported.append(str(error))
+
+
+def run_command(command: Callable[[], None], config_name: str) -> None:
+    """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        words = take_folders(sys.argv[1:])
+        if {"--help", "-h"} & {*words}:
+            from ssat.config.help import show_help
+
+            show_help(config_name, [word for word in words if not word.startswith("-")])
+            return
+        sys.argv[1:] = prepared(words, config_name)
+        command()
+    except UserError as error:
+        fail(str(error))
+    except FAULTS as error:
+        fail(explain(error, config_name))
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+    if reported:
+        raise SystemExit(2)
+
+
+def run_words(
+    command: Callable[[list[str]], object], usage: str, *, interrupted: str, config_dir: bool = False
+) -> None:
+    """Run a command that reads key=value words itself: `--help`, and one sentence for a mistake or for Ctrl-C.
+
+    Args:
+        command: takes the words.
+        usage: its help.
+        interrupted: what has become of its work then.
+        config_dir: whether it takes `--config-dir <folder>`.
+    """
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(as_typed_here(usage), end="")
+        return
+    try:
+        command(take_folders(sys.argv[1:]) if config_dir else sys.argv[1:])
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {interrupted}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(message: str) -> NoReturn:
+    print(as_typed_here(f"error: {message}"), file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextmanager
+def disk_space() -> Iterator[None]:
+    """Turns a full disk into a sentence.
+
+    Raises:
+        UserError: there is no space left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        raise UserError(
+            f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint"
+        ) from error
+
+
+def explain(error: Exception, config_name: str, words: Sequence[str] | None = None) -> str:
+    """One sentence for a mistake in overrides, by default the command line's, with the nearest right name."""
+    return str(mistake(error, config_name, sys.argv[1:] if words is None else words))

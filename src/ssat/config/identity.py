@@ -1,0 +1,148 @@
+"""What a run computes, as a hash, and whether two configurations compute the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssat.config.create import defaults_of
+from ssat.config.fields import default_of
+from ssat.config.resolve import build
+from ssat.config.schema import Component, Run
+from ssat.config.trust import trusted
+from ssat.core.errors import UserError
+from ssat.core.words import flatten
+from ssat.data.sets import SOURCES
+from ssat.encoders import ENCODERS
+from ssat.tasks import TASKS
+
+BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
+
+
+def neutral_keys(section: Any = Run, prefix: str = "") -> Iterator[str]:
+    """Keys that say where and how a run is watched, not what it computes."""
+    for field in dataclasses.fields(section):
+        if not field.metadata.get("identity", True):
+            yield prefix + field.name
+    if section is Run:
+        from ssat.config.schema import Data, Trainer
+
+        yield from neutral_keys(Data, "data.")
+        yield from neutral_keys(Trainer, "trainer.")
+
+
+NEUTRAL = (*neutral_keys(), "version")
+
+
+def flat_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat plain values without the neutral keys: what a person set, and the defaults beside it."""
+    neutral = tuple(f"{key}." for key in NEUTRAL)
+    flat = {key: value for key, value in flatten(dict(values)).items() if not f"{key}.".startswith(neutral)}
+    official = "data.source.verify" in flat
+    if official or flat.get("data.root", "") is None:  # an official set is the same wherever it lies
+        for key in ("data.root", "data.source.root"):
+            flat.pop(key, None)
+    return flat
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What the run computes: flat keys, without those that have their default."""
+    flat = _component(run.encoder, "encoder", ENCODERS)
+    flat |= _fields(run.encoder, "encoder", only=("pretrained", "adapt_stem"))
+    flat |= _component(run.data.source, "data.source", SOURCES, skip=("root",) if _is_official(run) else ())
+    flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra"))
+    if any(phase.lam < 1 for phase in run.mode.phases):
+        for name, task in run.ssl.tasks.items():
+            flat |= _component(task, f"ssl.{name}", TASKS)
+        if run.ssl.weights:
+            flat |= {f"ssl.weights.{name}": weight for name, weight in run.ssl.weights.items()}
+    flat["mode.name"] = run.mode.name
+    for index, phase in enumerate(run.mode.phases):
+        flat |= _fields(phase, f"mode.phases.{index}")
+    flat |= _fields(run.trainer, "trainer")
+    flat |= _fields(run, "", only=("seed", "eval_every"))
+    return flat
+
+
+def _is_official(run: Run) -> bool:
+    return "verify" in run.data.source.options
+
+
+def _component(part: Component, prefix: str, table: Mapping[str, str], skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    defaults = defaults_of(table, part.kind, f"{prefix}.kind")
+    flat = {f"{prefix}.kind": part.kind}
+    for key, value in part.options.items():
+        if key not in skip and value is not None and _plain(value) != _plain(defaults.get(key)):
+            flat[f"{prefix}.{key}"] = _plain(value)
+    return flat
+
+
+def _fields(section: Any, prefix: str, *, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        name, value = field.name, getattr(section, field.name)
+        if name in skip or (only and name not in only) or not field.metadata.get("identity", True):
+            continue
+        key = f"{prefix}.{name}" if prefix else name
+        if dataclasses.is_dataclass(value):
+            flat |= _fields(value, key)
+        elif isinstance(value, Mapping):
+            for of, item in value.items():
+                flat |= _fields(item, f"{key}.{of}") if dataclasses.is_dataclass(item) else {f"{key}.{of}": item}
+        elif _plain(value) != _plain(default_of(field)):
+            flat[key] = _plain(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1.0 is 1
+
+
+def config_hash(run: Run) -> str:
+    """Eight hexadecimal digits that name what the run computes."""
+    text = json.dumps(identity(run), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differences(ours: Run, theirs: Run) -> list[str]:
+    """The keys in which two runs compute different things, as 'key: theirs -> ours'."""
+    a, b = identity(theirs), identity(ours)
+    return [
+        f"{key}: {a.get(key, 'default')} -> {b.get(key, 'default')}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    ]
+
+
+def check_same_run(ours: Run, theirs: Mapping[str, Any] | None, path: Path) -> None:
+    """Refuse to continue in `path` what was begun under another configuration.
+
+    Args:
+        ours: this run.
+        theirs: the plain values of the one in `path`.
+        path: its folder or file.
+
+    Raises:
+        UserError: names the first differences.
+    """
+    if theirs is None:
+        raise UserError(f"{path} was not written by this framework: move it away, or start from it with mode.init_from")
+    changed = differences(ours, trusted(build(theirs, str(path)), like=ours))
+    if changed:
+        listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise UserError(
+            f"{path} belongs to another configuration ({listed}): use another run_dir, or force=true to start afresh"
+        )
+
+
+def step_batch(batch_size: Any, flat: Mapping[str, Any]) -> Any:
+    """Images of an optimizer step: those of a device, times BATCH_FACTORS; `batch_size` itself if that is no number."""
+    numbers = [batch_size, *(flat.get(key, 1) for key in BATCH_FACTORS)]
+    return math.prod(numbers) if all(isinstance(number, int) for number in numbers) else batch_size

@@ -1,0 +1,222 @@
+"""The overrides of a command line, checked before Hydra composes them, and what it finds wrong as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from ssat.config.groups import files, groups, options
+from ssat.config.trust import FOLDERS
+from ssat.config.words import CONF, expand_tasks
+from ssat.core.errors import UserError
+from ssat.core.words import flatten, nearest
+
+FAULTS = (HydraException, OmegaConfBaseException, MarkedYAMLError)  # what a wrong word or file makes Hydra raise
+LISTS = "(--help lists them)"
+
+
+def prepared(argv: Sequence[str], config_name: str) -> list[str]:
+    """The command line as Hydra takes it: flags first, the overrides checked, the user's folders as its search path.
+
+    Raises:
+        UserError: a flag or an override is not possible.
+    """
+    flags, words = _flags_and_words(argv)
+    paths = [word for word in words if word.startswith("hydra.searchpath=")]
+    further = [place for word in paths for place in _further_places(word)]
+    words = expand_tasks([word for word in words if word not in paths])
+    check(words, config_name)
+    return [*flags, *words, *search_path(further)]
+
+
+def search_path(further: Sequence[str] = ()) -> list[str]:
+    """The user's folders, and `further` places, as an override; a sweep hands it on to its jobs."""
+    found = [*further, *(f"file://{folder}" for folder in FOLDERS if folder != CONF)]
+    return [f"hydra.searchpath=[{','.join(map(_quoted, found))}]"] if found else []
+
+
+def _quoted(place: str) -> str:
+    """As Hydra's grammar wants it."""
+    return place if re.fullmatch(r"[\w:/.@%+-]+", place) else "'" + place.replace("'", r"\'") + "'"
+
+
+def _further_places(word: str) -> list[str]:
+    """The places of a hydra.searchpath=[...] that are not folders of files; those join the user's folders."""
+    try:
+        value = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        value = None
+    if not isinstance(value, list):
+        raise UserError(f"{word} is not understood: write --config-dir <folder>", key="hydra.searchpath")
+    places = []
+    for place in map(str, value):
+        folder = Path(place.removeprefix("file://")).absolute()
+        if "://" in place.removeprefix("file://") or not folder.is_dir():
+            places.append(place)
+        elif folder not in FOLDERS:
+            FOLDERS.append(folder)
+    return places
+
+
+def _flags_and_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise UserError(f"{message}: write key=value {LISTS}", key=message.rpartition(" ")[2])
+
+    parser.error = error  # type: ignore[method-assign]
+    words = parser.parse_intermixed_args(list(argv)).overrides
+    return [word for word in argv if word not in words], words
+
+
+def check(words: Sequence[str], config_name: str) -> None:
+    """Refuse overrides that Hydra would not understand, or would take for new keys.
+
+    Raises:
+        UserError: names the key.
+    """
+    parser = OverridesParser.create()
+    for word in words:
+        sign, key, equals = re.match(r"(\+\+|\+|~)?([^=]*)(=)?", word).groups()  # type: ignore[union-attr]
+        if not key.strip():
+            raise UserError(f"{word!r} names no key: write key=value {LISTS}", key=key, value=word)
+        if not equals and sign != "~":
+            raise UserError(f"{word!r} has no value: write key=value {LISTS}", key=key)
+        if sign:
+            _check_sign(sign, key, words, config_name)
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            raise UserError(
+                f"{word!r} is not understood: a value with spaces, commas, brackets or = is written in quotes,"
+                f" '{key}=\"...\"'",
+                key=key,
+                value=word.partition("=")[2],
+            ) from error
+        if key == "experiments" or (key in groups() and not sign):
+            _check_choice(key, override, word)
+
+
+def _check_sign(sign: str, key: str, words: Sequence[str], config_name: str) -> None:
+    """`+` adds a file, and a key where any key may be; nothing is deleted."""
+    group, at, _ = key.partition("@")
+    if key.startswith("hydra") or (sign != "~" and key.startswith("launcher.sbatch.")):
+        return
+    if sign != "~" and (key == "experiments" or (at and group in groups())):
+        return
+    known = known_keys(config_name, words)
+    if key not in known:
+        raise _no_key(key, known)
+    if sign == "+":
+        raise UserError(f"+{key} is there already: write {key}=... without the sign", key=key)
+    if sign == "~":
+        raise UserError(f"~{key} is not possible, every key is needed: give it another value, {key}=...", key=key)
+
+
+def _no_key(key: str, known: list[str]) -> UserError:
+    return UserError(f"there is no key {key!r}{nearest(key, known) or ' ' + LISTS}", key=key)
+
+
+def _check_choice(group: str, override: Override, word: str) -> None:
+    """A group takes the name of one of its files."""
+    value: Any = override.value()
+    if isinstance(value, dict) or (override.is_sweep_override() and not isinstance(value, ChoiceSweep)):
+        return
+    for name in value.list if isinstance(value, ChoiceSweep) else [value]:
+        name = getattr(name, "text", name)
+        if not isinstance(name, str) or not name:
+            given = word.partition("=")[2]
+            raise UserError(
+                f"{group}={given} is not possible: {group} can be: {', '.join(options(group))}", key=group, value=given
+            )
+        if name == "schema" or (name in files(group) and name not in options(group)):
+            raise _no_option(group, name)
+
+
+def _no_option(group: str, name: str) -> UserError:
+    known = list(options(group))
+    return UserError(
+        f"{group}={name} does not exist{nearest(name, known)}; {group} can be: {', '.join(known)}",
+        key=group,
+        value=name,
+    )
+
+
+def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserError:
+    """What Hydra, OmegaConf or YAML found wrong in `words` or a file, as one sentence with the nearest right name."""
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+        return UserError(f"{place} is not YAML: {error.problem or error.context}")
+    text = " ".join(str(error).replace("ssl@ssl.tasks", "ssl").split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if options(group):
+            return _no_option(group, name)
+    match = re.search(r"Could not (?:override|append|delete) .*?'([^']+)'", text)
+    if match:
+        key = getattr(error.__cause__, "full_key", None) or match[1]
+        if key in ("experiments", "+experiments"):
+            return UserError("experiments= adds a file: write +experiments=<name>", key="experiments")
+        return _no_key(key, known_keys(config_name, words))
+    match = re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text)
+    if match:
+        key, value = match[1], match[2]
+        or_list = "" if key in groups() else f", or write '{key}=[{value}]' for a list"
+        return UserError(
+            f"{key}={value} holds several values: put -m before them to run each{or_list}", key=key, value=value
+        )
+    if error.__cause__ is not None:
+        text += ": " + str(error.__cause__).partition("\n")[0]
+    return UserError(text[:400], key=getattr(error, "full_key", None) or None)
+
+
+def composed(words: Sequence[str], config_name: str = "train") -> DictConfig:
+    """What Hydra composes of a command's words.
+
+    Raises:
+        UserError: names the word that is wrong.
+    """
+    overrides = prepared(words, config_name)
+    try:
+        return _compose(config_name, overrides)
+    except FAULTS as error:
+        raise mistake(error, config_name, words) from error
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name, overrides=overrides)
+
+
+def known_keys(config_name: str, words: Sequence[str]) -> list[str]:
+    """Every key and group of the configuration under the groups that `words` choose, as far as they exist."""
+    names = groups()
+    chosen = [word for word in words if word.partition("=")[0] in names and _exists(*word.split("=", 1))]
+    try:
+        cfg = _compose(config_name, [*chosen, *search_path()])
+    except FAULTS:  # the mistake is in one of those files
+        cfg = _compose(config_name, [])
+    keys = set(flatten(OmegaConf.to_container(cfg, resolve=False)))
+    for key in list(keys):
+        while "." in key:
+            key = key.rpartition(".")[0]
+            keys.add(key)
+    return sorted(keys | set(names))
+
+
+def _exists(group: str, name: str) -> bool:
+    return name in options(group)

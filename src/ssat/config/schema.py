@@ -1,0 +1,276 @@
+"""Every key of the configuration: type, default, range, help, and whether it belongs to a run's identity.
+
+The groups of conf/ set what differs from these defaults. `row N` = docs/recipes.md: the paper against its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ssat.config.environment import Footprint, Launcher, Logger, Monitor, Trainer
+from ssat.config.fields import key
+
+
+@dataclass(frozen=True)
+class Component:
+    """A network, task or data reader: a name from a visible table and the arguments of its class.
+
+    Attributes:
+        kind: the short name, or the user's own `module:Class`.
+        name: of the option in conf/, such as vit_t.
+        options: arguments of the class, which states their types and defaults.
+    """
+
+    kind: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoder(Component):
+    """The network, and the weights that it starts from."""
+
+    pretrained: str | bool | None = key(None, "start weights: a file | true = timm's, fetched from its hub")
+    adapt_stem: bool = key(False, "fit pretrained weights for other channels to data.channels")
+
+
+@dataclass(frozen=True)
+class Ssl:
+    """The self-supervised side: one task, or several with weights.
+
+    Attributes:
+        name: of the option in conf/ssl, or `several`.
+        tasks: by name.
+        weights: of the tasks, sum 1; None = equal.
+    """
+
+    name: str
+    tasks: Mapping[str, Component]
+    weights: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and deviation of the pixels, per channel."""
+
+    mean: tuple[float, ...] = key((0.485, 0.456, 0.406))
+    std: tuple[float, ...] = key((0.229, 0.224, 0.225))
+
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Which one is used: recipe.statistics (row 9)."""
+
+    imagenet: Moments = key(IMAGENET)
+    official: Moments = key("${data.statistics.imagenet}", "the authors'")
+    own: Moments = key("${data.statistics.official}", "of this set's own pixels")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images. A set may have keys of its own, such as `root`, which its reader takes: `extra`."""
+
+    name: str = key()
+    source: Component = key()
+    img_size: int = key(224, "pixels per side", low=1)
+    patch_size: int = key("${default_patch:${data.img_size}}", "Table 14's rule: 14 to 16 patches per side", low=1)
+    channels: int = key(3, low=1)
+    statistics: Statistics = key({})
+    hflip: float | None = key(None, "share of mirrored images; null = the recipe's", low=0, high=1)
+    download: bool = key(
+        True, "fetch an official set that is missing, where that is allowed; false = only say how", identity=False
+    )
+    pipeline: Literal["timm", "batched"] | None = key(
+        None,
+        "timm = PIL, image by image (the authors'; the reference) | batched = the same pixels, faster, and extra views;"
+        " null = batched where the SSL task needs views, else timm",
+    )
+    memory_gb: float = key(4, "pipeline=batched: hold a split in memory (the GPU's, if it trains) up to here", low=0)
+    num_workers: int | None = key(
+        None, "loader processes; null = 0 on a CPU, up to 8 beside a GPU; changes no result", low=0, identity=False
+    )
+    fraction: float = key(1.0, "stratified share of the training images", above=0, high=1)
+    label_fraction: float = key(
+        1.0, "of those, the share whose labels are used: L_SSAT learns from all, L_cls from these", above=0, high=1
+    )
+    subset: Literal["stratified", "official"] = key(
+        "stratified", "how fraction chooses: by class and seed | official = the authors' seed-127 choice (Figure 5)"
+    )
+    samples_per_class: int | None = key(None, "or: so many training images of each class", low=1)
+    val_fraction: float = key(0.0, "stratified share of the training images kept for validation", low=0, high=1)
+    protocol: Literal["paper", "strict"] = key(
+        "paper",
+        "paper = test every epoch, train on official validation images where the paper does"
+        " | strict = validation decides, test once",
+    )
+    on_bad_image: Literal["error", "skip"] = key(
+        "error", "what an unreadable file does; skips are counted and reported"
+    )
+    extra: Mapping[str, Any] = key({}, identity=False)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Of the training images."""
+
+    crop_scale: tuple[float, float] = key((0.08, 1.0), "share of the image's area in a random resized crop")
+    crop_ratio: tuple[float, float] = key((0.75, 1.3333), "width / height of it")
+    crop_pad: int | None = key(None, "pixels: flip, pad and crop at random in place of the random resized crop", low=0)
+    interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos", "random"] = key("bicubic")
+    hflip: float = key(0.5, "share of mirrored images", low=0, high=1)
+    auto_augment: str | None = key(
+        "rand-m9-mstd0.5-inc1", "Table 14 | another of timm's | cifar10, imagenet, svhn: AutoAugment's policies"
+    )
+    color_jitter: float | tuple[float, ...] | None = key(None, "row 14", low=0)
+    re_prob: float = key(0.25, "random erasing, share of the images (Table 14)", low=0, high=1)
+    re_mode: Literal["pixel", "rand", "const", "mean"] = key(
+        "pixel", "noise | one colour | mean colour | mean = SL-ViT's"
+    )
+    re_count: int = key(1, "rectangles", low=1)
+    re_area: tuple[float, float] = key((0.02, 0.3333), "timm's; share of the image")
+    re_ratio: tuple[float, float] = key((0.3, 3.3333), "height / width")
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """Of the reconstruction's transformer decoder."""
+
+    dim: int = key(128, "Table 11", low=1)
+    depth: int = key(2, "Table 10", low=1)
+    num_heads: int = key(16, "Table 12", low=1)
+
+
+DECODERS = {
+    "default": {"dim": 128, "depth": 2, "num_heads": 16},
+    "vit_b": {"dim": 512, "depth": 8, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How it is trained; the defaults are what the released code does when run by its README on one GPU."""
+
+    name: str = key("official")
+    batch_size: int = key(64, "per device (Table 14; row 8: 64 x 8 devices on ImageNet-1K)", low=1)
+    base_lr: float = key(1e-3, "row 5", above=0)
+    lr_rule: Literal["linear", "absolute"] = key(
+        "linear", "row 5: lr = base_lr x global batch / 256 (2.5e-4 at 64) | lr = base_lr"
+    )
+    min_lr: float = key(1e-6, "Table 14", low=0)
+    warmup_epochs: float = key(5, "Table 14", low=0)
+    warmup_lr: float = key(0.0, "row 6: linear from 0, the very first step has lr 0", low=0)
+    max_warmup_share: float = key(0.25, "a short schedule warms up for at most this share of it", low=0, high=1)
+    optimizer: Literal["adamw", "sgd"] = key("adamw", "Table 14 | sgd: with Nesterov's momentum")
+    betas: tuple[float, float] = key((0.9, 0.999), "Table 14; of adamw")
+    momentum: float = key(0.9, "of sgd", low=0, high=1)
+    eps: float = key(1e-8, above=0)
+    weight_decay: float = key(0.05, "Table 14; not on 1-D parameters; class and mask tokens are decayed", low=0)
+    decay_all: bool = key(False, "decay every parameter")
+    no_decay: tuple[str, ...] = key((), "names of further parameters without weight decay, e.g. [cls_token]")
+    layer_decay: float = key(1.0, "row 3: parsed by the released code, never used", above=0, high=1)
+    clip_grad: float | None = key(None, "row 15: largest norm of the gradients", above=0)
+    ema_decay: float | None = key(
+        None, "row 15: moving average of the weights, evaluated in their place", low=0, high=1
+    )
+    drop_path: float = key(0.0, "row 4: the code's 0.1 never reaches the model", low=0, high=1)
+    label_smoothing: float = key(0.1, "row 2", low=0, high=1)
+    mixup: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)
+    cutmix: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)
+    mix_prob: float = key(1.0, "share of the batches that are mixed", low=0, high=1)
+    mix_switch_prob: float = key(0.5, "of those, share mixed by CutMix", low=0, high=1)
+    mix_mode: Literal["batch", "pair", "elem"] = key("batch", "one amount per batch, pair or image")
+    augment: Augment | None = key({}, "null = none: resized only")
+    eval_crop_pct: float = key(
+        0.875, "row 10: resize to S / 0.875, centre crop, also at 32 px; 1 = plain resize", above=0, high=1
+    )
+    statistics: Literal["official", "own", "imagenet"] = key("official", "row 9: which mean and deviation")
+    norm_pix: bool = key(False, "row 7: true = normalised pixels of each patch are the target")
+    scratch_pos_embed: Literal["sincos", "learnable"] = key("sincos", "row 17: learnable = Table 1's parameter counts")
+    decoder: Mapping[str, DecoderSize] = key(DECODERS, "row 12, by encoder")
+    report: Literal["last", "max"] = key("last", "row 16: which test accuracy is THE number; both are recorded")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One fit of a mode."""
+
+    name: str = key()
+    lam: float = key(help="weight of L_cls in Eq. 1: 1 = labels only, 0 = SSL only", low=0, high=1)
+    epochs: int = key(low=1)
+    recipe: Recipe = key()
+    init_from: str | None = key(None, "start weights: `previous` phase, a run folder or a file")
+    start: Literal["encoder", "teacher"] = key("encoder", "which of its networks")
+    head_init: Literal["xavier", "small"] = key("xavier", "the authors' | small = std 2e-5: MAE's fine-tuning")
+    head_norm: bool = key(False, "batch norm without affine before the classifier")
+    layer_decay: float | None = key(None, "null = the recipe's", above=0, high=1)
+    frozen: bool = key(False, "only the head learns")
+    lam_schedule: Literal["constant", "linear", "cosine", "balanced"] = key("constant")
+    lam_end: float | None = key(None, low=0, high=1)
+    balance_every: int = key(10, "steps between two measurements of the gradients", low=1)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A list of phases, and the values that conf/mode fills them from: a mode has those that its file names."""
+
+    name: str = key()
+    phases: tuple[Phase, ...] = key()
+    lam: float | None = key(None, "weight of L_cls in Eq. 1 (section 5: 0.1)", low=0, high=1)
+    lam_schedule: Literal["constant", "linear", "cosine", "balanced"] | None = key(
+        None, "linear, cosine: from lam to lam_end | balanced: L_SSAT scaled until both gradients are equally long"
+    )
+    lam_end: float | None = key(None, "lam at the end of linear and cosine", low=0, high=1)
+    balance_every: int | None = key(None, "steps between two measurements of the gradients", low=1)
+    init_from: str | None = key(None, "start weights: a run folder, our checkpoint, or one in the authors' layout")
+    start: Literal["encoder", "teacher"] | None = key(
+        None, "teacher = the encoder's moving average, where the SSL task keeps one (dino, latent)"
+    )
+    ssl_epochs: int | None = key(None, "of the self-supervised stage", low=1)
+    ft_epochs: int | None = key(None, "of the fine-tuning", low=1)
+    ft_layer_decay: float | None = key(None, "0.75 is MAE's fine-tuning value", above=0, high=1)
+    head_init: Literal["xavier", "small"] | None = key(None, "small = std 2e-5: MAE's fine-tuning")
+    head_norm: bool | None = key(None, "batch norm without affine before the classifier (He et al. 2022, A.1)")
+    ssl_recipe: Recipe | None = key(None, "of the self-supervised stage")
+    probe_recipe: Recipe | None = key(None, "of the linear probe")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what `python -m src.train` is told."""
+
+    encoder: Encoder = key()
+    data: Data = key()
+    ssl: Ssl = key()
+    mode: Mode = key()
+    recipe: Recipe = key()
+    trainer: Trainer = key()
+    monitor: Monitor = key({}, identity=False)
+    footprint: Footprint = key({}, identity=False)
+    logger: Logger = key({}, identity=False)
+    launcher: Launcher = key({}, identity=False)
+    epochs: int = key(100, "of the phase that learns the labels (Table 14); ssl_ft adds mode.ssl_epochs before", low=1)
+    seed: int = key(0, "weights, data order, augmentation, masks and mixing follow from it", low=0, high=2**32 - 1)
+    name: str = key(
+        "${encoder.name}-${data.name}-${mode.name}-s${seed}", "of the run's folder, before its hash", identity=False
+    )
+    experiment: str | None = key(
+        None, "folder of the run under `runs_dir` and its W&B group; null = today's date", identity=False
+    )
+    runs_dir: str = key("runs", identity=False)
+    run_dir: str | None = key(
+        None, "a folder of your choice instead of runs_dir/<experiment>/<name>-<hash>", identity=False
+    )
+    force: bool = key(False, "train again although this run is finished; the old folder is kept", identity=False)
+    estimate: bool = key(
+        False, "run a short calibration, keep no weights, say what the run or sweep will take", identity=False
+    )
+    eval_every: int = key(1, "epochs between two evaluations; the last epoch is always evaluated", low=1)
+    reconstruct_every: int = key(10, "epochs between two pictures of reconstructions; 0 = none", low=0, identity=False)
+    checkpoint_minutes: float = key(10, "also save the last checkpoint inside long epochs", above=0, identity=False)
+    # The plain values that this was built from; records and checkpoints hold them.
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -1,0 +1,66 @@
+"""Whose code may run: a class that only a stranger's file names is never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+
+from ssat.config.schema import Component, Run
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.data.sets import SOURCES
+from ssat.encoders import ENCODERS
+from ssat.tasks import TASKS
+
+FOLDERS = [CONF]  # with configuration files that the user has chosen; --config-dir adds one
+
+
+def trusted(run: Run, *, like: Run | None = None) -> Run:
+    """`run`, whose configuration comes from a file of its folder, if it names no code but ours and the user's own.
+
+    Args:
+        run: what the file describes.
+        like: a run that the user has composed: the classes that it names are the user's own.
+
+    Raises:
+        UserError: it names a class that no configuration file of the user's names.
+    """
+    own = {part.kind for _, _, _, part in _parts(like)} if like else set()
+    for key, group, table, part in _parts(run):
+        if part.kind in table or part.kind in own or part.kind in _named_by_the_user(group):
+            continue
+        raise UserError(
+            f"{key}={part.kind} names code that no file under {', '.join(str(folder / group) for folder in FOLDERS)}"
+            " names, so it is not imported: put such a file there, or its folder's parent behind --config-dir",
+            key=key,
+            value=part.kind,
+        )
+    return run
+
+
+def _parts(run: Run) -> Iterator[tuple[str, str, Mapping[str, str], Component]]:
+    yield "encoder.kind", "encoder", ENCODERS, run.encoder
+    yield "data.source.kind", "data", SOURCES, run.data.source
+    for task in run.ssl.tasks.values():
+        yield "ssl.kind", "ssl", TASKS, task
+
+
+def _named_by_the_user(group: str) -> set[str]:
+    """Every `module:Class` in the files of a group."""
+    return {kind for folder in FOLDERS for path in sorted((folder / group).glob("*.yaml")) for kind in _kinds(path)}
+
+
+def _kinds(path: Path) -> Iterator[str]:
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    nodes = [node]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("kind"), str) and ":" in node["kind"]:
+                yield node["kind"]
+            nodes += node.values()

@@ -1,0 +1,137 @@
+"""Starts the processes of one run: every run its own process group, also inside a sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ssat.core.errors import UserError
+
+
+def launched_externally() -> bool:
+    """Whether torchrun or srun has already started one process per device.
+
+    SLURM_NTASKS alone says nothing: a batch script has it too, and there the tasks are yet to be started.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 of its run: the process that prints and writes."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]) == 0
+    return not launched_externally() or int(os.environ["SLURM_PROCID"]) == 0
+
+
+@contextmanager
+def without_slurm() -> Iterator[None]:
+    """Hide the variables of a SLURM job in which this run starts its own processes.
+
+    Lightning would take them for ranks that srun started, and answer SLURM's signals with a requeue of its own.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_")}
+    if hidden:
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _worker(
+    rank: int, job: Callable[..., None], args: tuple[Any, ...], processes: int, port: int, mistakes: Any
+) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+    }
+
+    try:
+        with without_slurm():
+            job(*args)
+    except UserError as error:
+        mistakes.put(str(error))
+        sys.exit(1)
+    finally:
+        import torch.distributed  # not above: whoever only asks for the rank need not wait for torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
+    """Run `job(*args)` in `processes` fresh processes that form one DDP group; in this one when there is only one.
+
+    The processes are started here and not by Lightning, whose launcher repeats the command line and with it a whole
+    Hydra sweep. They end with this process. SIGTERM is passed on to them, so that they save before they stop.
+
+    Raises:
+        UserError: as raised in a process.
+        ProcessRaisedException, ProcessExitedException: a process crashed.
+        SystemExit: 143 after SIGTERM.
+    """
+    if launched_externally():
+        job(*args)
+        return
+    if processes == 1:
+        with without_slurm():
+            job(*args)
+        return
+    # Here and not above: a sweep's own process starts none, and torch takes seconds to import.
+    import torch.multiprocessing as mp
+
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    mistakes = mp.get_context("spawn").SimpleQueue()
+    context = mp.start_processes(
+        _worker, args=(job, args, processes, free_port(), mistakes), nprocs=processes, join=False, start_method="spawn"
+    )
+    previous = signal.getsignal(signal.SIGTERM)
+    stopping = False
+
+    def stop(signum: int, frame: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in context.processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while not context.join(timeout=1):
+            pass
+    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+        for process in context.processes:
+            process.join()
+        if stopping:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        if not mistakes.empty():
+            raise UserError(mistakes.get()) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if stopping:
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def say(line: str) -> None:
+    if is_main_process():
+        print(line, flush=True)

@@ -1,0 +1,40 @@
+"""Words for messages and flat keys."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as {'recipe.betas.0': 0.9, ...}."""
+    if isinstance(config, dict):
+        items = config.items()
+    elif isinstance(config, list):
+        items = dict(enumerate(config)).items()
+    else:
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def nearest(word: str, options: list[str]) -> str:
+    """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else ''."""
+
+    def likeness(option: str) -> float:
+        whole = difflib.SequenceMatcher(None, word, option).ratio()
+        leaf = difflib.SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
+        return max(whole, leaf)
+
+    best = max(options, key=likeness, default="")
+    return f" (did you mean {best}?)" if best and likeness(best) > 0.5 else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 8.2 s, 2m05s or 3h07m."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,93 @@
+"""Which images of a set a run trains on, selects with and is tested on, and which labels it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssat.core.batch import NO_LABEL
+from ssat.core.errors import UserError
+from ssat.data.sets.sources import ImageList, Source
+from ssat.data.subsets import LABELS, official_subset, stratified_fraction, train_val_split
+from ssat.data.subsets import samples_per_class as choose_per_class
+
+STRICT_FRACTION = 0.1  # of the training images select under data.protocol=strict
+Indices = NDArray[np.int64]
+Splits = dict[str, tuple[ImageList, Indices]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the images of every split are chosen; the attributes are those of `ImageDataModule`."""
+
+    fraction: float = 1.0
+    samples_per_class: int | None = None
+    val_fraction: float = 0.0
+    label_fraction: float = 1.0
+    unlabelled: str = "drop"
+    subset: str = "stratified"
+    seed: int = 0
+    on_bad_image: str = "error"
+
+    def splits(self, source: Source) -> tuple[Splits, list[str]]:
+        """The images of each split with the indices that are in it, and the files that are left out as unreadable.
+
+        Raises:
+            UserError: `val_fraction` for a set with its own validation images, or a class that cannot be read.
+        """
+        skipped: list[str] = []
+        train = self._part(source.train.labels, self._readable(source, source.train, "training", skipped))
+        splits: Splits = {}
+        if self.val_fraction and source.val is not None:
+            raise UserError(
+                f"data.val_fraction={self.val_fraction}, but {source.name} has its own validation images: set it to 0",
+                key="data.val_fraction",
+                value=self.val_fraction,
+            )
+        if self.val_fraction:
+            kept, val = train_val_split(source.train.labels[train], self.val_fraction, self.seed)
+            splits["val"] = (source.train, train[val])
+            train = train[kept]
+        splits["train"] = (source.train, train)
+        for name, images in (("val", source.val), ("test", source.test)):
+            if images is not None:
+                splits[name] = (images, self._readable(source, images, name, skipped))
+        return splits, skipped
+
+    def labelled(self, images: ImageList, train: Indices) -> tuple[ImageList, Indices]:
+        """The training images `train` with the labels that may be used: the others are left out, or get NO_LABEL."""
+        if self.label_fraction == 1:
+            return images, train
+        labels = images.labels[train]
+        share = stratified_fraction(labels, self.label_fraction, self.seed, key="label_fraction", stream=LABELS)
+        chosen = train[share]
+        if self.unlabelled == "drop":
+            return images, chosen
+        labels = np.full_like(images.labels, NO_LABEL)
+        labels[chosen] = images.labels[chosen]
+        return replace(images, labels=labels), train
+
+    def _part(self, labels: NDArray[np.int64], train: Indices) -> Indices:
+        """The part of the training images that is used."""
+        if self.samples_per_class is not None:
+            return train[choose_per_class(labels[train], self.samples_per_class, self.seed)]
+        if self.fraction == 1:
+            return train
+        if self.subset == "official":
+            return np.intersect1d(train, official_subset(len(labels), self.fraction))
+        return train[stratified_fraction(labels[train], self.fraction, self.seed)]
+
+    def _readable(self, source: Source, images: ImageList, split: str, skipped: list[str]) -> Indices:
+        if self.on_bad_image == "error":
+            return np.arange(len(images))
+        good, bad = images.readable()
+        skipped += bad
+        lacking = np.setdiff1d(images.labels, images.labels[good])
+        if len(lacking):
+            raise UserError(
+                f"none of the {split} images of class {source.classes[lacking[0]]!r} can be read (see {bad[0]}):"
+                " repair them, or leave the class out with data.classes"
+            )
+        return good

@@ -1,0 +1,82 @@
+"""Transformed images by (epoch, index), their random part a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose
+
+from ssat.core.batch import Batch
+from ssat.data.sampler import Key
+from ssat.data.sets.sources import ImageList
+from ssat.data.transforms.timm_transforms import Transform
+
+Sample = tuple[Tensor, int, int]  # (C, H, W) image, class number, index
+
+
+class ImageDataset(Dataset[Sample]):
+    """Transformed images, asked for by (epoch, index).
+
+    With a `seed` the random part of the transform is a pure function of (seed, epoch, index), and the global generators
+    of Python, NumPy and PyTorch, which the transform draws from, are left as they were.
+
+    Args:
+        perturb: changes the evaluation's cropped image, given it and its index, before it becomes a tensor.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        *,
+        seed: int | None = None,
+        perturb: Callable[[Image.Image, int], Image.Image] | None = None,
+    ) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+        self.perturb = perturb
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Sample:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Sample]:
+        if self.seed is None:
+            return [self._sample(index) for _, index in keys]
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            return [self._seeded_sample(self.seed, epoch, index) for epoch, index in keys]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+    def _seeded_sample(self, seed: int, epoch: int, index: int) -> Sample:
+        words = np.random.SeedSequence((seed, epoch, index)).generate_state(3).tolist()
+        random.seed(words[0])
+        np.random.seed(words[1])
+        torch.default_generator.manual_seed(words[2])  # torch.manual_seed would reseed the GPU as well
+        return self._sample(index)
+
+    def _sample(self, index: int) -> Sample:
+        image = self.images.read(index)
+        if self.perturb is None:
+            return self.transform(image), int(self.images.labels[index]), index
+        resize, crop, *rest = self.transform.transforms  # type: ignore[attr-defined]
+        perturbed = self.perturb(crop(resize(image)), index)
+        return Compose(rest)(perturbed), int(self.images.labels[index]), index
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples to a Batch of images (B, C, H, W) float32, targets (B,) int64 and indices (B,) int64."""
+    images, targets, indices = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.tensor(targets), (), torch.tensor(indices))

@@ -1,0 +1,350 @@
+"""Labelled images to batches: subsets, splits, transforms and loaders of one phase."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from ssat.core.batch import NO_LABEL, Batch
+from ssat.core.errors import UserError
+from ssat.core.views import AGAIN, View
+from ssat.data.choose import STRICT_FRACTION, Choice, Indices
+from ssat.data.dataset import ImageDataset, collate
+from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
+from ssat.data.options import check_batch, check_choices, check_names, check_values
+from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches
+from ssat.data.sets.sources import ImageList, Source
+from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
+from ssat.data.transforms.timm_transforms import eval_transform, train_transform
+from ssat.data.transforms.views import ViewTransform
+
+logger = logging.getLogger(__name__)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Training, validation and test batches of a `source`.
+
+    The order and the augmentation are functions of (seed, epoch, index): the same for any number of workers and ranks,
+    and after a resume. Batch.indices count in the whole training (or test) set, whatever subset is used.
+
+    Serves the commands, and alone a `Trainer` of your own: `ImageDataModule(digits(), img_size=16)`; a folder of yours
+    is `ssat.data.sets.folder.image_folder(root)`. Without a validation split `val_dataloader` serves the test images.
+
+    Args:
+        source: the images.
+        img_size: side in pixels of the square images in a batch.
+        channels: 3, or 1 for grey.
+        mean, std: (channels,) of the normalisation, on [0, 1]; None = ImageNet's.
+        augment: see `train_transform`; None = the evaluation transform.
+        eval_crop_pct: share of the resized image that the evaluation's centre crop keeps, see `eval_transform`.
+        batch_size: of one rank.
+        num_workers: worker processes of each loader.
+        fraction: stratified share of the training images to use; or
+        samples_per_class: as many of each class.
+        label_fraction: stratified share of those whose labels are used.
+        unlabelled: what becomes of the others: `drop` them, or `keep` them with the target -1.
+        val_fraction: stratified share of those to keep apart for validation.
+        seed: of subsets, split, order and augmentation.
+        on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
+            those out and list them in `skipped`.
+        drop_last: drop the last, incomplete training batch.
+        pin_memory: for a faster copy to a GPU.
+        subset: how `fraction` chooses: `stratified`, or `official` = as the authors for Figure 5.
+        protocol: `paper` = official validation images are trained on where the paper does, and the test images are
+            evaluated after every epoch; `strict` = validation images select (a tenth of the training images where there
+            is no official split and no `val_fraction`), and the test images are evaluated once.
+        pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
+            device of the training.
+        memory_gb: the most that a split may take to be held in memory (`batched`).
+        views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
+        eval_views: make them of the evaluation images too, for a phase that has no other loss.
+
+    Raises:
+        UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        img_size: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augment: dict[str, Any] | None = None,
+        channels: int = 3,
+        eval_crop_pct: float = 0.875,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        val_fraction: float = 0.0,
+        fraction: float = 1.0,
+        label_fraction: float = 1.0,
+        unlabelled: str = "drop",
+        samples_per_class: int | None = None,
+        seed: int = 0,
+        on_bad_image: str = "error",
+        drop_last: bool = True,
+        pin_memory: bool = False,
+        subset: str = "stratified",
+        protocol: str = "paper",
+        pipeline: str = "timm",
+        memory_gb: float = 4.0,
+        views: Sequence[View | str] = (),
+        eval_views: bool = False,
+    ) -> None:
+        super().__init__()
+        if protocol == "paper" and source.trains_on_val and source.val is not None:
+            source = replace(source, train=source.train + source.val, val=None)
+        elif protocol == "strict" and source.val is None and not val_fraction:
+            val_fraction = STRICT_FRACTION
+        mean = IMAGENET_DEFAULT_MEAN[:channels] if mean is None else mean
+        std = IMAGENET_DEFAULT_STD[:channels] if std is None else std
+        check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
+        check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
+        if not 0 < label_fraction <= 1:
+            raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
+        check_names(pipeline=pipeline, subset=subset, protocol=protocol)
+        self.source, self.img_size, self.channels = source, img_size, channels
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.seed = seed
+        self.choice = Choice(
+            fraction=fraction,
+            samples_per_class=samples_per_class,
+            val_fraction=val_fraction,
+            label_fraction=label_fraction,
+            unlabelled=unlabelled,
+            subset=subset,
+            seed=seed,
+            on_bad_image=on_bad_image,
+        )
+        self.drop_last, self.pin_memory = drop_last, pin_memory
+        self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
+        if views and pipeline == "timm":
+            raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
+        self.augment, self.eval_crop_pct = augment, eval_crop_pct
+        if AGAIN in self.views and augment is None:
+            raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
+        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
+        self.eval_transform = eval_transform(img_size, **normal)
+        if pipeline == "timm":
+            self.train_transform = train_transform(img_size, augment=augment, **normal)
+        elif augment is not None:
+            self._batched_train(crop=True)  # refuses what it cannot do
+        self._memory: dict[str, Memory | None] = {}
+        self.class_names = list(source.classes)
+        self.num_classes = len(self.class_names)
+        self.skipped: list[str] = []
+        self._splits: dict[str, tuple[ImageList, Indices]] = {}
+        self._fingerprint: dict[str, Any] = {}
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader: EpochLoader | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Choose the images of every split; the first call does the work."""
+        if self._splits:
+            return
+        splits, self.skipped = self.choice.splits(self.source)
+        if not splits.keys() & {"val", "test"}:
+            raise UserError(
+                f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
+                " or keep a part of the training images apart with data.val_fraction=0.2"
+            )
+        self._fingerprint = {
+            "name": self.source.name,
+            "splits": {name: len(indices) for name, (_, indices) in splits.items()},
+            "sha256": {name: images.digest(indices) for name, (images, indices) in splits.items()},
+        }
+        splits["train"] = self.choice.labelled(*splits["train"])
+        check_batch(len(splits["train"][1]), self.batch_size, 1, self._drops_last(len(splits["train"][1]), 1))
+        self._splits = splits
+        if self.skipped:
+            logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
+
+    def _drops_last(self, images: int, world: int) -> bool:
+        """A few labelled images that do not fill a batch are a batch of their own."""
+        few = self.choice.label_fraction < 1 and images < self.batch_size * world
+        return self.drop_last and not few
+
+    @property
+    def eval_split(self) -> str:
+        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
+        return "val" if "val" in self._splits else "test"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images of each split that exists."""
+        return {name: len(indices) for name, (_, indices) in self._splits.items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, images per split, and per split a SHA-256 of what was chosen (see `ImageList.digest`)."""
+        return self._fingerprint
+
+    def split(self, name: str) -> tuple[ImageList, Indices]:
+        """The images that a split is taken from, and the indices of those that are in it."""
+        return self._splits[name]
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Labelled images of each class in a split."""
+        images, indices = self._splits[split]
+        labels = images.labels[indices]
+        counts = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def spread(self, split: str, n: int) -> list[int]:
+        """Up to n indices of `split`, spread evenly over its classes."""
+        images, indices = self._splits[split]
+        by_class = indices[np.argsort(images.labels[indices], kind="stable")]
+        places = np.linspace(0, len(by_class) - 1, min(n, len(by_class))).round().astype(int)
+        return by_class[places].tolist()
+
+    def fixed_batch(self, n: int, split: str | None = None) -> Batch:
+        """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
+        split = split or ("test" if "test" in self._splits else "val")
+        dataset = ImageDataset(self._splits[split][0], self.eval_transform)
+        return collate(dataset.__getitems__([(0, index) for index in self.spread(split, n)]))
+
+    def train_dataloader(self) -> EpochLoader:
+        """The training images, augmented and in a new order in every epoch; with `overfit_batches` always the same.
+
+        Raises:
+            UserError: they do not fill a batch of all processes.
+        """
+        self.setup()
+        images, indices = self._splits["train"]
+        rank, world = self._rank_and_world()
+        drop_last = self._drops_last(len(indices), world)
+        check_batch(len(indices), self.batch_size, world, drop_last)
+        sampler = EpochSampler(
+            indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=drop_last
+        )
+        options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
+        if getattr(self.trainer, "overfit_batches", 0):
+            keys = list(sampler)
+            options = {"batch_sampler": [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]}
+        if self.pipeline == "timm":
+            loader = self._loader(ImageDataset(images, self.train_transform, seed=self.seed), collate, **options)
+        else:
+            loader = self._batched_loader("train", evaluate=False, **options)
+        loader.load_state_dict(self._place)
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader = loader
+        return loader
+
+    def val_dataloader(self) -> EpochLoader:
+        """The validation images, or the test images where there are none."""
+        self.setup()
+        return self.eval_loader(self.eval_split)
+
+    def test_dataloader(self) -> EpochLoader:
+        """The test images."""
+        return self.eval_loader("test")
+
+    def predict_dataloader(self) -> Batches:
+        """The test images, or the validation images where there are none, in the order of the data set."""
+        self.setup()
+        return Batches(self.eval_loader("test" if "test" in self._splits else "val"))
+
+    def eval_loader(self, split: str, perturb: Callable[[Image.Image, int], Image.Image] | None = None) -> EpochLoader:
+        """Every image of `split` once, perturbed after the evaluation's crop (always with PIL) if asked for.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        self.setup()
+        if split not in self._splits:
+            raise UserError(f"{self.source.name} has no {split} images, only {', '.join(self._splits)}")
+        images, indices = self._splits[split]
+        rank, world = self._rank_and_world()
+        batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
+        if self.pipeline == "timm" or perturb is not None:
+            dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
+            return self._loader(dataset, collate, batch_sampler=batches)
+        return self._batched_loader(split, evaluate=True, batch_sampler=batches)
+
+    def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:
+        workers = self.num_workers if num_workers is None else num_workers
+        return EpochLoader(
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.pin_memory,
+            collate_fn=collate_fn,
+            **kwargs,
+        )
+
+    def _batched_train(self, *, crop: bool, number: int = -1) -> TrainTransform:
+        assert self.augment is not None
+        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "seed": self.seed}
+        return TrainTransform(self.img_size, augment=self.augment, crop=crop, number=number, **normal)
+
+    def _view(self, view: View | str, number: int, *, crop: bool) -> TrainTransform | ViewTransform:
+        if isinstance(view, View):
+            return ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=crop)
+        return self._batched_train(crop=crop, number=number)
+
+    def _batched_parts(self, split: str, *, evaluate: bool) -> tuple[IndexDataset, Prepare]:
+        """What a loader's workers do for `split`, and what is done to the batches afterwards."""
+        images, indices = self._splits[split]
+        if split not in self._memory:
+            self._memory[split] = load(images, indices, self.memory_gb * 2**30)
+        memory = self._memory[split]
+        train = None if evaluate or self.augment is None else self._batched_train(crop=memory is not None)
+        views = [
+            self._view(view, number, crop=memory is not None)
+            for number, view in enumerate(() if evaluate and not self.eval_views else self.views)
+        ]
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if memory is None:
+            dataset = DecodedDataset(images, self.img_size, crop_pct=self.eval_crop_pct, crops=[train, *views])
+            return dataset, Prepare(train or Normalise(self.mean, self.std), None, device, views)
+        whole = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
+        return IndexDataset(images), Prepare(whole, memory, device, views)
+
+    def _batched_loader(self, split: str, *, evaluate: bool, **kwargs: Any) -> EpochLoader:
+        dataset, prepare = self._batched_parts(split, evaluate=evaluate)
+        together = prepare.together(self.batch_size, self.img_size)
+        # Images in memory leave nothing to do for workers.
+        workers = 0 if prepare.memory is not None else None
+        return self._loader(
+            dataset, identity_collate, num_workers=workers, prepare=prepare, together=together, **kwargs
+        )
+
+    def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
+        """These training images as they are in `epoch`."""
+        keys = [(epoch, index) for index in indices]
+        if self.pipeline == "timm":
+            dataset = ImageDataset(self._splits["train"][0], self.train_transform, seed=self.seed)
+            return collate(dataset.__getitems__(keys))
+        raw_dataset, prepare = self._batched_parts("train", evaluate=False)
+        (batch,) = prepare([raw_dataset.__getitems__(keys)])
+        return batch
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        if not self.trainer:
+            return 0, 1
+        launched: Any = getattr(self.trainer, "_accelerator_connector", None)
+        if getattr(launched, "is_distributed", False) and launched.use_distributed_sampler:
+            raise UserError(
+                "ImageDataModule shares the images among the processes itself, and Lightning would do it once more: set"
+                " Trainer(use_distributed_sampler=False)"
+            )
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when
+        `configure_optimizers` asks for the number of steps, which builds the loader."""
+        return self._train_loader.state_dict() if self._train_loader else self._place
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there: in the next loader, or in the one that there is already."""
+        self._place = state_dict
+        if self._train_loader is not None:
+            self._train_loader.load_state_dict(state_dict)

@@ -1,0 +1,61 @@
+"""What an ImageDataModule accepts, checked before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssat.core.errors import UserError
+
+CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
+
+
+def check_batch(images: int, batch_size: int, world: int, drop_last: bool) -> None:
+    """Raises: UserError: there are fewer training images than one batch of all processes."""
+    if images < (batch_size * world if drop_last else world):
+        ranks = f" on each of {world} processes" if world > 1 else ""
+        cure = f"set recipe.batch_size to at most {images // world}" if images >= world else "use fewer processes"
+        raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training images: {cure}")
+
+
+def check_values(
+    channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
+) -> None:
+    """Raises: UserError: a size, mean or deviation that is not possible."""
+    if channels not in (1, 3):
+        raise UserError(f"data.channels={channels} is not possible: use 3 (colour) or 1 (grey)")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(
+                f"data.statistics: {name}={list(values)} has {len(values)} values, but data.channels={channels}"
+                " needs as many as channels"
+            )
+    if min(std) <= 0:
+        raise UserError(f"data.statistics: std={list(std)} must be above 0")
+    if img_size < 1:
+        raise UserError(f"data.img_size={img_size} must be at least 1")
+    if batch_size < 1:
+        raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
+    if not 0 < crop_pct <= 1:
+        raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
+
+
+def check_names(**values: str) -> None:
+    """Raises: UserError: a value that is not one of `CHOICES`."""
+    for key, value in values.items():
+        if value not in CHOICES[key]:
+            raise UserError(f"data.{key}={value!r} is not one of {', '.join(CHOICES[key])}")
+
+
+def check_choices(fraction: float, samples_per_class: int | None, val_fraction: float, on_bad_image: str) -> None:
+    """Raises: UserError: a share or a number of images that is not possible."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"data.fraction={fraction} is outside (0, 1]: set the share of the training images to use")
+    if fraction < 1 and samples_per_class is not None:
+        raise UserError(
+            f"data.fraction={fraction} and data.samples_per_class={samples_per_class} both choose the training images:"
+            " set one of them only"
+        )
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"data.val_fraction={val_fraction} is outside [0, 1): 0 = no validation split, 0.1 = a tenth")
+    if on_bad_image not in ("error", "skip"):
+        raise UserError(f"data.on_bad_image={on_bad_image!r} is not one of error, skip")

@@ -1,0 +1,152 @@
+"""Which image when: a pure function of (seed, epoch), the same for any number of workers and processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+
+Key = tuple[int, int]  # epoch, index of the image; the epoch is part of the key because workers live across epochs
+
+
+class EpochSampler(Sampler[Key]):
+    """Shuffled keys of one rank's share of an epoch.
+
+    Batch s of all `world` ranks together is batch s of a single process with `world` times the batch size. Every rank
+    gets the same number of images.
+
+    Args:
+        indices: (N,) the images to draw from.
+        batch_size: of one rank.
+        seed: of the order.
+        rank, world: this process and their number.
+        drop_last: drop the images that do not fill a batch of all ranks; else only those that the ranks cannot share.
+    """
+
+    def __init__(
+        self,
+        indices: NDArray[np.int64],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.world = rank, world
+        unit = batch_size * world if drop_last else world
+        self.total = len(indices) // unit * unit
+        self.epoch = 0
+        self.start = 0  # batches of the next pass that an interrupted run has already seen
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this before every epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return self.total // self.world
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.RandomState([self.seed, self.epoch]).permutation(self.indices)[: self.total]
+        first, self.start = self.start * self.batch_size, 0
+        return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
+
+
+def eval_batches(indices: NDArray[np.int64], *, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
+    """Every index exactly once over the ranks, in even batches of up to `batch_size`, as many of them on each rank.
+
+    DDP exchanges the model's buffers in every forward pass and would wait for ever for a rank with one batch less.
+
+    Raises:
+        UserError: fewer images than ranks.
+    """
+    if len(indices) < world:
+        raise UserError(f"{len(indices)} evaluation images cannot be shared by {world} processes: use fewer devices")
+    count = min(math.ceil(math.ceil(len(indices) / world) / batch_size), len(indices) // world)
+    return [[(0, index) for index in part.tolist()] for part in np.array_split(indices[rank::world], count)]
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader that knows its place in the epoch and can go on from there with any number of workers.
+
+    The state is the epoch and the number of batches handed out, not those that workers have prefetched. A worker's
+    UserError arrives as the same one sentence.
+
+    Args:
+        prepare: finishes `together` batches at a time, on the device of the training; None = they are finished.
+
+    Attributes:
+        seconds_waited: that the last or running pass spent in here, while whoever trains was waiting.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        prepare: Callable[[list[Any]], list[Batch]] | None = None,
+        together: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        # Every pass draws a seed for its workers; from the global generator it would shift the model's randomness.
+        super().__init__(dataset, generator=torch.Generator(), **kwargs)
+        self._place = (0, 0)
+        self._prepare, self._together = prepare, together
+        self.seconds_waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A generator, so that nothing is prefetched before Lightning has set the epoch.
+        sampler = self.sampler
+        epoch, start = (sampler.epoch, sampler.start) if isinstance(sampler, EpochSampler) else (0, 0)
+        self._place, self.seconds_waited = (epoch, start), 0.0
+        try:
+            asked = time.perf_counter()
+            for served, batch in enumerate(self._finished(super().__iter__()), start + 1):
+                self._place = (epoch, served)
+                self.seconds_waited += time.perf_counter() - asked
+                yield batch
+                asked = time.perf_counter()
+        except UserError as error:
+            # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+
+    def _finished(self, batches: Iterator[Any]) -> Iterator[Batch]:
+        if self._prepare is None:
+            yield from batches
+            return
+        while group := list(islice(batches, self._together)):
+            yield from self._prepare(group)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._place[0], "batches": self._place[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.epoch, self.sampler.start = state["epoch"], state["batches"]
+            self._place = (state["epoch"], state["batches"])
+
+
+class Batches:
+    """The batches of a loader, which Lightning leaves alone; a DataLoader for predictions it would build anew."""
+
+    def __init__(self, loader: EpochLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)

@@ -1,0 +1,16 @@
+"""Data sets by the short name that `data.source.kind` gives their reader; docs/extend.md says how to add one."""
+
+SOURCES = {
+    "digits": "ssat.data.sets.sources:digits",
+    "cifar10": "ssat.data.sets.readers:cifar10",
+    "cifar100": "ssat.data.sets.readers:cifar100",
+    "svhn": "ssat.data.sets.readers:svhn",
+    "pmnist": "ssat.data.sets.readers:pmnist",
+    "flowers": "ssat.data.sets.lists:flowers",
+    "imagenet": "ssat.data.sets.lists:imagenet",
+    "domainnet": "ssat.data.sets.lists:domainnet",
+    "chaoyang": "ssat.data.sets.lists:chaoyang",
+    "image_folder": "ssat.data.sets.folder:image_folder",
+    "hf": "ssat.data.sets.hub:hf",
+    "stand_in": "ssat.data.sets.stand_in:stand_in",
+}

@@ -1,0 +1,169 @@
+"""Your own images, one folder per class."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssat.core.errors import UserError
+from ssat.data.sets.checks import listed
+from ssat.data.sets.sources import ImageList, Source
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+LOOKALIKES = ("training", "testing", "tests", "valid", "validation", "eval", "evaluation")
+
+
+def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
+    """Your own images, one folder per class, at any depth inside it.
+
+    `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
+    do; with both, `val` is the validation split. Or one folder `<root>/<class>/*` (or `train` alone): then
+    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files are ignored. The order is
+    that of the sorted names and does not depend on the machine.
+
+    Args:
+        root: the folder.
+        classes: use only these class folders; `common` = those that every split has; None = all.
+
+    Raises:
+        UserError: the folders are not as above, a class has no images, or is missing from a split.
+    """
+    root = Path(root).expanduser()
+    _check_root(root)
+    splits = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
+    if not splits:
+        splits = {"train": root}
+    elif "train" not in splits:
+        raise UserError(f"data.root={str(root)!r} has {'/ and '.join(splits)}/ but no train/: {_expected(root)}")
+    if classes == "common":
+        classes = sorted(set.intersection(*(set(class_folders(folder, root)) for folder in splits.values())))
+    chosen = _choose(class_folders(splits["train"], root), classes, splits["train"])
+    if len(chosen) < 2:
+        raise UserError(
+            f"{str(splits['train'])!r} has one class only ({chosen[0]!r}), and a classifier needs two:"
+            f" {_one_level_too_high(splits['train'] / chosen[0]) or _expected(root)}"
+        )
+    for name in splits.keys() - {"train"}:
+        _check_same_classes(splits[name], root, chosen, subset=classes is not None)
+    lists = {name: list_images(folder, root, chosen) for name, folder in splits.items()}
+    test, val = lists.get("test"), lists.get("val")
+    if test is None:
+        test, val = val, None
+    return Source("image_folder", chosen, lists["train"], test, val)
+
+
+def _expected(root: Path) -> str:
+    return (
+        f"expected {root}/train/<class>/*.jpg and {root}/test/<class>/*.jpg, or {root}/<class>/*.jpg with"
+        " data.val_fraction=0.2 (see docs/datasets.md)"
+    )
+
+
+def _check_root(root: Path) -> None:
+    if root.is_file():
+        raise UserError(f"data.root={str(root)!r} is a file, not a folder (unpack an archive first): {_expected(root)}")
+    if not root.is_dir():
+        near = difflib.get_close_matches(root.name, _subfolders(root.parent) if root.parent.is_dir() else [], 1)
+        hint = f"did you mean {str(root.parent / near[0])!r}?" if near else _expected(root)
+        raise UserError(f"data.root={str(root)!r} does not exist: {hint}")
+    wrong = [name for name in _subfolders(root) if name.lower() in (*LOOKALIKES, "train", "test", "val")]
+    wrong = [name for name in wrong if name not in ("train", "test", "val") and _subfolders(root / name)]
+    if wrong:
+        raise UserError(
+            f"data.root={str(root)!r} has a folder {wrong[0]!r} that looks like a split:"
+            " call the splits train, test and val"
+        )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"cannot list the folder {str(folder)!r}: {error.strerror}") from None
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+
+
+def class_folders(folder: Path, root: Path) -> list[str]:
+    """The sorted names of the folders in `folder`.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = _subfolders(folder)
+    if not found:
+        there = [entry.name for entry in _entries(folder)]
+        what = f"found only {listed(there)}" if there else "it is empty"
+        raise UserError(f"{str(folder)!r} has no class folders, {what}: {_expected(root)}")
+    return found
+
+
+def _choose(found: list[str], classes: Sequence[str] | str | None, folder: Path) -> list[str]:
+    if classes is None:
+        return found
+    wanted = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+    for name in wanted:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, 3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(found)}"
+            raise UserError(f"data.classes has {name!r}, which is not a class folder of {str(folder)!r}: {hint}")
+    if not wanted:
+        raise UserError(f"data.classes is empty: name at least two of {listed(found)}, or leave it out to use all")
+    return sorted(set(wanted))
+
+
+def _one_level_too_high(folder: Path) -> str | None:
+    return f"did you mean data.root={str(folder)!r}?" if _subfolders(folder) else None
+
+
+def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: bool) -> None:
+    found = class_folders(folder, root)
+    lacking = sorted(set(chosen) - set(found))
+    surplus = [] if subset else sorted(set(found) - set(chosen))
+    if lacking or surplus:
+        which = [f"has no {listed(lacking)}"] * bool(lacking) + [f"has {listed(surplus)} besides"] * bool(surplus)
+        raise UserError(
+            f"the class folders of {str(folder)!r} are not those of train/, it {' and '.join(which)}:"
+            " add or remove folders, or set data.classes=common to use those that both have"
+        )
+
+
+def _image_names(folder: Path, prefix: str) -> list[str]:
+    """The image files of `folder` at any depth, sorted, each with `prefix` before its name."""
+    names = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/")
+        elif entry.name.lower().endswith(EXTENSIONS):
+            names.append(prefix + entry.name)
+    return names
+
+
+def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
+    """The images of the class folders in `folder`, with names below `root`.
+
+    Raises:
+        UserError: a class has none.
+    """
+    images: list[str] = []
+    counts = []
+    prefix = "" if folder == root else f"{folder.name}/"
+    for name in classes:
+        found = _image_names(folder / name, f"{prefix}{name}/")
+        if not found:
+            there = [entry.name for entry in _entries(folder / name)]
+            what = f"found only {listed(there)}" if there else "it is empty"
+            raise UserError(
+                f"the class folder {str(folder / name)!r} has no images, {what}:"
+                f" add images ({' '.join(EXTENSIONS)}) or remove the folder"
+            )
+        images += found
+        counts.append(len(found))
+    return ImageList(images, np.repeat(np.arange(len(classes), dtype=np.int64), counts), root)

@@ -1,0 +1,132 @@
+"""Where labelled images come from: each function here returns a `Source`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssat.data.decode import is_readable, read_rgb, read_tensor, to_rgb, unreadable
+from ssat.data.subsets import train_val_split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIGITS_TEST = 360  # of 1,797: one fifth, stratified
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images and their classes.
+
+    Attributes:
+        images: file names below `root`, or (N, H, W, 3) or (N, H, W) uint8 pixels, or encoded image files.
+        labels: (N,) int64 class numbers.
+        root: folder of the files; None for pixels and encoded files.
+    """
+
+    images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
+    labels: NDArray[np.int64]
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __add__(self, other: ImageList) -> ImageList:
+        labels = np.concatenate([self.labels, other.labels])
+        if isinstance(self.images, np.ndarray):
+            return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels)
+        assert self.root == other.root
+        return ImageList([*self.images, *other.images], labels, self.root)
+
+    def read(self, index: int) -> Image.Image:
+        """Image `index` as 8-bit RGB; raises UserError for a file that cannot be read."""
+        image = self.images[index]
+        if isinstance(image, bytes):
+            return read_rgb(BytesIO(image), name=f"number {index}")
+        if self.root is None:
+            return to_rgb(Image.fromarray(np.asarray(image)))
+        return read_rgb(self.root / str(image))
+
+    def read_tensor(self, index: int) -> Tensor:
+        """Image `index` as (3, H, W) uint8; raises UserError for a file that cannot be read."""
+        if self.root is None:
+            import torch  # not above: preparing a data set needs none
+
+            return torch.from_numpy(np.array(self.read(index))).permute(2, 0, 1)
+        return read_tensor(self.root / str(self.images[index]))
+
+    def readable(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Indices of the images that can be read, and the paths of the files that cannot."""
+        if isinstance(self.images, np.ndarray):
+            return np.arange(len(self)), []
+        if self.root is None:
+            broken = [index for index in range(len(self)) if not is_readable(BytesIO(self.images[index]))]  # type: ignore[arg-type]
+            return np.setdiff1d(np.arange(len(self)), broken), [f"image number {index}" for index in broken]
+        bad = set(unreadable(self.root, [str(name) for name in self.images]))
+        good = [index for index, name in enumerate(self.images) if name not in bad]
+        return np.asarray(good, dtype=np.int64), [str(self.root / name) for name in sorted(bad)]
+
+    def digest(self, indices: NDArray[np.int64]) -> str:
+        """SHA-256 of the chosen images' names, sizes in bytes and labels, or of their content and labels."""
+        sha = hashlib.sha256(self.labels[indices].astype("<i8").tobytes())
+        if isinstance(self.images, np.ndarray):
+            sha.update(indices.astype("<i8").tobytes())
+            sha.update(np.ascontiguousarray(self.images[indices]).tobytes())
+            return sha.hexdigest()
+        if self.root is None:
+            for index in indices.tolist():
+                sha.update(hashlib.sha256(self.images[index]).digest())
+            return sha.hexdigest()
+        for index in indices.tolist():
+            name = str(self.images[index])
+            sha.update(f"{name}\0{os.path.getsize(self.root / name)}\n".encode(errors="surrogateescape"))
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A labelled data set.
+
+    Attributes:
+        name: as in `data=<name>`.
+        classes: their names, in the order of the labels.
+        train: the training images.
+        test: what the paper evaluates on.
+        val: where there is an official validation split; selects models.
+        trains_on_val: the paper trains on train + val and evaluates on test.
+    """
+
+    name: str
+    classes: list[str]
+    train: ImageList
+    test: ImageList | None = None
+    val: ImageList | None = None
+    trains_on_val: bool = False
+
+
+def digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits (UCI, Alpaydin & Kaynak 1998): 8x8 grey, 1,437 + 360 images, no download.
+
+    The split is ours (there is no official one in that copy), stratified and frozen.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    images, labels = np.repeat(grey[..., None], 3, axis=3), bunch.target.astype(np.int64)
+    train, test = train_val_split(labels, DIGITS_TEST / len(labels), seed=0)
+    return Source(
+        "digits",
+        [str(digit) for digit in range(10)],
+        ImageList(images[train], labels[train]),
+        ImageList(images[test], labels[test]),
+    )

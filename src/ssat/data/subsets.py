@@ -1,0 +1,116 @@
+"""Which images of a labelled set are used: stratified, seeded, nested. From (N,) labels to sorted indices.
+
+The orders come from NumPy's RandomState, whose stream is frozen for good: a subset never changes with a release.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssat.core.errors import UserError
+
+Labels = NDArray[np.integer]
+Indices = NDArray[np.int64]
+
+# Separate random streams, so that a validation split is independent of the subset it is taken from.
+SUBSET, SPLIT = 0, 1
+LABELS = 2**31  # apart from the sampler's streams, which are the epochs: the order would tell who is labelled
+
+
+def _shuffled(labels: Labels, seed: int, stream: int) -> tuple[Indices, Indices]:
+    """A random order of the indices, and for each place of it how many of its class came before."""
+    order = np.random.RandomState([seed, stream]).permutation(len(labels)).astype(np.int64)
+    seen = np.empty(len(labels), dtype=np.int64)
+    shuffled = labels[order]
+    for label in np.unique(labels):
+        places = np.flatnonzero(shuffled == label)
+        seen[places] = np.arange(len(places))
+    return order, seen
+
+
+def _stratified_order(labels: Labels, seed: int, stream: int) -> Indices:
+    """A random order of which every beginning is stratified, and begins with one image of each class.
+
+    The k-th image of a class with n stands at (k + 1/2) / n (Webster's apportionment). Largest remainders would come
+    closer to the exact shares of uneven classes by one image, but a larger share can then give a class fewer images, so
+    that subsets would not be nested.
+    """
+    order, seen = _shuffled(labels, seed, stream)
+    _, inverse, counts = np.unique(labels[order], return_inverse=True, return_counts=True)
+    place = np.where(seen == 0, 0.0, (seen + 0.5) / counts[inverse])
+    return order[np.argsort(place, kind="stable")]
+
+
+def stratified_fraction(
+    labels: Labels, fraction: float, seed: int, *, key: str = "fraction", stream: int = SUBSET
+) -> Indices:
+    """round(fraction * N) indices with every class in its share; a smaller fraction is a subset of a larger one.
+
+    Raises:
+        UserError: fraction outside (0, 1], or too few images to have one of each class.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"data.{key}={fraction} is outside (0, 1]: set the share of the training images to use")
+    total, classes = round(fraction * len(labels)), len(np.unique(labels))
+    if total < classes:
+        raise UserError(
+            f"data.{key}={fraction} of {len(labels)} images is {total}, fewer than one for each of the {classes}"
+            f" classes: use at least {classes / len(labels):.2g}"
+        )
+    return np.sort(_stratified_order(labels, seed, stream)[:total])
+
+
+def official_subset(total: int, fraction: float) -> Indices:
+    """The authors' choice for Figure 5: int(total * fraction) indices of `total`, neither stratified nor seeded anew.
+
+    A smaller fraction is a subset of a larger one.
+
+    Raises:
+        UserError: fraction outside (0, 1], or so small that nothing is left.
+    """
+    count = int(total * fraction)
+    if not 0 < fraction <= 1 or count < 1:
+        raise UserError(f"data.fraction={fraction} of {total} images is not possible: choose one in (0, 1]")
+    return np.sort(np.random.RandomState(127).choice(total, count, replace=False).astype(np.int64))
+
+
+def samples_per_class(labels: Labels, k: int, seed: int) -> Indices:
+    """k indices of every class; a smaller k is a subset of a larger one.
+
+    Raises:
+        UserError: k below 1, or a class with fewer than k images.
+    """
+    if k < 1:
+        raise UserError(f"data.samples_per_class={k} must be at least 1")
+    names, counts = np.unique(labels, return_counts=True)
+    if counts.min() < k:
+        raise UserError(
+            f"data.samples_per_class={k} is more than the {counts.min()} training images of class number"
+            f" {names[counts.argmin()]}: use at most {counts.min()}"
+        )
+    order, seen = _shuffled(labels, seed, SUBSET)
+    return np.sort(order[seen < k])
+
+
+def train_val_split(labels: Labels, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Training and validation indices, both with every class; round(fraction * N) of them for validation.
+
+    Raises:
+        UserError: fraction outside (0, 1), or a class that does not reach into both parts.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"data.val_fraction={fraction} is outside (0, 1): set the share of the images to keep apart")
+    total = round(fraction * len(labels))
+    order = _stratified_order(labels, seed, SPLIT)
+    val, train = np.sort(order[:total]), np.sort(order[total:])
+    classes = np.unique(labels)
+    for part in (train, val):
+        lacking = np.setdiff1d(classes, labels[part])
+        if len(lacking):
+            raise UserError(
+                f"data.val_fraction={fraction} of {len(labels)} images leaves class number {lacking[0]}"
+                f" ({int((labels == lacking[0]).sum())} images) without {'training' if part is train else 'validation'}"
+                " images: choose another fraction, or add images of that class"
+            )
+    return train, val

@@ -1,0 +1,1 @@
+"""Augmentations, views and perturbations of images."""

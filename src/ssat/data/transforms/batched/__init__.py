@@ -1,0 +1,1 @@
+"""Image operations on whole batches, on any device."""

@@ -1,0 +1,208 @@
+"""Attention, blocks and embeddings that the plain ViTs share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssat.core.errors import UserError
+
+
+def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
+    """Fixed 2-D sine-cosine table (rows * cols, dim), row-major.
+
+    The first half of the channels encodes the column, the second the row; each half is dim/4 sines, then dim/4 cosines
+    of position * 10000^(-i / (dim/4)) (He et al. 2022).
+
+    Raises:
+        UserError: `dim` is not divisible by 4.
+    """
+    if dim % 4:
+        raise UserError(f"a sine-cosine position table needs a width divisible by 4, not {dim}")
+    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    rows, cols = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
+
+    def encode(position: Tensor) -> Tensor:
+        angles = position.reshape(-1, 1) * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    return torch.cat([encode(cols), encode(rows)], dim=1).float()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of (B, H, N, d); in fp32 on a CPU, whose bf16 kernel is slower than its fp32 one."""
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, k, v)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Args:
+        dim: width D.
+        num_heads: attention heads H; divides `dim`.
+        qkv_bias: whether the query, key and value projections have a bias.
+
+    Raises:
+        UserError: `num_heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise UserError(f"width {dim} is not divisible by num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, N, D) as (B, H, N, D / H)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of heads: (B, H, Q, d)."""
+        return attend(q, k, v)
+
+    def mix(self, qkv: Tensor) -> Tensor:
+        """Attention of projected tokens (B, N, 3D), before the output projection: (B, N, D)."""
+        q, k, v = (self.heads(part) for part in qkv.chunk(3, dim=-1))
+        return self.attend(q, k, v).transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D), or to (B, queries, D): only the first `queries` tokens ask."""
+        if queries is None:
+            return self.proj(self.mix(self.qkv(x)))
+        dim = x.shape[-1]
+        bias = self.qkv.bias
+        q = F.linear(x[:, :queries], self.qkv.weight[:dim], None if bias is None else bias[:dim])
+        k, v = F.linear(x, self.qkv.weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
+        return self.proj(self.attend(self.heads(q), self.heads(k), self.heads(v)).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation, GELU by default, between them."""
+
+    def __init__(self, dim: int, hidden_dim: int, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.activation = activation or nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def drop_path(branch: Tensor, rate: float) -> Tensor:
+    """`branch` (B, ...) with the share `rate` of its samples set to 0 at random and the others scaled up.
+
+    This is stochastic depth (Huang et al. 2016).
+    """
+    if rate == 0.0:
+        return branch
+    stays = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= rate
+    return branch * stays.to(branch.dtype) / (1 - rate)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with stochastic depth.
+
+    Args:
+        dim: width D.
+        num_heads: attention heads; divides `dim`.
+        mlp_ratio: hidden width of the MLP over `dim`.
+        qkv_bias: whether the query, key and value projections have a bias.
+        drop_path: share of the samples for which a branch is dropped in training.
+        norm_eps: epsilon of both LayerNorms.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path_rate = drop_path
+
+    def drop_path(self, branch: Tensor, samples: list[tuple[int, int]]) -> Tensor:
+        """`branch` (T, D) or (B, N, D) with whole samples dropped; `samples` lists its views as (samples, tokens)."""
+        if not self.training or self.drop_path_rate == 0.0:
+            return branch
+        keep = 1 - self.drop_path_rate
+        draws = [
+            (torch.rand(count, 1, device=branch.device) < keep).expand(count, tokens).reshape(-1)
+            for count, tokens in samples
+        ]
+        return branch * (torch.cat(draws).to(branch.dtype) / keep).view(*branch.shape[:-1], 1)
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D), or to (B, queries, D): the other tokens are then keys and values only."""
+        branch = self.attn(self.norm1(x), queries)
+        x = x if queries is None else x[:, :queries]
+        samples = [(x.shape[0], x.shape[1])]
+        x = x + self.drop_path(branch, samples)
+        return x + self.drop_path(self.mlp(self.norm2(x)), samples)
+
+    def forward_packed(self, x: Tensor, samples: list[tuple[int, int]]) -> Tensor:
+        """The same on several views in one flat (T, D): linear layers see all tokens, attention each view apart."""
+        qkv = self.attn.qkv(self.norm1(x))
+        views = qkv.split([count * tokens for count, tokens in samples])
+        mixed = [
+            self.attn.mix(view.view(count, tokens, -1)).flatten(0, 1)
+            for view, (count, tokens) in zip(views, samples, strict=True)
+        ]
+        x = x + self.drop_path(self.attn.proj(torch.cat(mixed)), samples)
+        return x + self.drop_path(self.mlp(self.norm2(x)), samples)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases, the authors' and MAE's initialisation (qkv as one matrix)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of patches; holds a convolution so that weights keep the field's layout.
+
+    Args:
+        patch_size: pixels per side.
+        in_chans: channels C of the images.
+        embed_dim: width D.
+    """
+
+    patches_disjoint = True  # a patch holds no pixel of another one
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        nn.init.xavier_uniform_(self.proj.weight.view(embed_dim, -1))
+
+    @staticmethod
+    def cut(images: Tensor, patch_size: int) -> Tensor:
+        """(B, C, H, W) as raw patches (B, N, C * p * p), channels first, the order the convolution's weight has."""
+        b, c, h, w = images.shape
+        p = patch_size
+        return images.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """`cut` to this module's patches."""
+        return self.cut(images, self.patch_size)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Raw patches (..., C * p * p) to (..., D)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -1,0 +1,98 @@
+"""The table of all runs on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssat.results.page.links import folder_link
+from ssat.results.page.template import mode_class
+from ssat.results.tables import COLUMNS, LEGEND, Column, Entry, Row, shared_columns, shared_title, table_rows
+from ssat.runs.record import Record
+
+
+@dataclass(frozen=True)
+class PageEntry:
+    """One place of the table.
+
+    Attributes:
+        text: what it shows.
+        style: CSS class; may be empty.
+        order: what it is sorted by; empty where that is its text.
+        link: of the text; may be empty.
+    """
+
+    text: str
+    style: str
+    order: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class PageRow:
+    """One line of the table and its CSS classes."""
+
+    style: str
+    entries: list[PageEntry]
+
+
+@dataclass(frozen=True)
+class RunsTable:
+    """What templates/runs.html shows.
+
+    Attributes:
+        title: All runs, and what all of them share.
+        legend: what the columns mean.
+        headings: of the columns.
+        rows: runs, and means over seeds.
+    """
+
+    title: str
+    legend: str
+    headings: list[PageEntry]
+    rows: list[PageRow]
+
+
+def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None:
+    """The table of all runs with links relative to `page`; None without runs."""
+    if not records:
+        return None
+    rows, shared = list(table_rows(records)), shared_columns(records)
+    used = [
+        index
+        for index, column in enumerate(COLUMNS)
+        if column.title not in shared and any(row.entries[index].text for row in rows)
+    ]
+    used.sort(key=lambda index: COLUMNS[index].title == "run")  # the longest, and a link: it stands last
+    return RunsTable(
+        title="All runs" + (f", {shared_title(shared)}" if shared else ""),
+        legend=f"{LEGEND}. Click a heading to sort.",
+        headings=[PageEntry(COLUMNS[index].title or "note", _style(COLUMNS[index])) for index in used],
+        rows=[PageRow(_row_style(row.record), [_entry(row, index, page) for index in used]) for row in rows],
+    )
+
+
+def _row_style(record: Record | None) -> str:
+    if record is None:
+        return "mean"
+    return mode_class(record.mode) + (" failed" if record.status == "failed" else "")
+
+
+def _entry(row: Row, index: int, page: Path | None) -> PageEntry:
+    column, entry = COLUMNS[index], row.entries[index]
+    link = ""
+    if column.title == "run" and row.record is not None and page is not None:
+        link = f"{folder_link(row.record, page)}/result.json"
+    return PageEntry(entry.text, _style(column), _order(entry), link)
+
+
+def _order(entry: Entry) -> str:
+    if entry.order is None:
+        return ""
+    exact = f"{entry.order:.6g}" if isinstance(entry.order, float) else str(entry.order)
+    return "" if exact == entry.text else exact
+
+
+def _style(column: Column) -> str:
+    return "n" if column.is_right_aligned else "mode" if column.title == "mode" else ""

@@ -1,0 +1,262 @@
+"""The claims ledger: the paper's sentences that are claims, with what its own numbers and our runs say about them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+from ssat.config.words import as_typed_here
+from ssat.results.comparisons import Comparison, Difference, arm_difference, finished_comparisons, mean_difference
+from ssat.results.paper.paper import Item
+from ssat.results.paper.verdicts import ACCURACIES, REPRODUCED, CellResult, Judged
+from ssat.runs.record import Record, as_number, lookup
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
+BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the paper, and what is known about it.
+
+    Attributes:
+        sentence: the claim.
+        where: its place in the paper.
+        status: supported, contradicted, ...
+        paper: what the paper's own numbers say about it.
+        evidence: what our runs of the paper's configuration say.
+        other_runs: what other runs say, such as smaller ones.
+        note: a remark on the paper's numbers.
+    """
+
+    sentence: str
+    where: str
+    status: str
+    paper: str
+    evidence: str
+    other_runs: str
+    note: str
+
+    @property
+    def paper_lines(self) -> list[str]:
+        """What the paper's own numbers say, and the remark on them."""
+        return [line for line in (self.paper, self.note) if line]
+
+    @property
+    def evidence_lines(self) -> list[str]:
+        """What our runs of the paper's configuration say, and what other runs say."""
+        return [line for line in (self.evidence, self.other_runs) if line]
+
+
+class Weighed(NamedTuple):
+    """What is known about a claim: its status and the texts of a `Claim` that explain it."""
+
+    status: str
+    evidence: str
+    paper: str = ""
+    other_runs: str = ""
+
+
+class Place(NamedTuple):
+    """A cell of the paper: name of its table or figure, row and column."""
+
+    item: str
+    row: str
+    column: str
+
+
+def ledger(
+    claims: Sequence[Mapping[str, Any]],
+    text: Sequence[Mapping[str, Any]],
+    judged: Mapping[str, Judged],
+    records: Sequence[Record],
+    analyses: Mapping[str, Sequence[str]] | None = None,
+) -> list[Claim]:
+    """Every claim with its evidence.
+
+    Args:
+        claims: entries of experiments/claims.yaml.
+        text: the numbers in the paper's running text.
+        judged: the tables and figures by name.
+        records: all runs; a claim about modes is compared on them, whatever their data.
+        analyses: for each analysis that was made, the models that it was made of.
+    """
+    numbers = {each["id"]: each for each in text}
+    found = finished_comparisons(records)
+    return [_claim(claim, numbers, judged, found, analyses or {}) for claim in claims]
+
+
+def _claim(
+    claim: Mapping[str, Any],
+    numbers: Mapping[str, Mapping[str, Any]],
+    judged: Mapping[str, Judged],
+    found: Sequence[Comparison],
+    analyses: Mapping[str, Sequence[str]],
+) -> Claim:
+    sentence, where, note = (str(claim.get(key) or "") for key in ("claim", "where", "note"))
+    if "above" in claim:
+        weighed = _weigh_above(claim["above"], judged)
+        other_runs = "; ".join(filter(None, (weighed.other_runs, _weigh_modes(claim.get("modes"), found))))
+        weighed = weighed._replace(other_runs=other_runs)
+    elif "same" in claim:
+        weighed = _weigh_same(claim["same"], judged)
+    elif "number" in claim:
+        entry = numbers[claim["number"]]
+        sentence = sentence or str(entry.get("text") or "")
+        where, note = where or str(entry.get("where") or ""), note or str(entry.get("note") or "")
+        weighed = _weigh_number(entry, judged)
+    else:
+        weighed = _weigh_needs(str(claim.get("needs", "a measure of its own")), analyses)
+    return Claim(sentence, where, weighed.status, weighed.paper, weighed.evidence, weighed.other_runs, note)
+
+
+def _weigh_needs(needs: str, analyses: Mapping[str, Sequence[str]]) -> Weighed:
+    """A claim that the numbers of runs cannot decide."""
+    kind, _, name = needs.partition(" ")
+    if kind != "analysis":
+        return Weighed(NEEDS, f"needs: {needs}")
+    if name in analyses:
+        return Weighed(BY_EYE, f"analysis={name} was made of {', '.join(analyses[name])}")
+    return Weighed(NO_EVIDENCE, as_typed_here(f"python -m src.analyze analysis={name} has not been run"))
+
+
+def place_pairs(above: Sequence[Sequence[str]], items: Mapping[str, Item]) -> Iterator[tuple[Place, Place]]:
+    """The pairs of cells that a claim compares; it says that the first of each pair is the higher one."""
+    for higher, lower in above:
+        a, b = higher.split("/"), lower.split("/")
+        columns = a[2:] or _accuracy_columns(items[a[0]], a[1])
+        pairs = [(Place(a[0], a[1], column), Place(b[0], b[1], *(b[2:] or [column]))) for column in columns]
+        yield from ((first, second) for first, second in pairs if second[1:] in items[second.item].cells)
+
+
+def _accuracy_columns(item: Item, row: str) -> list[str]:
+    return [column for (r, column), cell in item.cells.items() if r == row and cell.measure in ACCURACIES]
+
+
+def _find(judged: Mapping[str, Judged], place: Place) -> CellResult | None:
+    return judged[place.item].find(place.row, place.column)
+
+
+def _weigh_above(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:
+    """A claim that some accuracies are above others."""
+    items = {name: each.item for name, each in judged.items()}
+    compared = list(place_pairs(above, items))
+    printed = [[items[place.item].cells[place.row, place.column].number for place in pair] for pair in compared]
+    known = [(a, b) for a, b in printed if a is not None and b is not None]
+    paper = f"{sum(a > b for a, b in known)} of {len(known)} comparisons of its own numbers agree" if known else ""
+    signs = Counter(filter(None, (_sign_of_results(_find(judged, a), _find(judged, b)) for a, b in compared)))
+    measured = sum(signs.values())
+    status = _status(measured, len(compared), agreeing=signs["above"], against=signs["below"])
+    small = Counter(filter(None, _signs_of_other_runs(compared, judged)))
+    other_runs = f"{_counted(sum(small.values()))} of smaller runs{_listed(small)}" if small else ""
+    return Weighed(status, f"{measured} of {len(compared)} measured{_listed(signs)}", paper, other_runs)
+
+
+def _status(measured: int, asked: int, *, agreeing: int, against: int) -> str:
+    """The status of a claim with `asked` comparisons: all must agree to support it, one against it contradicts it."""
+    if not measured:
+        return NO_EVIDENCE
+    if against:
+        return CONTRADICTED
+    return SUPPORTED if agreeing == asked else UNDECIDED
+
+
+def _weigh_modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> str:
+    """How often the first mode ends above the second in any comparison of runs, whatever its data and size."""
+    if not modes:
+        return ""
+    pairs = [pair for each in found for pair in product(each.scored_arms(modes[0]), each.scored_arms(modes[1]))]
+    signs = Counter(_sign(arm_difference(first, second)) for first, second in pairs)
+    return f"{_counted(len(pairs))} of any runs made so far{_listed(signs)}" if pairs else ""
+
+
+def _counted(comparisons: int) -> str:
+    return f"{comparisons} comparison{'s' * (comparisons != 1)}"
+
+
+def _listed(signs: Counter[str]) -> str:
+    words = [f"{count} {sign}" for sign in ("above", "within the noise", "below") if (count := signs[sign])]
+    return f": {', '.join(words)}" if words else ""
+
+
+def _signs_of_other_runs(compared: Sequence[tuple[Place, Place]], judged: Mapping[str, Judged]) -> Iterator[str | None]:
+    """The comparisons inside each block of other runs of one table; its columns may be other data than the paper's."""
+    rows = list(dict.fromkeys((a.item, a.row, b.row) for a, b in compared if a.item == b.item and a.column == b.column))
+    for name, higher, lower in rows:
+        for block, results in judged[name].parts[1:]:
+            found = {(each.cell.row, each.cell.column): each for each in results}
+            places = [((higher, column), (lower, column)) for column in block.columns]
+            yield from (_sign_of_results(found.get(first), found.get(second)) for first, second in places)
+
+
+def _sign_of_results(a: CellResult | None, b: CellResult | None) -> str | None:
+    """Whether `a` is above, below or within the noise of `b`; None where one of them was not measured."""
+    if a is None or b is None or not a.records or not b.records or a.records == b.records:
+        return None
+    return _sign(mean_difference((a.values, a.records[0].split_size), (b.values, b.records[0].split_size)))
+
+
+def _sign(difference: Difference) -> str:
+    return "within the noise" if difference.is_noise else "above" if difference.points > 0 else "below"
+
+
+def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Weighed:
+    """A number of the text, computed from our cells by the same formula; all cells must be reproduced to support it."""
+    unit = str(entry.get("unit") or "")
+    paper = f"printed: {entry.get('value')} {unit}".strip()
+    if not entry.get("from"):
+        return Weighed(NEEDS, "nothing of ours to compare it with yet", paper)
+    kind, references = next(iter(entry["from"].items()))
+    results = []
+    for reference in references:
+        place = Place(*reference.split("/"))
+        found = _find(judged, place) if place.item in judged else None
+        if found is None or found.ours is None:
+            return Weighed(NO_EVIDENCE, f"{reference} has not been run", paper)
+        results.append(found)
+    ours = derived(kind, [found.ours for found in results if found.ours is not None])
+    status = SUPPORTED if all(found.verdict == REPRODUCED for found in results) else UNDECIDED
+    return Weighed(status, f"ours: {ours:.1f} {unit}".strip(), paper)
+
+
+def _weigh_same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:
+    """A claim that the networks of two cells are the same at inference: parameters and operations are compared."""
+    compared = list(place_pairs(same, {name: each.item for name, each in judged.items()}))
+    networks = [[_network(_find(judged, place)) for place in pair] for pair in compared]
+    known = [pair for pair in networks if None not in pair]
+    different = sum(a != b for a, b in known)
+    status = _status(len(known), len(compared), agreeing=len(known) - different, against=different)
+    listed = f": {different} different, {len(known) - different} identical" if known else ""
+    return Weighed(status, f"{len(known)} of {len(compared)} measured{listed}")
+
+
+def _network(found: CellResult | None) -> tuple[float, float] | None:
+    """Parameters, and multiply-accumulates for one image at inference."""
+    if found is None or not found.records:
+        return None
+    record = found.records[0]
+    parameters = record.number("params.inference")
+    operations = as_number(lookup(record.phases[-1], "macs.full")) if record.phases else None
+    return None if parameters is None or operations is None else (parameters, operations)
+
+
+def derived(kind: str, values: Sequence[float]) -> float:
+    """A number that follows from others: `relative` gain or `reduction`, both in %, `difference` or mean."""
+    if kind == "relative":
+        return 100 * (values[0] / values[1] - 1) if values[1] else math.inf
+    if kind == "reduction":
+        return 100 * (1 - values[0] / values[1]) if values[1] else -math.inf
+    if kind == "difference":
+        return values[0] - values[1]
+    return sum(values) / len(values)
+
+
+def status_counts(claims: Sequence[Claim]) -> str:
+    """'50 no runs yet, 4 not built yet', the most frequent first."""
+    counts = Counter(claim.status for claim in claims)
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common())

@@ -1,0 +1,90 @@
+"""Energy and CO2 of a phase, by codecarbon's offline tracker."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ssat.core.errors import UserError
+
+# codecarbon's names of the ways in which it reads a processor's power from sensors.
+SENSORS = ("intel_rapl", "intel_power_gadget", "apple_powermetrics", "windows_emi")
+
+
+def check_country(code: str) -> None:
+    """codecarbon returns a number for an unknown country too, so the code is checked here.
+
+    Raises:
+        UserError: `code` is no ISO 3166 alpha-3 code with a known grid.
+    """
+    from codecarbon.input import DataSource
+
+    from ssat.core.words import nearest
+
+    known = sorted(DataSource().get_global_energy_mix_data())
+    if code not in known:
+        raise UserError(
+            f"footprint.country={code!r} is not a known ISO 3166 alpha-3 code{nearest(str(code), known)}: "
+            "use e.g. USA, FRA, DEU or IND"
+        )
+
+
+class EnergyMeter:
+    """Energy of the whole machine from `start` to `stop`; one per node (rank 0 of it), or N ranks would count N times.
+
+    On a machine without power sensors codecarbon models the power from the processor's TDP and load: an estimate.
+    """
+
+    def __init__(self, country: str) -> None:
+        from codecarbon import OfflineEmissionsTracker
+
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+        self._tracker = OfflineEmissionsTracker(
+            country_iso_code=country,
+            output_methods=[],
+            log_level="critical",
+            tracking_mode="machine",
+            measure_power_secs=15,
+            allow_multiple_runs=True,
+        )
+
+    def start(self) -> None:
+        self._tracker.start()
+
+    def read(self) -> dict[str, Any]:
+        """Totals since `start`: `kwh`, `co2_kg` and `source`, how they were obtained."""
+        self._tracker.flush()
+        return self._totals(self._tracker._prepare_emissions_data())
+
+    def stop(self) -> dict[str, Any]:
+        self._tracker.stop()
+        return self._totals(self._tracker.final_emissions_data)
+
+    def _totals(self, data: Any) -> dict[str, Any]:
+        has_sensors = any(getattr(part, "_mode", None) in SENSORS for part in self._tracker._hardware)
+        measured = ["GPU"] * bool(data.gpu_count) + ["CPU"] * has_sensors
+        modelled = ["CPU"] * (not has_sensors) + ["RAM"]
+        return {
+            "kwh": float(data.energy_consumed),
+            "co2_kg": float(data.emissions),
+            "source": f"codecarbon, {' and '.join(measured)} measured, {' and '.join(modelled)} modelled"
+            if measured
+            else "codecarbon, modelled from CPU load",
+        }
+
+
+def device_tdp(accelerator: str) -> float | None:
+    """Rated power of one device in watts: the GPU's limit, or codecarbon's table for this CPU; None when unknown."""
+    if accelerator == "cuda":
+        import pynvml
+
+        try:
+            pynvml.nvmlInit()
+            return pynvml.nvmlDeviceGetPowerManagementDefaultLimit(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1000
+        except pynvml.NVMLError:
+            return None
+    from codecarbon.core.cpu import TDP
+
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+    tdp = TDP().tdp
+    return float(tdp) if tdp else None

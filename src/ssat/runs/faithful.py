@@ -1,0 +1,78 @@
+"""Whether a run is one of the paper's, and if not, why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssat.config.schema import Run
+
+PAPER_EPOCHS = 100
+PAPER_BATCH = 64
+PAPER_MODES = ("scratch", "ssat", "ssl_ft", "finetune")
+PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "simmim", "swin_light")
+PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
+USUAL = {"mask": "random", "target": "pixels", "source": "mixed"}
+PAPER_PROTOCOLS = ([50, 50], [50, 100], [100, 50], [100, 100])  # epochs of SSL and of fine-tuning, Table 3
+PAPER_ENCODERS = ("vit_t", "vit_s", "vit_b", "cvt_13", "swin_t", "resnet_50", "vit_2m8", "sl_vit", "deit_ti")
+PAPER_DATA = (
+    "cifar10",
+    "cifar100",
+    "flowers",
+    "svhn",
+    "imagenet",
+    "clipart",
+    "infograph",
+    "sketch",
+    "chaoyang",
+    "pmnist",
+)
+
+
+def beyond_the_paper(config: Run) -> list[str]:
+    """What the self-supervised side of a run does that the paper does not."""
+    used = [f"ssl={name}" for name in config.ssl.tasks if name not in PAPER_SSL]
+    for task in config.ssl.tasks.values():
+        chosen = {key: task.options.get(key, usual) for key, usual in USUAL.items()}
+        used += [f"ssl.{key}={value}" for key, value in chosen.items() if value != USUAL[key]]
+    schedules = {phase.lam_schedule for phase in config.mode.phases} - {"constant"}
+    used += [f"mode.lam_schedule={schedule}" for schedule in sorted(schedules)]
+    return [f"{what} goes beyond the paper" for what in used]
+
+
+def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
+    """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
+    data = config.data
+    reasons = []
+    if data.name not in PAPER_DATA:
+        reasons.append(f"{data.name} is not one of the paper's data sets")
+    if config.encoder.name not in PAPER_ENCODERS:
+        reasons.append(f"{config.encoder.name} is not one of the paper's encoders")
+    if config.mode.name not in PAPER_MODES:
+        reasons.append(f"mode={config.mode.name} is not one of the paper's")
+    if any(phase.lam < 1 for phase in config.mode.phases):
+        reasons += beyond_the_paper(config)
+    if data.fraction < 1 or data.samples_per_class or data.val_fraction or data.extra.get("classes"):
+        reasons.append(
+            f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
+        )
+    if data.label_fraction < 1:
+        reasons.append(f"data.label_fraction={data.label_fraction:g}: the labels of a part of the training set")
+    if data.protocol != "paper":
+        reasons.append("data.protocol=strict keeps validation images apart from the training")
+    if not data.extra.get("verify", True):
+        reasons.append("data.verify=false: the images were not counted against the official set")
+    if last["skipped_images"]:
+        reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
+    stages = [phase.epochs for phase in config.mode.phases]
+    if len(stages) == 2 and stages not in PAPER_PROTOCOLS:
+        reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
+    elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
+        reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
+    recipe = config.recipe
+    batch = recipe.batch_size * config.trainer.processes * config.trainer.accumulate
+    published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there
+    if recipe.name in ("official", "paper") and batch != published:
+        reasons.append(f"{batch} images in an optimizer step, in place of {published}")
+    if config.trainer.max_steps:
+        reasons.append(f"stopped after {config.trainer.max_steps} steps")
+    return reasons

@@ -1,0 +1,188 @@
+"""Where a run lies, and whether it is already finished there or in the folder of another experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ssat.config.identity import config_hash, differences
+from ssat.config.resolve import build
+from ssat.config.schema import Run
+from ssat.config.trust import trusted
+from ssat.core.errors import UserError
+from ssat.runs.record import as_number, lookup
+
+AFRESH = "move the run folder away, or force=true to start afresh"
+# What the record of a run reads of every phase's own.
+PHASE_KEYS = (
+    *("name", "epochs", "seconds", "steps", "images_per_s", "data_wait", "params", "macs", "peak_memory_bytes"),
+    *("energy", "data_fingerprint", "skipped_images", "metrics"),
+)
+
+
+@contextmanager
+def usable(config: Run, verb: str, *, key: str | None = None) -> Iterator[None]:
+    """Turns a folder that the system refuses into a sentence; `verb` is what is tried: read or written.
+
+    Raises:
+        UserError: names `key`, by default the one that says where the run lies.
+    """
+    try:
+        yield
+    except OSError as error:
+        key = key or ("run_dir" if config.run_dir else "runs_dir")
+        raise UserError(f"{key}={getattr(config, key)} cannot be {verb} ({error.strerror}): name another") from error
+
+
+def run_name(config: Run) -> str:
+    """The name of the run's folder: <name>-<hash of what it computes>."""
+    return f"{config.name}-{config_hash(config)}"
+
+
+def find_run_dir(config: Run) -> Path:
+    """The folder of this very run: `run_dir` if given, else runs_dir/<experiment or date>/<name>-<hash>.
+
+    Without an experiment the folder's date is that of the first start, so that the command finds it on any later day.
+    """
+    if config.run_dir:
+        return Path(config.run_dir)
+    runs, leaf = Path(config.runs_dir), run_name(config)
+    parents = escape(config.experiment) if config.experiment else "[0-9]*-[0-9]*-[0-9]*"
+    with usable(config, "read"):
+        known = [path for path in same_named(config, parents) if path.name == leaf or is_same_older(config, path)]
+    if known:
+        return known[0]
+    return runs / (config.experiment or datetime.now().strftime("%Y-%m-%d")) / leaf
+
+
+def same_named(config: Run, parents: str) -> list[Path]:
+    """Run folders of this name below `parents` (a pattern), first those of this very hash."""
+    folders = [path for path in Path(config.runs_dir).glob(f"{parents}/{escape(config.name)}-*") if path.is_dir()]
+    leaf = run_name(config)
+    return sorted(folders, key=lambda path: (path.name != leaf, path))
+
+
+def is_same_older(config: Run, folder: Path) -> bool:
+    """Whether an earlier version, whose hash was another, has begun this very run in `folder`."""
+    try:
+        values = read_config(folder / "config.yaml", AFRESH)
+        return "version" not in values and not differences(config, trusted(build(values), like=config))
+    except UserError:
+        return False
+
+
+def read_record(path: Path, cure: str) -> dict[str, Any]:
+    """The record in `path`.
+
+    Raises:
+        UserError: it is damaged; `cure` says what to do then.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise UserError(f"{path} is damaged: {cure}") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is damaged: {cure}")
+    return record
+
+
+def read_phase(path: Path) -> dict[str, Any]:
+    """The record of a finished phase.
+
+    Raises:
+        UserError: it is damaged or cannot be read.
+    """
+    try:
+        record = read_record(path, AFRESH)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {AFRESH}") from error
+    missing = [key for key in PHASE_KEYS if key not in record]
+    if missing:
+        raise UserError(f"{path} is damaged, it has no {missing[0]}: {AFRESH}")
+    return record
+
+
+def read_config(path: Path, cure: str) -> dict[str, Any]:
+    """The plain values of the configuration that a run has written to `path`.
+
+    Raises:
+        UserError: it is none; `cure` says what to do then.
+    """
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is damaged: {cure}")
+    return config
+
+
+def finished(run_dir: Path, config: Run) -> dict[str, Any] | None:
+    """The record of a finished run of this configuration in `run_dir`, or None.
+
+    Raises:
+        UserError: the folder holds a finished run of another configuration, or a damaged record, or cannot be read.
+    """
+    path = run_dir / "result.json"
+    with usable(config, "read"):
+        try:
+            record = read_record(path, "move it away, or force=true to start afresh")
+        except FileNotFoundError:
+            return None
+    if record.get("status") != "finished":
+        return None
+    if record.get("hash") != config_hash(config) and not is_same_older(config, run_dir):
+        raise UserError(f"{run_dir} holds a finished run of another configuration: use another run_dir, or force=true")
+    return record
+
+
+def find_finished(config: Run) -> tuple[Path, dict] | None:
+    """Folder and record of this very run where it is finished: in its own folder, else in another experiment's.
+
+    A `run_dir` of the user's is looked at alone.
+
+    Raises:
+        UserError: its own folder holds a finished run of another configuration or a damaged record, or cannot be read.
+    """
+    own = find_run_dir(config)
+    record = finished(own, config)
+    if record:
+        return own, record
+    if config.run_dir:
+        return None
+    for folder in same_named(config, "[!.]*"):
+        if folder.name != run_name(config) and not is_same_older(config, folder):
+            continue
+        try:
+            record = finished(folder, config)
+        except UserError:
+            continue  # another experiment's damaged record is not this run's matter
+        if record:
+            return folder, record
+    return None
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One line: name, accuracies and seconds of a finished run, as far as its record has them."""
+    split = "val" if lookup(record, "metrics.test") is None else "test"
+    metrics, seconds = lookup(record, f"metrics.{split}"), as_number(record.get("seconds"))
+    if accuracy := lookup(metrics, "acc1"):
+        numbers = {key: as_number(lookup(accuracy, key)) for key in ("last", "best")}
+        shown = [f"{key} {value:.2f} %" for key, value in numbers.items() if value is not None]
+        values = f"{split}/acc1 {', '.join(shown)}" if shown else ""
+    else:
+        others = metrics.items() if isinstance(metrics, dict) else ()
+        last = {name: as_number(lookup(value, "last")) for name, value in others}
+        values = ", ".join(f"{split}/{name} last {value:.4g}" for name, value in last.items() if value is not None)
+    took = "" if seconds is None else f"in {seconds:.0f} s"
+    return " ".join(part for part in (f"{record.get('name')}:", values, took) if part)

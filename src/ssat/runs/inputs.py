@@ -1,0 +1,140 @@
+"""The content of what a run reads: compared before a run is skipped, continued or evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssat.config.schema import Run
+from ssat.core.errors import UserError
+
+FILE = "inputs.json"
+SHOWN = 5  # differences in one sentence
+
+
+def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What `run` reads, by content.
+
+    Args:
+        run: names the weight files.
+        fingerprint: of the data module.
+        classes: names in the order of the labels.
+
+    Returns:
+        `data` (splits, sha256, classes) and `weights` (the SHA-256 of each file by its key).
+    """
+    weights = {key: file_sha256(path) for key, path in weight_files(run).items()}
+    return {"data": data_inputs(fingerprint, classes), "weights": weights}
+
+
+def data_inputs(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Images per split, SHA-256 of each, and the class names in the order of the labels."""
+    return {"splits": dict(fingerprint["splits"]), "sha256": dict(fingerprint["sha256"]), "classes": list(classes)}
+
+
+def weight_files(run: Run) -> dict[str, Path]:
+    """The files of start, teacher and pretrained weights, by the key that names them.
+
+    Raises:
+        UserError: one does not exist.
+    """
+    from ssat.core.checkpoints import checkpoint_of  # Lightning's and torch's
+
+    files = {}
+    source = run.mode.phases[0].init_from
+    if source and source != "previous":
+        files["mode.init_from"] = checkpoint_of(Path(source))
+    if isinstance(run.encoder.pretrained, str):
+        files["encoder.pretrained"] = Path(run.encoder.pretrained)
+    for task in run.ssl.tasks.values():
+        teacher = task.options.get("teacher")
+        if teacher and any(phase.lam < 1 for phase in run.mode.phases):
+            files["ssl.teacher"] = checkpoint_of(Path(str(teacher)), key="ssl.teacher")
+    return {key: path for key, path in files.items() if path.is_file()}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        sha = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that a run's or a phase's record holds, also that of an earlier version; {} where it has none."""
+    if isinstance(record.get("inputs"), dict):
+        return record["inputs"]
+    phases = record.get("phases")
+    last = phases[-1] if isinstance(phases, list) and phases and isinstance(phases[-1], dict) else record
+    fingerprint = last.get("data_fingerprint")
+    if not isinstance(fingerprint, dict):
+        return {}
+    return {"data": {key: fingerprint.get(key) for key in ("splits", "sha256")} | {"classes": last.get("class_names")}}
+
+
+def read_inputs(folder: Path) -> dict[str, Any]:
+    """The inputs that a run has written to its folder; {} where there are none."""
+    try:
+        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """What the run would read now and has read then, as sentences: 'train 72 -> 5,048 images'."""
+    found = _data_changes(_part(now, "data"), _part(then, "data"))
+    ours, theirs = _part(now, "weights"), _part(then, "weights")
+    return found + [
+        f"the file of {key} has other content" for key in theirs if key in ours and ours[key] != theirs[key]
+    ]
+
+
+def _part(inputs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = inputs.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    found = []
+    ours, theirs = _part(now, "splits"), _part(then, "splits")
+    for split in dict.fromkeys([*theirs, *ours] if theirs else []):
+        if ours.get(split) != theirs.get(split):
+            found.append(f"{split} {_count(theirs.get(split))} -> {_count(ours.get(split))} images")
+    classes, before = list(now.get("classes") or ()), list(then.get("classes") or ())
+    if before and classes != before:
+        if len(classes) != len(before):
+            found.append(f"{len(before)} -> {len(classes)} classes")
+        moved = [i for i, (a, b) in enumerate(zip(before, classes, strict=False)) if a != b]
+        found += [f"class {moved[0]} was {before[moved[0]]}, is {classes[moved[0]]}"] if moved else []
+    if not found:
+        ours, theirs = _part(now, "sha256"), _part(then, "sha256")
+        found = [
+            f"other {split} images or labels" for split in theirs if split in ours and ours[split] != theirs[split]
+        ]
+    return found
+
+
+def _count(images: Any) -> str:
+    return f"{images:,}" if isinstance(images, int) else "no"
+
+
+def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any], where: Path, cure: str) -> None:
+    """Refuse to take `where` for this run's when its inputs have changed.
+
+    Raises:
+        UserError: names the differences.
+    """
+    found = changes(now, then)
+    if not found:
+        return
+    listed = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    what = "weights" if "the file of" in found[0] else "data"
+    raise UserError(
+        f"{what} changed since {where} was written: {listed}; {cure}", key="data.root" if what == "data" else None
+    )

@@ -1,0 +1,50 @@
+"""The configuration that a run's folder holds, with changes of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssat.config.fields import defaults_in
+from ssat.config.resolve import build
+from ssat.config.schema import Data, Run
+from ssat.config.trust import trusted
+from ssat.config.upgrade import upgrade
+from ssat.core.errors import UserError
+from ssat.core.words import flatten, nearest
+from ssat.runs.folder import read_config
+
+COPY = "copy the run again"  # what to do about a run folder with a damaged file
+
+
+def saved_configuration(run: Path, overrides: list[str]) -> Run:
+    """The run's configuration with the overrides, which must name keys that it has.
+
+    Raises:
+        UserError: there is no run, its configuration is damaged, or there is no such key.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"run={run} is no run folder: {path} does not exist")
+    values = upgrade(read_config(path, COPY), str(path))
+    if not isinstance(values.get("data"), dict):
+        raise UserError(f"{path} is damaged: {COPY}")
+    values["data"] = (
+        defaults_in(Data) | values["data"]
+    )  # a run of an earlier version lacks the keys that have come since
+    keys = list(flatten(values))
+    for word in overrides:
+        key = word.split("=")[0]
+        if key not in keys:
+            raise UserError(f"the run has no key {key!r}{nearest(key, keys)}", key=key)
+    try:
+        changed: Any = OmegaConf.to_container(OmegaConf.merge(values, OmegaConf.from_dotlist(overrides)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{' '.join(overrides)} is not understood: {str(error).splitlines()[0]}") from error
+    # The saved configuration is resolved: the reader's arguments are copies of the keys above them.
+    source = changed["data"]["source"]
+    changed["data"]["source"] = {key: changed["data"].get(key, value) for key, value in source.items()}
+    return trusted(build(changed, str(path)))

@@ -1,0 +1,1 @@
+"""Many runs: their jobs, and where they are started."""

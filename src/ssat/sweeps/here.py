@@ -1,0 +1,215 @@
+"""Jobs of a sweep in processes of their own, several at once on this machine; slurm.py puts them on a cluster.
+
+A job is the command `python -m src.train key=value ...` whose output goes to a log file. So nothing but text crosses
+processes, a killed job takes no other one with it, and every job may start its own DDP group.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ssat.config.schema import Launcher
+from ssat.core.errors import UserError
+from ssat.sweeps.jobs import Job, JobOutcome, own_words
+
+PATIENCE = 120.0  # seconds that a stopped job may take to save
+
+
+class JobProcess:
+    """One job as a process; called, it runs to its end and says what became of it."""
+
+    def __init__(self, words: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.words, self.log, self.env = list(words), Path(log).resolve(), env or {}
+        self.process: subprocess.Popen | None = None
+        self.asked: int | None = None  # the signal that `wait` is to send; set by a signal handler or another thread
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"process": None}
+
+    def __call__(self) -> JobOutcome:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as log:
+            start = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ssat.commands", "train", *self.words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.env,
+                start_new_session=True,  # a terminal's Ctrl-C reaches it, and DDP's processes with it, through `asked`
+            )
+        try:
+            code = self.wait()
+        except BaseException:
+            self.asked = signal.SIGTERM
+            self.wait()
+            raise
+        return read_outcome(code, self.log.read_bytes()[start:].decode(errors="replace"))
+
+    def wait(self) -> int:
+        """The exit code, at the end; passes `asked` on, and kills what has not ended PATIENCE seconds later.
+
+        It polls: a signal handler that waits for the same process must not lock up.
+        """
+        assert self.process is not None
+        sent, deadline = None, float("inf")
+        while (code := self.process.poll()) is None:
+            if time.monotonic() > deadline:
+                self.asked = signal.SIGKILL
+            if self.asked != sent and self.asked is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, self.asked)
+                sent, deadline = self.asked, time.monotonic() + PATIENCE
+            time.sleep(0.2)
+        return code
+
+    def checkpoint(self) -> Any:
+        """submitit's call before a time limit or a preemption: save, and go on in a new SLURM job."""
+        from submitit.helpers import DelayedSubmission
+
+        self.asked = signal.SIGTERM
+        self.wait()
+        return DelayedSubmission(JobProcess(self.words, self.log, self.env))
+
+
+def read_outcome(code: int, log: str) -> JobOutcome:
+    """What exit code and output of a job mean."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    mistakes = [line for line in lines if line.startswith("error: ")]
+    if code == 0:
+        skipped = any(line.startswith("skipped, already finished") for line in lines)
+        return JobOutcome("skipped" if skipped else "finished", lines[-1] if lines else "")
+    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        return JobOutcome("stopped")
+    if code == 2 and mistakes:
+        return JobOutcome("refused", mistakes[-1].removeprefix("error: "))
+    if code < 0:
+        name = signal.Signals(-code).name
+        cause = ": the machine's memory may have run out" if code == -signal.SIGKILL else ""
+        return JobOutcome("crashed", f"killed by {name}{cause}")
+    trace = log[log.find("Traceback (most recent call last)") :] if "Traceback (most" in log else "\n".join(lines[-20:])
+    errors = [line for line in trace.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+    return JobOutcome("crashed", errors[-1] if errors else lines[-1] if lines else f"exit code {code}", trace)
+
+
+def devices_of(job: Job) -> int:
+    """GPUs that a job asks for; 0 on a CPU."""
+    trainer = job.config.trainer
+    return 0 if trainer.accelerator == "cpu" else trainer.devices
+
+
+def visible_gpus() -> list[str]:
+    """The names of this machine's GPUs for CUDA_VISIBLE_DEVICES."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def share(slot: int, job: Job, gpus: Sequence[str]) -> dict[str, str]:
+    """The environment of the job in `slot`: GPUs of its own as long as there are enough, in turn after that."""
+    count = min(devices_of(job), len(gpus))
+    if not count:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[(slot * count + i) % len(gpus)] for i in range(count))}
+
+
+def thread_words(job: Job, threads: int) -> list[str]:
+    """CPU threads for each process of a job that does not say how many itself."""
+    trainer = job.config.trainer
+    return [] if trainer.threads else [f"trainer.threads={max(1, threads // trainer.devices)}"]
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_launcher(launcher: Launcher, jobs: Sequence[Job]) -> None:
+    """Refuse, before the first job, what cannot be started.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    if launcher.name != "slurm":
+        return
+    try:
+        import submitit  # noqa: F401
+    except ImportError as error:
+        raise UserError("launcher=slurm needs the package submitit: run pip install '.[slurm]'") from error
+    if launcher.executor == "slurm" and not shutil.which("srun"):
+        raise UserError("launcher=slurm finds no srun: start it on a login node, or try launcher.executor=local")
+    if any(job.config.trainer.num_nodes > 1 for job in jobs):
+        raise UserError("launcher=slurm gives every job one node: start trainer.num_nodes > 1 with srun")
+
+
+def run_here(jobs: Sequence[Job], launcher: Launcher, folder: Path) -> Iterator[tuple[Job, JobOutcome]]:
+    """`launcher=joblib`: `launcher.jobs` jobs at once on this machine; yields each as it ends.
+
+    Ctrl-C, SIGTERM and leaving the iteration stop the jobs that run; each saves before it ends. A second Ctrl-C kills.
+    """
+    at_once = min(launcher.jobs, len(jobs))
+    threads = launcher.threads or max(1, cores() // at_once)
+    gpus = visible_gpus() if any(devices_of(job) for job in jobs) else []
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(at_once):
+        slots.put(slot)
+    running: set[JobProcess] = set()
+    received: list[int] = []
+
+    def run(index: int, job: Job) -> tuple[Job, JobOutcome]:
+        slot = slots.get()
+        words = own_words(job.words) + thread_words(job, threads)
+        process = JobProcess(words, folder / f"{index:03d}-{job.name}.log", share(slot, job, gpus))
+        running.add(process)  # before `received` is read: a signal finds the process in one of the two
+        try:
+            return job, JobOutcome("stopped") if received else process()
+        finally:
+            running.discard(process)
+            slots.put(slot)
+
+    def stop(signum: int, frame: Any = None) -> None:
+        again = bool(received)
+        received.append(signum)
+        for process in list(running):
+            process.asked = signal.SIGKILL if again else signal.SIGTERM  # at which a training saves
+
+    with handling(stop), ThreadPoolExecutor(at_once) as threads_of_jobs:  # each waits for a process
+        results = [threads_of_jobs.submit(run, index, job) for index, job in enumerate(jobs)]
+        try:
+            for result in as_completed(results):
+                yield result.result()
+        except BaseException:  # leaving the block waits for the jobs
+            stop(signal.SIGINT)
+            raise
+    if received:
+        raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
+
+
+@contextmanager
+def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `handler` inside the block; only the main thread can set that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

@@ -1,0 +1,161 @@
+"""The jobs of a sweep and what became of them: rows x columns of an experiment file, the summary, how to repeat one."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ssat.config.schema import Run
+from ssat.config.words import as_typed_here, command_line, expand_tasks
+from ssat.core.errors import UserError
+
+Status = Literal["finished", "skipped", "refused", "crashed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row and column of an experiment file: its name, `row / column`, and its overrides."""
+
+    label: str
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """What became of one job; plain text, so that it crosses processes.
+
+    `refused` is a mistake of the user's, `crashed` anything else, `stopped` a job that Ctrl-C or SIGTERM ended.
+    """
+
+    status: Status
+    reason: str = ""
+    details: str = ""  # the traceback of a crash
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of a sweep as it was asked for: the name of its folder and its overrides."""
+
+    name: str
+    label: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.label})" if self.label else self.name
+
+
+@dataclass(frozen=True)
+class Job(Request):
+    """One run of a sweep with the configuration that its overrides compose to."""
+
+    config: Run = field(repr=False)
+
+
+def variants(
+    rows: Mapping[str, Sequence[str] | None] | None,
+    columns: Mapping[str, Sequence[str] | None] | None,
+    *,
+    skip: Sequence[str] | None = None,
+    given: Sequence[str] = (),
+) -> list[Variant]:
+    """rows x columns without `skip`, row by row; a nameless one where there are neither rows nor columns.
+
+    A column's override wins over its row's of the same key, and the command line's (`given`) over both.
+
+    Raises:
+        UserError: `skip` names no variant.
+    """
+    found = []
+    for row, row_words in (rows or {"": ()}).items():
+        for column, column_words in (columns or {"": ()}).items():
+            label = " / ".join(name for name in (row, column) if name)
+            of_column = without_given(column_words or (), given)
+            replaced = {key_of(word) for word in of_column}
+            of_row = [word for word in without_given(row_words or (), given) if key_of(word) not in replaced]
+            found.append(Variant(label, tuple(expand_tasks(of_row + of_column))))
+    unknown = [name for name in skip or () if name not in {variant.label for variant in found}]
+    if unknown:
+        raise UserError(f"skip names {unknown[0]!r}, which is no 'row / column' of this experiment")
+    return [variant for variant in found if variant.label not in (skip or ())]
+
+
+def without_given(words: Sequence[str], given: Sequence[str]) -> list[str]:
+    """`words` without the keys that the command line gives.
+
+    Another data set on the command line also removes how the batch of this one is put together.
+    """
+    taken = {key_of(word) for word in given}
+    if "data" in taken and any(key_of(word) == "data" for word in words):
+        taken.add("trainer.accumulate")
+    return [word for word in words if key_of(word) not in taken]
+
+
+def key_of(word: str) -> str:
+    """The key that an override such as `+a.b=1` sets: `a.b`."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def own_words(words: Iterable[str]) -> list[str]:
+    """The overrides that one run needs, as a user writes them: without the sweep's launcher, `ssl=[a,b]` put together.
+
+    A run of an experiment file states `hydra.mode=RUN`: the file alone would start its sweep.
+    """
+    kept = [word for word in words if not re.match(r"\+*(launcher\b|hydra\b(?!\.searchpath))", word)]
+    tasks = [match[1] for word in kept if (match := re.fullmatch(r"\+ssl@ssl\.tasks\.(\w+)=\1", word))]
+    if "ssl=several" in kept and tasks:
+        kept = [f"ssl=[{','.join(tasks)}]" if word == "ssl=several" else word for word in kept]
+        kept = [word for word in kept if not word.startswith("+ssl@ssl.tasks.")]
+    if any(key_of(word) == "experiments" for word in kept):
+        kept.append("hydra.mode=RUN")
+    return kept
+
+
+def repeat_command(words: Iterable[str]) -> str:
+    """The command that repeats one job, quoted for a shell."""
+    return command_line("train", own_words(words))
+
+
+def outcome_of(error: BaseException) -> JobOutcome:
+    """What an exception of a job means."""
+    if isinstance(error, UserError):
+        return JobOutcome("refused", as_typed_here(str(error)))
+    details = "".join(traceback.format_exception(error))
+    return JobOutcome("crashed", last_line(str(error), type(error).__name__), details)
+
+
+def last_line(text: str, kind: str) -> str:
+    """The last line of an error's text with its kind before it, which a process's own traceback already names."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return kind
+    return lines[-1] if len(lines) > 1 and re.match(r"[\w.]+(Error|Exception)\b", lines[-1]) else f"{kind}: {lines[-1]}"
+
+
+def summary(results: Sequence[tuple[Request, JobOutcome]], total: int) -> list[str]:
+    """The lines at the end of a sweep: the counts; then name, reason and command of every job that failed."""
+    counts = {status: sum(outcome.status == status for _, outcome in results) for status in get_args(Status)}
+    failed = [(job, outcome) for job, outcome in results if outcome.status in ("refused", "crashed")]
+    open_jobs = total - counts["finished"] - counts["skipped"] - len(failed)
+    line = f"sweep: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
+    lines = [line + (f", {open_jobs} not finished" if open_jobs else "")]
+    for job, outcome in failed:
+        lines += [f"  {outcome.status}: {job}", f"    {outcome.reason}", f"    {repeat_command(job.words)}"]
+    return lines
+
+
+def exit_code(outcomes: Iterable[JobOutcome]) -> int:
+    """0 when nothing failed, 2 when only the user's values were refused, 1 when something crashed."""
+    statuses = {outcome.status for outcome in outcomes}
+    return 1 if "crashed" in statuses else 2 if "refused" in statuses else 0
+
+
+def report_failure(job: Request, outcome: JobOutcome) -> None:
+    """A failed job on stderr, as soon as it is known: its traceback, or one sentence."""
+    if outcome.details:
+        print(outcome.details.rstrip(), file=sys.stderr)
+    if outcome.status in ("refused", "crashed"):
+        print(f"error: {job}: {outcome.reason}", file=sys.stderr, flush=True)

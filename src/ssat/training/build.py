@@ -1,0 +1,122 @@
+"""From a resolved configuration to the objects of one phase."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ssat.config.create import create
+from ssat.config.schema import Phase, Recipe, Run
+from ssat.core.errors import UserError
+from ssat.encoders import ENCODERS
+from ssat.encoders.base import Encoder
+from ssat.encoders.contract import check_contract
+from ssat.runs.machine import log_every
+from ssat.tasks.base import Task
+from ssat.training.classification import linear_head
+from ssat.training.mixing import Mixing
+from ssat.training.module import JointModule
+from ssat.training.optim import Optimization
+from ssat.training.tasks import build_ssl
+from ssat.training.weighing import LamSchedule
+
+
+def build_encoder(config: Run, phase: Phase) -> Encoder:
+    """The encoder of the configuration, with what the phase's recipe decides filled in."""
+    options, recipe = dict(config.encoder.options), phase.recipe
+    if options.get("drop_path", 0) is None:
+        options["drop_path"] = recipe.drop_path
+    if options.get("pos_embed", 0) is None:
+        options["pos_embed"] = recipe.scratch_pos_embed if config.mode.name == "scratch" else "sincos"
+        if config.encoder.pretrained:
+            options["pos_embed"] = "learnable"  # published weights come with the table that they were trained with
+    encoder = create(ENCODERS, config.encoder.kind, options, "encoder")
+    check_contract(encoder, config.encoder.kind)
+    return encoder
+
+
+def build_module(config: Run, phase: Phase, num_classes: int) -> JointModule:
+    """The encoder first, so that every mode of one seed starts from the same encoder weights.
+
+    Raises:
+        UserError: the recipe does not fit the encoder, the task or the labels.
+    """
+    recipe, lam = phase.recipe, phase.lam
+    pl.seed_everything(config.seed, verbose=False)
+    encoder = build_encoder(config, phase)
+    head = None
+    if lam > 0:
+        head = linear_head(encoder.num_features, num_classes, phase.head_init, norm=phase.head_norm)
+    ssl = build_ssl(config, phase, encoder) if lam < 1 else None
+    check_recipe(config, phase, encoder, ssl)
+    module = JointModule(
+        encoder,
+        lam=lam,
+        head=head,
+        ssl=ssl,
+        num_classes=num_classes,
+        optimization=optimization_of(phase),
+        label_smoothing=recipe.label_smoothing,
+        frozen=phase.frozen,
+        schedule=LamSchedule(phase.lam_schedule, phase.lam_end, phase.balance_every),
+        conflict_every=config.monitor.conflict_every,
+        mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob, recipe.mix_mode),
+        partly_labelled=_partly_labelled(config, phase),
+        seed=config.seed,
+        log_every=log_every(config),
+    )
+    module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
+    if config.trainer.compile:
+        compile_passes(module)
+    return module
+
+
+def _partly_labelled(config: Run, phase: Phase) -> bool:
+    return 0 < phase.lam < 1 and config.data.label_fraction < 1
+
+
+def check_recipe(config: Run, phase: Phase, encoder: Encoder, ssl: Task | None) -> None:
+    """Refuse what only the built encoder and task can tell.
+
+    Raises:
+        UserError: names the key.
+    """
+    recipe, images = phase.recipe, phase.recipe.batch_size * config.trainer.processes
+    if ssl is not None and images < ssl.min_batch:
+        raise UserError(
+            f"ssl={'+'.join(config.ssl.tasks)} compares the images of a batch, and recipe.batch_size={images} leaves"
+            f" nothing to compare: use at least {ssl.min_batch}",
+            key="recipe.batch_size",
+            value=recipe.batch_size,
+        )
+    if (recipe.mixup or recipe.cutmix) and _partly_labelled(config, phase):
+        raise UserError(
+            "recipe.mixup or cutmix would mix labelled images with unlabelled ones: turn them off, or set"
+            " data.label_fraction=1",
+            key="data.label_fraction",
+            value=config.data.label_fraction,
+        )
+    unknown = set(recipe.no_decay) - {name for name, _ in encoder.named_parameters()}
+    if unknown:
+        raise UserError(
+            f"recipe.no_decay={sorted(unknown)} names no parameter of {config.encoder.name}",
+            key="recipe.no_decay",
+            value=recipe.no_decay,
+        )
+
+
+def optimization_of(phase: Phase) -> Optimization:
+    """Schedule and optimizer as the phase's recipe has them."""
+    recipe = phase.recipe
+    names = {field.name for field in fields(Optimization)} & {field.name for field in fields(Recipe)}
+    values: dict[str, Any] = {name: getattr(recipe, name) for name in names}
+    return Optimization(**values | {"epochs": phase.epochs, "layer_decay": phase.layer_decay or recipe.layer_decay})
+
+
+def compile_passes(module: JointModule) -> None:
+    """torch.compile of the passes a step calls; parameter names stay as they are."""
+    for name in ("forward_features", "forward_masked", "forward_joint"):
+        setattr(module.encoder, name, torch.compile(getattr(module.encoder, name)))

@@ -1,0 +1,1 @@
+"""What watches a training phase: history, progress, guards, pictures and meters."""

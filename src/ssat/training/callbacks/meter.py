@@ -1,0 +1,54 @@
+"""Seconds and energy of a phase, over all its starts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from ssat.runs.energy import EnergyMeter
+
+
+class Meter(Callback):
+    """Seconds and energy of the phase, carried through checkpoints; a killed run loses what it spent after its last."""
+
+    def __init__(self, country: str | None) -> None:
+        self._country = country
+        self._meter: EnergyMeter | None = None
+        self._before: dict[str, Any] = {"seconds": 0.0, "kwh": 0.0, "co2_kg": 0.0, "source": None}
+        self._started = 0.0
+        self.totals: dict[str, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+        if self._country and trainer.local_rank == 0:
+            self._meter = EnergyMeter(self._country)
+            self._meter.start()
+
+    def _add(self, energy: dict[str, Any]) -> dict[str, Any]:
+        seconds = self._before["seconds"] + time.perf_counter() - self._started
+        if not energy:
+            return self._before | {"seconds": seconds}
+        return {
+            "seconds": seconds,
+            "kwh": self._before["kwh"] + energy["kwh"],
+            "co2_kg": self._before["co2_kg"] + energy["co2_kg"],
+            "source": energy["source"],
+        }
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.totals = self._add(self._meter.stop() if self._meter else {})
+        self._meter = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._meter:
+            self._meter.stop()
+            self._meter = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._add(self._meter.read() if self._meter else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = dict(state_dict)

@@ -1,0 +1,81 @@
+"""Pictures of reconstructions of a fixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from ssat.core.batch import Batch
+from ssat.core.files import replacing
+from ssat.tasks.reconstruction import Reconstruction
+
+
+def parts_with_pictures(task: nn.Module | None) -> Iterator[Reconstruction]:
+    """The tasks within `task` that reconstruct pixels, so that there is a picture to show."""
+    for part in () if task is None else task.modules():
+        if isinstance(part, Reconstruction) and part.has_pictures:
+            yield part
+
+
+class Reconstructions(Callback):
+    """Original | masked | reconstructed, for a fixed batch with fixed masks, as a PNG every few epochs."""
+
+    def __init__(self, folder: Path, batch: Batch, mean: list[float], std: list[float], every: int) -> None:
+        self._folder, self._batch, self._every = folder, batch, every
+        self._mean, self._std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or (epoch % self._every and epoch != trainer.max_epochs):
+            return
+        picture = self.picture(pl_module)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_png(picture, self._folder / f"epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("reconstructions", [picture.permute(1, 2, 0).numpy()], step=trainer.global_step)
+            elif isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("reconstructions", picture, trainer.global_step)
+
+    @torch.no_grad()
+    def picture(self, pl_module: Any) -> Tensor:
+        """(3, H, W) uint8: three rows, a column per image."""
+        images, indices = self._batch.images.to(pl_module.device), self._batch.indices
+        assert indices is not None
+        was_training = pl_module.training
+        pl_module.eval()
+        task = next(parts_with_pictures(pl_module.ssl))
+        mask = task.fixed_mask(indices).to(pl_module.device)
+        rebuilt = task.reconstruct(pl_module.encoder, images, mask)
+        hidden = task.hide(images, mask)
+        pl_module.train(was_training)
+        rows = [self._denormalise(row.float().cpu()) for row in (images, hidden, rebuilt)]
+        return _grid(torch.stack(rows))
+
+    def _denormalise(self, images: Tensor) -> Tensor:
+        pixels = (images * self._std + self._mean).clamp(0, 1)
+        return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+
+
+def _grid(rows: Tensor, gap: int = 2, shortest: int = 64) -> Tensor:
+    """(R, N, 3, h, w) in [0, 1] as one (3, H, W) uint8 picture, small images enlarged without smoothing."""
+    scale = max(1, shortest // rows.shape[-1])
+    rows = rows.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    padded = torch.nn.functional.pad(rows, (gap, gap, gap, gap), value=1.0)
+    count, columns, channels, height, width = padded.shape
+    picture = padded.permute(2, 0, 3, 1, 4).reshape(channels, count * height, columns * width)
+    return (picture * 255).round().to(torch.uint8)
+
+
+def write_png(picture: Tensor, path: Path) -> None:
+    """Writes (3, H, W) uint8 atomically."""
+    from PIL import Image
+
+    with replacing(path) as partial:
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")

@@ -1,0 +1,90 @@
+"""Progress on a terminal as a bar, elsewhere as lines."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+from ssat.core.words import duration
+from ssat.training.callbacks.history import History, _is_eval
+
+
+class _Eta:
+    """Seconds left, from the batches of this fit alone, evaluation time included."""
+
+    def __init__(self) -> None:
+        self.started, self.batches = time.perf_counter(), 0
+
+    def left(self, trainer: pl.Trainer) -> float:
+        if not self.batches:
+            return 0.0
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        return (time.perf_counter() - self.started) / self.batches * max(0, total - done)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar with the losses, lr, images/s and the time left of the whole phase."""
+
+    def __init__(self, history: History, label: str) -> None:
+        super().__init__(leave=False)
+        self._history, self._label, self._eta = history, label, _Eta()
+        self._shown: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._eta = _Eta()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._eta.batches += 1
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def configure_columns(self, trainer: pl.Trainer) -> list:
+        return super().configure_columns(trainer)[:-1]  # without batches/s: images/s says more
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self._label} {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        # Reading a loss waits for the device: only as often as the loggers do.
+        if not self._shown or trainer.fit_loop.epoch_loop.batch_idx % pl_module.log_every == 0:
+            self._shown = {
+                name.removeprefix("train/"): f"{float(value):.4g}"
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith("train/loss") or name in ("lr", "test/acc1", "val/acc1")
+            }
+        extra = {
+            "img/s": f"{self._history.images_per_s:.0f}",
+            "data_wait": f"{self._history.data_wait:.0%}",
+            "ETA": duration(self._eta.left(trainer)),
+        }
+        return self._shown | extra
+
+
+class ProgressLines(Callback):
+    """One line per epoch, for logs and pipes."""
+
+    def __init__(self, history: History, label: str) -> None:
+        self._history, self._label, self._eta = history, label, _Eta()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._eta = _Eta()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._eta.batches += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        row = self._history.rows[-1]
+        names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and "acc5" not in name]
+        values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
+        print(
+            f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
+            f"{row['throughput/images_per_s']:.0f} img/s  data_wait {row['throughput/data_wait']:.1%}  "
+            f"ETA {duration(self._eta.left(trainer))}",
+            flush=True,
+        )

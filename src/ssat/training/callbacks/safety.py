@@ -1,0 +1,90 @@
+"""What keeps a run from being lost: its stamp, a guard against NaN, a checkpoint on a signal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+
+
+class Stamp(Callback):
+    """Writes configuration and inputs into every checkpoint, so that it cannot be resumed as another run."""
+
+    def __init__(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        self._config, self._inputs = config, inputs
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["config"], checkpoint["inputs"] = dict(self._config), dict(self._inputs)
+
+
+class NonFiniteLoss(UserError):
+    """The loss became infinite or not a number."""
+
+
+class FiniteGuard(Callback):
+    """Stops at a non-finite loss, before any checkpoint of it is written, and saves the batch's indices.
+
+    Losses are read every `every` steps (1 on a CPU, where reading is free) and before each checkpoint.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._folder, self._every = folder, every
+        self._pending: list[tuple[int, int, Tensor, Tensor | None]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._pending.append((trainer.global_step, trainer.current_epoch, outputs["loss"], batch.indices))
+        if len(self._pending) >= self._every:
+            self.verify(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        self.verify(trainer)
+
+    def verify(self, trainer: pl.Trainer) -> None:
+        """Raises: NonFiniteLoss naming the first bad step and the checkpoint to go back to."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        bad = (~torch.isfinite(torch.stack([loss for _, _, loss, _ in pending]))).nonzero()
+        if not len(bad):
+            return
+        step, epoch, loss, indices = pending[int(bad[0])]
+        path = self._folder / f"non_finite_step_{step}_rank_{trainer.global_rank}.json"
+        path.write_text(
+            json.dumps(
+                {
+                    "step": step,
+                    "epoch": epoch,
+                    "loss": str(float(loss)),
+                    "indices": None if indices is None else indices.tolist(),
+                }
+            )
+        )
+        last = self._folder / "checkpoints" / "last.ckpt"
+        kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise NonFiniteLoss(
+            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's image indices are in "
+            f"{path}; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
+        )
+
+
+class SaveOnSignal(Callback):
+    """Saves the last checkpoint at SIGTERM; Ctrl-C may fall into the middle of a step, so nothing is saved then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+            trainer.save_checkpoint(self._path)

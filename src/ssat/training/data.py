@@ -1,0 +1,71 @@
+"""The data module of a phase from a configuration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+
+import torch
+
+from ssat.config.create import create
+from ssat.config.schema import Phase, Run
+from ssat.core.views import View
+from ssat.data.image import ImageDataModule
+from ssat.data.sets import SOURCES
+from ssat.runs.machine import runs_on_cpu
+from ssat.training.tasks import class_of, task_options
+
+
+def build_views(config: Run, phase: Phase) -> list[View | str]:
+    """The extra views that the phase's SSL tasks ask for."""
+    views: list[View | str] = []
+    for task in config.ssl.tasks.values() if phase.lam < 1 else ():
+        views += class_of(task).needed_views(task_options(config, phase, task), img_size=config.data.img_size)
+    hflip = config.data.hflip
+    if hflip is not None:  # a mirrored digit is another digit
+        views = [view if isinstance(view, str) else replace(view, hflip=hflip) for view in views]
+    return views
+
+
+def build_data(config: Run, phase: Phase) -> ImageDataModule:
+    """The data of the configuration under the phase's augmentation, batch size and statistics."""
+    data, recipe = config.data, phase.recipe
+    moments = getattr(data.statistics, recipe.statistics)
+    augment = None if recipe.augment is None else asdict(recipe.augment)
+    if augment is not None and data.hflip is not None:
+        augment["hflip"] = data.hflip
+    channels = data.channels
+    views = build_views(config, phase)
+    return ImageDataModule(
+        create(SOURCES, data.source.kind, data.source.options, "data.source"),
+        img_size=data.img_size,
+        channels=channels,
+        mean=moments.mean[:channels],
+        std=moments.std[:channels],
+        augment=augment,
+        eval_crop_pct=recipe.eval_crop_pct,
+        batch_size=recipe.batch_size,
+        num_workers=num_workers(config),
+        val_fraction=data.val_fraction,
+        fraction=data.fraction,
+        label_fraction=data.label_fraction if phase.lam > 0 else 1.0,  # pre-training reads no label
+        unlabelled="keep" if phase.lam < 1 else "drop",
+        samples_per_class=data.samples_per_class,
+        seed=config.seed,
+        on_bad_image=data.on_bad_image,
+        subset=data.subset,
+        protocol=data.protocol,
+        pipeline=data.pipeline or ("batched" if views else "timm"),
+        views=views,
+        eval_views=phase.lam == 0,
+        memory_gb=data.memory_gb,
+        pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
+    )
+
+
+def num_workers(config: Run) -> int:
+    """Loader processes of one training process; null = none on a CPU, whose cores the model needs, else up to 8."""
+    given = config.data.num_workers
+    if given is not None:
+        return given
+    return 0 if runs_on_cpu(config) else min(8, (os.cpu_count() or 1) // config.trainer.devices)

@@ -1,0 +1,112 @@
+"""A trained run, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from ssat.config.schema import Run
+from ssat.core.checkpoints import load_checkpoint
+from ssat.core.errors import UserError
+from ssat.runs.folder import read_record
+from ssat.runs.inputs import data_inputs, read_inputs, recorded, refuse_changes
+from ssat.runs.machine import runs_on_cpu
+from ssat.runs.saved import COPY
+from ssat.training.build import build_module
+from ssat.training.data import build_data
+
+
+def find_checkpoint(run: Path, phase: str, name: str) -> Path:
+    """`last`, `best` or a file.
+
+    Raises:
+        UserError: it does not exist; says which do.
+    """
+    folder = run / phase / "checkpoints"
+    path = folder / f"{name}.ckpt" if name in ("last", "best") else Path(name)
+    if not path.is_file():
+        there = sorted(file.stem for file in folder.glob("*.ckpt"))
+        raise UserError(
+            f"checkpoint={name}: {path} does not exist, "
+            + (f"the run has {', '.join(there)}" if there else f"the run has not finished an epoch of phase {phase}")
+        )
+    return path
+
+
+class Evaluator:
+    """The network of a run, ready to measure its accuracy on any loader.
+
+    Raises:
+        UserError: data or checkpoint do not fit.
+    """
+
+    def __init__(
+        self,
+        config: Run,
+        run: Path,
+        phase_name: str,
+        checkpoint: str,
+        split: str,
+        batch_size: int,
+        *,
+        other_data: bool = False,
+    ) -> None:
+        phases = {phase.name: phase for phase in config.mode.phases}
+        if phase_name and phase_name not in phases:
+            raise UserError(f"phase={phase_name} does not exist, the run has {', '.join(phases)}")
+        phase = phases[phase_name or list(phases)[-1]]
+        self.path = find_checkpoint(run, phase.name, checkpoint)
+        self.data = build_data(config, phase)
+        self.data.setup()
+        if split not in self.data.sizes:
+            raise UserError(f"split={split} does not exist, the data have {', '.join(self.data.sizes)}")
+        self.data.batch_size = batch_size or phase.recipe.batch_size
+        self.split = split
+        self._same_data(run, phase.name, only_classes=other_data)
+        eager = replace(config, trainer=replace(config.trainer, compile=False))
+        self.module = build_module(eager, phase, self.data.num_classes)
+        try:
+            self.module.load_state_dict(load_checkpoint(self.path)["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"{self.path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
+        self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
+        self.module.to(self.device).eval()
+        precisions = {"bf16": torch.bfloat16, "16": torch.float16}
+        self.precision = precisions.get(str(config.trainer.precision))
+
+    def _same_data(self, run: Path, phase: str, *, only_classes: bool) -> None:
+        """Compare the data with what the run has recorded of its own."""
+        then = read_inputs(run)
+        if not then and (run / phase / "phase.json").is_file():
+            then = recorded(read_record(run / phase / "phase.json", COPY))
+        kept = ("classes",) if only_classes else ("classes", "splits", "sha256")
+        then = {key: value for key, value in then.get("data", {}).items() if key in kept}
+        now = data_inputs(self.data.fingerprint(), self.data.class_names)
+        cure = "give the data it was trained on" + ("" if only_classes else ", or say data.root=... if you mean others")
+        refuse_changes({"data": now}, {"data": then}, run, cure)
+
+    def probe(self, names: list[str]) -> dict[str, float]:
+        """Accuracies of the probes in percent."""
+        from ssat.training.probe import probe
+
+        return probe(self.module.encoder, self.data, self.split, self.device, names)
+
+    @torch.inference_mode()
+    def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
+        """acc1 and acc5 in percent and the mean loss; every image counts once."""
+        loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
+        if console is not None and console.is_terminal:
+            loader = track(loader, title, console=console, transient=True)
+        for number, batch in enumerate(loader):
+            moved = batch._replace(images=batch.images.to(self.device), targets=batch.targets.to(self.device))
+            # Not around the loader: the batched pipeline would resize in half precision.
+            with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
+                self.module.validation_step(moved, number)
+        return {name: float(value) for name, value in self.module.meters.take().items()}

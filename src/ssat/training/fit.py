@@ -1,0 +1,150 @@
+"""Lightning's trainer with its loggers and callbacks for one phase."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+
+from ssat.config.check import PRECISIONS
+from ssat.config.schema import Phase, Run
+from ssat.data.image import ImageDataModule
+from ssat.runs.machine import log_every, runs_on_cpu
+from ssat.training.callbacks.history import History
+from ssat.training.callbacks.meter import Meter
+from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
+from ssat.training.callbacks.progress import ProgressBar, ProgressLines
+from ssat.training.callbacks.safety import FiniteGuard, SaveOnSignal, Stamp
+from ssat.training.checkpoint_io import AtomicCheckpointIO
+from ssat.training.module import JointModule
+from ssat.training.probe import PROBES, ProbeMonitor
+
+
+def build_loggers(config: Run, phase: Phase, folder: Path, run_id: str) -> list[Any]:
+    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for."""
+    loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
+    name = config.logger.name
+    if name == "tensorboard":
+        loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
+    elif name == "wandb":
+        from ssat.tracking.logger import WandbLogger
+
+        loggers.append(WandbLogger(config, phase, folder, f"{run_id}-{phase.name}"))
+    return loggers
+
+
+def progress_style(config: Run) -> str:
+    """`bar`, `lines` or `off`."""
+    style = config.trainer.progress
+    if style == "auto":
+        return "bar" if os.isatty(1) else "lines"
+    return style
+
+
+def build_callbacks(
+    config: Run,
+    phase: Phase,
+    folder: Path,
+    data: ImageDataModule,
+    module: JointModule,
+    history: History,
+    meter: Meter,
+    inputs: dict[str, Any] | None = None,
+) -> list[Callback]:
+    """History first: the others read its rows; checkpoints last: they save what the others hold."""
+    label = f"{config.mode.name}/{phase.name}"
+    checkpoints = folder / "checkpoints"
+    callbacks: list[Callback] = [
+        history,
+        FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
+        meter,
+        Stamp(config.values, inputs or {}),
+        SaveOnSignal(checkpoints / "last.ckpt"),
+    ]
+    style = progress_style(config)
+    if style == "bar":
+        callbacks.append(ProgressBar(history, label))
+    elif style == "lines":
+        callbacks.append(ProgressLines(history, label))
+    if phase.lam < 1 and config.reconstruct_every and any(parts_with_pictures(module.ssl)):
+        callbacks.append(
+            Reconstructions(
+                folder / "reconstructions",
+                data.fixed_batch(8),
+                list(data.mean),
+                list(data.std),
+                config.reconstruct_every,
+            )
+        )
+    for name in PROBES:
+        if getattr(config.monitor, f"{name}_every"):
+            callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
+    if phase.recipe.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=phase.recipe.ema_decay, use_buffers=False))
+    shared: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False}
+    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared))
+    callbacks.append(
+        ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=config.checkpoint_minutes), **shared)
+    )
+    if phase.lam > 0:
+        monitor = f"{data.eval_split}/acc1"
+        callbacks.append(
+            # Only a whole checkpoint holds the averaged weights, those that were evaluated.
+            ModelCheckpoint(
+                filename="best",
+                monitor=monitor,
+                mode="max",
+                save_weights_only=not phase.recipe.ema_decay,
+                **shared,
+            )
+        )
+    return callbacks
+
+
+def quiet() -> None:
+    """Keep Lightning's warnings, drop its greetings; ours say the same in fewer words."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # max_steps ends before it
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # teachers
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
+
+
+def build_trainer(config: Run, phase: Phase, folder: Path, loggers: list[Any], callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's trainer for one phase."""
+    t = config.trainer
+    strategy: Any = "auto"
+    if t.processes > 1:
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    return pl.Trainer(
+        accelerator=t.accelerator,
+        devices=t.devices,
+        num_nodes=t.num_nodes,
+        strategy=strategy,
+        precision=PRECISIONS[t.precision],  # type: ignore[arg-type]
+        max_epochs=phase.epochs,
+        max_steps=t.max_steps or -1,
+        accumulate_grad_batches=t.accumulate,
+        gradient_clip_val=phase.recipe.clip_grad,
+        check_val_every_n_epoch=min(config.eval_every, phase.epochs),
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=progress_style(config) == "bar",
+        enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        deterministic=t.deterministic,
+        default_root_dir=str(folder),
+    )

@@ -1,0 +1,69 @@
+"""The values of a training step: which are logged, and their means over an epoch.
+
+A value is a scalar without a gradient. What is not measured at every step, or not of every image, brings a count of its
+own: `acc1` may have `acc1_count`, and everything under `conflict/` has `conflict_count`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+
+Values = Mapping[str, Tensor]
+
+
+def _is_count(name: str) -> bool:
+    return name.endswith("_count")
+
+
+def _count_of(name: str) -> str:
+    return f"{name.partition('/')[0]}_count"
+
+
+def watched(values: Values) -> dict[str, Tensor]:
+    """What is measured at some steps only, and logged whenever it is, under its logged name."""
+    return {f"train/{name}": value for name, value in values.items() if name.startswith("conflict/")}
+
+
+def to_log(values: Values, trainer: pl.Trainer) -> dict[str, Tensor | float]:
+    """Everything to log of a step, under its logged name; not what is a sum until it is divided by its count."""
+    named = {name: value for name, value in values.items() if _count_of(name) not in values and not _is_count(name)}
+    lr = trainer.optimizers[0].param_groups[-1]["lr"]
+    return watched(values) | {f"train/{name}": value for name, value in named.items()} | {"lr": lr}
+
+
+class EpochMeans:
+    """Running sums of the values; they stay on the device, where reading one would wait for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, values: Values) -> None:
+        """Add the values of one step."""
+        one = torch.ones((), device=next(iter(values.values())).device)
+        for name, value in {"steps": one, **values}.items():
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
+
+    def take(self, strategy: Strategy) -> dict[str, float]:
+        """The means since the last call, over all processes, under their logged names; starts the next sums."""
+        if not self.sums:
+            return {}
+        summed = strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="sum")
+        totals = dict(zip(self.sums, summed.tolist(), strict=True))
+        self.sums = {}
+        counts = {name: totals.pop(name) for name in list(totals) if _is_count(name)}
+        steps = totals.pop("steps")
+        divisors = {name: counts.get(_count_of(name), steps) for name in totals}
+        return {f"train/{name}": total / max(divisors[name], 1.0) for name, total in totals.items()}
+
+    def state(self) -> dict[str, float]:
+        """The sums as a checkpoint holds them."""
+        return {name: float(value) for name, value in self.sums.items()}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """Go on from a checkpoint's sums: those of its first process, which only make the means of that epoch."""
+        self.sums = {name: torch.tensor(value) for name, value in state.items()}

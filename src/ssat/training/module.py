@@ -1,0 +1,195 @@
+"""The joint training step: one encoder, a classifier and a self-supervised task, and Eq. 1 between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor, nn
+
+from ssat.config.schema import Recipe
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+from ssat.tasks.base import Task, TaskOutput
+from ssat.training.batches import as_batch
+from ssat.training.classification import ClassLoss, head_from
+from ssat.training.freezing import freeze, freeze_unread
+from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
+from ssat.training.means import EpochMeans, to_log, watched
+from ssat.training.meters import Meters
+from ssat.training.mixing import Mix, Mixing
+from ssat.training.optim import Optimization, optimizer_and_schedule
+from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done
+from ssat.training.weighing import LamSchedule, Weighing, lam_of
+
+
+class JointModule(pl.LightningModule):
+    """Trains `encoder` + `head` on L_cls with weight lam and on the loss of `ssl` with weight 1 - lam (Eq. 1).
+
+    Serves the commands, and alone a `Trainer` of your own: tests/training/test_alone.py. Loaders give a `Batch`, or
+    normalised images with their targets. Evaluation logs `val/...` and `test/...`.
+
+    Args:
+        encoder: any encoder of the contract, or {"kind": its short name, its options}.
+        num_classes: of the data; lam = 0 needs none.
+        ssl: the self-supervised task, or {"kind": its short name, its options}, or None.
+        lam: weight of L_cls: 1 uses no `ssl`, 0 no `head`; None = 0.1 with a task and 1 without.
+        head: the classifier of features (B, num_features); None = a linear one.
+        optimization: schedule and optimizer; None = the official recipe's, as long as the trainer's epochs.
+        label_smoothing: of the cross-entropy in training.
+        schedule: of lam; None = constant.
+        conflict_every: steps between two measurements of the angle between the losses' gradients; 0 = none.
+        mixing: mixup and CutMix; None = neither.
+        frozen: the encoder stays as it is, in evaluation mode; only the head learns.
+        partly_labelled: training targets may be NO_LABEL; L_cls is the mean over the labelled images of a batch.
+        seed: of the per-step randomness, and of a task that is given by name.
+        log_every: steps between two logged values.
+
+    Raises:
+        UserError: values that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | Named,
+        *,
+        num_classes: int | None = None,
+        ssl: Task | Named | None = None,
+        lam: float | None = None,
+        head: nn.Module | None = None,
+        optimization: Optimization | None = None,
+        label_smoothing: float = Recipe.label_smoothing,
+        schedule: LamSchedule | None = None,
+        conflict_every: int = 0,
+        mixing: Mixing | None = None,
+        frozen: bool = False,
+        partly_labelled: bool = False,
+        seed: int = 0,
+        log_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(plain_values(locals()), logger=False)
+        self.lam, self.seed, self.log_every = lam_of(lam, ssl, num_classes), seed, log_every
+        self.encoder = encoder_from(encoder)
+        self.head = head_from(head, self.encoder.num_features, num_classes) if self.lam > 0 else None
+        self.ssl = task_from(ssl, self.encoder, seed) if self.lam < 1 else None
+        self.frozen = freeze(self.encoder) if frozen else []
+        freeze_unread(self.encoder, self.head, self.ssl)
+        classes = num_classes if self.lam > 0 else None
+        self.mix = Mix(mixing, classes, label_smoothing, self.ssl)
+        self.cls_loss = ClassLoss(label_smoothing, partly_labelled=partly_labelled)
+        self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
+        self.optimization, self.means, self.meters = optimization or Optimization(), EpochMeans(), Meters(classes)
+        self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The joint loss of a batch; its parts are logged."""
+        progress = progress_at(self.trainer, batch_idx, self.optimization.epochs)
+        loss, values = self.joint_step(as_batch(batch, progress.batches), progress)
+        self.means.add(values)
+        due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
+        self.log_dict(to_log(values, self.trainer) if due else watched(values), on_step=True, on_epoch=False)
+        return loss
+
+    def joint_step(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""
+        batch = self.mix(batch)  # mixup or CutMix; the batch itself by default
+        out = self.run_tasks(batch)  # features and L_SSAT: one call
+        logits = None if self.head is None else self.head(out.features).float()
+        cls = self.cls_loss(logits, batch)  # smoothed | soft | partly labelled
+        w = self.weighing.at(progress, cls, out.loss)  # constant | ramp | balanced
+        loss = w.lam * cls + (1 - w.lam) * (w.scale * out.loss)  # Eq. 1
+        values = {"loss": loss} | self.cls_loss.values(cls, logits, batch) | out.logs | w.logs
+        return loss, {name: value.detach() for name, value in values.items()}
+
+    def run_tasks(self, batch: Batch) -> TaskOutput:
+        """L_SSAT, 0 without a task, and the features (B, num_features) to classify, None without a head."""
+        if self.ssl is None:
+            return TaskOutput(batch.images.new_zeros(()), self.encoder.forward_features(batch.images), {})
+        out = self.ssl(self.encoder, batch, self.head is not None)
+        return out._replace(logs={"loss_ssl": out.loss, **out.logs})
+
+    def epoch_means(self) -> dict[str, float]:
+        """Means of the training values since the last call, over all processes; starts the next sums."""
+        return self.means.take(self.trainer.strategy)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch as `epoch/train/...`, unless a callback has taken them already."""
+        self.log_dict({f"epoch/{name}": mean for name, mean in self.epoch_means().items()}, sync_dist=True)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure loss and accuracy of a batch, or the task's loss where nothing is classified."""
+        batch = as_batch(batch, batch_idx)
+        if self.head is None:
+            self.meters.add_loss(self.run_tasks(batch).loss, len(batch.images))
+        else:
+            self.meters.add(self(batch.images).float(), batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured under the name of the split."""
+        split = "test" if self.trainer.testing else self.eval_split
+        for name, value in self.meters.take().items():
+            self.log(f"{split}/{name}", value, sync_dist=True)  # equal on all processes already
+
+    test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities (B, classes) of a batch, which needs no targets."""
+        return self(as_batch(batch, batch_idx).images).float().softmax(dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W): all that inference needs."""
+        if self.head is None:
+            raise UserError("a module with lam=0 has learned no labels, so it predicts none: fine-tune its encoder")
+        return self.head(self.encoder.forward_features(images))
+
+    def train(self, mode: bool = True) -> JointModule:
+        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def configure_optimizers(self) -> Any:
+        """AdamW or SGD with a learning rate that warms up and falls along a cosine, step by step."""
+        return optimizer_and_schedule(self, self.encoder, self.optimization, self.trainer)
+
+    def on_train_start(self) -> None:
+        """The task begins once, before the first step; not when a training is continued."""
+        if self.ssl is not None and self.global_step == 0 and batches_before(self.trainer, 0) == 0:
+            self.ssl.begin(self.encoder)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout, drop path and mixing follow from seed, step and rank alone."""
+        seed_step(self.seed, batches_before(self.trainer, batch_idx), self.global_rank)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimizer's step, then what the task does after it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ssl is not None:
+            # Lightning counts the step when this hook has returned.
+            done = share_done(self.trainer, self.trainer.global_step + 1, self.optimization.epochs)
+            self.ssl.after_step(self.encoder, done)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The running sums are part of a checkpoint, which may be written within an epoch."""
+        checkpoint["epoch_sums"] = self.means.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The counterpart of `on_save_checkpoint`."""
+        self.means.load(checkpoint.get("epoch_sums", {}))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, *, strict: bool = True, **given: Any
+    ) -> JointModule:
+        """The module of a checkpoint; `given` replaces arguments of the constructor.
+
+        What was an object then is given again: load_from_checkpoint(path, encoder=..., ssl=...).
+
+        Raises:
+            UserError: the file is no such checkpoint, or does not hold an argument that is not given.
+        """
+        return rebuilt(cls, checkpoint_path, given, strict=strict).to(map_location or "cpu")

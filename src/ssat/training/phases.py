@@ -1,0 +1,92 @@
+"""A mode is a list of phases; a phase is one fit. Finished phases are skipped, an interrupted one continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from ssat.config.identity import check_same_run, config_hash
+from ssat.config.schema import Phase, Run
+from ssat.core.checkpoints import load_checkpoint
+from ssat.core.launch import is_main_process, say
+from ssat.data.image import ImageDataModule
+from ssat.runs.folder import AFRESH, read_phase
+from ssat.runs.inputs import refuse_changes
+from ssat.runs.record import write_record
+from ssat.training.build import build_module
+from ssat.training.callbacks.history import History
+from ssat.training.callbacks.meter import Meter
+from ssat.training.data import build_data
+from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.inputs import module_inputs
+from ssat.training.record import finished_record, over_nodes, phase_record
+from ssat.training.weights import start_from
+
+
+def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataModule] | None = None) -> None:
+    """Run every phase that is not finished yet and write `result.json`; called once in each process of a run.
+
+    `prepared`: data modules that are set up already, by phase.
+    """
+    quiet()
+    t = config.trainer
+    if t.threads or t.devices > 1:
+        torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    results: list[dict[str, Any]] = []
+    for phase in config.mode.phases:
+        done = run_dir / phase.name / "phase.json"
+        if done.exists():
+            results.append(read_phase(done))
+            say(f"{phase.name}: already finished")
+            continue
+        results.append(run_phase(config, phase, run_dir, (prepared or {}).get(phase.name)))
+        if is_main_process():
+            write_record(run_dir / phase.name, results[-1], name="phase.json")
+    if is_main_process():
+        write_record(run_dir, finished_record(config, results, started))
+    if config.logger.name == "wandb":
+        from ssat.tracking.logger import close_all
+
+        close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
+
+
+def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | None = None) -> dict[str, Any]:
+    """One fit, continued from its last checkpoint if there is one; returns the phase's part of the record."""
+    folder = run_dir / phase.name
+    data = data or build_data(config, phase)
+    data.setup()
+    module = build_module(config, phase, data.num_classes)
+    module.eval_split = data.eval_split
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        checkpoint = load_checkpoint(last)
+        check_same_run(config, checkpoint.get("config"), last)
+        refuse_changes(module_inputs(config, data), checkpoint.get("inputs") or {}, last, AFRESH)
+        say(f"{phase.name}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")
+    else:
+        start_from(phase, module, run_dir, config)
+    footprint = config.footprint
+    history, meter = History(), Meter(footprint.country if footprint.energy else None)
+    loggers = build_loggers(config, phase, folder, config_hash(config))
+    callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs=module_inputs(config, data))
+    trainer = build_trainer(config, phase, folder, loggers, callbacks)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SIGTERMException:
+        # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as stop:
+        # Lightning's answer to Ctrl-C, which would end without a word.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    totals = over_nodes(meter.totals)
+    return phase_record(config, phase, run_dir, trainer, module, data, history.rows, totals)

@@ -1,0 +1,196 @@
+"""The records of a phase and of a run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ssat.config.identity import config_hash
+from ssat.config.schema import Phase, Run
+from ssat.core.checkpoints import load_checkpoint
+from ssat.data.image import ImageDataModule
+from ssat.encoders.base import both_sides
+from ssat.runs.energy import device_tdp
+from ssat.runs.faithful import unfaithful_reasons
+from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
+from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
+from ssat.runs.record import SCHEMA
+from ssat.training.inputs import module_inputs
+from ssat.training.module import JointModule
+
+
+def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
+    """Energy summed over the nodes, each of which measures itself; the seconds are this process's."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return totals
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, totals)
+    metered = [other for other in everyone if other["source"]]
+    sums = {key: sum(other[key] for other in metered) for key in ("kwh", "co2_kg")}
+    return totals | sums | {"source": metered[0]["source"] if metered else None}
+
+
+def phase_record(
+    config: Run,
+    phase: Phase,
+    run_dir: Path,
+    trainer: pl.Trainer,
+    module: JointModule,
+    data: ImageDataModule,
+    rows: list[dict[str, float]],
+    totals: dict[str, Any],
+) -> dict[str, Any]:
+    """What the finished phase measured; evaluates what the epochs' own evaluations have not."""
+    folder = run_dir / phase.name
+    if not any(name.startswith(f"{data.eval_split}/") for name in rows[-1]):
+        rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]
+    metrics = {data.eval_split: summarise(rows, data.eval_split)}
+    if data.eval_split == "val" and "test" in data.sizes and module.head is not None:
+        module.eval_split = "test"
+        values = trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)[0]
+        metrics["test"] = {name.removeprefix("test/"): {"last": value} for name, value in values.items()}
+        best = folder / "checkpoints" / "best.ckpt"
+        if best.exists():
+            module.load_state_dict(load_checkpoint(best)["state_dict"])
+            values = trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)[0]
+            for name, value in values.items():
+                metrics["test"][name.removeprefix("test/")] |= {
+                    "best": value,
+                    "best_epoch": metrics["val"]["acc1"]["best_epoch"],
+                }
+    module.to("cpu")
+    size = config.encoder.options.get("img_size", config.data.img_size)
+    image = (module.encoder.in_chans, *both_sides(size))
+    train_seconds = sum(row["train_seconds"] for row in rows)
+    waited = sum(row["throughput/data_wait"] * row["train_seconds"] for row in rows)
+    images = sum(row["throughput/images_per_s"] * row["train_seconds"] for row in rows)
+    tdp = config.footprint.tdp_watts or device_tdp(hardware(config.trainer)["accelerator"])
+    processes = config.trainer.processes
+    devices = processes if hardware(config.trainer)["accelerator"] == "cuda" else 1
+    return {
+        "name": phase.name,
+        "lam": phase.lam,
+        "epochs": phase.epochs,
+        "seconds": totals["seconds"],
+        "steps": trainer.global_step,
+        "images_per_s": images / train_seconds if train_seconds else None,
+        "data_wait": waited / train_seconds if train_seconds else None,
+        "params": count_parameters(module.encoder, module.head, module.ssl, frozen=module.frozen),
+        "macs": count_macs(module.encoder, module.ssl, image, head=module.head)
+        | {"step": count_step_macs(module.encoder, module.ssl, image, head=module.head)},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "energy": {
+            "kwh": totals["kwh"] if totals["source"] else None,
+            "co2_kg": totals["co2_kg"] if totals["source"] else None,
+            "co2_kg_lacoste": lacoste_co2(
+                totals["seconds"] / 3600, devices=devices, tdp_watts=tdp, intensity=config.footprint.intensity
+            )
+            if tdp
+            else None,
+            "tdp_watts": tdp,
+            "source": totals["source"],
+            "country": config.footprint.country,
+        },
+        "data_fingerprint": data.fingerprint(),
+        "class_names": list(data.class_names),
+        "inputs": module_inputs(config, data),
+        "skipped_images": list(data.skipped),
+        "metrics": metrics,
+        "history": rows,
+        "reconstructions": [
+            str(path.relative_to(run_dir)) for path in sorted((folder / "reconstructions").glob("epoch_*.png"))
+        ],
+        "checkpoints": {
+            path.stem: str(path.relative_to(run_dir)) for path in sorted((folder / "checkpoints").glob("*.ckpt"))
+        },
+    }
+
+
+def summarise(rows: list[dict[str, float]], split: str) -> dict[str, dict[str, float]]:
+    """Last and best value of each metric of `split`, and the epoch (from 0) of the best."""
+    summary = {}
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{split}/"))
+    for name in names:
+        points = [(row[name], int(row["epoch"])) for row in rows if name in row]
+        pick = min if "loss" in name else max
+        best, epoch = pick(points, key=lambda point: point[0])
+        summary[name.removeprefix(f"{split}/")] = {"last": points[-1][0], "best": best, "best_epoch": epoch}
+    return summary
+
+
+def base_record(config: Run) -> dict[str, Any]:
+    """The part of a record that is known before the run."""
+    return {
+        "schema": SCHEMA,
+        "name": config.name,
+        "hash": config_hash(config),
+        "experiment": config.experiment,
+        "encoder": config.encoder.name,
+        "data": config.data.name,
+        "mode": config.mode.name,
+        "seed": config.seed,
+        "config": dict(config.values),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware(config.trainer),
+    }
+
+
+def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> dict[str, Any]:
+    """The whole run: the last phase's accuracy, the sum of all phases' costs."""
+    last = phases[-1]
+    reasons = unfaithful_reasons(config, last)
+    seconds = sum(phase["seconds"] for phase in phases)
+
+    def total(key: str) -> float | None:
+        values = [phase["energy"][key] for phase in phases]
+        return None if None in values else sum(values)
+
+    return base_record(config) | {
+        "status": "finished",
+        "error": None,
+        "started": started,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "steps": sum(phase["steps"] for phase in phases),
+        "images_per_s": last["images_per_s"],
+        "data_wait": last["data_wait"],
+        "params": {
+            "inference": last["params"]["inference"],
+            "training": max(phase["params"]["training"] for phase in phases),
+        },
+        "macs": {key: max(phase["macs"][key] for phase in phases) for key in last["macs"]},
+        "peak_memory_bytes": max(phase["peak_memory_bytes"] for phase in phases),
+        "energy": {
+            "kwh": total("kwh"),
+            "co2_kg": total("co2_kg"),
+            "co2_kg_lacoste": total("co2_kg_lacoste"),
+            "tdp_watts": last["energy"]["tdp_watts"],
+            "source": last["energy"]["source"],
+            "country": last["energy"]["country"],
+        },
+        "data_fingerprint": last["data_fingerprint"],
+        "inputs": last.get("inputs", {}),
+        "skipped_images": last["skipped_images"],
+        "metrics": last["metrics"],
+        "selection": config.mode.phases[-1].recipe.report,
+        "faithful": not reasons,
+        "unfaithful_reasons": reasons,
+        "phases": phases,
+    }
+
+
+def failed_record(config: Run, error: BaseException) -> dict[str, Any]:
+    return base_record(config) | {
+        "status": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "metrics": {},
+        "phases": [],
+        "faithful": False,
+        "unfaithful_reasons": ["the run failed"],
+    }

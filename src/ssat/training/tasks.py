@@ -1,0 +1,51 @@
+"""Self-supervised tasks from a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssat.config.create import checked_options, create, defaults_of, load
+from ssat.config.schema import Component, Phase, Run
+from ssat.encoders.base import Encoder
+from ssat.tasks import TASKS
+from ssat.tasks.base import Task
+from ssat.tasks.contract import check_contract, task_class
+from ssat.tasks.several import Several
+
+
+def build_ssl(config: Run, phase: Phase, encoder: Encoder) -> Task:
+    """The SSL task, or tasks, of the configuration for `encoder`."""
+    tasks = {name: build_task(config, phase, encoder, task) for name, task in config.ssl.tasks.items()}
+    if list(tasks) == [config.ssl.name]:
+        return tasks[config.ssl.name]
+    return Several(tasks, dict(config.ssl.weights) if config.ssl.weights else None)
+
+
+def build_task(config: Run, phase: Phase, encoder: Encoder, task: Component) -> Task:
+    """One SSL task for `encoder`."""
+    check_contract(load(TASKS, task.kind, "ssl.kind"), encoder, kind=task.kind, name=task.name)
+    options = task_options(config, phase, task)
+    return create(TASKS, task.kind, options, "ssl", encoder=encoder, seed=config.seed)
+
+
+def class_of(task: Component) -> type[Task]:
+    """The class of a task."""
+    return task_class(load(TASKS, task.kind, "ssl.kind"), task.kind)
+
+
+def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
+    """All options of a task in this phase: null ones are the recipe's, those that are not given have their default."""
+    recipe = phase.recipe
+    decoder = recipe.decoder.get(config.encoder.name, recipe.decoder["default"])
+    of_recipe = {
+        "norm_pix": recipe.norm_pix,
+        "decoder_dim": decoder.dim,
+        "decoder_depth": decoder.depth,
+        "decoder_heads": decoder.num_heads,
+    }
+    given = dict(task.options)
+    given |= {key: value for key, value in of_recipe.items() if key in given and given[key] is None}
+    defaults = defaults_of(TASKS, task.kind, "ssl.kind")
+    defaults.pop("seed", None)
+    options = checked_options(TASKS, task.kind, defaults | given, "ssl")
+    return class_of(task).alone(options) if phase.lam == 0 else options

@@ -1,0 +1,336 @@
+"""Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ssat.commands.train import locked
+from ssat.core.errors import UserError
+from tests.helpers import (
+    command,
+    fail_of,
+    largest_difference,
+    record_of,
+    start,
+    start_and_kill,
+    train,
+    wait_for,
+    weights,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One SSAT run that several tests look at."""
+    return train("mode=ssat", "logger=tensorboard", runs=tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_leaves_record_checkpoints_curves_and_pictures(finished):
+    record = record_of(finished)
+    assert record["status"] == "finished"
+    assert {"last", "best", "best_epoch"} <= record["metrics"]["test"]["acc1"].keys()
+    (phase,) = record["phases"]
+    assert len(phase["history"]) == 2
+    assert {"train/loss", "train/loss_cls", "train/loss_ssl", "test/acc1"} <= phase["history"][0].keys()
+    assert phase["reconstructions"]
+    for path in phase["reconstructions"] + list(phase["checkpoints"].values()):
+        assert (finished / path).is_file()
+    assert (finished / "joint" / "csv" / "version_0" / "metrics.csv").is_file()
+    assert list((finished / "joint" / "tensorboard").rglob("events.*"))
+
+
+def test_loss_of_every_epoch_is_equation_1(finished):
+    for row in record_of(finished)["phases"][0]["history"]:
+        joint = 0.1 * row["train/loss_cls"] + 0.9 * row["train/loss_ssl"]
+        assert row["train/loss"] == pytest.approx(joint, rel=1e-5)
+
+
+def test_short_runs_are_marked_as_not_the_papers(finished):
+    record = record_of(finished)
+    assert record["faithful"] is False
+    assert "2 of the paper's 100 epochs" in record["unfaithful_reasons"]
+
+
+def test_a_checkpoint_loads_without_unpickling_anything_but_plain_values(finished):
+    last = torch.load(finished / "joint" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["config"]["mode"]["name"] == "ssat"
+
+
+def test_a_finished_run_is_skipped_and_force_repeats_it_bit_for_bit(finished, capsys):
+    runs = finished.parent.parent
+    before, old = (finished / "result.json").stat().st_mtime_ns, weights(finished)
+    assert train("mode=ssat", runs=runs) == finished
+    assert "skipped, already finished" in capsys.readouterr().out
+    assert (finished / "result.json").stat().st_mtime_ns == before
+    train("mode=ssat", "force=true", runs=runs)
+    assert len(list((runs / ".replaced").iterdir())) == 1
+    assert (finished / "result.json").stat().st_mtime_ns > before
+    assert largest_difference(weights(finished), old) == 0
+
+
+def test_lam_1_is_scratch_bit_for_bit(tmp_path):
+    scratch = weights(train("mode=scratch", runs=tmp_path), "scratch")
+    joint = weights(train("mode=ssat", "mode.lam=1", runs=tmp_path))
+    assert largest_difference(scratch, joint) == 0
+
+
+def test_ssl_ft_runs_both_stages_and_finetune_starts_from_them(tmp_path):
+    run = train("mode=ssl_ft", "mode.ssl_epochs=1", runs=tmp_path)
+    record = record_of(run)
+    assert [(phase["name"], phase["lam"], phase["epochs"]) for phase in record["phases"]] == [
+        ("pretrain", 0.0, 1),
+        ("finetune", 1.0, 2),
+    ]
+    assert record["phases"][0]["metrics"]["test"].keys() == {"loss_ssl"}
+    assert record["seconds"] == pytest.approx(sum(phase["seconds"] for phase in record["phases"]))
+    assert not any(name.startswith("ssl.") for name in weights(run, "finetune"))
+    tuned = train("mode=finetune", f"mode.init_from={run}", runs=tmp_path)
+    assert record_of(tuned)["status"] == "finished"
+    with pytest.raises(UserError, match="is of another encoder"):
+        train("mode=finetune", f"mode.init_from={run}", "encoder.embed_dim=64", runs=tmp_path)
+
+
+def test_fine_tuning_starts_from_the_pre_trained_encoder(tmp_path):
+    frozen = ["recipe.base_lr=1e-30", "recipe.min_lr=0", "recipe.weight_decay=0", "epochs=1"]
+    run = train("mode=ssl_ft", "mode.ssl_epochs=1", *frozen, runs=tmp_path)
+    before, after = weights(run, "pretrain"), weights(run, "finetune")
+    encoder = [name for name in before if name.startswith("encoder.")]
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+    assert {name for name in after if not name.startswith(("encoder.", "meters"))} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipe.ema_decay=0.9"],
+        ["recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.drop_path=0.1"],
+        ["trainer.precision=bf16", "recipe.clip_grad=1.0", "recipe.layer_decay=0.75"],
+        ["data.val_fraction=0.25", "eval_every=2"],
+        ["encoder.pos_embed=learnable", "recipe.norm_pix=true", "trainer.accumulate=2"],
+        ["data.channels=1", "recipe=paper", "recipe.batch_size=16"],
+    ],
+)
+def test_every_option_of_the_recipe_trains(tmp_path, overrides):
+    record = record_of(train("mode=ssat", *overrides, runs=tmp_path))
+    assert record["status"] == "finished"
+    assert record["metrics"]["test"]["acc1"]["last"] >= 0
+
+
+def test_a_validation_split_selects_and_test_is_read_at_the_end(tmp_path):
+    record = record_of(train("mode=scratch", "data.val_fraction=0.25", runs=tmp_path))
+    (phase,) = record["phases"]
+    assert not any(name.startswith("test/") for row in phase["history"] for name in row)
+    assert record["metrics"].keys() == {"val", "test"}
+    assert record["metrics"]["test"]["acc1"].keys() == {"last", "best", "best_epoch"}
+    assert record["data_fingerprint"]["splits"] == {"val": 40, "train": 120, "test": 360}
+
+
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, workers):
+    settings = ["mode=ssat", "epochs=4", "recipe.drop_path=0.1", "recipe.mixup=0.8", f"data.num_workers={workers}"]
+    settings += ["checkpoint_minutes=0.002"]
+    start_and_kill(*settings, runs=tmp_path / "killed")
+    killed = train(*settings, runs=tmp_path / "killed")
+    whole = train(*settings, runs=tmp_path / "whole")
+    assert largest_difference(weights(whole), weights(killed)) == 0
+    rows = [record_of(run)["phases"][0]["history"] for run in (whole, killed)]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    assert [row["test/acc1"] for row in rows[0]] == [row["test/acc1"] for row in rows[1]]
+
+
+def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
+    settings = ["mode=ssat", "epochs=25", "eval_every=25", "checkpoint_minutes=0.001", "data.pipeline=batched"]
+    process = start(*settings, runs=tmp_path / "killed")
+    wait_for(lambda: list(tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+    assert process.returncode == 143
+    (last,) = tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")
+    step = torch.load(last, weights_only=True)["global_step"]
+    resumed = train(*settings, runs=tmp_path / "killed")
+    record = record_of(resumed)
+    assert 0 < step < record["steps"]
+    assert len(record["phases"][0]["history"]) == 25
+    whole = weights(train(*settings, runs=tmp_path / "whole"))
+    assert largest_difference(weights(resumed), whole) == 0
+
+
+def test_ctrl_c_exits_130_with_one_sentence(tmp_path):
+    process = start("epochs=25", "eval_every=25", "checkpoint_minutes=0.001", runs=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/*/*/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "interrupted: the same command continues" in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.glob("*/*/result.json"))
+
+
+DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]
+
+
+def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_path):
+    one = train(*DDP, "recipe.batch_size=16", "seed=3", runs=tmp_path / "one")
+    sweep = command("-m", *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", "seed=3,4", runs=tmp_path / "two")
+    assert sweep.returncode == 0, sweep.stderr
+    runs = {record_of(path.parent)["seed"]: path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json")}
+    assert runs.keys() == {3, 4}
+    assert largest_difference(weights(one), weights(runs[3])) < 1e-5
+    alone, two = (record_of(run)["metrics"]["test"] for run in (one, runs[3]))
+    assert alone["acc1"]["last"] == pytest.approx(two["acc1"]["last"], abs=1e-4)
+    assert alone["loss"]["last"] == pytest.approx(two["loss"]["last"], abs=1e-5)
+
+
+def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch(tmp_path):
+    settings = ["mode=scratch", "recipe.augment=null", "trainer.max_steps=3"]
+    one = train(*settings, "recipe.batch_size=16", runs=tmp_path)
+    two = train(*settings, "recipe.batch_size=8", "trainer.accumulate=2", runs=tmp_path)
+    assert largest_difference(weights(one, "scratch"), weights(two, "scratch")) < 1e-5
+    assert record_of(one)["steps"] == record_of(two)["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data=image_folder", "data.root=/proc/nowhere"], "/proc/nowhere"),
+        (["data.img_size=30"], "img_size=30 is not a multiple of patch_size=4"),
+        (["ssl.mask_ratio=1.5"], "ssl.mask_ratio=1.5 is outside (0, 1)"),
+        (["ssl.mask_ratio=0.99"], "ssl.mask_ratio=0.99 leaves no visible patch"),
+        (["recipe.batch_size=4000"], "4000"),
+        (["encoder.num_heads=5"], "num_heads=5"),
+        (["ssl.decoder_heads=7"], "decoder_heads=7"),
+        (["footprint.energy=true", "footprint.country=ZZZ"], "footprint.country='ZZZ'"),
+        (["mode=finetune", "mode.init_from=/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_a_users_mistake_gets_one_sentence_and_leaves_no_checkpoint(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as caught:
+        train(*overrides, runs=tmp_path)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("**/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("runs", "words", "reason"),
+    [
+        ("/proc/nowhere/x", [], "written (No such file or directory)"),
+        ("/proc/nowhere/x", ["estimate=true"], "written (No such file or directory)"),
+        ("/dev/null/x", [], "read (Not a directory)"),
+        ("/dev/null/x", ["force=true"], "written (Not a directory)"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_one_sentence(runs, words, reason):
+    with pytest.raises(UserError) as caught:
+        train(*words, runs=Path(runs))
+    assert str(caught.value) == f"runs_dir={runs} cannot be {reason}: name another"
+
+
+@pytest.mark.parametrize("words", [[], ["estimate=true"]])
+def test_a_damaged_record_of_a_phase_is_one_sentence(tmp_path, words):
+    (tmp_path / "run" / "joint").mkdir(parents=True)
+    (tmp_path / "run" / "joint" / "phase.json").write_text("{")
+    with pytest.raises(UserError, match=r"phase\.json is damaged: move the run folder away, or force=true"):
+        train(f"run_dir={tmp_path / 'run'}", *words, runs=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: [", "a: ${x"])
+def test_a_config_file_that_is_not_ours_is_one_sentence(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged: move the run folder away"):
+        train(f"run_dir={tmp_path}", runs=tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="PyTorch sees no GPU"):
+        train("trainer=gpu", runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["encoder=vit_x"], "encoder=vit_x does not exist (did you mean vit_"),
+        (["recipe.base_lrr=1"], "there is no key 'recipe.base_lrr' (did you mean recipe.base_lr?)"),
+    ],
+)
+def test_the_command_names_the_nearest_group_or_key(tmp_path, overrides, sentence):
+    assert sentence in fail_of(command(*overrides, runs=tmp_path))
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_last_checkpoint(tmp_path):
+    exploding = ["recipe.base_lr=1e38", "recipe.max_warmup_share=0.5", "epochs=4", "recipe.warmup_epochs=2"]
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step \d+ \(epoch \d\): .*indices are in"
+    ) as caught:
+        train("mode=scratch", f"run_dir={tmp_path / 'run'}", *exploding, runs=tmp_path)
+    (saved,) = (tmp_path / "run" / "scratch").glob("non_finite_step_*.json")
+    assert len(json.loads(saved.read_text())["indices"]) == 16
+    assert str(saved) in str(caught.value)
+    assert record_of(tmp_path / "run")["status"] == "failed"
+    for path in (tmp_path / "run").glob("**/last.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    run = f"run_dir={tmp_path / 'run'}"
+    train(run, runs=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "joint" / "phase.json").unlink()
+    with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.depth: 2 -> 3\)"):
+        train(run, "encoder.depth=3", runs=tmp_path)
+    (tmp_path / "run" / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"last.ckpt belongs to another configuration \(encoder.depth: 2 -> 3\)"):
+        train(run, "encoder.depth=3", runs=tmp_path)
+
+
+def test_ssl_ft_is_not_continued_with_another_encoder(tmp_path):
+    run = f"run_dir={tmp_path / 'run'}"
+    train("mode=ssl_ft", run, runs=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "finetune" / "phase.json").unlink()
+    with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.embed_dim: 32 -> 64\)"):
+        train("mode=ssl_ft", run, "encoder.embed_dim=64", runs=tmp_path)
+    assert record_of(train("mode=ssl_ft", run, runs=tmp_path))["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["mode=ssat", "mode=scratch", "recipe.ema_decay=0.9"])
+def test_compiled_training_equals_eager_training_and_shares_its_parameter_names(tmp_path, option):
+    settings = [option, "trainer.max_steps=3", "recipe.augment=null"]
+    eager, compiled = (train(*settings, f"trainer.compile={flag}", runs=tmp_path) for flag in ("false", "true"))
+    phase = record_of(eager)["phases"][0]["name"]
+    assert largest_difference(weights(eager, phase), weights(compiled, phase)) < 1e-5
+
+
+def test_an_image_that_cannot_be_read_stops_the_run_and_names_the_file(tmp_path):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (16, 16), (i * 30, 0, 0)).save(tmp_path / "images" / split / label / f"{i}.png")
+    bad = tmp_path / "images" / "train" / "b" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    folder = ["data=image_folder", f"data.root={tmp_path / 'images'}", "data.img_size=16", "data.patch_size=4"]
+    folder += ["data.samples_per_class=null", "recipe.batch_size=4"]
+    with pytest.raises(UserError, match=r"train/b/3\.png"):
+        train(*folder, runs=tmp_path / "runs")
+    record = record_of(train(*folder, "data.on_bad_image=skip", runs=tmp_path / "runs"))
+    assert record["skipped_images"] == [str(bad)]
+
+
+def test_a_run_folder_is_never_shared_by_two_processes(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with locked(run), pytest.raises(UserError, match="another process is training in"):
+        train(f"run_dir={run}", runs=tmp_path)
+
+
+def test_wandb_records_offline_without_a_key(tmp_path):
+    run = train("logger=wandb", "epochs=1", runs=tmp_path)
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))

@@ -1,0 +1,113 @@
+import dataclasses
+
+import pytest
+
+from ssat.config.defaults import default_patch
+from ssat.config.identity import check_same_run, config_hash, differences
+from ssat.config.overrides import composed
+from ssat.config.resolve import build, resolve
+from ssat.config.schema import Run
+from ssat.core.errors import UserError
+from ssat.core.words import nearest
+
+
+def config(*overrides: str) -> Run:
+    return resolve(composed(overrides))
+
+
+@pytest.mark.parametrize(("img_size", "patch"), [(28, 2), (32, 2), (64, 4), (224, 16), (512, 32), (96, 6)])
+def test_default_patch_follows_table_14(img_size, patch):
+    assert default_patch(img_size) == patch
+
+
+def test_modes_are_the_phases_of_the_paper():
+    phases = {
+        mode: [(phase.lam, phase.epochs, phase.recipe.name) for phase in config(f"mode={mode}").mode.phases]
+        for mode in ("scratch", "ssat", "ssl_ft")
+    }
+    assert phases == {
+        "scratch": [(1.0, 100, "official")],
+        "ssat": [(0.1, 100, "official")],
+        "ssl_ft": [(0.0, 100, "mae_pretrain"), (1.0, 100, "official")],
+    }
+
+
+def test_official_recipe_is_the_released_code():
+    recipe = config().recipe
+    expected = {
+        "mixup": 0, "cutmix": 0, "label_smoothing": 0.1, "layer_decay": 1.0, "drop_path": 0, "base_lr": 1e-3,
+        "lr_rule": "linear", "warmup_lr": 0, "warmup_epochs": 5, "min_lr": 1e-6, "norm_pix": False,
+        "eval_crop_pct": 0.875, "weight_decay": 0.05, "clip_grad": None, "ema_decay": None,
+    }  # fmt: skip
+    assert {key: getattr(recipe, key) for key in expected} == expected
+
+
+def test_paper_recipe_differs_from_the_released_code_where_table_14_does():
+    ours, theirs = config("recipe=paper").recipe, config().recipe
+    names = [field.name for field in dataclasses.fields(ours)]
+    assert {name for name in names if getattr(ours, name) != getattr(theirs, name)} == {
+        "name", "lr_rule", "warmup_lr", "drop_path", "mixup", "norm_pix", "scratch_pos_embed", "decoder"
+    }  # fmt: skip
+
+
+def test_every_encoder_data_set_and_recipe_composes():
+    for encoder in ("vit_t", "vit_s", "vit_b", "vit_micro"):
+        config(f"encoder={encoder}")
+    for data in ("data=digits", "data=cifar10"):
+        config(data, "recipe=paper")
+    config("data=image_folder", "data.root=x", "trainer=ddp_cpu", "logger=wandb")
+
+
+def test_hash_ignores_how_a_run_is_watched():
+    plain = config_hash(config())
+    watched = config("logger=wandb", "data.num_workers=4", "experiment=x", "trainer.log_every=7", "force=true")
+    assert config_hash(watched) == plain
+
+
+@pytest.mark.parametrize("override", ["seed=1", "mode.lam=0.2", "encoder=vit_s", "recipe.base_lr=2e-3", "epochs=7"])
+def test_hash_changes_with_what_is_computed(override):
+    assert config_hash(config(override)) != config_hash(config())
+
+
+def test_differences_name_the_changed_keys():
+    assert differences(config("seed=3"), config()) == ["seed: default -> 3"]
+
+
+def test_a_configuration_of_another_project_is_refused_with_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="encoder=None is not possible"):
+        check_same_run(config(), {"data": "imagenet"}, tmp_path)
+
+
+def test_a_mandatory_key_is_asked_for_by_name():
+    with pytest.raises(UserError, match="encoder.name has no default"):
+        config("encoder=timm")
+    with pytest.raises(UserError, match="data.root has no default"):
+        config("data=image_folder")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("recipe.base_lrr", "recipe.base_lr"), ("batch_size", "recipe.batch_size"), ("lam", "mode.lam")]
+)
+def test_nearest_key_is_found_by_its_whole_name_or_its_last_part(word, meant):
+    options = ["recipe.base_lr", "recipe.batch_size", "mode.lam", "name", "seed"]
+    assert nearest(word, options) == f" (did you mean {meant}?)"
+
+
+def test_the_place_of_an_official_set_does_not_change_what_is_computed():
+    def at(name: str, root: str) -> str:
+        return config_hash(config(f"data={name}", f"data.root={root}"))
+
+    assert at("svhn", "data") == at("svhn", "/elsewhere")
+    assert at("image_folder", "data") != at("image_folder", "/elsewhere")
+
+
+def test_a_folder_can_be_named_for_a_sweep_over_data_and_is_refused_where_none_is_read():
+    config("+experiments=table10", "data=cifar10", "data.root=/mnt/data")
+    with pytest.raises(UserError, match="data.root=/mnt/data is not read by data=digits"):
+        config("data.root=/mnt/data")
+
+
+def test_a_set_without_a_folder_keeps_its_name():
+    values = dict(config("data=digits").values)
+    without = build(values | {"data": {key: value for key, value in values["data"].items() if key != "root"}})
+    assert config_hash(config("data=digits")) == config_hash(without)

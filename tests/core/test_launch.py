@@ -1,0 +1,109 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from ssat.core.errors import UserError
+from ssat.core.launch import run_processes
+
+
+def write_rank(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    (folder / f"rank_{dist.get_rank()}_of_{dist.get_world_size()}").touch()
+    dist.barrier()  # neither leaves while the other is still connecting
+
+
+def refuse() -> None:
+    raise UserError("this value is wrong")
+
+
+def crash() -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def sleep_forever(folder: Path) -> None:
+    (folder / f"pid_{os.environ['RANK']}.json").write_text(json.dumps(os.getpid()))
+    time.sleep(600)
+
+
+def test_one_process_runs_here():
+    seen = []
+    run_processes(lambda: seen.append(os.getpid()), processes=1)
+    assert seen == [os.getpid()]
+
+
+def test_two_processes_form_one_group(tmp_path):
+    run_processes(write_rank, tmp_path, processes=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank_0_of_2", "rank_1_of_2"]
+
+
+def test_groups_can_follow_each_other_in_one_program(tmp_path):
+    for job in range(2):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        run_processes(write_rank, folder, processes=2)
+        assert len(list(folder.iterdir())) == 2
+    assert "RANK" not in os.environ
+
+
+def test_a_users_mistake_in_a_process_is_raised_here_without_a_traceback(capfd):
+    with pytest.raises(UserError, match="^this value is wrong$"):
+        run_processes(refuse, processes=2)
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+
+
+def test_a_crash_keeps_its_traceback():
+    with pytest.raises(Exception, match="ZeroDivisionError: a bug"):
+        run_processes(crash, processes=2)
+
+
+def start_sleepers(folder: Path) -> tuple[subprocess.Popen, list[int]]:
+    code = (
+        "from pathlib import Path; from ssat.core.launch import run_processes;"
+        "from tests.core.test_launch import sleep_forever; "
+        f"run_processes(sleep_forever, Path({str(folder)!r}), processes=2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    return parent, [wait_for(folder / f"pid_{rank}.json") for rank in range(2)]
+
+
+def test_processes_end_with_a_killed_parent(tmp_path):
+    parent, pids = start_sleepers(tmp_path)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in pids)
+
+
+def wait_for(path: Path) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text():
+            return json.loads(path.read_text())
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_sigterm_reaches_every_process(tmp_path):
+    parent, pids = start_sleepers(tmp_path)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not any(alive(pid) for pid in pids)

@@ -1,0 +1,114 @@
+"""What many tests start from: tiny real runs on the embedded digits, in this process or as the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from ssat.commands.train import find_run_dir
+from ssat.commands.train import train as train_config
+from ssat.config.resolve import resolve
+from ssat.config.words import CONF
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = [
+    "encoder=vit_micro",
+    "encoder.depth=2",
+    "encoder.embed_dim=32",
+    "encoder.num_heads=2",
+    "data=digits",
+    "data.patch_size=4",
+    "data.samples_per_class=16",
+    "recipe.batch_size=16",
+    "epochs=2",
+    "footprint.energy=false",
+    "reconstruct_every=1",
+    "trainer=cpu",
+    "trainer.threads=1",
+]
+
+
+def start(*overrides: str, runs: Path) -> subprocess.Popen:
+    """The command; the overrides come last and win."""
+    flags = [word for word in overrides if word.startswith("-")]
+    values = [word for word in overrides if not word.startswith("-")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.train", *flags, *TINY, f"runs_dir={runs}", *values],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "offline"},
+    )
+
+
+def command(*overrides: str, runs: Path) -> subprocess.CompletedProcess:
+    process = start(*overrides, runs=runs)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def train(*overrides: str, runs: Path) -> Path:
+    """A run in this process; returns its folder."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=[*TINY, f"runs_dir={runs}", *overrides]))
+    train_config(config)
+    return find_run_dir(config)
+
+
+def only_run(runs: Path) -> Path:
+    (record,) = runs.glob("[!.]*/*/result.json")
+    return record.parent
+
+
+def record_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def weights(run: Path, phase: str = "joint") -> dict[str, torch.Tensor]:
+    return torch.load(run / phase / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
+
+
+def fail_of(result: subprocess.CompletedProcess) -> str:
+    """The one sentence of a refused command."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def start_and_kill(*settings: str, runs: Path, phase: str = "joint") -> None:
+    """A run that is killed soon after its first checkpoint."""
+    process = start(*settings, runs=runs)
+    wait_for(lambda: list(runs.glob(f"*/*/{phase}/checkpoints/last.ckpt")), process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(runs.glob("*/*/result.json")), "it was killed too late to show anything"
+
+
+def config(*overrides: str) -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("train", overrides=list(overrides)))

@@ -1,0 +1,137 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from ssat.results.comparisons import Z95, arm_difference, comparisons, finding, wilson_interval
+from ssat.runs.record import read_records
+from tests.results.records import failed_record, load, make_record, save
+
+LARGE = {"name": "digits", "splits": {"train": 5000, "test": 10_000}, "sha256": {"test": "aa"}}
+
+
+def arms_of(records: list) -> dict:
+    [comparison] = comparisons(records)
+    return {arm.mode: arm for arm in comparison.arms}
+
+
+def test_a_win_beyond_the_noise_is_called_without_excuses(tmp_path: Path):
+    runs = [
+        make_record(mode, accuracy=accuracy, data_fingerprint=LARGE)
+        for mode, accuracy in (("scratch", 70.0), ("ssl_ft", 72.0), ("ssat", 76.0))
+    ]
+    assert finding(load(tmp_path, *runs)) == (
+        "SSAT reaches 76.0 % on 10,000 test images: 6.0 ± 1.2 points above scratch and 4.0 ± 1.2 points above SSL+FT."
+    )
+
+
+def test_a_loss_on_a_short_run_says_what_sets_it_apart_from_the_paper(tmp_path: Path):
+    runs = [
+        make_record(mode, accuracy=accuracy, data_fingerprint=LARGE)
+        for mode, accuracy in (("scratch", 76.0), ("ssat", 70.0))
+    ]
+    assert finding(load(tmp_path, *runs)) == (
+        "SSAT reaches 70.0 % on 10,000 test images: 6.0 ± 1.2 points below scratch. Keep in mind: it trained 12 epochs "
+        "on 5,000 images (the paper: 100 epochs), the classification loss has a weight of only 0.1 and there is a "
+        "single seed."
+    )
+
+
+@pytest.mark.parametrize("accuracy", [78.0, 82.0, 80.0])
+def test_a_difference_within_the_noise_is_no_win_and_no_loss(tmp_path: Path, accuracy: float):
+    text = finding(load(tmp_path, make_record("scratch", accuracy=80.0), make_record("ssat", accuracy=accuracy)))
+    assert "(within the noise)" in text and "Keep in mind" in text
+
+
+def test_an_accuracy_at_chance_is_called_guessing(tmp_path: Path):
+    text = finding(load(tmp_path, make_record("scratch", accuracy=40.0), make_record("ssat", accuracy=11.0)))
+    assert "Keep in mind: this is no better than guessing one of 10 classes (10 %)" in text
+
+
+def test_the_paper_length_is_not_called_short(tmp_path: Path):
+    runs = [make_record("scratch", epochs=100, accuracy=90), make_record("ssat", epochs=100, accuracy=50)]
+    assert "it trained" not in finding(load(tmp_path, *runs))
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        (["ssat"], "there is no finished scratch or SSL+FT run"),
+        (["scratch", "ssl_ft"], "No finished SSAT run to compare with scratch 80.0 %, SSL+FT 80.0 %."),
+        ([], "No finished run with an accuracy"),
+    ],
+)
+def test_missing_modes_are_said_to_be_missing(tmp_path: Path, modes: list[str], expected: str):
+    records = load(tmp_path, *(make_record(mode) for mode in modes), failed_record("ssat", hash="0"))
+    assert expected in finding(records)
+
+
+def test_the_uncertainty_of_a_difference_is_the_binomial_one(tmp_path: Path):
+    arms = arms_of(load(tmp_path, make_record("scratch", accuracy=50.0), make_record("ssat", accuracy=75.0)))
+    p, q = 181 / 362, 271 / 362  # 180 and 270 of 360 images right, one right and one wrong added
+    by_hand = 196 * math.sqrt(p * (1 - p) / 362 + q * (1 - q) / 362)
+    gap = arm_difference(arms["ssat"], arms["scratch"])
+    assert gap.points == 25.0 and gap.uncertainty == pytest.approx(by_hand, rel=1e-3) and not gap.is_noise
+
+
+def test_the_seeds_variation_widens_the_uncertainty(tmp_path: Path):
+    runs = [make_record("scratch"), *(make_record("ssat", seed=seed, accuracy=70.0 + 10 * seed) for seed in range(3))]
+    arms = arms_of(load(tmp_path, *runs))
+    gap = arm_difference(arms["ssat"], arms["scratch"])
+    p = 289 / 362  # both 80 %
+    assert gap.uncertainty == pytest.approx(Z95 * math.sqrt(2e4 * p * (1 - p) / 362 + 10**2 / 3))
+
+
+def test_without_a_known_number_of_images_no_uncertainty_is_made_up(tmp_path: Path):
+    runs = [make_record(mode, data_fingerprint=None, accuracy=80.0 + len(mode)) for mode in ("scratch", "ssat")]
+    text = finding(load(tmp_path, *runs))
+    assert "3.0 points below scratch." in text and "±" not in text
+
+
+def test_the_interval_of_an_accuracy_is_wilsons(tmp_path: Path):
+    arm = arms_of(load(tmp_path, make_record(accuracy=100.0)))["ssat"]
+    low, high = wilson_interval(arm)
+    assert high == 100.0 and low == pytest.approx(100 * 360 / (360 + Z95**2))  # n / (n + z^2) when all are right
+
+
+def test_the_same_run_in_two_groups_counts_once(tmp_path: Path):
+    for group in ("a", "b"):
+        save(tmp_path, make_record(), group=group)
+    [comparison] = comparisons(read_records(tmp_path)[0])
+    assert comparison.arms[0].accuracies == [80.0] and len(comparison.arms[0].records) == 2
+
+
+def test_runs_of_different_recipes_are_not_compared(tmp_path: Path):
+    scratch, ssat = make_record("scratch"), make_record("ssat")
+    ssat["config"]["recipe"] = ssat["config"]["recipe"] | {"base_lr": 0.01}
+    titles = [comparison.title for comparison in comparisons(load(tmp_path, scratch, ssat))]
+    assert titles == ["vit_micro on digits, base_lr=0.001", "vit_micro on digits, base_lr=0.01"]
+
+
+def test_a_list_among_the_settings_is_shown_whole(tmp_path: Path):
+    scratch, ssat = make_record("scratch"), make_record("ssat")
+    for record, betas in ((scratch, [0.9, 0.999]), (ssat, [0.9, 0.95])):
+        record["config"]["recipe"] = record["config"]["recipe"] | {"betas": betas}
+    titles = [comparison.title for comparison in comparisons(load(tmp_path, scratch, ssat))]
+    assert titles == ["vit_micro on digits, betas=[0.9, 0.999]", "vit_micro on digits, betas=[0.9, 0.95]"]
+
+
+def test_runs_on_other_images_are_not_compared(tmp_path: Path):
+    records = load(tmp_path, make_record("scratch"), make_record("ssat", data_fingerprint=LARGE))
+    assert len(comparisons(records)) == 2
+
+
+def test_a_failed_run_stands_beside_the_runs_of_its_settings(tmp_path: Path):
+    [comparison] = comparisons(load(tmp_path, make_record("scratch"), failed_record("ssat")))
+    assert [arm.mode for arm in comparison.arms] == ["scratch", "ssat"]
+
+
+def test_the_best_of_several_settings_is_not_called_the_result(tmp_path: Path):
+    runs = [make_record("scratch", accuracy=78.0)]
+    for lam, accuracy in ((0.1, 75.0), (0.5, 81.0)):
+        run = make_record("ssat", accuracy=accuracy, hash=str(lam))
+        run["config"]["mode"]["lam"] = lam
+        runs.append(run)
+    records = load(tmp_path, *runs)
+    assert "2 settings of SSAT end between 75.0 and 81.0 %, beside scratch 78.0 %" in finding(records)
+    assert [arm.name for arm in comparisons(records)[0].arms] == ["scratch", "SSAT (lam=0.1)", "SSAT (lam=0.5)"]

@@ -1,0 +1,119 @@
+"""Parameters, multiply-accumulates and CO2 against the paper's numbers and hand counts."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ssat.encoders.vit import VisionTransformer
+from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
+from ssat.tasks.dino import DINO
+from ssat.tasks.reconstruction import Reconstruction
+from ssat.tasks.simclr import SimCLR
+
+T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
+DECODER_WIDTH = 128
+
+
+def hand_macs(img_size: int, patch_size: int, dim: int, classes: int) -> dict[str, float]:
+    """Matrix products of the two passes, written out."""
+
+    def block(tokens: int, width: int) -> int:
+        return 12 * tokens * width**2 + 2 * tokens**2 * width
+
+    length = (img_size // patch_size) ** 2
+    pixels, wide = 3 * patch_size**2, DECODER_WIDTH
+    full = length * pixels * dim + 12 * block(length + 1, dim) + dim * classes
+    seen = length // 4 + 1
+    encoder = length * pixels * dim + 12 * block(seen, dim)
+    decoder = seen * dim * wide + 2 * block(length + 1, wide) + (length + 1) * wide * pixels
+    return {"full": full, "auxiliary": encoder + decoder, "both": full + encoder + decoder}
+
+
+@pytest.mark.parametrize(
+    ("img_size", "patch_size", "classes", "size", "gmacs"),
+    [
+        (224, 16, 1000, T, (1.258, 0.4256, 1.684)),
+        (224, 16, 1000, S, (4.608, 1.265, 5.873)),
+        (32, 2, 10, T, (1.669, 0.502, 2.171)),
+    ],
+    ids=["T-224", "S-224", "T-32"],
+)
+def test_macs_are_the_specs_within_half_a_percent(img_size, patch_size, classes, size, gmacs):
+    encoder = VisionTransformer(img_size, patch_size, **size)
+    task, head = Reconstruction(encoder), nn.Linear(encoder.num_features, classes)
+    macs = count_macs(encoder, task, (3, img_size, img_size), head=head)
+    assert [macs[key] / 1e9 for key in ("full", "auxiliary", "both")] == pytest.approx(gmacs, rel=0.005)
+    by_hand = hand_macs(img_size, patch_size, size["embed_dim"], classes)
+    assert macs == pytest.approx(by_hand, rel=2e-4)
+
+
+def test_counting_keeps_the_training_mode_and_draws_no_mask():
+    encoder = VisionTransformer(8, 2, embed_dim=16, depth=1, num_heads=2)
+    task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2)
+    encoder.train(), task.train()
+    count_macs(encoder, task, (3, 8, 8))
+    assert encoder.training
+    assert task.training
+    assert task.draws.item() == 0
+
+
+def test_without_a_task_there_is_only_the_full_pass():
+    encoder = VisionTransformer(8, 2, embed_dim=16, depth=1, num_heads=2)
+    macs = count_macs(encoder, None, (3, 8, 8))
+    assert macs["auxiliary"] == 0
+    assert macs["both"] == macs["full"] > 0
+
+
+def test_a_linear_layer_costs_its_products():
+    layer = nn.Linear(7, 5)
+    assert macs_of(lambda: layer(torch.zeros(3, 7))) == 3 * 7 * 5
+
+
+def test_parameters_are_counted_with_and_without_the_task():
+    encoder = VisionTransformer(8, 2, embed_dim=16, depth=1, num_heads=2)
+    task, head = Reconstruction(encoder, decoder_dim=16, decoder_heads=2), nn.Linear(16, 3)
+    counts = count_parameters(encoder, head, task)
+    expected = sum(p.numel() for p in [*encoder.parameters(), *head.parameters()]) - 17 * 16
+    assert counts["inference"] == expected
+    assert counts["training"] == expected + sum(p.numel() for p in task.parameters()) - 17 * 16
+    assert count_parameters(encoder, head, None) == {"inference": expected, "training": expected}
+
+
+@pytest.mark.parametrize(("hours", "kilograms"), [(60, 5.96), (55, 5.46), (82, 8.15), (74, 7.35), (104, 10.33)])
+def test_co2_reproduces_table_3(hours, kilograms):
+    assert lacoste_co2(hours, tdp_watts=230, intensity=0.432) == pytest.approx(kilograms, abs=0.01)
+
+
+def test_co2_counts_every_device():
+    assert lacoste_co2(60, devices=1, tdp_watts=230, intensity=0.432) == pytest.approx(5.9616)
+    assert lacoste_co2(30, devices=2, tdp_watts=230, intensity=0.432) == pytest.approx(5.9616)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (Reconstruction, 1.30),
+        (SimCLR, 2.0),
+        (partial(SimCLR, share="third"), 3.0),
+        (DINO, 2.67),
+        (partial(DINO, local_views=4, local_size=16), 3.54),
+        (partial(DINO, local_views=8, local_size=16), 4.41),
+    ],
+)
+def test_a_step_of_each_task_costs_its_known_multiple_of_scratch(task, expected):
+    encoder = VisionTransformer(32, 2, embed_dim=192, depth=12, num_heads=3)
+    head = nn.Linear(192, 10)
+    scratch = count_step_macs(encoder, None, (3, 32, 32), head=head)
+    assert count_step_macs(encoder, task(encoder), (3, 32, 32), head=head) / scratch == pytest.approx(
+        expected, rel=0.02
+    )
+
+
+def test_counting_leaves_modes_and_gradients_as_they_were():
+    encoder = VisionTransformer(8, 4, embed_dim=8, depth=1, num_heads=1).train()
+    task = DINO(encoder, out_dim=8).eval()
+    count_step_macs(encoder, task, (3, 8, 8))
+    assert encoder.training and not task.training
+    assert all(parameter.grad is None for parameter in encoder.parameters())

@@ -1,0 +1,322 @@
+"""Sweeps of tiny real runs as commands, and the rules of rows x columns on their own."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from ssat.config.identity import config_hash
+from ssat.config.resolve import resolve
+from ssat.config.schema import Launcher, Run
+from ssat.config.words import CONF
+from ssat.core.errors import UserError
+from ssat.runs.folder import find_finished, find_run_dir
+from ssat.runs.inputs import FILE
+from ssat.sweeps.jobs import (
+    Job,
+    JobOutcome,
+    Request,
+    exit_code,
+    outcome_of,
+    own_words,
+    repeat_command,
+    summary,
+    variants,
+)
+from tests.helpers import ROOT, TINY, fail_of, record_of
+
+QUICK = ["data.samples_per_class=5", "epochs=1", "reconstruct_every=0"]
+
+
+def sweep(*words: str, runs: Path) -> subprocess.CompletedProcess:
+    """The command with -m; the words come last and win."""
+    line = [sys.executable, "-m", "src.train", "-m", *TINY, *QUICK, f"runs_dir={runs}", *words]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+def config_of(*words: str, runs: Path) -> Run:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("train", overrides=[*TINY, *QUICK, f"runs_dir={runs}", *words]))
+
+
+def labels(found: list) -> list[str]:
+    return [variant.label for variant in found]
+
+
+def test_variants_are_rows_times_columns_row_by_row_without_the_skipped():
+    found = variants({"a": ["seed=1"], "b": []}, {"x": ["data=svhn"], "y": ["data=pmnist"]}, skip=["b / x"])
+    assert labels(found) == ["a / x", "a / y", "b / y"]
+    assert found[0].words == ("seed=1", "data=svhn")
+
+
+def test_without_rows_and_columns_there_is_one_nameless_variant():
+    assert labels(variants(None, None)) == [""]
+    assert labels(variants({"a": None}, None)) == ["a"]
+    assert labels(variants(None, {"x": ["seed=1"]})) == ["x"]
+
+
+def test_a_columns_override_wins_over_its_rows_and_the_command_lines_over_both():
+    (variant,) = variants({"a": ["epochs=3", "seed=1"]}, {"x": ["epochs=4", "data=svhn"]}, given=["+data=digits"])
+    assert variant.words == ("seed=1", "epochs=4")
+
+
+def test_a_list_of_tasks_in_a_row_is_one_key_that_the_command_line_can_replace():
+    (variant,) = variants({"both": ["ssl=[mae,drloc]"]}, None)
+    assert variant.words == ("ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc")
+    (variant,) = variants({"both": ["ssl=[mae,drloc]"]}, None, given=["ssl=simclr"])
+    assert variant.words == ()
+
+
+def test_another_data_set_on_the_command_line_has_its_own_batch():
+    columns = {"CIFAR": ["data=cifar10", "trainer.accumulate=1"], "IN": ["data=imagenet", "trainer.accumulate=8"]}
+    assert [variant.words for variant in variants(None, columns)] == [tuple(words) for words in columns.values()]
+    assert [variant.words for variant in variants(None, columns, given=["data=image_folder"])] == [(), ()]
+    assert variants({"drloc": ["trainer.accumulate=8"]}, columns, given=["data=x"])[0].words == (
+        "trainer.accumulate=8",
+    )
+
+
+def test_skip_must_name_a_variant():
+    with pytest.raises(UserError, match="skip names 'a / z'"):
+        variants({"a": []}, {"x": []}, skip=["a / z"])
+
+
+def test_the_repeat_command_is_what_the_user_would_type_quoted_for_a_shell():
+    words = ["name=it's", "ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc", "launcher=joblib"]
+    line = shlex.split(repeat_command([*words, "launcher.jobs=2"]))
+    assert line == ["python", "-m", "src.train", "name=it's", "ssl=[mae,drloc]"]
+
+
+def test_one_run_of_an_experiment_file_does_not_start_its_sweep():
+    assert own_words(["+experiments=table1", "seed=1"])[-1] == "hydra.mode=RUN"
+
+
+def test_a_crashs_reason_is_one_line_also_of_a_process_of_a_process():
+    crash = outcome_of(RuntimeError("\n\n-- Process 0 terminated --\nTraceback ...\n\nZeroDivisionError: a bug\n"))
+    assert (crash.status, crash.reason) == ("crashed", "ZeroDivisionError: a bug")
+    assert outcome_of(KeyError("x")).reason == "KeyError: 'x'"
+    assert outcome_of(UserError("wrong")) == JobOutcome("refused", "wrong")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [(["finished", "skipped"], 0), (["refused", "finished"], 2), (["refused", "crashed"], 1), ([], 0)],
+)
+def test_the_exit_code_tells_mistakes_from_crashes(statuses, code):
+    assert exit_code([JobOutcome(status) for status in statuses]) == code
+
+
+def test_the_summary_counts_what_was_not_started():
+    job = Request("run", "a / x", ("seed=1",))
+    lines = summary([(job, JobOutcome("finished")), (job, JobOutcome("crashed", "no luck"))], total=4)
+    assert lines[0] == "sweep: 1 finished, 0 skipped (already finished), 1 failed, 2 not finished"
+    assert lines[1:] == ["  crashed: run (a / x)", "    no luck", "    python -m src.train seed=1"]
+
+
+@pytest.fixture
+def sweeper():
+    """A sweeper as Hydra sets it up, without the command around it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sweeper_class = Plugins.instance().class_name_to_class["hydra_plugins.ssat_sweeper.VariantSweeper"]
+        made = sweeper_class(None, None, rows=None, columns=None, skip=None, unbuilt=None)
+        loader = GlobalHydra.instance().config_loader()
+        made.hydra_context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        made.config = compose("train", return_hydra_config=True)
+        yield made
+
+
+def test_jobs_have_the_configuration_that_hydra_composes(sweeper):
+    sweeper.rows = {"a": ["mode=scratch", "encoder=vit_s"], "b": ["encoder=cvt_13", "mode=ssat", "mode.lam=0.3"]}
+    sweeper.columns = {"x": ["data=cifar10"], "y": ["data=svhn", "input=up224"]}
+    jobs, _ = sweeper.compose(sweeper.combine(["seed=1,2", "recipe.mixup=0.5"]))
+    assert len(jobs) == 8
+    for job in jobs:
+        assert job.config == resolve(compose("train", overrides=list(job.words)))
+
+
+def test_what_computes_the_same_is_one_job(sweeper):
+    sweeper.rows = {"a": ["mode=ssat"], "the default": [], "other": ["mode=scratch"]}
+    sweeper.params = {"trainer.threads": "1,2"}
+    assert [job.label for job in sweeper.compose(sweeper.combine([]))[0]] == ["a", "other"]
+
+
+def test_the_command_line_pins_what_rows_vary(sweeper):
+    sweeper.rows = {str(depth): [f"ssl.decoder_depth={depth}"] for depth in (1, 2, 4)}
+    ((job,), _) = sweeper.compose(sweeper.combine(["ssl.decoder_depth=4"]))
+    assert job.config.ssl.tasks["mae"].options["decoder_depth"] == 4
+
+
+def test_a_wrong_key_in_a_row_names_its_row_before_anything_starts(sweeper):
+    sweeper.rows = {"good": [], "bad": ["recipe.base_lrr=1"]}
+    with pytest.raises(UserError, match=r"bad: there is no key 'recipe.base_lrr' \(did you mean recipe.base_lr\?\)"):
+        sweeper.compose(sweeper.combine([]))
+
+
+def test_what_is_not_built_yet_is_one_sentence(sweeper):
+    sweeper.unbuilt = "video is not built yet"
+    with pytest.raises(UserError, match="cannot be run yet: video is not built yet"):
+        sweeper.sweep([])
+
+
+def launched(sweeper, *words: str) -> tuple[list[int], int]:
+    """The seeds that a sweep launches, none of which is trained here, and the sweep's exit code."""
+    started = []
+
+    def launch(jobs: list[Job], total: int, launcher: Launcher) -> list[tuple[Job, JobOutcome]]:
+        started.extend(job.config.seed for job in jobs)
+        return [(job, JobOutcome("finished")) for job in jobs]
+
+    sweeper.launch = launch
+    try:
+        sweeper.sweep(list(words))
+    except SystemExit as end:
+        return started, int(end.code)
+    return started, 0
+
+
+@pytest.mark.parametrize("record", [[], {"status": "finished", "hash": "another"}])
+def test_a_job_with_a_record_that_is_not_its_own_does_not_stop_the_others(sweeper, tmp_path, capsys, record):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_text(json.dumps(record))
+    sweeper.rows = {"bad": [f"run_dir={tmp_path / 'bad'}", "seed=1"], "good": ["seed=2"]}
+    assert launched(sweeper, f"runs_dir={tmp_path}") == ([2], 2)
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_finished_job_without_its_accuracy_is_skipped(sweeper, tmp_path, capsys):
+    ((job,), _) = sweeper.compose(sweeper.combine([f"runs_dir={tmp_path}"]))
+    folder = find_run_dir(job.config)
+    folder.mkdir(parents=True)
+    record = {"status": "finished", "hash": config_hash(job.config), "metrics": {"test": {"acc1": {"last": None}}}}
+    (folder / "result.json").write_text(json.dumps(record | {"name": "it", "seconds": 3}))
+    assert launched(sweeper, f"runs_dir={tmp_path}") == ([], 0)
+    assert f"skipped, already finished in {folder}: it: in 3 s" in capsys.readouterr().out
+
+
+def test_a_bug_in_one_jobs_check_does_not_stop_the_others(sweeper, tmp_path, capsys, monkeypatch):
+    def faulty(cfg: DictConfig) -> Run:
+        if cfg.seed == 1:
+            raise KeyError("a bug")
+        return resolve(cfg)
+
+    monkeypatch.setattr(sys.modules["hydra_plugins.ssat_sweeper"], "resolve", faulty)
+    assert launched(sweeper, f"runs_dir={tmp_path}", "seed=1,2") == ([2], 1)
+    out, err = capsys.readouterr()
+    assert "sweep: 1 finished, 0 skipped (already finished), 1 failed" in out
+    assert err.count("Traceback") == 1 and "KeyError: 'a bug'" in err
+
+
+def test_a_sweep_into_a_folder_that_cannot_be_made_is_one_sentence(sweeper):
+    sweeper.config = compose("train", overrides=["runs_dir=/proc/nowhere/x"], return_hydra_config=True)
+    with pytest.raises(UserError, match=r"^runs_dir=/proc/nowhere/x cannot be written \(No such file or directory\)"):
+        sweeper.sweep(["runs_dir=/proc/nowhere/x"])
+
+
+def test_estimates_need_no_cluster(sweeper, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    sweeper.config = compose("train", overrides=["launcher=slurm"], return_hydra_config=True)
+    words = [f"runs_dir={tmp_path}", "seed=1,2"]
+    assert launched(sweeper, *words, "estimate=true") == ([1, 2], 0)
+    with pytest.raises(UserError, match="finds no srun"):
+        sweeper.sweep(words)
+
+
+def test_a_run_finished_for_another_experiment_counts_unless_it_has_a_folder_of_its_own(tmp_path):
+    config = config_of("experiment=table3", runs=tmp_path)
+    other = find_run_dir(config_of("experiment=table1", runs=tmp_path))
+    other.mkdir(parents=True)
+    assert find_finished(config) is None
+    record = {"status": "finished", "hash": other.name.rpartition("-")[2]}
+    (other / "result.json").write_text(json.dumps(record))
+    assert find_finished(config) == (other, record)
+    assert find_finished(config_of("experiment=table3", f"run_dir={tmp_path / 'mine'}", runs=tmp_path)) is None
+    assert find_finished(config_of("experiment=table3", "seed=1", runs=tmp_path)) is None
+    (other / "result.json").write_text(json.dumps(record | {"status": "failed"}))
+    assert find_finished(config) is None
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory) -> tuple[Path, list[str], Path, subprocess.CompletedProcess]:
+    """A sweep of which one job is refused at once, one when it is built, one crashes and one finishes."""
+    folder = tmp_path_factory.mktemp("trial")
+    runs = folder / "runs"
+    rows = {
+        "impossible": ["mode.lam=7", "ssl.decoder_heads=16"],
+        "crashing": ["mode.lam=0.2", "ssl.decoder_heads=16"],
+        "indivisible": ["mode.lam=0.1", "ssl.decoder_heads=7"],
+        "good": ["mode.lam=0.1", "ssl.decoder_heads=16"],
+    }
+    experiment = {"experiment": "trial", "hydra": {"mode": "MULTIRUN", "sweeper": {"rows": rows}}}
+    (folder / "experiments").mkdir()
+    text = "# @package _global_\n" + yaml.safe_dump(experiment, sort_keys=False)
+    (folder / "experiments" / "trial.yaml").write_text(text)
+    words = ["+experiments=trial", f"hydra.searchpath=[file://{folder}]"]
+    crashing = find_run_dir(config_of("experiment=trial", *rows["crashing"], runs=runs))
+    (crashing / FILE).mkdir(parents=True)  # a folder where a file should be
+    return runs, words, crashing, sweep(*words, runs=runs)
+
+
+def finished_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*/result.json") if record_of(path.parent)["status"] == "finished"]
+
+
+def test_a_failed_job_does_not_stop_the_sweep(trial):
+    runs, _, _, result = trial
+    assert result.returncode == 1, result.stderr
+    assert "sweep: 1 finished, 0 skipped (already finished), 3 failed" in result.stdout
+    assert len(finished_in(runs / "trial")) == 1
+
+
+def test_impossible_values_are_named_before_the_first_job_starts(trial):
+    _, _, _, result = trial
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("error: ")
+    assert "(impossible): mode.lam=7 is not possible" in first
+
+
+def test_a_crash_leaves_one_traceback_and_its_reason_in_the_summary(trial):
+    _, _, _, result = trial
+    assert result.stderr.count("Traceback (most recent call last)") == 1
+    lines = result.stdout.splitlines()
+    (index,) = [i for i, line in enumerate(lines) if line.startswith("  crashed: ")]
+    assert "(crashing)" in lines[index]
+    assert "IsADirectoryError" in lines[index + 1]
+
+
+def test_the_repeat_command_composes_to_the_failed_job(trial):
+    _, _, crashing, result = trial
+    commands = [line.strip() for line in result.stdout.splitlines() if line.startswith("    python -m src.train")]
+    assert len(commands) == 3
+    (line,) = [command for command in commands if "mode.lam=0.2" in command]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=shlex.split(line)[3:]))
+    assert find_run_dir(config) == crashing
+
+
+@pytest.mark.slow
+def test_repeating_the_sweep_runs_only_what_is_missing(trial):
+    runs, words, crashing, _ = trial
+    (good,) = finished_in(runs / "trial")
+    before = good.stat().st_mtime_ns
+    (crashing / FILE).rmdir()
+    again = sweep(*words, "experiment=renamed", runs=runs)
+    assert "sweep: 1 finished, 1 skipped (already finished), 2 failed" in again.stdout, again.stderr
+    assert f"skipped, already finished in {good.parent}" in again.stdout
+    assert good.stat().st_mtime_ns == before
+    assert len(finished_in(runs / "renamed")) == 1
+    assert again.returncode == 2
+
+
+def test_a_wrong_group_on_the_command_line_is_one_sentence(tmp_path):
+    assert "mode=scrtch does not exist" in fail_of(sweep("mode=ssat,scrtch", runs=tmp_path))

@@ -1,0 +1,8 @@
+"""The table of tasks and encoders in the documentation is what trying them gives."""
+
+from tests.tasks.pairs import PAGE, replaced
+
+
+def test_table_of_the_documentation_is_what_trying_every_pair_gives():
+    page = PAGE.read_text()
+    assert replaced(page) == page

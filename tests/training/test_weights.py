@@ -1,0 +1,150 @@
+import argparse
+import errno
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssat.config.command_line import disk_space
+from ssat.core.checkpoints import load_checkpoint
+from ssat.core.errors import UserError
+from ssat.encoders.vit import VisionTransformer
+from ssat.training.checkpoint_io import AtomicCheckpointIO
+from ssat.training.weights import load_encoder
+from tests.helpers import record_of, train
+
+
+def small(**sizes) -> VisionTransformer:
+    return VisionTransformer(**({"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2} | sizes))
+
+
+def prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"encoder.{name}": value for name, value in state.items()}
+
+
+def same(a: VisionTransformer, b: VisionTransformer) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", ["ours", "authors"])
+def test_encoder_weights_come_from_our_checkpoints_and_from_the_authors_layout(tmp_path, layout):
+    source, target = small(), small()
+    state = source.state_dict()
+    if layout == "ours":
+        content = {"state_dict": prefixed(state) | {"head.bias": torch.ones(3)}}
+    else:
+        decoder = {"mask_token": torch.ones(1, 1, 8), "decoder_embed.bias": torch.ones(8), "head.bias": torch.ones(3)}
+        content = {"model": state | decoder, "args": argparse.Namespace(lr=1.0)}
+    torch.save(content, tmp_path / "file.pth")
+    assert not same(source, target)
+    load_encoder(target, tmp_path / "file.pth")
+    assert same(source, target)
+
+
+def test_safetensors_are_read(tmp_path):
+    from safetensors.torch import save_file
+
+    source, target = small(), small()
+    save_file(prefixed(source.state_dict()), tmp_path / "w.safetensors")
+    load_encoder(target, tmp_path / "w.safetensors")
+    assert same(source, target)
+
+
+def test_a_learnable_position_table_is_resampled_to_another_grid(tmp_path):
+    source, target = small(pos_embed="learnable"), small(pos_embed="learnable", img_size=32)
+    torch.save({"state_dict": prefixed(source.state_dict())}, tmp_path / "f.ckpt")
+    load_encoder(target, tmp_path / "f.ckpt")
+    assert target.pos_embed.shape == (1, 65, 32)
+    assert torch.equal(target.pos_embed[:, 0], source.pos_embed[:, 0])
+    assert torch.equal(target.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+
+
+def test_a_fixed_position_table_follows_the_image_size(tmp_path):
+    target = small(img_size=32)
+    table = target.pos_embed.clone()
+    torch.save({"state_dict": prefixed(small().state_dict())}, tmp_path / "f.ckpt")
+    load_encoder(target, tmp_path / "f.ckpt")
+    assert torch.equal(target.pos_embed, table)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ({"depth": 3}, "is not part of this encoder"),
+        ({"embed_dim": 64}, "(1, 1, 64) in the file and (1, 1, 32) here"),
+        ({"qkv_bias": False}, "blocks.0.attn.qkv.bias is missing in the file"),
+    ],
+)
+def test_weights_of_another_encoder_are_refused_with_the_difference(tmp_path, sizes, sentence):
+    torch.save({"state_dict": prefixed(small(**sizes).state_dict())}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError) as caught:
+        load_encoder(small(), tmp_path / "other.ckpt")
+    assert "is of another encoder" in str(caught.value) and sentence in str(caught.value)
+
+
+class Trojan:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
+    torch.save({"state_dict": {}, "extra": Trojan()}, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        load_checkpoint(tmp_path / "bad.ckpt")
+    assert "code was run" not in capsys.readouterr().out
+
+
+def test_a_cut_checkpoint_is_named(tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.ckpt")
+    content = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"cut.ckpt is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_a_failed_save_leaves_the_old_checkpoint_and_no_rest(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2, "code": lambda: 0}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("free", [4_000, 60_000, 120_000])
+def test_a_save_that_meets_a_full_disk_says_so_wherever_it_is_cut(tiny_disk, free):
+    (tiny_disk / "filler").write_bytes(b"x" * (2 * 2**20 - free))
+    content = {f"tensor{i}": torch.randn(5_000) for i in range(10)}
+    with pytest.raises(UserError, match="no space left on the disk"), disk_space():
+        AtomicCheckpointIO().save_checkpoint(content, tiny_disk / "last.ckpt")
+    assert [file.name for file in tiny_disk.iterdir()] == ["filler"]
+
+
+def test_a_full_disk_is_a_sentence_and_no_traceback():
+    with pytest.raises(UserError, match="no space left on the disk writing /x: free some and repeat"), disk_space():
+        raise OSError(errno.ENOSPC, "No space left on device", "/x")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path) -> Path:
+    """A file system of 2 MiB, where this machine lets us mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_run_on_a_full_disk_stops_with_a_good_checkpoint_and_continues_when_there_is_room(tiny_disk):
+    filler = tiny_disk / "filler"
+    run = tiny_disk / "run"
+    settings = [f"run_dir={run}", "epochs=2", "ssl.decoder_dim=32", "ssl.decoder_heads=2", "reconstruct_every=0"]
+    filler.write_bytes(b"x" * 1_300_000)
+    with pytest.raises(UserError, match="no space left on the disk"):
+        train(*settings, "epochs=3", runs=tiny_disk)
+    for path in run.glob("**/*.ckpt"):
+        load_checkpoint(path)
+    filler.unlink()
+    assert record_of(train(*settings, "epochs=3", runs=tiny_disk))["status"] == "finished"
