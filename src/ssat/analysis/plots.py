@@ -31,6 +31,8 @@ class Panel(NamedTuple):
 
 
 class Line(NamedTuple):
+    """One line of a panel."""
+
     name: str
     mode: str
     curve: Curve

@@ -59,6 +59,7 @@ def residual_stages(encoder: Encoder, images: Tensor) -> list[Tensor]:
 
 
 def stage_names(depth: int) -> list[str]:
+    """Names of the embedding and of the two parts of each block."""
     return ["embedding", *(f"{part} {block}" for block in range(1, depth + 1) for part in ("attention", "mlp"))]
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
 
 
 def usage() -> str:
+    """What `ssat --help` prints."""
     width = max(map(len, COMMANDS))
     lines = [f"  ssat {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(["usage: ssat <command> key=value ...", "", *lines, "", "ssat <command> --help says more"])

@@ -258,6 +258,7 @@ def run_analysis(
 
 
 def main() -> None:
+    """The command."""
     console = Console(highlight=False, soft_wrap=True)
     left = "what was being measured was not written"
     run_words(lambda words: analyze(words, console), USAGE, interrupted=left, config_dir=True)

@@ -184,5 +184,6 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
 
 
 def main() -> None:
+    """The command."""
     console = Console(highlight=False, soft_wrap=True)
     run_words(lambda words: evaluate(words, console), USAGE, interrupted="nothing was written", config_dir=True)

@@ -188,6 +188,7 @@ def prepare(words: list[str]) -> int:
 
 
 def main() -> None:
+    """The command."""
     try:
         raise SystemExit(prepare(sys.argv[1:]))
     except UserError as error:

@@ -164,6 +164,7 @@ def save(folder: Path, judged: dict[str, Judged], claims: list[Claim]) -> list[P
 
 
 def main() -> None:
+    """The command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shows ? in its place

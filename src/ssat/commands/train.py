@@ -175,10 +175,12 @@ def train(config: Run) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def run(cfg: DictConfig) -> None:
+    """What Hydra calls with the composed configuration."""
     with users_mistakes():
         train(resolve(cfg))
 
 
 def main() -> None:
+    """The command."""
     with sum_at_end():
         run_command(run, "train")

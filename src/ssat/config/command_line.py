@@ -83,6 +83,7 @@ def run_words(
 
 
 def fail(message: str) -> NoReturn:
+    """Print the sentence of a user's mistake and exit with 2."""
     print(as_typed_here(f"error: {message}"), file=sys.stderr)
     raise SystemExit(2)
 

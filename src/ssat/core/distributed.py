@@ -10,6 +10,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """Processes of the run; 1 without DDP."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

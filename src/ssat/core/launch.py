@@ -48,6 +48,7 @@ def without_slurm() -> Iterator[None]:
 
 
 def free_port() -> int:
+    """A free TCP port of this machine."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
@@ -133,5 +134,6 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
 
 
 def say(line: str) -> None:
+    """Print `line` in the main process only."""
     if is_main_process():
         print(line, flush=True)

@@ -131,9 +131,11 @@ class EpochLoader(DataLoader[Any]):
             yield from self._prepare(group)
 
     def state_dict(self) -> dict[str, int]:
+        """Epoch and batches handed out."""
         return {"epoch": self._place[0], "batches": self._place[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there with the next batch."""
         if isinstance(self.sampler, EpochSampler):
             self.sampler.epoch, self.sampler.start = state["epoch"], state["batches"]
             self._place = (state["epoch"], state["batches"])

@@ -47,6 +47,7 @@ class Lap:
 
     @property
     def evaluating(self) -> float:
+        """Seconds of the evaluation."""
         return self.eval_end - self.eval_start
 
 
@@ -84,9 +85,11 @@ class Calibration(Callback):
         self.marks.append((self._meter.state_dict(), time.perf_counter(), time.process_time()))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
         self.started = self._now()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a lap."""
         available = int(trainer.num_training_batches)
         skipped = min(self._together, available)
         wanted = 1  # of the first lap: the second group of batches is the first without one-time costs
@@ -99,12 +102,14 @@ class Calibration(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Note when the batch began."""
         if len(self.laps) == 1:
             self._one_batch = self._now()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Note what the batch took, and end the lap when it is long enough."""
         lap = self.laps[-1]
         if len(self.laps) == 2 and batch_idx == 0:
             self._mark()
@@ -121,21 +126,26 @@ class Calibration(Callback):
         trainer.should_stop = True  # this epoch, not yet the fit
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when the evaluation began."""
         self.laps[-1].eval_start = self._now()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Count an evaluation batch."""
         lap = self.laps[-1]
         lap.eval_count, lap.eval_last = lap.eval_count + 1, self._now()
         if lap.eval_count == self._together:
             lap.eval_first = lap.eval_last
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when the evaluation ended."""
         self.laps[-1].eval_end = self._now()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the lap."""
         trainer.should_stop = len(self.laps) > self._wanted
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Time what the end of a training takes."""
         self._mark()
         ends = [lap.start for lap in self.laps[1:]] + [self._now()]
         for lap, end in zip(self.laps, ends, strict=True):
@@ -153,6 +163,7 @@ class Calibration(Callback):
             self.picture, self.picture_bytes = self._now() - started, path.stat().st_size
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
         self.fit_end = self._now()
 
     def parts(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class EnergyMeter:
         )
 
     def start(self) -> None:
+        """Begin to measure."""
         self._tracker.start()
 
     def read(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class EnergyMeter:
         return self._totals(self._tracker._prepare_emissions_data())
 
     def stop(self) -> dict[str, Any]:
+        """End, and return kWh, kg CO2 and how they were measured."""
         self._tracker.stop()
         return self._totals(self._tracker.final_emissions_data)
 

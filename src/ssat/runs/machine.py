@@ -18,6 +18,7 @@ from ssat.core.launch import launched_externally
 
 
 def runs_on_cpu(config: Run) -> bool:
+    """Whether the run computes on the CPU."""
     return config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
 
 
@@ -66,6 +67,7 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 

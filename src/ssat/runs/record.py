@@ -47,30 +47,37 @@ class Record:
 
     @property
     def folder(self) -> Path:
+        """The run's folder."""
         return self.path.parent
 
     @property
     def name(self) -> str:
+        """The run's name."""
         return self.values["name"]
 
     @property
     def encoder(self) -> str:
+        """The encoder's name."""
         return self.values["encoder"]
 
     @property
     def data(self) -> str:
+        """The data set's name."""
         return self.values["data"]
 
     @property
     def mode(self) -> str:
+        """The mode's name."""
         return self.values["mode"]
 
     @property
     def status(self) -> str:
+        """finished or failed."""
         return self.values["status"]
 
     @property
     def finished(self) -> bool:
+        """Whether the run ended well."""
         return self.status == "finished"
 
     def get(self, key: str) -> Any:
@@ -93,6 +100,7 @@ class Record:
 
     @property
     def phases(self) -> list[dict[str, Any]]:
+        """The records of its phases."""
         return [phase for phase in self.items("phases") if isinstance(phase, dict)]
 
     @property
@@ -162,6 +170,7 @@ def upgraded(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def lookup(values: Any, key: str) -> Any:
+    """The value at a dotted `key` in nested dictionaries; None where there is none."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values

@@ -19,6 +19,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`, whole or not at all."""
         try:
             with replacing(Path(path)) as partial, open(partial, "wb") as file:
                 torch.save(checkpoint, file)

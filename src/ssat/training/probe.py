@@ -110,9 +110,11 @@ class ProbeMonitor(Callback):
 
     @property
     def state_key(self) -> str:
+        """One state for each probe."""
         return f"{type(self).__name__}-{self._name}"
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measure the features at the epochs at which it is due."""
         epoch = trainer.current_epoch + 1
         if trainer.state.fn == TrainerFn.FITTING and (epoch % self._every == 0 or epoch == trainer.max_epochs):
             split = pl_module.eval_split

@@ -185,6 +185,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
 
 
 def failed_record(config: Run, error: BaseException) -> dict[str, Any]:
+    """The record of a run that raised `error`."""
     return base_record(config) | {
         "status": "failed",
         "error": f"{type(error).__name__}: {error}",

@@ -244,6 +244,7 @@ def doctor(words: list[str]) -> int:
 
 
 def main() -> None:
+    """The command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # on the way out the trainings are ended
     try:
         raise SystemExit(doctor(sys.argv[1:]))

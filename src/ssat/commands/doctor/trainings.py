@@ -155,6 +155,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def last_checkpoint(run: Path) -> Path:
+    """The last checkpoint of a run's last phase."""
     return run / "joint" / "checkpoints" / "last.ckpt"
 
 
@@ -171,6 +172,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 
 
 def record(run: Path) -> dict[str, Any]:
+    """The record of a run."""
     return json.loads((run / "result.json").read_text())
 
 

@@ -83,4 +83,5 @@ class Card:
 
     @property
     def download_megabytes(self) -> float:
+        """Megabytes of all files together."""
         return sum(download.megabytes for download in self.downloads)

@@ -28,9 +28,11 @@ class StandIn(ImageList):
     """Images that nobody hashes or searches for damage: all of a split may be one file."""
 
     def digest(self, indices: NDArray[np.int64]) -> str:
+        """A constant: made-up images have no content."""
         return "made up"
 
     def readable(self) -> tuple[NDArray[np.int64], list[str]]:
+        """All of them, and no file that cannot be read."""
         return np.arange(len(self)), []
 
 

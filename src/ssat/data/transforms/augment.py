@@ -45,6 +45,7 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, W) as normalised floats."""
         if self.channels == 1:
             images = grey(images)
         return images.float() * self.scale + self.shift
@@ -68,6 +69,7 @@ class EvalTransform(nn.Module):
         self.normalise = Normalise(mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, W) resized, cropped and normalised."""
         height, width = images.shape[2:]
         short = min(height, width)
         sides = [self.resized * side // short for side in (height, width)]

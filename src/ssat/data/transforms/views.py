@@ -43,6 +43,7 @@ class ViewTransform(nn.Module):
         return sample_noise(indices, DRAWS, seed=self.stream, draw=epoch)
 
     def forward(self, images: Tensor, uniforms: Tensor) -> Tensor:
+        """Views (B, C, size, size) of uint8 images (B, 3, H, W), normalised."""
         view = self.view
         crop, flip, jitter, rest = uniforms.split([CROP_DRAWS, 1, JITTER_DRAWS, 4], dim=1)
         flip = flip.squeeze(1) < view.hflip

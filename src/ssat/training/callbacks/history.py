@@ -19,11 +19,13 @@ class History(Callback):
         self._images, self._started, self._train_seconds, self._waited = 0, 0.0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the epoch's row."""
         self._images, self._started, self._train_seconds = 0, time.perf_counter(), 0.0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Count images and the seconds that the batch waited for data."""
         self._images += len(batch.images) * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
         loader: Any = trainer.train_dataloader
@@ -40,6 +42,7 @@ class History(Callback):
         return self._waited / self._train_seconds if self._train_seconds else 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= pl_module.epoch_means()  # type: ignore[operator]
         if trainer.num_val_batches and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
@@ -58,9 +61,11 @@ class History(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
 
 

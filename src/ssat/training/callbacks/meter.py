@@ -22,6 +22,7 @@ class Meter(Callback):
         self.totals: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock and codecarbon."""
         self._started = time.perf_counter()
         if self._country and trainer.local_rank == 0:
             self._meter = EnergyMeter(self._country)
@@ -39,16 +40,20 @@ class Meter(Callback):
         }
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop them, and keep the totals."""
         self.totals = self._add(self._meter.stop() if self._meter else {})
         self._meter = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop them also when the fit fails."""
         if self._meter:
             self._meter.stop()
             self._meter = None
 
     def state_dict(self) -> dict[str, Any]:
+        """The totals so far."""
         return self._add(self._meter.read() if self._meter else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Add to the totals of a checkpoint."""
         self._before = dict(state_dict)

@@ -31,6 +31,7 @@ class Reconstructions(Callback):
         self._mean, self._std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the picture at the epochs at which it is due."""
         epoch = trainer.current_epoch + 1
         if not trainer.is_global_zero or (epoch % self._every and epoch != trainer.max_epochs):
             return

@@ -35,20 +35,24 @@ class ProgressBar(RichProgressBar):
         self._shown: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count the time."""
         super().on_train_start(trainer, pl_module)
         self._eta = _Eta()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the bar and its estimate of the time left."""
         self._eta.batches += 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def configure_columns(self, trainer: pl.Trainer) -> list:
+        """Lightning's columns without batches per second."""
         return super().configure_columns(trainer)[:-1]  # without batches/s: images/s says more
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self._label} {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        """What the bar shows at its end."""
         # Reading a loss waits for the device: only as often as the loggers do.
         if not self._shown or trainer.fit_loop.epoch_loop.batch_idx % pl_module.log_every == 0:
             self._shown = {
@@ -71,12 +75,15 @@ class ProgressLines(Callback):
         self._history, self._label, self._eta = history, label, _Eta()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count the time."""
         self._eta = _Eta()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keep the estimate of the time left."""
         self._eta.batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's line."""
         if not trainer.is_global_zero:
             return
         row = self._history.rows[-1]

@@ -24,6 +24,7 @@ class Stamp(Callback):
         self._config, self._inputs = config, inputs
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Put configuration and inputs into the checkpoint."""
         checkpoint["config"], checkpoint["inputs"] = dict(self._config), dict(self._inputs)
 
 
@@ -44,11 +45,13 @@ class FiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Keep the loss, and look at the kept ones now and then."""
         self._pending.append((trainer.global_step, trainer.current_epoch, outputs["loss"], batch.indices))
         if len(self._pending) >= self._every:
             self.verify(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Look at the kept losses first: no checkpoint holds NaN."""
         self.verify(trainer)
 
     def verify(self, trainer: pl.Trainer) -> None:
@@ -86,5 +89,6 @@ class SaveOnSignal(Callback):
         self._path = path
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save where the training stopped."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             trainer.save_checkpoint(self._path)
