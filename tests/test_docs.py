@@ -160,7 +160,7 @@ def value_in(run: Run, key: str) -> Any:
     return values["name"] if key in groups() else values
 
 
-UNNAMED = ("input", "trainer", "mode")  # the files of these groups need not be called like the value that they set
+UNNAMED = ("input", "trainer", "mode", "launcher")  # the files of these groups need not be called like the value that they set
 
 
 @pytest.mark.parametrize("line", documented("train"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssat.config.create import load
 from ssat.encoders.base import Encoder
 from ssat.encoders.cvt import ConvolutionalVisionTransformer
 from ssat.encoders.resnet import ResNet
@@ -18,6 +20,12 @@ from ssat.encoders.timm_vit import TimmVisionTransformer
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.masking import random_mask
 from tests.encoders.mixer import Mixer
+
+
+def by_name(path: str) -> Any:
+    """The class `module:Class`, so that a case needs no import of its own."""
+    return load({}, path, "case")
+
 
 small_cvt = partial(
     ConvolutionalVisionTransformer,

@@ -17,7 +17,7 @@ from ssat.tasks.latent import LatentReconstruction
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.several import Several
 from ssat.tasks.simclr import SimCLR
-from tests.encoders.cases import images_for
+from tests.encoders.cases import by_name, images_for  # noqa: F401 - by_name for a line of yours
 from tests.tasks.rotation import Rotation
 
 latent = partial(LatentReconstruction, decoder_dim=16, decoder_depth=2, decoder_heads=2)

@@ -109,7 +109,7 @@ def start_line(config: Run) -> str:
     task = f", ssl={'+'.join(config.ssl.tasks)}" if any(phase.lam < 1 for phase in phases) else ""
     epochs = " + ".join(str(phase.epochs) for phase in phases)
     what = f"{config.encoder.name} on {config.data.name}, mode={config.mode.name}{task}"
-    return f"starting: {what}, {epochs} epochs, seed {config.seed}"
+    return f"starting: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
 
 
 def train(config: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ssat.config.schema import Phase, Run
+from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours and Lightning's names
@@ -48,6 +48,30 @@ def check(run: Run) -> None:
             )
 
 
+def check_ranges(recipe: Recipe) -> None:
+    """The pairs [low, high] of a recipe.
+
+    Raises:
+        UserError: a pair is not in this order, or not possible.
+    """
+    augment = recipe.augment
+    for name in ("crop_scale", "crop_ratio", "re_area", "re_ratio") if augment else ():
+        low, high = getattr(augment, name)
+        if not 0 < low <= high or (name in ("crop_scale", "re_area") and high > 1):
+            limit = " and at most 1" if name in ("crop_scale", "re_area") else ""
+            raise UserError(
+                f"recipe.augment.{name}=[{low:g}, {high:g}] is not possible: it is [low, high], both above 0{limit}",
+                key=f"recipe.augment.{name}",
+                value=[low, high],
+            )
+    if not all(0 <= beta < 1 for beta in recipe.betas):
+        raise UserError(
+            f"recipe.betas={list(recipe.betas)} is not possible: both lie in [0, 1)",
+            key="recipe.betas",
+            value=list(recipe.betas),
+        )
+
+
 def check_phase(run: Run, phase: Phase) -> None:
     """Lambda, its schedule and the recipe of one phase.
 
@@ -78,6 +102,7 @@ def check_phase(run: Run, phase: Phase) -> None:
             value=True,
         )
     recipe = phase.recipe
+    check_ranges(recipe)
     if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
         raise UserError(
             f"recipe.batch_size={recipe.batch_size} is odd, and mixup pairs images: make it even",

@@ -75,8 +75,15 @@ def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, A
                 key=f"{key}.{name}",
                 value=value,
             )
-        values[name] = convert(annotations.get(name, Any), value, f"{key}.{name}")
+        limits = {"low": 1} if _is_size(parameters[name].default if name in known else None) else None
+        values[name] = convert(annotations.get(name, Any), value, f"{key}.{name}", limits)
     return values
+
+
+def _is_size(default: Any) -> bool:
+    """Whether an argument with this default is a size or a count, which is at least 1: no class has one of 0."""
+    sizes = default if isinstance(default, tuple) else (default,)
+    return bool(sizes) and all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
 
 
 def defaults_of(table: Mapping[str, str], kind: str, key: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def convert(
         if isinstance(option, type) and dataclasses.is_dataclass(option) and isinstance(value, option):
             return value
     for option in options:
-        fits, converted = _as(option, value, where, show)
+        fits, converted = _as(option, value, where, show, limits or {})
         if fits and _in_range(converted, limits or {}):
             return converted
     shown = show(where)
@@ -134,7 +134,7 @@ def convert(
     )
 
 
-def _as(kind: Any, value: Any, where: str, show: Callable[[str], str]) -> tuple[bool, Any]:
+def _as(kind: Any, value: Any, where: str, show: Callable[[str], str], limits: Mapping[str, Any]) -> tuple[bool, Any]:
     """Whether `value` fits `kind`, and what it is then."""
     origin = get_origin(kind)
     if kind is Any:
@@ -155,7 +155,7 @@ def _as(kind: Any, value: Any, where: str, show: Callable[[str], str]) -> tuple[
     if kind is str:
         return isinstance(value, (str, int)) and not isinstance(value, bool), str(value)
     if origin in (tuple, list, Sequence):
-        return _as_sequence(kind, value, where, show)
+        return _as_sequence(kind, value, where, show, limits)
     if origin in (dict, Mapping) or kind in (dict, Mapping):
         if not isinstance(value, Mapping):
             return False, value
@@ -164,14 +164,16 @@ def _as(kind: Any, value: Any, where: str, show: Callable[[str], str]) -> tuple[
     return isinstance(kind, type) and isinstance(value, kind), value
 
 
-def _as_sequence(kind: Any, value: Any, where: str, show: Callable[[str], str]) -> tuple[bool, Any]:
+def _as_sequence(
+    kind: Any, value: Any, where: str, show: Callable[[str], str], limits: Mapping[str, Any]
+) -> tuple[bool, Any]:
     kinds = get_args(kind) or (Any,)
     endless = get_origin(kind) is not tuple or kinds[-1] is Ellipsis
     if not isinstance(value, (list, tuple)) or not (endless or len(value) == len(kinds)):
         return False, value
     of = [kinds[0]] * len(value) if endless else kinds
     return True, tuple(
-        convert(k, v, f"{where}.{i}", None, show) for i, (k, v) in enumerate(zip(of, value, strict=True))
+        convert(k, v, f"{where}.{i}", limits, show) for i, (k, v) in enumerate(zip(of, value, strict=True))
     )
 
 

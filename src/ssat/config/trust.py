@@ -32,8 +32,8 @@ def trusted(run: Run, *, like: Run | None = None) -> Run:
         if part.kind in table or part.kind in own or part.kind in _named_by_the_user(group):
             continue
         raise UserError(
-            f"{key}={part.kind} names code that no file under {', '.join(str(folder / group) for folder in FOLDERS)}"
-            " names, so it is not imported: put such a file there, or its folder's parent behind --config-dir",
+            f"{key}={part.kind} is code that no configuration file of yours names, so it is not imported: repeat the"
+            f" --config-dir of the training, or put a file with this kind into {FOLDERS[0] / group}",
             key=key,
             value=part.kind,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
+
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder, MaskStyle
 
@@ -34,7 +36,7 @@ def check_contract(encoder: object, kind: str) -> None:
     if not isinstance(encoder, Encoder):
         problem = "is not an Encoder: derive it from ssat.encoders.base.Encoder"
     else:
-        problem = _first_problem(encoder)
+        problem = _first_problem(encoder) or (_wrong_features(encoder) if ":" in kind else "")
     if problem:
         raise UserError(f"encoder.kind={kind}: {name} {problem}", key="encoder.kind", value=kind)
 
@@ -62,6 +64,23 @@ def _first_problem(encoder: Encoder) -> str:
             f" {covered} pixels and not img_size={tuple(encoder.img_size)}"
         )
     return ""
+
+
+@torch.no_grad()
+def _wrong_features(encoder: Encoder) -> str:
+    """What is wrong with the shape of the features of two blank images; a user's own class is asked once."""
+    was_training = encoder.training
+    encoder.eval()
+    with torch.random.fork_rng(devices=[]):
+        features = encoder.forward_features(torch.zeros(2, encoder.in_chans, *encoder.img_size[-2:]))
+    encoder.train(was_training)
+    shape = tuple(getattr(features, "shape", ()))
+    if shape == (2, encoder.num_features):
+        return ""
+    return (
+        f"gives features {shape} for a batch of 2, and the contract asks for (2, {encoder.num_features}):"
+        " return one vector of num_features per image from forward_features"
+    )
 
 
 def _needed(encoder: Encoder) -> dict[str, str]:
