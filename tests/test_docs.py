@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from ssat.core.words import flatten
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task
 from ssat.training.module import JointModule
+from tests.encoders.cases import CASES as ENCODER_CASES
+from tests.encoders.cases import by_name
 from tests.helpers import ROOT, train
 
 DOCS = ROOT / "docs"
@@ -160,7 +163,7 @@ def value_in(run: Run, key: str) -> Any:
     return values["name"] if key in groups() else values
 
 
-UNNAMED = ("input", "trainer", "mode", "launcher")  # the files of these groups need not be called like the value that they set
+UNNAMED = ("input", "trainer", "mode", "launcher")  # their files may be called otherwise than the value that they set
 
 
 @pytest.mark.parametrize("line", documented("train"))
@@ -361,6 +364,20 @@ def test_the_files_of_the_page_train_inside_the_repository(tmp_path: Path) -> No
     assert record["config"]["encoder"]["kind"] == "ssat.encoders.tiny_conv:TinyConv"
     assert record["config"]["ssl"]["kind"] == "ssat.tasks.mirror:Mirror"
     assert record["config"]["data"]["source"]["kind"] == "ssat.data.sets.quadrants:quadrants"
+
+
+def test_the_lines_of_test_of_the_page_build_its_classes(own_folder: Path) -> None:
+    lines = re.findall(r'`("[\w-]+": [^`]*by_name[^`]*),`', EXTEND.read_text())
+    assert len(lines) == 2
+    found = {}
+    for line in lines:
+        line = re.sub(r"ssat\.(encoders|tasks)\.(tiny_conv|mirror):", r"my_ssat.\2:", line)
+        found |= eval(f"{{{line}}}", {"by_name": by_name, "partial": partial})
+    encoder = found["tiny-conv"]()
+    case, task = found["mirror"]
+    assert isinstance(encoder, Encoder)
+    assert case in ENCODER_CASES
+    assert isinstance(task(encoder), Task)
 
 
 def test_the_analysis_of_the_page_measures_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
