@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssat.config.fields import convert, hints
+from ssat.config.fields import arguments, convert
 from ssat.core import libraries
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
@@ -64,7 +64,7 @@ def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, A
     """
     make = load(table, kind, f"{key}.kind")
     parameters = inspect.signature(make).parameters
-    annotations = hints(make.__init__ if inspect.isclass(make) else make)
+    annotations = arguments(make)
     known = [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     open_ended = len(known) < len(parameters)
     values = {}

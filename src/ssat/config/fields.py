@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
@@ -55,7 +56,7 @@ def defaults_in(section: type[Any]) -> dict[str, Any]:
         default = default_of(field)
         if default is dataclasses.MISSING or field.name in ("extra", "values"):
             continue
-        kind = _hints(section)[field.name]
+        kind = hints(section)[field.name]
         nested = [option for option in (get_args(kind) or (kind,)) if dataclasses.is_dataclass(option)]
         if nested and isinstance(default, dict) and get_origin(kind) is not Mapping:
             default = defaults_in(nested[0]) | default  # type: ignore[arg-type]
@@ -63,14 +64,18 @@ def defaults_in(section: type[Any]) -> dict[str, Any]:
     return plain
 
 
-def _hints(section: Any) -> dict[str, Any]:
-    return hints(section)
+# The annotations of a dataclass or function, evaluated.
+hints = cast("Callable[[Any], dict[str, Any]]", cache(get_type_hints))
 
 
-@cache
-def hints(owner: Any) -> dict[str, Any]:
-    """The annotations of a dataclass or function, evaluated."""
-    return get_type_hints(owner)
+def arguments(make: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function's or a class's arguments."""
+    return hints(make.__init__ if inspect.isclass(make) else make)
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """What a union is made of; of any other annotation that itself."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 def parse(section: type[Section], values: Any, where: str, show: Callable[[str], str] = str) -> Section:
@@ -102,7 +107,7 @@ def parse(section: type[Section], values: Any, where: str, show: Callable[[str],
             shown = show(f"{prefix}{name}")
             raise UserError(f"{shown} has no default: give it, {shown}=...", key=shown)
         value = values.get(name, default)
-        built[name] = convert(_hints(section)[name], value, f"{prefix}{name}", field.metadata, show)
+        built[name] = convert(hints(section)[name], value, f"{prefix}{name}", field.metadata, show)
     return section(**built)
 
 
@@ -114,7 +119,7 @@ def convert(
     Raises:
         UserError: the value is of another type or out of its range.
     """
-    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    options = _options(kind)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return parse(option, value, where, show)  # type: ignore[arg-type]
@@ -125,8 +130,8 @@ def convert(
         if fits and _in_range(converted, limits or {}):
             return converted
     shown = show(where)
-    wanted = " or ".join(dict.fromkeys(_described(option, limits or {}) for option in options))
     choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    wanted = described(kind, limits or {})
     raise UserError(
         f"{shown}={_plain(value)} is not possible: it must be {wanted}{nearest(str(value), choices)}",
         key=shown,
@@ -192,8 +197,7 @@ def _plain(value: Any) -> str:
 
 def described(kind: Any, limits: Mapping[str, Any]) -> str:
     """What a field's value may be, in words: 'a whole number, at least 1, or null'."""
-    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return " or ".join(dict.fromkeys(_described(option, limits) for option in options))
+    return " or ".join(dict.fromkeys(_described(option, limits) for option in _options(kind)))
 
 
 def _short(number: float) -> str:

@@ -10,13 +10,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import yaml
 
 from ssat.config import schema
 from ssat.config.create import load
-from ssat.config.fields import default_of, described, hints
+from ssat.config.fields import arguments, default_of, described, hints
 from ssat.config.groups import comments, files, groups, header, options
 from ssat.config.words import CONF, as_typed_here, command_line
 from ssat.core.words import nearest
@@ -196,7 +196,7 @@ def _flat(node: Mapping[str, Any]) -> dict[str, Any]:
 def _arguments(table: Mapping[str, str], kind: str, group: str) -> Iterator[Key]:
     """What the class called `kind` takes by name."""
     make = load(table, kind, f"{group}.kind")
-    annotations = hints(make.__init__ if inspect.isclass(make) else make)
+    annotations = arguments(make)
     for name, parameter in inspect.signature(make).parameters.items():
         if parameter.default is not inspect.Parameter.empty:
             yield Key(name, parameter.default, kind=annotations.get(name, Any))
@@ -219,7 +219,7 @@ def keys_of(
         deep: whether sections in it are followed.
     """
     for field in dataclasses.fields(section):
-        full, kind = f"{place}.{field.name}".lstrip("."), get_type_hints(section)[field.name]
+        full, kind = f"{place}.{field.name}".lstrip("."), hints(section)[field.name]
         default = (given or {}).get(field.name, default_of(field))
         if field.name in HIDDEN or (field.name == "name" and place):
             continue

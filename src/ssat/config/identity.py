@@ -6,14 +6,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssat.config.create import defaults_of
 from ssat.config.fields import default_of
 from ssat.config.resolve import build
-from ssat.config.schema import Component, Run
+from ssat.config.schema import Component, Data, Run, Trainer
 from ssat.config.trust import trusted
 from ssat.core.errors import UserError
 from ssat.core.words import flatten
@@ -24,19 +24,17 @@ from ssat.tasks import TASKS
 BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
 
-def neutral_keys(section: Any = Run, prefix: str = "") -> Iterator[str]:
-    """Keys that say where and how a run is watched, not what it computes."""
-    for field in dataclasses.fields(section):
-        if not field.metadata.get("identity", True):
-            yield prefix + field.name
-    if section is Run:
-        from ssat.config.schema import Data, Trainer
-
-        yield from neutral_keys(Data, "data.")
-        yield from neutral_keys(Trainer, "trainer.")
-
-
-NEUTRAL = (*neutral_keys(), "version")
+SECTIONS: dict[str, Any] = {"": Run, "data.": Data, "trainer.": Trainer}
+# Keys that say where and how a run is watched, not what it computes.
+NEUTRAL = (
+    "version",
+    *(
+        prefix + field.name
+        for prefix, section in SECTIONS.items()
+        for field in dataclasses.fields(section)
+        if not field.metadata.get("identity", True)
+    ),
+)
 
 
 def flat_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from ssat.config.schema import Component, Run
+from ssat.config.components import components
+from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
-from ssat.data.sets import SOURCES
-from ssat.encoders import ENCODERS
-from ssat.tasks import TASKS
 
 FOLDERS = [CONF]  # with configuration files that the user has chosen; --config-dir adds one
 
@@ -27,24 +25,18 @@ def trusted(run: Run, *, like: Run | None = None) -> Run:
     Raises:
         UserError: it names a class that no configuration file of the user's names.
     """
-    own = {part.kind for _, _, _, part in _parts(like)} if like else set()
-    for key, group, table, part in _parts(run):
+    own = {part.kind for _, _, part in components(like)} if like else set()
+    for key, table, part in components(run):
+        group = key.partition(".")[0]
         if part.kind in table or part.kind in own or part.kind in _named_by_the_user(group):
             continue
         raise UserError(
-            f"{key}={part.kind} is code that no configuration file of yours names, so it is not imported: repeat the"
-            f" --config-dir of the training, or put a file with this kind into {FOLDERS[0] / group}",
-            key=key,
+            f"{key}.kind={part.kind} is code that no configuration file of yours names, so it is not imported: repeat"
+            f" the --config-dir of the training, or put a file with this kind into {FOLDERS[0] / group}",
+            key=f"{key}.kind",
             value=part.kind,
         )
     return run
-
-
-def _parts(run: Run) -> Iterator[tuple[str, str, Mapping[str, str], Component]]:
-    yield "encoder.kind", "encoder", ENCODERS, run.encoder
-    yield "data.source.kind", "data", SOURCES, run.data.source
-    for task in run.ssl.tasks.values():
-        yield "ssl.kind", "ssl", TASKS, task
 
 
 def _named_by_the_user(group: str) -> set[str]:

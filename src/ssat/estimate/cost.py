@@ -116,7 +116,7 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     together, every = prepared_together(config, data), gradient_period(config, phase)
     period = math.lcm(together, config.trainer.accumulate, every if 0 < every <= MERGED else 1)
     calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
-    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter)]
+    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {})]
     loggers = build_loggers(config, phase, folder, config_hash(config))
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     trainer.limit_val_batches = max(EVAL_BATCHES[runs_on_cpu(config)], 2 * together)

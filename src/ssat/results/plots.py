@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ssat.core.files import replacing
 from ssat.results.paper.figures import figure_bars, figure_series, is_count_axis, part_title
 from ssat.results.paper.verdicts import Judged, Part
 from ssat.results.series import Bar, Series
@@ -36,9 +37,9 @@ def save_figures(judged: Sequence[Judged], folder: Path) -> Iterator[Path]:
         figure = _draw(each, parts)
         for form in FORMATS:
             path = folder / f"{each.item.name}.{form}"
-            unfinished = path.with_name(f".{path.name}")
-            figure.savefig(unfinished, format=form)
-            yield unfinished.replace(path)
+            with replacing(path) as unfinished:
+                figure.savefig(unfinished, format=form)
+            yield path
 
 
 def _data(judged: Judged, part: Part) -> Sequence[Any]:

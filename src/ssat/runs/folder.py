@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -58,10 +59,9 @@ def find_run_dir(config: Run) -> Path:
     runs, leaf = Path(config.runs_dir), run_name(config)
     parents = escape(config.experiment) if config.experiment else "[0-9]*-[0-9]*-[0-9]*"
     with usable(config, "read"):
-        known = [path for path in same_named(config, parents) if path.name == leaf or is_same_older(config, path)]
-    if known:
-        return known[0]
-    return runs / (config.experiment or datetime.now().strftime("%Y-%m-%d")) / leaf
+        found = same_named(config, parents)
+        known = next((path for path in found if path.name == leaf or is_same_older(config, path)), None)
+    return known or runs / (config.experiment or datetime.now().strftime("%Y-%m-%d")) / leaf
 
 
 def same_named(config: Run, parents: str) -> list[Path]:
@@ -73,10 +73,14 @@ def same_named(config: Run, parents: str) -> list[Path]:
 
 def is_same_older(config: Run, folder: Path) -> bool:
     """Whether an earlier version, whose hash was another, has begun this very run in `folder`."""
+    path = folder / "config.yaml"
     try:
-        values = read_config(folder / "config.yaml", AFRESH)
+        # Most are of today's version: a look at the text spares the parser, for a sweep has many of one name.
+        if re.search(r"^version:", path.read_text(encoding="utf-8"), re.MULTILINE):
+            return False
+        values = read_config(path, AFRESH)
         return "version" not in values and not differences(config, trusted(build(values), like=config))
-    except UserError:
+    except (UserError, OSError, ValueError):
         return False
 
 
@@ -160,8 +164,9 @@ def find_finished(config: Run) -> tuple[Path, dict] | None:
         return own, record
     if config.run_dir:
         return None
+    leaf = run_name(config)
     for folder in same_named(config, "[!.]*"):
-        if folder.name != run_name(config) and not is_same_older(config, folder):
+        if folder.name != leaf and not is_same_older(config, folder):
             continue
         try:
             record = finished(folder, config)

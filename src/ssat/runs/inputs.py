@@ -88,11 +88,13 @@ def read_inputs(folder: Path) -> dict[str, Any]:
 
 def changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     """What the run would read now and has read then, as sentences: 'train 72 -> 5,048 images'."""
-    found = _data_changes(_part(now, "data"), _part(then, "data"))
+    return _data_changes(now, then) + _weight_changes(now, then)
+
+
+def _weight_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     ours, theirs = _part(now, "weights"), _part(then, "weights")
-    return found + [
-        f"the file of {key} has other content" for key in theirs if key in ours and ours[key] != theirs[key]
-    ]
+    changed = [key for key in theirs if key in ours and ours[key] != theirs[key]]
+    return [f"the file of {key} has other content" for key in changed]
 
 
 def _part(inputs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -101,7 +103,7 @@ def _part(inputs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    found = []
+    now, then, found = _part(now, "data"), _part(then, "data"), []
     ours, theirs = _part(now, "splits"), _part(then, "splits")
     for split in dict.fromkeys([*theirs, *ours] if theirs else []):
         if ours.get(split) != theirs.get(split):
@@ -134,7 +136,6 @@ def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any], where: Path,
     if not found:
         return
     listed = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
-    what = "weights" if "the file of" in found[0] else "data"
-    raise UserError(
-        f"{what} changed since {where} was written: {listed}; {cure}", key="data.root" if what == "data" else None
-    )
+    of_data = bool(_data_changes(now, then))
+    what, key = ("data", "data.root") if of_data else ("weights", None)
+    raise UserError(f"{what} changed since {where} was written: {listed}; {cure}", key=key)

@@ -32,9 +32,8 @@ def saved_configuration(run: Path, overrides: list[str]) -> Run:
     values = upgrade(read_config(path, COPY), str(path))
     if not isinstance(values.get("data"), dict):
         raise UserError(f"{path} is damaged: {COPY}")
-    values["data"] = (
-        defaults_in(Data) | values["data"]
-    )  # a run of an earlier version lacks the keys that have come since
+    # A run of an earlier version lacks the keys that have come since.
+    values["data"] = defaults_in(Data) | values["data"]
     keys = list(flatten(values))
     for word in overrides:
         key = word.split("=")[0]

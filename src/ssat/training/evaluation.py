@@ -79,7 +79,7 @@ class Evaluator:
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device).eval()
         precisions = {"bf16": torch.bfloat16, "16": torch.float16}
-        self.precision = precisions.get(str(config.trainer.precision))
+        self.precision = precisions.get(config.trainer.precision)
 
     def _same_data(self, run: Path, phase: str, *, only_classes: bool) -> None:
         """Compare the data with what the run has recorded of its own."""

@@ -56,7 +56,7 @@ def build_callbacks(
     module: JointModule,
     history: History,
     meter: Meter,
-    inputs: dict[str, Any] | None = None,
+    inputs: dict[str, Any],
 ) -> list[Callback]:
     """History first: the others read its rows; checkpoints last: they save what the others hold."""
     label = f"{config.mode.name}/{phase.name}"
@@ -65,7 +65,7 @@ def build_callbacks(
         history,
         FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
         meter,
-        Stamp(config.values, inputs or {}),
+        Stamp(config.values, inputs),
         SaveOnSignal(checkpoints / "last.ckpt"),
     ]
     style = progress_style(config)

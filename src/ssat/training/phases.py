@@ -66,17 +66,18 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
     module = build_module(config, phase, data.num_classes)
     module.eval_split = data.eval_split
     last = folder / "checkpoints" / "last.ckpt"
+    inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large
     if last.exists():
         checkpoint = load_checkpoint(last)
         check_same_run(config, checkpoint.get("config"), last)
-        refuse_changes(module_inputs(config, data), checkpoint.get("inputs") or {}, last, AFRESH)
+        refuse_changes(inputs, checkpoint.get("inputs") or {}, last, AFRESH)
         say(f"{phase.name}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")
     else:
         start_from(phase, module, run_dir, config)
     footprint = config.footprint
     history, meter = History(), Meter(footprint.country if footprint.energy else None)
     loggers = build_loggers(config, phase, folder, config_hash(config))
-    callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs=module_inputs(config, data))
+    callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -89,4 +90,4 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
             raise KeyboardInterrupt from None
         raise
     totals = over_nodes(meter.totals)
-    return phase_record(config, phase, run_dir, trainer, module, data, history.rows, totals)
+    return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)

@@ -19,7 +19,6 @@ from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
-from ssat.training.inputs import module_inputs
 from ssat.training.module import JointModule
 
 
@@ -41,6 +40,7 @@ def phase_record(
     trainer: pl.Trainer,
     module: JointModule,
     data: ImageDataModule,
+    inputs: dict[str, Any],
     rows: list[dict[str, float]],
     totals: dict[str, Any],
 ) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def phase_record(
         },
         "data_fingerprint": data.fingerprint(),
         "class_names": list(data.class_names),
-        "inputs": module_inputs(config, data),
+        "inputs": inputs,
         "skipped_images": list(data.skipped),
         "metrics": metrics,
         "history": rows,
