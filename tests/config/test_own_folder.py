@@ -103,6 +103,6 @@ def test_jobs_of_a_sweep_and_later_commands_find_the_users_class(own):
     assert "1 finished" in result.stdout
     (run,) = own.glob("runs/*/*/result.json")
     refused = run_elsewhere(["evaluate", f"run={run.parent}"], own)
-    assert "encoder.kind=my_module:MyEncoder is code that no file" in fail_of(refused)
+    assert "encoder.kind=my_module:MyEncoder is code that no configuration file" in fail_of(refused)
     evaluated = run_elsewhere(["evaluate", "--config-dir", "my_conf", f"run={run.parent}"], own)
     assert evaluated.returncode == 0, evaluated.stderr
