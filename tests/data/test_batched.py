@@ -326,4 +326,5 @@ def test_a_gpu_makes_the_same_batches_without_waiting(make_data: Make, augment: 
     finally:
         torch.cuda.set_sync_debug_mode("default")
     levels = torch.tensor(NORMAL["std"]).view(3, 1, 1) * 255
-    assert ((ours.cpu() - expected) * levels).abs().max() < 1.01
+    # A value halfway between two levels may round the other way, and what follows may stretch that level.
+    assert (((ours.cpu() - expected) * levels).abs() > 0.5).float().mean() < 1e-3

@@ -7,9 +7,10 @@ import importlib.metadata
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
-# timm's summaries (wandb), torchmetrics' plots and audio metrics; none of them is used here.
-UNUSED = ("wandb", "matplotlib", "scienceplots", "scipy")
+# timm's summaries (wandb), torchmetrics' plots, audio and text metrics; none of them is used here.
+UNUSED = ("wandb", "matplotlib", "scienceplots", "scipy", "transformers")
 
 
 def load(*names: str) -> None:
@@ -17,11 +18,19 @@ def load(*names: str) -> None:
     for name in names:
         if name in sys.modules:
             continue
+        before = set(sys.modules)
         try:
             with absent(*UNUSED):
                 importlib.import_module(name)
         except ImportError:  # a version of it that cannot do without
+            for orphan in [new for new in sys.modules if new not in before and not _has_parents(new)]:
+                del sys.modules[orphan]
             importlib.import_module(name)
+
+
+def _has_parents(module: str) -> bool:
+    """False for a part of a package whose import failed: a second import would not make it the package's attribute."""
+    return all(parent in sys.modules for parent in accumulate(module.split(".")[:-1], "{}.{}".format))
 
 
 @contextmanager

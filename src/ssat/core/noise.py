@@ -36,11 +36,25 @@ def sample_noise(indices: Tensor, length: int, *, seed: int, draw: int | Tensor)
         seed: of the run.
         draw: which draw for these samples, e.g. the number of batches before this one.
     """
+    stream = _int64(seed * 0xD1B54A32D192ED03)
+    noise: Tensor = _noise(indices, torch.as_tensor(draw, dtype=torch.int64), length, stream)
+    return noise
+
+
+# An operator of its own, which a compiler calls as it is: Inductor makes 32-bit numbers of the cells' 64-bit ones.
+@torch.library.custom_op(
+    "ssat::noise", mutates_args=(), schema="(Tensor indices, Tensor draw, int length, int stream) -> Tensor"
+)
+def _noise(indices: Tensor, draw: Tensor, length: int, stream: int) -> Tensor:
     golden = _int64(0x9E3779B97F4A7C15)
-    mixed = _mix(torch.as_tensor(draw, dtype=torch.int64) * golden + _int64(seed * 0xD1B54A32D192ED03))
+    mixed = _mix(draw * golden + stream)
     # Keep the key a Python int: copying it to the device would synchronise.
     key = mixed if mixed.device == indices.device else int(mixed)
     rows = _mix(key + (indices + 1) * golden)
-    # golden * (1, 2, ...). Inductor folds a product with arange into a 32-bit index, which overflows on a GPU.
-    cells = torch.full((length,), golden, device=indices.device).cumsum(0)
+    cells = torch.arange(1, length + 1, device=indices.device) * golden
     return _shift(_mix(rows.unsqueeze(1) + cells), 40).float() / 2**24
+
+
+@_noise.register_fake
+def _(indices: Tensor, draw: Tensor, length: int, stream: int) -> Tensor:
+    return indices.new_empty((len(indices), length), dtype=torch.float32)
