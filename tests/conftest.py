@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here and in child processes
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ssat-cache-")
 
 import pytest
 import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -27,8 +28,13 @@ def write_images(root: Path, classes: tuple[str, ...], count: int, seed: int = 0
             folder = root / split / name
             folder.mkdir(parents=True, exist_ok=True)
             for index in range(count):
-                pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
+                write_pixels(folder / f"{index}.png", generator)
+
+
+def write_pixels(path: Path, generator: np.random.Generator) -> None:
+    """Random pixels as a file whose size is always the same."""
+    pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=0)
 
 
 @pytest.fixture
@@ -51,10 +57,13 @@ def test_a_finished_run_is_not_skipped_when_its_images_were_replaced(images: Pat
         train(*words(images), runs=runs)
 
 
-def test_replaced_pixels_under_the_same_names_are_noticed(images: Path, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
+def test_another_image_of_the_same_name_size_and_date_is_noticed(images: Path, tmp_path: Path) -> None:
+    runs, changed = tmp_path / "runs", images / "train" / "cat" / "0.png"
     train(*words(images), runs=runs)
-    Image.new("RGB", (16, 16)).save(images / "train" / "cat" / "0.png")  # black compresses to another size
+    before = changed.stat()
+    write_pixels(changed, np.random.default_rng(9))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed.stat().st_size == before.st_size
     with pytest.raises(UserError, match="other train images or labels"):
         train(*words(images), runs=runs)
 
@@ -111,3 +120,10 @@ def test_changes_name_counts_classes_and_files() -> None:
     }
     assert changes(now, then) == ["train 72 -> 5,048 images", "1 -> 2 classes", "the file of k has other content"]
     assert changes(then, then) == [] and changes(now, {}) == []
+
+
+def test_names_and_sizes_are_compared_with_records_of_the_time_before_the_content_was_recorded() -> None:
+    now = {"data": {"sha256": {"train": "sizes"}, "content": {"train": "bytes"}}}
+    assert changes(now, {"data": {"sha256": {"train": "sizes"}}}) == []
+    assert changes(now, {"data": {"sha256": {"train": "others"}}}) == ["other train images or labels"]
+    assert changes(now, {"data": {"sha256": {"train": "sizes"}, "content": {"train": "x"}}})

@@ -23,7 +23,7 @@ def load_models(runs: Sequence[Path], overrides: list[str], *, checkpoint: str, 
     models = [_load(run, overrides, checkpoint, split) for run in runs]
     first = models[0]
     for model in models[1:]:
-        ours, theirs = (m.data.fingerprint()["sha256"][split] for m in (model, first))
+        ours, theirs = (m.data.fingerprint()["content"][split] for m in (model, first))
         if ours != theirs:
             raise UserError(
                 f"runs={model.facts['run']} has other {split} images than {first.facts['run']}:"

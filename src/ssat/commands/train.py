@@ -81,7 +81,7 @@ def say_skipped(config: Run, folder: Path, record: dict[str, Any]) -> None:
     try:
         now = present_inputs(config)
     except UserError:
-        note = "; its data are not there any more, so they were not compared"
+        note = "; its data cannot be read any more, so they were not compared"
     else:
         refuse_changes(now, recorded(record), folder, CHANGED)
     print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again{note})", flush=True)

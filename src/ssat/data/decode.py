@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +13,12 @@ import PIL
 from PIL import Image, UnidentifiedImageError
 
 from ssat.core.errors import UserError
-from ssat.core.files import write_text
+from ssat.data.content import in_threads, remembered
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
-CHUNK = 256
 JPEG = b"\xff\xd8\xff"
 
 
@@ -99,22 +94,14 @@ def _reason(path: str | Path | BytesIO, error: Exception) -> str:
 def unreadable(root: Path, names: Sequence[str]) -> list[str]:
     """The names under `root` that `read_rgb` refuses, in order.
 
-    Every file is decoded once; the answer is kept in the user's cache folder and is valid as long as no name, size or
-    modification time changes.
+    Every file is decoded once, see `remembered`.
     """
-    memory = _cache_file(root, names)
-    try:
-        return json.loads(memory.read_text())
-    except (OSError, ValueError):
-        pass
 
-    def check(start: int) -> list[str]:
-        return [name for name in names[start : start + CHUNK] if not is_readable(root / name)]
+    def compute() -> list[str]:
+        readable = in_threads(lambda name: is_readable(root / name), names)
+        return [name for name, good in zip(names, readable, strict=True) if not good]
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        bad = [name for chunk in pool.map(check, range(0, len(names), CHUNK)) for name in chunk]
-    _remember(memory, bad)
-    return bad
+    return remembered(f"unreadable by Pillow {PIL.__version__}", root, names, compute)
 
 
 def is_readable(path: Path | BytesIO) -> bool:
@@ -124,20 +111,3 @@ def is_readable(path: Path | BytesIO) -> bool:
     except UserError:
         return False
     return True
-
-
-def _cache_file(root: Path, names: Sequence[str]) -> Path:
-    table = hashlib.sha256(f"{root.resolve()} Pillow {PIL.__version__}".encode())
-    for name in names:
-        try:
-            stat = os.stat(root / name)
-            table.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        except OSError:
-            table.update(f"{name}\0gone\n".encode(errors="surrogateescape"))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "ssat" / "unreadable" / f"{table.hexdigest()}.json"
-
-
-def _remember(path: Path, bad: list[str]) -> None:
-    with suppress(OSError):  # without a cache the next start decodes the files again
-        write_text(path, json.dumps(bad))

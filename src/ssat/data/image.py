@@ -143,6 +143,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_classes = len(self.class_names)
         self.skipped: list[str] = []
         self._splits: dict[str, tuple[ImageList, Indices]] = {}
+        self._chosen: dict[str, tuple[ImageList, Indices]] = {}  # before some lose their labels
         self._fingerprint: dict[str, Any] = {}
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader: EpochLoader | None = None
@@ -157,11 +158,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
                 " or keep a part of the training images apart with data.val_fraction=0.2"
             )
-        self._fingerprint = {
-            "name": self.source.name,
-            "splits": {name: len(indices) for name, (_, indices) in splits.items()},
-            "sha256": {name: images.digest(indices) for name, (images, indices) in splits.items()},
-        }
+        self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"])
         check_batch(len(splits["train"][1]), self.batch_size, 1, self._drops_last(len(splits["train"][1]), 1))
         self._splits = splits
@@ -184,7 +181,21 @@ class ImageDataModule(pl.LightningDataModule):
         return {name: len(indices) for name, (_, indices) in self._splits.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Name, images per split, and per split a SHA-256 of what was chosen (see `ImageList.digest`)."""
+        """Name, images per split, and two SHA-256 of each split's images (see `ImageList`); reads all files, once.
+
+        `sha256` is also in the records of the time before `content`.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if not self._fingerprint:
+            chosen = self._chosen.items()
+            self._fingerprint = {
+                "name": self.source.name,
+                "splits": {name: len(indices) for name, (_, indices) in chosen},
+                "sha256": {name: images.digest(indices) for name, (images, indices) in chosen},
+                "content": {name: images.content(indices) for name, (images, indices) in chosen},
+            }
         return self._fingerprint
 
     def split(self, name: str) -> tuple[ImageList, Indices]:

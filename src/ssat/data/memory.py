@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ssat.core.batch import Batch
 from ssat.core.noise import sample_noise
-from ssat.data.decode import CHUNK
+from ssat.data.content import CHUNK
 from ssat.data.sampler import Key
 from ssat.data.sets.sources import ImageList
 from ssat.data.transforms.augment import CROP_DRAWS, TrainTransform, resized_side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 
 FILE = "inputs.json"
+DATA_KEYS = ("splits", "sha256", "content")  # of a fingerprint; earlier records have no content
 SHOWN = 5  # differences in one sentence
 
 
@@ -24,7 +25,7 @@ def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) 
         classes: names in the order of the labels.
 
     Returns:
-        `data` (splits, sha256, classes) and `weights` (the SHA-256 of each file by its key).
+        `data` (splits, sha256, content, classes) and `weights` (the SHA-256 of each file by its key).
     """
     weights = {key: file_sha256(path) for key, path in weight_files(run).items()}
     return {"data": data_inputs(fingerprint, classes), "weights": weights}
@@ -32,7 +33,7 @@ def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) 
 
 def data_inputs(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Images per split, SHA-256 of each, and the class names in the order of the labels."""
-    return {"splits": dict(fingerprint["splits"]), "sha256": dict(fingerprint["sha256"]), "classes": list(classes)}
+    return {key: dict(fingerprint[key]) for key in DATA_KEYS} | {"classes": list(classes)}
 
 
 def weight_files(run: Run) -> dict[str, Path]:
@@ -56,15 +57,6 @@ def weight_files(run: Run) -> dict[str, Path]:
     return {key: path for key, path in files.items() if path.is_file()}
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        sha = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()
-
-
 def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that a run's or a phase's record holds, also that of an earlier version; {} where it has none."""
     if isinstance(record.get("inputs"), dict):
@@ -74,7 +66,7 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
     fingerprint = last.get("data_fingerprint")
     if not isinstance(fingerprint, dict):
         return {}
-    return {"data": {key: fingerprint.get(key) for key in ("splits", "sha256")} | {"classes": last.get("class_names")}}
+    return {"data": {key: fingerprint.get(key) for key in DATA_KEYS} | {"classes": last.get("class_names")}}
 
 
 def read_inputs(folder: Path) -> dict[str, Any]:
@@ -115,7 +107,8 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
         moved = [i for i, (a, b) in enumerate(zip(before, classes, strict=False)) if a != b]
         found += [f"class {moved[0]} was {before[moved[0]]}, is {classes[moved[0]]}"] if moved else []
     if not found:
-        ours, theirs = _part(now, "sha256"), _part(then, "sha256")
+        kind = "content" if _part(then, "content") else "sha256"
+        ours, theirs = _part(now, kind), _part(then, kind)
         found = [
             f"other {split} images or labels" for split in theirs if split in ours and ours[split] != theirs[split]
         ]

@@ -16,7 +16,7 @@ from ssat.config.schema import Run
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
 from ssat.runs.folder import read_record
-from ssat.runs.inputs import data_inputs, read_inputs, recorded, refuse_changes
+from ssat.runs.inputs import DATA_KEYS, data_inputs, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
@@ -86,7 +86,7 @@ class Evaluator:
         then = read_inputs(run)
         if not then and (run / phase / "phase.json").is_file():
             then = recorded(read_record(run / phase / "phase.json", COPY))
-        kept = ("classes",) if only_classes else ("classes", "splits", "sha256")
+        kept = ("classes",) if only_classes else ("classes", *DATA_KEYS)
         then = {key: value for key, value in then.get("data", {}).items() if key in kept}
         now = data_inputs(self.data.fingerprint(), self.data.class_names)
         cure = "give the data it was trained on" + ("" if only_classes else ", or say data.root=... if you mean others")

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssat.core.errors import UserError
+from ssat.data.content import content_sha256
 from ssat.data.decode import is_readable, read_rgb, read_tensor, to_rgb, unreadable
 from ssat.data.subsets import train_val_split
 
@@ -76,7 +78,7 @@ class ImageList:
         return np.asarray(good, dtype=np.int64), [str(self.root / name) for name in sorted(bad)]
 
     def digest(self, indices: NDArray[np.int64]) -> str:
-        """SHA-256 of the chosen images' names, sizes in bytes and labels, or of their content and labels."""
+        """SHA-256 of the chosen images' labels and pixels; of files the labels, names and sizes in bytes, see `content`."""
         sha = hashlib.sha256(self.labels[indices].astype("<i8").tobytes())
         if isinstance(self.images, np.ndarray):
             sha.update(indices.astype("<i8").tobytes())
@@ -88,8 +90,25 @@ class ImageList:
             return sha.hexdigest()
         for index in indices.tolist():
             name = str(self.images[index])
-            sha.update(f"{name}\0{os.path.getsize(self.root / name)}\n".encode(errors="surrogateescape"))
+            sha.update(f"{name}\0{self._size(name)}\n".encode(errors="surrogateescape"))
         return sha.hexdigest()
+
+    def content(self, indices: NDArray[np.int64]) -> str:
+        """SHA-256 of the chosen images' labels and pixels; of files the labels, names and bytes, which reads them all.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if self.root is None:
+            return self.digest(indices)
+        files = content_sha256(self.root, [str(self.images[index]) for index in indices.tolist()])
+        return hashlib.sha256(self.labels[indices].astype("<i8").tobytes() + files.encode()).hexdigest()
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.path.getsize(self.root / name)  # type: ignore[operator]
+        except OSError as error:
+            raise UserError(f"cannot read the image {self.root}/{name} ({error.strerror})", key="data.root") from error
 
 
 @dataclass(frozen=True)
