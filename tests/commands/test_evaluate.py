@@ -139,7 +139,7 @@ def test_other_classes_and_another_network_are_refused(tmp_path: Path, console: 
 def test_a_damaged_configuration_is_one_sentence(run: Path, tmp_path: Path, console: Console, text: str) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
     (copied / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"config.yaml is damaged: copy the run again"):
+    with pytest.raises(UserError, match=r"config\.yaml is missing or damaged: copy the run again"):
         evaluate([f"run={copied}"], console)
 
 

@@ -5,7 +5,6 @@ The records that this writes are described in ssat.analysis.output.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from rich.console import Console
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.read import read_json
 from ssat.core.words import nearest
 from ssat.runs.saved import saved_configuration
 
@@ -170,7 +170,7 @@ def full_precision() -> None:
 def already_done(path: Path, models: Sequence[Model], settings: dict[str, Any]) -> dict[str, Any] | None:
     """The record at `path`, if it is of the same runs under the same settings."""
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         same = [(m["run"], m["hash"], m["finished"]) for m in record["models"]] == [
             (m.facts["run"], m.facts["hash"], m.facts["finished"]) for m in models
         ]

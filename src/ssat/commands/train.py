@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -62,9 +63,10 @@ def begin(config: Run, run_dir: Path, inputs: dict[str, Any]) -> None:
         UserError: the folder holds an unfinished run of another configuration or of other data, or a damaged one.
     """
     path = run_dir / "config.yaml"
-    if path.exists():
+    begun = [path, *run_dir.glob("*/phase.json"), *run_dir.glob("*/checkpoints/last.ckpt")]
+    if any(map(os.path.lexists, begun)):
         check_same_run(config, read_config(path, AFRESH), run_dir)
-        refuse_changes(inputs, read_inputs(run_dir), run_dir, CHANGED)
+        refuse_changes(inputs, read_inputs(run_dir, AFRESH), run_dir, CHANGED)
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
     write_text(run_dir / FILE, json.dumps(inputs, indent=1))
 

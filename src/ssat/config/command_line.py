@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
-from ssat.core.errors import UserError
+from ssat.core.errors import UserError, enough_memory
 
 # Mistakes that were already printed; the process exits with 2 at its end.
 reported: list[str] = []
@@ -28,7 +28,8 @@ def users_mistakes() -> Iterator[None]:
     Raising it through Hydra would end in Hydra's own lines. A job of a sweep raises: the sweeper collects mistakes.
     """
     try:
-        yield
+        with enough_memory("the run"):
+            yield
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -74,7 +75,8 @@ def run_words(
         print(as_typed_here(usage), end="")
         return
     try:
-        command(take_folders(sys.argv[1:]) if config_dir else sys.argv[1:])
+        with enough_memory("this"):
+            command(take_folders(sys.argv[1:]) if config_dir else sys.argv[1:])
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

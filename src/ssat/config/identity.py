@@ -119,7 +119,7 @@ def differences(ours: Run, theirs: Run) -> list[str]:
     ]
 
 
-def check_same_run(ours: Run, theirs: Mapping[str, Any] | None, path: Path) -> None:
+def check_same_run(ours: Run, theirs: Any, path: Path) -> None:
     """Refuse to continue in `path` what was begun under another configuration.
 
     Args:
@@ -130,7 +130,7 @@ def check_same_run(ours: Run, theirs: Mapping[str, Any] | None, path: Path) -> N
     Raises:
         UserError: names the first differences.
     """
-    if theirs is None:
+    if not isinstance(theirs, Mapping):
         raise UserError(f"{path} was not written by this framework: move it away, or start from it with mode.init_from")
     changed = differences(ours, trusted(build(theirs, str(path)), like=ours))
     if changed:

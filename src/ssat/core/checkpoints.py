@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,54 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         # MAE-style checkpoints carry their command line as a Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = str(error).split(". ")[0]
         raise UserError(
             f"{path} is not a readable checkpoint ({reason}): it was cut short or is of another format; move it away"
         ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary: move it away")
+    return content
+
+
+def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:
+    """The tensors of all modules in the checkpoint that `path` holds.
+
+    Raises:
+        UserError: it has none.
+    """
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
+    return weights
+
+
+# What a training that is continued reads of its checkpoint.
+NEEDED = {
+    # Lightning goes on without the state of the optimizer where it finds none.
+    **{"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list},
+    **{"epoch": int, "global_step": int, "pytorch-lightning_version": str},
+}
+
+
+def check_continuable(checkpoint: Mapping[str, Any], path: Path, cure: str, *, epochs: int) -> None:
+    """Refuse the checkpoint of `path` where a training of `epochs` epochs cannot go on from it.
+
+    Raises:
+        UserError: a part is missing, of another type or out of range; `cure` says what to do then.
+    """
+    for key, kind in NEEDED.items():
+        value = checkpoint.get(key)
+        if not isinstance(value, kind) or value in ({}, []):
+            raise UserError(f"{path} is damaged, its {key} is {value!r:.40}: {cure}")
+    if not 0 <= checkpoint["epoch"] <= epochs or checkpoint["global_step"] < 0:
+        at = f"step {checkpoint['global_step']} (epoch {checkpoint['epoch']})"
+        raise UserError(f"{path} is at {at}, which a training of {epochs} epochs has not: {cure}")
 
 
 def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
@@ -61,12 +100,12 @@ def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
         UserError: there is no teacher in it.
     """
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        content: Any = load_file(path)
+        content: Any = _safetensors(path)
     else:
         content = load_checkpoint(path)
     content = content.get("state_dict", content.get("model", content))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if teacher:
         averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
@@ -77,3 +116,13 @@ def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
         return {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
     outside = ("decoder", "mask_token", "head.")
     return {name: value for name, value in tensors.items() if not name.startswith(outside)}
+
+
+def _safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is no readable safetensors file ({error}): give another") from error

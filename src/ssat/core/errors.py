@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -18,3 +20,25 @@ class UserError(ValueError):
     def __init__(self, message: str, *, key: str | None = None, value: Any = None) -> None:
         super().__init__(message)
         self.key, self.value = key, value
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turns a refused allocation, on a CPU or a GPU, into a sentence about `what`.
+
+    Raises:
+        UserError: the block asked for more memory than there is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
+        # By name, as torch is not imported for this; its CPU allocator raises plain RuntimeErrors.
+        known = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+        refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not refused and not any(words in reason for words in known):
+            raise
+        raise UserError(
+            f"{what} does not fit into the device's memory ({reason}): lower recipe.batch_size, and raise"
+            " trainer.accumulate with it, or take a smaller network"
+        ) from error

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssat.config.identity import check_same_run, config_hash
-from ssat.config.schema import Component, Run
+from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, run_processes
 from ssat.core.words import duration
-from ssat.runs.folder import read_phase, usable
-from ssat.runs.record import write_record
+from ssat.runs.folder import AFRESH, read_phase, usable
+from ssat.runs.record import as_number, lookup, write_record
 
 if TYPE_CHECKING:  # torch takes seconds, and src.train imports this
     from ssat.estimate.cost import Cost
@@ -127,14 +127,14 @@ def remaining_phases(config: Run, run_dir: Path, notes: list[str]) -> list[dict[
     with_images, rows = with_data(config, notes), []
     for index, phase in enumerate(config.mode.phases):
         folder = run_dir / phase.name
-        if (folder / "phase.json").exists() and not config.force:
+        if os.path.lexists(folder / "phase.json") and not config.force:
             record = read_phase(folder / "phase.json")
             rows.append(finished_phase(record, run_dir, gpus(hardware(config.trainer))))
             continue
         cost, amount = measured(with_images, index)
         if cost is None:  # the main process goes on alone
             continue
-        done = Done() if config.force else behind(config, folder / "checkpoints" / "last.ckpt")
+        done = Done() if config.force else behind(config, phase, folder / "checkpoints" / "last.ckpt")
         if done.steps:
             spent = duration(done.seconds) + (f" and {done.kwh:.3g} kWh" if done.kwh else "")
             notes.append(f"{phase.name} was interrupted at step {done.steps}, after {spent}: what is shown is left")
@@ -201,22 +201,23 @@ def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
     return cost, amount
 
 
-def behind(config: Run, last: Path) -> Done:
+def behind(config: Run, phase: Phase, last: Path) -> Done:
     """What the checkpoint `last` of an interrupted phase says; nothing where there is none.
 
     Raises:
         UserError: it belongs to another configuration.
     """
-    from ssat.core.checkpoints import load_checkpoint
+    from ssat.core.checkpoints import check_continuable, load_checkpoint
     from ssat.estimate.prediction import Done
 
     if not last.exists():
         return Done()
     checkpoint = load_checkpoint(last)
+    check_continuable(checkpoint, last, AFRESH, epochs=phase.epochs)
     check_same_run(config, checkpoint.get("config"), last)
-    meter = checkpoint["callbacks"].get("Meter", {})
-    kwh = meter["kwh"] if meter.get("source") else None
-    return Done(checkpoint["global_step"], meter.get("seconds", 0.0), kwh)
+    seconds, kwh = (as_number(lookup(checkpoint, f"callbacks.Meter.{key}")) for key in ("seconds", "kwh"))
+    measured = lookup(checkpoint, "callbacks.Meter.source")
+    return Done(checkpoint["global_step"], seconds or 0.0, kwh if measured else None)
 
 
 def total(values: Iterator[Any] | Sequence[Any]) -> float | None:

@@ -13,7 +13,7 @@ import torch
 
 from ssat.config.identity import config_hash
 from ssat.config.schema import Logger, Phase, Run
-from ssat.core.errors import UserError
+from ssat.core.errors import enough_memory
 from ssat.core.launch import is_main_process
 from ssat.data.image import ImageDataModule
 from ssat.data.memory import CPU_PIXELS, GPU_PIXELS
@@ -149,13 +149,8 @@ def calibrate(config: Run, index: int, folder: Path) -> None:
     if t.threads or t.devices > 1:  # as in run_phases
         torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))
     forget_peak_memory()
-    try:
+    with enough_memory(config.name):
         cost = calibrate_phase(config, index, folder)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{config.name} does not fit into the device's memory ({str(error).splitlines()[0]}): lower"
-            " recipe.batch_size, and raise trainer.accumulate with it"
-        ) from error
     if is_main_process():
         write_record(folder, asdict(cost), name="cost.json")
 

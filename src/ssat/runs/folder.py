@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +12,26 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ssat.config.identity import config_hash, differences
 from ssat.config.resolve import build
 from ssat.config.schema import Run
 from ssat.config.trust import trusted
 from ssat.core.errors import UserError
+from ssat.core.read import plain_yaml, read_json
 from ssat.runs.record import as_number, lookup
 
 AFRESH = "move the run folder away, or force=true to start afresh"
-# What the record of a run reads of every phase's own.
-PHASE_KEYS = (
-    *("name", "epochs", "seconds", "steps", "images_per_s", "data_wait", "params", "macs", "peak_memory_bytes"),
-    *("energy", "data_fingerprint", "skipped_images", "metrics"),
+# What the record of a run reads of every phase's own: numbers, what is null where it was not measured, and the rest.
+PHASE_NUMBERS = (
+    *("epochs", "seconds", "steps", "peak_memory_bytes", "params.inference", "params.training"),
+    *("macs.full", "macs.auxiliary", "macs.both", "macs.step"),
 )
+PHASE_FIGURES = (
+    *("images_per_s", "data_wait"),
+    *("energy.kwh", "energy.co2_kg", "energy.co2_kg_lacoste", "energy.tdp_watts"),
+)
+PHASE_KEYS = {"name": str, "metrics": dict, "skipped_images": list, "data_fingerprint.splits": dict}
 
 
 @contextmanager
@@ -92,8 +96,8 @@ def read_record(path: Path, cure: str) -> dict[str, Any]:
         OSError: it is missing or cannot be read.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, IsADirectoryError) as error:
+        record = read_json(path)
+    except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{path} is damaged: {cure}") from error
     if not isinstance(record, dict):
         raise UserError(f"{path} is damaged: {cure}")
@@ -110,9 +114,13 @@ def read_phase(path: Path) -> dict[str, Any]:
         record = read_record(path, AFRESH)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {AFRESH}") from error
-    missing = [key for key in PHASE_KEYS if key not in record]
-    if missing:
-        raise UserError(f"{path} is damaged, it has no {missing[0]}: {AFRESH}")
+    wrong = [key for key in PHASE_NUMBERS if as_number(lookup(record, key)) is None]
+    missing = object()
+    figures = {key: lookup(record, key, missing) for key in PHASE_FIGURES}
+    wrong += [key for key, value in figures.items() if value is not None and as_number(value) is None]
+    wrong += [key for key, kind in PHASE_KEYS.items() if not isinstance(lookup(record, key), kind)]
+    if wrong:
+        raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
     return record
 
 
@@ -123,11 +131,11 @@ def read_config(path: Path, cure: str) -> dict[str, Any]:
         UserError: it is none; `cure` says what to do then.
     """
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        config: Any = OmegaConf.to_container(OmegaConf.create(plain_yaml(path)))
+    except (OSError, ValueError, OmegaConfBaseException):
         config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is damaged: {cure}")
+    if not config or not isinstance(config, dict):
+        raise UserError(f"{path} is missing or damaged: {cure}")
     return config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
+from ssat.core.read import read_json
 
 FILE = "inputs.json"
 DATA_KEYS = ("splits", "sha256", "content")  # of a fingerprint; earlier records have no content
@@ -69,13 +69,30 @@ def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": {key: fingerprint.get(key) for key in DATA_KEYS} | {"classes": last.get("class_names")}}
 
 
-def read_inputs(folder: Path) -> dict[str, Any]:
-    """The inputs that a run has written to its folder; {} where there are none."""
+def read_inputs(folder: Path, cure: str) -> dict[str, Any]:
+    """The inputs that a run has written to its folder; {} in one of the time before they were.
+
+    Raises:
+        UserError: the file is damaged; `cure` says what to do then.
+    """
+    path = folder / FILE
     try:
-        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(path)
+    except FileNotFoundError:
         return {}
-    return values if isinstance(values, dict) else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {cure}") from error
+    return _sound(values, path, cure)
+
+
+def _sound(inputs: Any, where: Path, cure: str) -> dict[str, Any]:
+    """`inputs`, whose parts have the types that are compared."""
+    data = inputs.get("data") or {} if isinstance(inputs, dict) else None
+    parts = [inputs.get("weights"), *(data.get(key) for key in DATA_KEYS)] if isinstance(data, dict) else [""]
+    classes = (data.get("classes") or []) if isinstance(data, dict) else []
+    if not all(part is None or isinstance(part, dict) for part in parts) or not isinstance(classes, list):
+        raise UserError(f"{where} is damaged, what the run has read is not understood: {cure}")
+    return inputs
 
 
 def changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
@@ -123,9 +140,9 @@ def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any], where: Path,
     """Refuse to take `where` for this run's when its inputs have changed.
 
     Raises:
-        UserError: names the differences.
+        UserError: names the differences, or `then` is damaged.
     """
-    found = changes(now, then)
+    found = changes(now, _sound(then, where, "move it away"))
     if not found:
         return
     listed = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

@@ -169,10 +169,10 @@ def upgraded(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
 
 
-def lookup(values: Any, key: str) -> Any:
-    """The value at a dotted `key` in nested dictionaries; None where there is none."""
+def lookup(values: Any, key: str, default: Any = None) -> Any:
+    """The value at a dotted `key` in nested dictionaries; `default` where there is none."""
     for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
+        values = values.get(part, default) if isinstance(values, dict) else default
     return values
 
 

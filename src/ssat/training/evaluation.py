@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ssat.config.schema import Run
-from ssat.core.checkpoints import load_checkpoint
+from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import DATA_KEYS, data_inputs, read_inputs, recorded, refuse_changes
@@ -73,8 +73,8 @@ class Evaluator:
         eager = replace(config, trainer=replace(config.trainer, compile=False))
         self.module = build_module(eager, phase, self.data.num_classes)
         try:
-            self.module.load_state_dict(load_checkpoint(self.path)["state_dict"])
-        except (RuntimeError, KeyError) as error:
+            self.module.load_state_dict(weights_of(load_checkpoint(self.path), self.path))
+        except RuntimeError as error:
             raise UserError(f"{self.path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device).eval()
@@ -83,7 +83,7 @@ class Evaluator:
 
     def _same_data(self, run: Path, phase: str, *, only_classes: bool) -> None:
         """Compare the data with what the run has recorded of its own."""
-        then = read_inputs(run)
+        then = read_inputs(run, COPY)
         if not then and (run / phase / "phase.json").is_file():
             then = recorded(read_record(run / phase / "phase.json", COPY))
         kept = ("classes",) if only_classes else ("classes", *DATA_KEYS)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ssat.config.create import create, load
-from ssat.core.checkpoints import load_checkpoint
+from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.encoders import ENCODERS
 from ssat.encoders.base import Encoder
@@ -108,7 +108,7 @@ def rebuilt(cls: type[Made], path: str | Path, given: Mapping[str, Any], *, stri
     else:
         module = cls(**_arguments(saved, given, path))
     try:
-        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        module.load_state_dict(weights_of(checkpoint, Path(path)), strict=strict)
     except RuntimeError as error:
         raise UserError(f"{path} has other weights than its module: {_first_problem(error)}") from error
     return module

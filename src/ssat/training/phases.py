@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ssat.config.identity import check_same_run, config_hash
 from ssat.config.schema import Phase, Run
-from ssat.core.checkpoints import load_checkpoint
+from ssat.core.checkpoints import check_continuable, load_checkpoint
+from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, say
 from ssat.data.image import ImageDataModule
 from ssat.runs.folder import AFRESH, read_phase
@@ -43,7 +44,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
     results: list[dict[str, Any]] = []
     for phase in config.mode.phases:
         done = run_dir / phase.name / "phase.json"
-        if done.exists():
+        if os.path.lexists(done):
             results.append(read_phase(done))
             say(f"{phase.name}: already finished")
             continue
@@ -69,6 +70,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
     inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large
     if last.exists():
         checkpoint = load_checkpoint(last)
+        check_continuable(checkpoint, last, AFRESH, epochs=phase.epochs)
         check_same_run(config, checkpoint.get("config"), last)
         refuse_changes(inputs, checkpoint.get("inputs") or {}, last, AFRESH)
         say(f"{phase.name}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")
@@ -89,5 +91,10 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError) or history.began or not last.exists():
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.120}" if str(error) else repr(error)
+        raise UserError(f"the training cannot go on from {last} ({reason}): if it is damaged, {AFRESH}") from error
     totals = over_nodes(meter.totals)
     return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)

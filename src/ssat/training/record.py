@@ -11,7 +11,7 @@ import torch
 
 from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
-from ssat.core.checkpoints import load_checkpoint
+from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.data.image import ImageDataModule
 from ssat.encoders.base import both_sides
 from ssat.runs.energy import device_tdp
@@ -55,7 +55,7 @@ def phase_record(
         metrics["test"] = {name.removeprefix("test/"): {"last": value} for name, value in values.items()}
         best = folder / "checkpoints" / "best.ckpt"
         if best.exists():
-            module.load_state_dict(load_checkpoint(best)["state_dict"])
+            module.load_state_dict(weights_of(load_checkpoint(best), best))
             values = trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)[0]
             for name, value in values.items():
                 metrics["test"][name.removeprefix("test/")] |= {

@@ -78,7 +78,7 @@ class ImageList:
         return np.asarray(good, dtype=np.int64), [str(self.root / name) for name in sorted(bad)]
 
     def digest(self, indices: NDArray[np.int64]) -> str:
-        """SHA-256 of the chosen images' labels and pixels; of files the labels, names and sizes in bytes, see `content`."""
+        """SHA-256 of the chosen images' labels and pixels; of files of labels, names and sizes, see `content`."""
         sha = hashlib.sha256(self.labels[indices].astype("<i8").tobytes())
         if isinstance(self.images, np.ndarray):
             sha.update(indices.astype("<i8").tobytes())

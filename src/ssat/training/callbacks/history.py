@@ -16,7 +16,12 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.began = False  # this process has trained: a checkpoint, if there was one, has been restored
         self._images, self._started, self._train_seconds, self._waited = 0, 0.0, 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Everything is restored."""
+        self.began = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the epoch's row."""
