@@ -32,8 +32,7 @@ from ssat.config.groups import groups, options, take_folders
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
-from ssat.config.trust import FOLDERS
-from ssat.config.words import CONF, EXPERIMENTS, expand_tasks
+from ssat.config.words import CONF, EXPERIMENTS, FOLDERS, expand_tasks
 from ssat.core.words import flatten
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task

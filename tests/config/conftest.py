@@ -1,6 +1,6 @@
 import pytest
 
-from ssat.config.trust import FOLDERS
+from ssat.config.words import FOLDERS
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from ssat.config.components import check_components
 from ssat.config.groups import take_folders
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
-from ssat.config.trust import FOLDERS
+from ssat.config.words import FOLDERS
 from ssat.core.errors import UserError
 from ssat.runs.saved import saved_configuration
 from tests.config.test_overrides import run_elsewhere
@@ -64,11 +64,30 @@ def test_a_file_of_ones_own_is_chosen_like_ours_and_named_among_the_options(own)
         ("encoder/own.yaml", "kind: os:Net\nname: own\n", ["encoder=own"], "encoder.kind"),
         ("encoder/own.yaml", "defaults: [vit_mikro]\nname: own\n", ["encoder=own"], "encoder"),
         ("encoder/own.yaml", "kind: [vit\n", ["encoder=own"], None),
+        ("encoder/own.yaml", "kind: vit\nname: own\ndepth:4\n", ["encoder=own"], None),
+        ("encoder/own.yaml", "kind: vit\n", ["encoder=own"], "encoder.name"),
+        ("encoder/own.yaml", "- vit\n", ["encoder=own"], "encoder"),
+        ("recipe/own.yaml", "", ["recipe=own"], "recipe"),
+        ("data/own.yaml", "source: {kind: digits}\nname: own\n", ["data=own"], "data"),
+        ("experiments/own.yaml", "epochs: 3\n", ["+experiments=own"], "experiments"),
+        ("experiments/own.yaml", "# @package _global_\nepoch: 3\n", ["+experiments=own"], "epoch"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_ones_own_is_refused_with_its_key(tmp_path, file, text, words, key):
+def test_what_is_wrong_in_a_file_of_ones_own_is_refused_with_its_key_and_file(tmp_path, file, text, words, key):
     write(tmp_path / file, text)
-    assert refusal(*take_folders([f"--config-dir={tmp_path}", *words])).key == key
+    error = refusal(*take_folders([f"--config-dir={tmp_path}", *words]))
+    assert error.key == key and str(tmp_path / file) in str(error)
+
+
+def test_the_line_without_a_colon_is_named_and_not_the_next_one(tmp_path):
+    write(tmp_path / "encoder/own.yaml", "kind: vit\nname: own\ndepth:4\n")
+    assert "own.yaml, line 3 " in str(refusal(*take_folders([f"--config-dir={tmp_path}", "encoder=own"])))
+
+
+def test_an_argument_that_a_file_does_not_list_is_named_with_the_cure(tmp_path):
+    write(tmp_path / "encoder/own.yaml", "kind: vit\nname: own\nembed_dim: 32\n")
+    error = refusal(*take_folders([f"--config-dir={tmp_path}", "encoder=own", "encoder.num_heads=2"]))
+    assert error.key == "encoder.num_heads" and "add num_heads: ... to that file" in str(error)
 
 
 @pytest.mark.parametrize(

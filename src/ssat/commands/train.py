@@ -82,8 +82,8 @@ def say_skipped(config: Run, folder: Path, record: dict[str, Any]) -> None:
     note = ""
     try:
         now = present_inputs(config)
-    except UserError:
-        note = "; its data cannot be read any more, so they were not compared"
+    except UserError as error:
+        note = f"; what it has read was not compared: {error}"
     else:
         refuse_changes(now, recorded(record), folder, CHANGED)
     print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again{note})", flush=True)

@@ -40,12 +40,15 @@ def check(run: Run) -> None:
             value=starts[0],
         )
     for key, value in (("name", run.name), ("experiment", run.experiment)):
-        if value is not None and (Path(value).name != value or value.startswith(".")):
+        if value is not None and (Path(value).name != value or value.startswith(".") or not value.strip()):
             raise UserError(
                 f"{key}={value!r} must be a plain folder name, without a path separator or a leading dot",
                 key=key,
                 value=value,
             )
+    for key, value in (("runs_dir", run.runs_dir), ("run_dir", run.run_dir)):
+        if value is not None and not value.strip():
+            raise UserError(f"{key}={value!r} names no folder: give one, or leave the key out", key=key, value=value)
 
 
 def check_ranges(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ssat.config.create import checked_options
+from ssat.config.own_files import naming_files
 from ssat.config.schema import Component, Run
 from ssat.data.sets import SOURCES
 from ssat.encoders import ENCODERS
@@ -30,4 +31,5 @@ def check_components(run: Run) -> None:
     """
     for key, table, part in components(run):
         given = {name: value for name, value in part.options.items() if value is not None}
-        checked_options(table, part.kind, given, key)
+        with naming_files():
+            checked_options(table, part.kind, given, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,7 +54,15 @@ def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key:
     parameters = inspect.signature(make).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     values = checked_options(table, kind, options, key)
-    return make(**values | {name: value for name, value in given.items() if open_ended or name in parameters})
+    try:
+        return make(**values | {name: value for name, value in given.items() if open_ended or name in parameters})
+    except UserError as error:
+        if error.key is not None:
+            raise
+        # A class names its arguments; the user knows them as keys.
+        named = [name for name in options if re.search(rf"(?<![\w.]){name}=", str(error))]
+        text = re.sub(rf"(?<![\w.])(?=({'|'.join(map(re.escape, named))})=)", f"{key}.", str(error)) if named else error
+        raise UserError(str(text), key=f"{key}.{named[0]}" if named else key, value=error.value) from error
 
 
 def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -75,9 +84,24 @@ def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, A
                 key=f"{key}.{name}",
                 value=value,
             )
-        limits = {"low": 1} if _is_size(parameters[name].default if name in known else None) else None
+        limits = _limits(name, parameters[name].default if name in known else None)
         values[name] = convert(annotations.get(name, Any), value, f"{key}.{name}", limits)
     return values
+
+
+# By what the field calls an argument, at its name's end.
+LIMITS = {
+    **dict.fromkeys(("drop", "dropout", "drop_path", "drop_rate", "momentum"), {"low": 0, "high": 1}),
+    **dict.fromkeys(("mlp_ratio", "eps", "temp", "temperature"), {"above": 0}),
+    **dict.fromkeys(("weight", "beta", "share"), {"low": 0}),
+}
+
+
+def _limits(name: str, default: Any) -> Mapping[str, float] | None:
+    """What the value of an argument can be, from its default and its name."""
+    if _is_size(default):
+        return {"low": 1}
+    return next((limits for term, limits in LIMITS.items() if name == term or name.endswith(f"_{term}")), None)
 
 
 def _is_size(default: Any) -> bool:

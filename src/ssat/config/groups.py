@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ssat.config.trust import FOLDERS
-from ssat.config.words import CONF, EXPERIMENTS
+from ssat.config.words import CONF, EXPERIMENTS, FOLDERS
 from ssat.core.errors import UserError
 
 EXPERIMENT = "# @package _global_"  # the first line of a file that +experiments= takes

@@ -53,7 +53,9 @@ def identity(run: Run) -> dict[str, Any]:
     flat = _component(run.encoder, "encoder", ENCODERS)
     flat |= _fields(run.encoder, "encoder", only=("pretrained", "adapt_stem"))
     flat |= _component(run.data.source, "data.source", SOURCES, skip=("root",) if _is_official(run) else ())
-    flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra"))
+    # timm where the SSL task needs views is refused, so timm said and timm by default are the same.
+    said = ("pipeline",) if run.data.pipeline == "timm" else ()
+    flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra", *said))
     if any(phase.lam < 1 for phase in run.mode.phases):
         for name, task in run.ssl.tasks.items():
             flat |= _component(task, f"ssl.{name}", TASKS)

@@ -17,11 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
-from ssat.config.trust import FOLDERS
-from ssat.config.words import CONF, expand_tasks
+from ssat.config.own_files import check_file
+from ssat.config.register import SECTIONS
+from ssat.config.words import CONF, FOLDERS, expand_tasks
 from ssat.core.errors import UserError
 from ssat.core.words import flatten, nearest
+from ssat.encoders import ENCODERS
+from ssat.tasks import TASKS
 
 FAULTS = (HydraException, OmegaConfBaseException, MarkedYAMLError)  # what a wrong word or file makes Hydra raise
 LISTS = "(--help lists them)"
@@ -141,12 +145,19 @@ def _check_choice(group: str, override: Override, word: str) -> None:
             raise UserError(
                 f"{group}={given} is not possible: {group} can be: {', '.join(options(group))}", key=group, value=given
             )
+        check_file(group, name)
         if name == "schema" or (name in files(group) and name not in options(group)):
             raise _no_option(group, name)
 
 
 def _no_option(group: str, name: str) -> UserError:
     known = list(options(group))
+    if name == "schema" and group not in SECTIONS:
+        return UserError(
+            f"a file of {group} has no schema in its defaults: take one of {', '.join(known)}, or leave defaults out",
+            key=group,
+            value=name,
+        )
     return UserError(
         f"{group}={name} does not exist{nearest(name, known)}; {group} can be: {', '.join(known)}",
         key=group,
@@ -157,20 +168,25 @@ def _no_option(group: str, name: str) -> UserError:
 def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserError:
     """What Hydra, OmegaConf or YAML found wrong in `words` or a file, as one sentence with the nearest right name."""
     if isinstance(error, MarkedYAMLError):
-        mark = error.problem_mark
+        # A key without its colon is noticed in the line after it.
+        mark = error.context_mark if "simple key" in (error.context or "") else error.problem_mark
         place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
         return UserError(f"{place} is not YAML: {error.problem or error.context}")
     text = " ".join(str(error).replace("ssl@ssl.tasks", "ssl").split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if not group:
+            return UserError(f"--config-name={name} does not exist: leave it out", key="--config-name", value=name)
         if options(group):
-            return _no_option(group, name)
+            found, inside = _no_option(group, name), re.search(r"In '(\w+)/(\w+)'", text)
+            path = files(inside[1]).get(inside[2]) if inside else None
+            return UserError(f"{found} (in {path})", key=found.key, value=name) if path else found
     match = re.search(r"Could not (?:override|append|delete) .*?'([^']+)'", text)
     if match:
         key = getattr(error.__cause__, "full_key", None) or match[1]
         if key in ("experiments", "+experiments"):
             return UserError("experiments= adds a file: write +experiments=<name>", key="experiments")
-        return _no_key(key, known_keys(config_name, words))
+        return _not_listed(key, config_name, words) or _no_key(key, known_keys(config_name, words))
     match = re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text)
     if match:
         key, value = match[1], match[2]
@@ -181,6 +197,18 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
     if error.__cause__ is not None:
         text += ": " + str(error.__cause__).partition("\n")[0]
     return UserError(text[:400], key=getattr(error, "full_key", None) or None)
+
+
+def _not_listed(key: str, config_name: str, words: Sequence[str]) -> UserError | None:
+    """For an argument of the chosen class that its configuration file does not list."""
+    group, _, name = key.partition(".")
+    table = {"encoder": ENCODERS, "ssl": TASKS}.get(group)
+    kind = OmegaConf.select(_chosen(config_name, words), f"{group}.kind") if table else None
+    if table is None or not isinstance(kind, str) or name not in defaults_of(table, kind, f"{group}.kind"):
+        return None
+    return UserError(
+        f"{key} is not listed in the file of {group}, though {kind} takes it: add {name}: ... to that file", key=key
+    )
 
 
 def composed(words: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -204,18 +232,22 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
 
 def known_keys(config_name: str, words: Sequence[str]) -> list[str]:
     """Every key and group of the configuration under the groups that `words` choose, as far as they exist."""
-    names = groups()
-    chosen = [word for word in words if word.partition("=")[0] in names and _exists(*word.split("=", 1))]
-    try:
-        cfg = _compose(config_name, [*chosen, *search_path()])
-    except FAULTS:  # the mistake is in one of those files
-        cfg = _compose(config_name, [])
-    keys = set(flatten(OmegaConf.to_container(cfg, resolve=False)))
+    keys = set(flatten(OmegaConf.to_container(_chosen(config_name, words), resolve=False)))
     for key in list(keys):
         while "." in key:
             key = key.rpartition(".")[0]
             keys.add(key)
-    return sorted(keys | set(names))
+    return sorted(keys | set(groups()))
+
+
+def _chosen(config_name: str, words: Sequence[str]) -> DictConfig:
+    """The configuration of the groups that `words` choose; without them where one of their files is wrong."""
+    names = groups()
+    chosen = [word for word in words if word.partition("=")[0] in names and _exists(*word.split("=", 1))]
+    try:
+        return _compose(config_name, [*chosen, *search_path()])
+    except FAULTS:
+        return _compose(config_name, [])
 
 
 def _exists(group: str, name: str) -> bool:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssat.config.check import check, shown_key
 from ssat.config.defaults import RESOLVERS
 from ssat.config.fields import parse
+from ssat.config.own_files import naming_files
 from ssat.config.register import register
 from ssat.config.schema import Component, Data, Encoder, Run, Ssl
 from ssat.config.upgrade import VERSION, upgrade
@@ -42,7 +43,8 @@ def resolve(cfg: DictConfig) -> Run:
         where = f"{key} does not resolve" if key else "the configuration does not resolve"
         raise UserError(f"{where}: {str(error).splitlines()[0]}", key=key) from error
     assert isinstance(config, dict)
-    return build({str(key): value for key, value in config.items() if key != "hydra"} | {"version": VERSION})
+    with naming_files():
+        return build({str(key): value for key, value in config.items() if key != "hydra"} | {"version": VERSION})
 
 
 def build(values: Mapping[str, Any], where: str = "the configuration") -> Run:

@@ -90,7 +90,9 @@ class Data:
         "timm = PIL, image by image (the authors'; the reference) | batched = the same pixels, faster, and extra views;"
         " null = batched where the SSL task needs views, else timm",
     )
-    memory_gb: float = key(4, "pipeline=batched: hold a split in memory (the GPU's, if it trains) up to here", low=0)
+    memory_gb: float = key(
+        4, "pipeline=batched: hold a split in memory (the GPU's, if it trains) up to here", low=0, identity=False
+    )
     num_workers: int | None = key(
         None, "loader processes; null = 0 on a CPU, up to 8 beside a GPU; changes no result", low=0, identity=False
     )

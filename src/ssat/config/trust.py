@@ -9,10 +9,8 @@ import yaml
 
 from ssat.config.components import components
 from ssat.config.schema import Run
-from ssat.config.words import CONF
+from ssat.config.words import FOLDERS
 from ssat.core.errors import UserError
-
-FOLDERS = [CONF]  # with configuration files that the user has chosen; --config-dir adds one
 
 
 def trusted(run: Run, *, like: Run | None = None) -> Run:

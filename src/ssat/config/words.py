@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 FILES = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent.parent
 CONF = FILES / "conf"
 EXPERIMENTS = FILES / "experiments"
+FOLDERS = [CONF]  # with configuration files that the user has chosen; --config-dir adds one
 
 
 def in_repository() -> bool:

@@ -80,25 +80,46 @@ def train_transform(
         options["re_mode"] = "const"
     copies = 3 // channels  # the augmentation works on RGB and fills with the mean colour
     try:
-        geometry, colour, _ = create_transform(
-            img_size, is_training=True, mean=tuple(mean) * copies, std=tuple(std) * copies, separate=True, **options
-        )
-        *_, normalise = create_transform(
-            img_size, is_training=True, mean=tuple(mean), std=tuple(std), separate=True, **options
-        )
+        geometry, colour, _ = _from_timm(img_size, tuple(mean) * copies, tuple(std) * copies, options)
+        *_, normalise = _from_timm(img_size, tuple(mean), tuple(std), options)
     # timm answers a bad value with an assertion, a KeyError or a TypeError, depending on the key.
     except Exception as error:
-        raise UserError(f"recipe.augment={augment} is not understood by timm ({_reason(error)})") from None
+        key, value = _culprit(augment, options)
+        raise UserError(
+            f"recipe.augment.{key}={value!r} is not understood by timm ({_reason(error)})",
+            key=f"recipe.augment.{key}",
+            value=value,
+        ) from None
     for transform in colour.transforms:
         _allow_zero_bits(transform)
     shapes, colours = list(geometry.transforms), list(colour.transforms)
     if augment["crop_pad"] is not None:
+        if augment["crop_pad"] > img_size:
+            raise UserError(
+                f"recipe.augment.crop_pad={augment['crop_pad']} is more than the {img_size} pixels of an image's side",
+                key="recipe.augment.crop_pad",
+                value=augment["crop_pad"],
+            )
         shapes = _padded_crop(img_size, augment)
     if policy is not None:
         colours = [AutoAugment(policy), *colours]
     grey = [Grayscale()] if channels == 1 else []
     tensors = [_erasing(augment, mean) if isinstance(t, RandomErasing) else t for t in normalise.transforms]
     return Compose([*shapes, *colours, *grey, *tensors])
+
+
+def _from_timm(img_size: int, mean: tuple[float, ...], std: tuple[float, ...], options: dict[str, Any]) -> Any:
+    return create_transform(img_size, is_training=True, mean=mean, std=std, separate=True, **options)
+
+
+def _culprit(augment: dict[str, Any], options: dict[str, Any]) -> tuple[str, Any]:
+    """The key that timm does not understand, and its value: alone among timm's own defaults it fails too."""
+    for ours, theirs in AUGMENT.items():
+        try:
+            _from_timm(32, (0.5,) * 3, (0.5,) * 3, {theirs: options[theirs]})
+        except Exception:
+            return ours, augment[ours]
+    return "auto_augment", augment["auto_augment"]
 
 
 def _padded_crop(img_size: int, augment: dict[str, Any]) -> list[Any]:
