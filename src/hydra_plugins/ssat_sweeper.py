@@ -173,7 +173,7 @@ class VariantSweeper(BasicSweeper):
             yield from self.launch_here(jobs, total)
             return
         print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
-        start = run_here if launcher.name == "joblib" else run_on_cluster
+        start = run_on_cluster if launcher.name == "slurm" else run_here
         for done, (job, outcome) in enumerate(start(jobs, launcher, folder), start=total - len(jobs) + 1):
             print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
             yield job, outcome

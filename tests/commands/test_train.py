@@ -1,6 +1,7 @@
 """Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -230,18 +231,18 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(runs, words, reason):
     assert str(caught.value) == f"runs_dir={runs} cannot be {reason}: name another"
 
 
-@pytest.mark.parametrize("words", [[], ["estimate=true"]])
-def test_a_damaged_record_of_a_phase_is_one_sentence(tmp_path, words):
+@pytest.mark.parametrize(("words", "file"), [([], "config.yaml is missing or"), (["estimate=true"], "phase.json is")])
+def test_a_damaged_record_of_a_phase_is_one_sentence(tmp_path, words, file):
     (tmp_path / "run" / "joint").mkdir(parents=True)
     (tmp_path / "run" / "joint" / "phase.json").write_text("{")
-    with pytest.raises(UserError, match=r"phase\.json is damaged: move the run folder away, or force=true"):
+    with pytest.raises(UserError, match=rf"{file} damaged: move the run folder away, or force=true"):
         train(f"run_dir={tmp_path / 'run'}", *words, runs=tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[1]", "a: [", "a: ${x"])
 def test_a_config_file_that_is_not_ours_is_one_sentence(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"config\.yaml is damaged: move the run folder away"):
+    with pytest.raises(UserError, match=r"config\.yaml is missing or damaged: move the run folder away"):
         train(f"run_dir={tmp_path}", runs=tmp_path)
 
 
@@ -284,7 +285,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     (tmp_path / "run" / "joint" / "phase.json").unlink()
     with pytest.raises(UserError, match=r"belongs to another configuration \(encoder.depth: 2 -> 3\)"):
         train(run, "encoder.depth=3", runs=tmp_path)
-    (tmp_path / "run" / "config.yaml").unlink()
+    train("encoder.depth=3", f"run_dir={tmp_path / 'other'}", runs=tmp_path)
+    shutil.copy(tmp_path / "other" / "config.yaml", tmp_path / "run")
     with pytest.raises(UserError, match=r"last.ckpt belongs to another configuration \(encoder.depth: 2 -> 3\)"):
         train(run, "encoder.depth=3", runs=tmp_path)
 

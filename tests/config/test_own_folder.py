@@ -116,7 +116,7 @@ def test_a_run_of_the_users_class_is_evaluated_only_with_its_folder(own):
 
 @pytest.mark.slow
 def test_jobs_of_a_sweep_and_later_commands_find_the_users_class(own):
-    sweep = ["train", "-m", "--config-dir", "my_conf", "encoder=mine", *QUICK, "launcher=joblib"]
+    sweep = ["train", "-m", "--config-dir", "my_conf", "encoder=mine", *QUICK, "launcher=processes"]
     result = run_elsewhere(sweep, own)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 finished" in result.stdout

@@ -84,7 +84,7 @@ def make_data(toy_source: Source) -> Callable[..., ImageDataModule]:
 def unpacked(name: str) -> Path:
     root = Path(os.environ.get("SSAT_DATA", "data")) / name
     if not root.is_dir():
-        pytest.skip(f"no {root}: unpack the images with ../shared/data/unpack.sh, or set SSAT_DATA to their folder")
+        pytest.skip(f"no {root}: put the images there, or set SSAT_DATA to the folder that holds them")
     return root
 
 

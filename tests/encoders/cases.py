@@ -50,6 +50,20 @@ small_swin = partial(
 small_sl_vit = partial(sl_vit, img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, drop_path=0.0)
 small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
 
+
+class Least(Encoder):
+    """No more than training on labels alone needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.img_size, self.in_chans, self.num_features = (4, 4), 3, 5
+        self.layer = nn.Linear(48, 5)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        self.check_images(images)
+        return self.layer(images.flatten(1))
+
+
 CASES: dict[str, Callable[[], Encoder]] = {
     "vit": small_vit,
     "vit-learnable": partial(small_vit, pos_embed="learnable"),
@@ -70,22 +84,9 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "timm-no-class-token": partial(TimmVisionTransformer, "test_vit3", 32, patch_size=8),
     "mixer": partial(Mixer, 16, embed_dim=24, depth=2),
     "mixer-rectangular-grey": partial(Mixer, (8, 16), in_chans=1, embed_dim=16, depth=1),
+    "least": Least,
     "vit-no-qkv-bias-one-block": partial(VisionTransformer, 10, 2, embed_dim=20, depth=1, num_heads=5, qkv_bias=False),
 }
-
-MASKED = [name for name in CASES if not name.startswith("resnet")]
-
-
-class Least(Encoder):
-    """No more than training on labels alone needs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.img_size, self.in_chans, self.num_features = (4, 4), 3, 5
-        self.layer = nn.Linear(48, 5)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return self.layer(images.flatten(1))
 
 
 def build(case: str) -> Encoder:

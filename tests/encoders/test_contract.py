@@ -22,6 +22,13 @@ def encoder(request) -> Encoder:
     return build(request.param)
 
 
+def needs(encoder: Encoder, *methods: str) -> None:
+    """Skip what an encoder that trains on labels alone, or on whole images alone, does not have."""
+    missing = [method for method in methods if not encoder.implements(method)]
+    if missing:
+        pytest.skip(f"has no {missing[0]}")
+
+
 def test_the_contract_is_complete(encoder):
     check_contract(encoder, "case")
     assert encoder.implements("forward_features")
@@ -42,6 +49,7 @@ def test_plain_full_pass_agrees(encoder):
 
 
 def test_full_pass_sees_every_cell(encoder):
+    needs(encoder, "forward_masked")
     images = images_for(encoder, batch=1)
     expected = encoder.forward_features(images)
     for cell in range(math.prod(encoder.mask_grid)):
@@ -58,6 +66,7 @@ def test_features_of_an_image_do_not_depend_on_its_batch(encoder):
 
 
 def test_map_covers_the_image_at_the_last_latent_scale(encoder):
+    needs(encoder, "forward_map")
     images = images_for(encoder)
     scale = encoder.latent_scales[-1]
     size = (-(-images.shape[2] // scale), -(-images.shape[3] // scale))
@@ -65,6 +74,7 @@ def test_map_covers_the_image_at_the_last_latent_scale(encoder):
 
 
 def test_there_are_as_many_blocks_as_the_stated_depth(encoder):
+    needs(encoder, "forward_blocks")
     images = images_for(encoder)
     outputs = encoder.forward_blocks(images)
     assert len(outputs) == encoder.depth > 0
@@ -72,6 +82,7 @@ def test_there_are_as_many_blocks_as_the_stated_depth(encoder):
 
 
 def test_flat_tokens_are_one_per_mask_cell_after_the_prefix(encoder):
+    needs(encoder, "forward_blocks")
     outputs = encoder.forward_blocks(images_for(encoder))
     tokens = (encoder.num_prefix + math.prod(encoder.mask_grid), encoder.latent_dims[-1])
     assert all(out.shape[1:] == tokens for out in outputs) == encoder.flat_tokens
@@ -122,6 +133,7 @@ def test_bf16_autocast_gives_finite_gradients(encoder):
 
 
 def test_dense_pass_gives_the_features_map_and_blocks_of_the_single_passes(encoder):
+    needs(encoder, "forward_dense")
     images = images_for(encoder)
     dense = encoder.forward_dense(images)
     assert torch.allclose(dense.features, encoder.forward_features(images), atol=1e-5, rtol=1e-5)
@@ -132,6 +144,7 @@ def test_dense_pass_gives_the_features_map_and_blocks_of_the_single_passes(encod
 
 
 def test_dense_map_reaches_every_parameter_that_the_features_reach_but_final_norm_and_pooling(encoder):
+    needs(encoder, "forward_dense")
     dense = encoder.forward_dense(images_for(encoder))
     named = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
 
@@ -151,6 +164,7 @@ def test_crop_of_the_whole_size_is_the_plain_pass(encoder):
 
 
 def test_smaller_crops_give_features_or_are_refused_with_the_cure(encoder):
+    needs(encoder, "forward_dense")
     sides = [max(cells // 2, 1) * encoder.mask_cell_px for cells in encoder.mask_grid[-2:]]
     crops = torch.randn(2, encoder.in_chans, *sides)
     if encoder.implements("forward_crop"):

@@ -1,4 +1,4 @@
-"""One joint step against known tensors: the authors' code's (needs ../shared), and a slow formula's (tests/golden)."""
+"""One joint step against known tensors: the authors' code's (needs its files), and a slow formula's (tests/golden)."""
 
 import ast
 import os

@@ -98,7 +98,7 @@ def test_a_slurm_job_asks_for_what_its_run_uses():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["launcher=joblib", "launcher.jobs=0"], "launcher.jobs=0 is not possible"),
+        (["launcher=processes", "launcher.jobs=0"], "launcher.jobs=0 is not possible"),
         (
             ["launcher=slurm", "launcher.executor=pbs"],
             "it must be one of slurm, local",
@@ -114,7 +114,7 @@ def test_a_wrong_value_of_the_launcher_is_refused_before_the_first_job(monkeypat
         check_launcher(launcher_of(*words), [job()])
 
 
-def test_processes_is_another_name_of_joblib():
+def test_joblib_is_another_name_of_processes():
     assert launcher_of("launcher=processes") == launcher_of("launcher=joblib")
 
 
@@ -168,7 +168,7 @@ def test_a_command_that_is_refused_says_why_in_its_outcome(tmp_path):
 def test_a_killed_job_is_a_failed_one_and_the_others_go_on(tmp_path):
     words = [*TINY, "epochs=1000", f"runs_dir={tmp_path}"]
     given = [job(*words, name="long", **ON_CPU), job("encoder=vit_x", name="refused", **ON_CPU)]
-    jobs = run_here(given, launcher_of("launcher=joblib"), tmp_path / "logs")
+    jobs = run_here(given, launcher_of("launcher=processes"), tmp_path / "logs")
     done = [next(jobs)]
     for pid in pids_of(f"runs_dir={tmp_path}"):
         os.kill(pid, signal.SIGKILL)
@@ -180,7 +180,7 @@ def test_a_killed_job_is_a_failed_one_and_the_others_go_on(tmp_path):
 def test_a_sweep_that_is_stopped_stops_its_jobs_too(tmp_path):
     words = (*TINY, "epochs=1000", "checkpoint_minutes=0.001", f"runs_dir={tmp_path}")
     given = [job(*words, name="long", **ON_CPU), job("encoder=vit_x", name="refused", **ON_CPU)]
-    jobs = run_here(given, launcher_of("launcher=joblib"), tmp_path / "logs")
+    jobs = run_here(given, launcher_of("launcher=processes"), tmp_path / "logs")
     next(jobs)
     assert pids_of(f"runs_dir={tmp_path}")
     jobs.close()
@@ -202,7 +202,7 @@ def pids_of(word: str) -> list[int]:
 
 @pytest.mark.slow
 def test_several_jobs_at_once_finish_and_a_refused_one_is_reported(tmp_path):
-    words = ["launcher=joblib", "launcher.jobs=2", "seed=0,1", "ssl.decoder_heads=16,7", "experiment=several"]
+    words = ["launcher=processes", "launcher.jobs=2", "seed=0,1", "ssl.decoder_heads=16,7", "experiment=several"]
     result = sweep(*words, runs=tmp_path)
     assert "sweep: 2 finished, 0 skipped (already finished), 2 failed" in result.stdout, result.stderr
     assert result.returncode == 2
@@ -215,14 +215,14 @@ def test_a_job_on_a_folder_that_is_in_use_fails_with_that_sentence(tmp_path):
     run = tmp_path / "mine" / "run"
     run.mkdir(parents=True)
     with locked(run):
-        result = sweep(f"run_dir={run}", "launcher=joblib", runs=tmp_path)
+        result = sweep(f"run_dir={run}", "launcher=processes", runs=tmp_path)
     assert f"another process is training in {run}" in result.stdout
     assert result.returncode == 2
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_jobs_and_prints_the_summary_so_far(tmp_path):
-    line = [sys.executable, "-m", "src.train", "-m", *TINY, *QUICK, f"runs_dir={tmp_path}", "launcher=joblib"]
+    line = [sys.executable, "-m", "src.train", "-m", *TINY, *QUICK, f"runs_dir={tmp_path}", "launcher=processes"]
     line += ["seed=0,1,2", "epochs=1000", "checkpoint_minutes=0.001"]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200

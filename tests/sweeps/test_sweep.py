@@ -92,7 +92,7 @@ def test_skip_must_name_a_variant():
 
 
 def test_the_repeat_command_is_what_the_user_would_type_quoted_for_a_shell():
-    words = ["name=it's", "ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc", "launcher=joblib"]
+    words = ["name=it's", "ssl=several", "+ssl@ssl.tasks.mae=mae", "+ssl@ssl.tasks.drloc=drloc", "launcher=processes"]
     line = shlex.split(repeat_command([*words, "launcher.jobs=2"]))
     assert line == ["python", "-m", "src.train", "name=it's", "ssl=[mae,drloc]"]
 

@@ -44,7 +44,12 @@ def main(command: str | None = None) -> None:
         raise SystemExit(2)
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.append(os.getcwd())  # `python -m` has it there: a class of the user's own is found by `module:Class`
-    importlib.import_module(COMMANDS[command][0]).main()
+    try:
+        importlib.import_module(COMMANDS[command][0]).main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head` has closed the pipe, and nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as a program that SIGPIPE ends
 
 
 if __name__ == "__main__":

@@ -168,7 +168,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shows ? in its place
-    try:
-        run_words(report, USAGE, interrupted="the page may be the one from before")
-    except BrokenPipeError:  # `... | head` closed the pipe: nobody reads on
-        sys.stderr.close()
+    run_words(report, USAGE, interrupted="the page may be the one from before")

@@ -36,7 +36,10 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise
         raise UserError(
-            f"{key}={kind}: there is no module {error.name} on Python's path", key=key, value=kind
+            f"{key}={kind}: there is no module {error.name} on Python's path: start the command in the folder"
+            " that holds it, or name that folder in PYTHONPATH",
+            key=key,
+            value=kind,
         ) from error
     except AttributeError as error:
         raise UserError(f"{key}={kind}: the module {module} has no {name}", key=key, value=kind) from error

@@ -79,7 +79,10 @@ class Logger:
 class Launcher:
     """Where a sweep's runs go."""
 
-    name: Literal["local", "joblib", "slurm"] = key("local", "one by one | several at once | SLURM jobs")
+    # joblib: in configurations of the time before it was called processes
+    name: Literal["local", "processes", "joblib", "slurm"] = key(
+        "local", "one by one | several at once | the same | SLURM jobs"
+    )
     jobs: int = key(2, "runs at the same time", low=1)
     threads: int | None = key(None, "CPU threads of one run; null = the cores shared out", low=1)
     executor: Literal["slurm", "local"] = key("slurm", "local: the same on this machine, to try it")

@@ -159,7 +159,7 @@ def check_launcher(launcher: Launcher, jobs: Sequence[Job]) -> None:
 
 
 def run_here(jobs: Sequence[Job], launcher: Launcher, folder: Path) -> Iterator[tuple[Job, JobOutcome]]:
-    """`launcher=joblib`: `launcher.jobs` jobs at once on this machine; yields each as it ends.
+    """`launcher=processes`: `launcher.jobs` jobs at once on this machine; yields each as it ends.
 
     Ctrl-C, SIGTERM and leaving the iteration stop the jobs that run; each saves before it ends. A second Ctrl-C kills.
     """
