@@ -60,7 +60,7 @@ def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key:
     try:
         return make(**values | {name: value for name, value in given.items() if open_ended or name in parameters})
     except UserError as error:
-        if error.key is not None:
+        if error.key is not None and error.key not in options:
             raise
         # A class names its arguments; the user knows them as keys.
         named = [name for name in options if re.search(rf"(?<![\w.]){name}=", str(error))]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+FIRST_KEY = re.compile(r"-{0,2}[a-z_][\w-]*(\.\w+)*(?==)")
 
 
 class UserError(ValueError):
@@ -13,13 +16,15 @@ class UserError(ValueError):
     Commands print the message and exit with code 2. Every other exception is a bug and keeps its traceback.
 
     Attributes:
-        key: the configuration key or option that is wrong, as the user types it, or None.
+        key: the configuration key or option that is wrong, as the user types it; by default that with which the
+            message begins as `key=value`, else None.
         value: its value.
     """
 
     def __init__(self, message: str, *, key: str | None = None, value: Any = None) -> None:
         super().__init__(message)
-        self.key, self.value = key, value
+        first = FIRST_KEY.match(message)
+        self.key, self.value = key or (first[0] if first else None), value
 
 
 @contextmanager
