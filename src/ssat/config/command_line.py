@@ -16,6 +16,7 @@ from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
 from ssat.core.errors import UserError, enough_memory
+from ssat.core.words import printable
 
 # Mistakes that were already printed; the process exits with 2 at its end.
 reported: list[str] = []
@@ -33,7 +34,7 @@ def users_mistakes() -> Iterator[None]:
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        print(as_typed_here(f"error: {error}"), file=sys.stderr)
+        print(printable(as_typed_here(f"error: {error}")), file=sys.stderr)
         reported.append(str(error))
 
 
@@ -86,7 +87,7 @@ def run_words(
 
 def fail(message: str) -> NoReturn:
     """Print the sentence of a user's mistake and exit with 2."""
-    print(as_typed_here(f"error: {message}"), file=sys.stderr)
+    print(printable(as_typed_here(f"error: {message}")), file=sys.stderr)
     raise SystemExit(2)
 
 

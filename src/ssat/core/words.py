@@ -20,6 +20,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def printable(text: str) -> str:
+    """`text` with control characters as they are written in Python: a file's name cannot steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
 def nearest(word: str, options: list[str]) -> str:
     """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else ''."""
 
