@@ -125,3 +125,8 @@ def test_jobs_of_a_sweep_and_later_commands_find_the_users_class(own):
     assert "encoder.kind=my_module:MyEncoder is code that no configuration file" in fail_of(refused)
     evaluated = run_elsewhere(["evaluate", "--config-dir", "my_conf", f"run={run.parent}"], own)
     assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_a_word_of_the_command_line_is_not_blamed_on_the_file(tmp_path):
+    write(tmp_path / "encoder/own.yaml", "defaults: [vit_micro]\nname: own\ndepth: 3\n")
+    assert "own.yaml" not in str(refusal(*take_folders([f"--config-dir={tmp_path}", "encoder=own", "encoder.depth=x"])))

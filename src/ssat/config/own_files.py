@@ -14,7 +14,6 @@ from ssat.config.groups import EXPERIMENT, files
 from ssat.config.register import SECTIONS
 from ssat.config.words import CONF, EXPERIMENTS, FOLDERS
 from ssat.core.errors import UserError
-from ssat.core.words import flatten
 
 NAMED = ("encoder", "ssl", "data")  # groups whose files give a name
 
@@ -71,14 +70,14 @@ def naming_files() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        own = file_with(error.key)
+        own = file_with(error.key, error.value)
         if own is None or str(own) in str(error):
             raise
         raise UserError(f"{error} (set in {own})", key=error.key, value=error.value) from error
 
 
-def file_with(key: str | None) -> Path | None:
-    """The user's own file that sets the dotted `key`, where it is one alone among those that are chosen."""
+def file_with(key: str | None, value: Any = None) -> Path | None:
+    """The one chosen file of the user's own that sets the dotted `key`, to `value` if given; else None."""
     group, _, rest = (key or "").partition(".")
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     places = [(group, rest), ("experiments", key)]
@@ -86,7 +85,7 @@ def file_with(key: str | None) -> Path | None:
         path
         for folder, name in places
         for path in _own(folder)
-        if chosen.get(folder, path.stem) == path.stem and _sets(path, name)
+        if chosen.get(folder, path.stem) == path.stem and _sets(path, name, value)
     ]
     return found[0] if len(found) == 1 else None
 
@@ -96,7 +95,10 @@ def _own(group: str) -> list[Path]:
     return [path for folder in folders if group for path in sorted(folder.glob("*.yaml"))]
 
 
-def _sets(path: Path, key: str | None) -> bool:
+def _sets(path: Path, key: str | None, value: Any) -> bool:
     node = _content(path)
-    keys = flatten(node) if isinstance(node, dict) else {}
-    return bool(key) and any(known == key or known.startswith(f"{key}.") for known in keys)
+    for part in key.split(".") if key else [""]:
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return value is None or node == value
