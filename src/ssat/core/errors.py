@@ -24,7 +24,7 @@ class UserError(ValueError):
     def __init__(self, message: str, *, key: str | None = None, value: Any = None) -> None:
         super().__init__(message)
         first = FIRST_KEY.match(message)
-        self.key, self.value = key or (first[0] if first else None), value
+        self.key, self.value = (first[0] if first else None) if key is None else key, value
 
 
 @contextmanager
