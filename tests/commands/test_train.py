@@ -247,6 +247,12 @@ def test_a_config_file_that_is_not_ours_is_one_sentence(tmp_path, text):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_more_devices_than_there_are_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"trainer\.devices=9999, but this machine has \d+ processors"):
+        train("trainer.devices=9999", runs=tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="PyTorch sees no GPU"):
         train("trainer=gpu", runs=tmp_path)

@@ -133,6 +133,11 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def say(line: str) -> None:
     """Print `line` in the main process only."""
     if is_main_process():

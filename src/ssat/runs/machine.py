@@ -14,7 +14,7 @@ import torch
 
 from ssat.config.schema import Run, Trainer
 from ssat.core.errors import UserError
-from ssat.core.launch import launched_externally
+from ssat.core.launch import cores, launched_externally
 
 
 def runs_on_cpu(config: Run) -> bool:
@@ -42,8 +42,9 @@ def check_hardware(config: Run) -> None:
     gpus = torch.cuda.device_count()
     if t.accelerator == "gpu" and not gpus:
         raise UserError("trainer.accelerator=gpu, but PyTorch sees no GPU here: use trainer=cpu (or trainer=ddp_cpu)")
-    if t.accelerator == "gpu" and t.devices > gpus:
-        raise UserError(f"trainer.devices={t.devices}, but this machine has {gpus} GPU(s): set trainer.devices={gpus}")
+    there, kind = (max(2, cores()), "processors") if runs_on_cpu(config) else (gpus, "GPUs")
+    if t.devices > there:
+        raise UserError(f"trainer.devices={t.devices}, but this machine has {there} {kind}: ask for no more than that")
     if t.precision == "16" and runs_on_cpu(config):
         raise UserError("trainer.precision=16 needs a GPU: use trainer.precision=bf16 or 32 on a CPU")
     if t.accelerator == "mps" and not torch.backends.mps.is_available():

@@ -23,6 +23,7 @@ from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
+from ssat.core.launch import cores
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
 
 PATIENCE = 120.0  # seconds that a stopped job may take to save
@@ -133,11 +134,6 @@ def thread_words(job: Job, threads: int) -> list[str]:
     """CPU threads for each process of a job that does not say how many itself."""
     trainer = job.config.trainer
     return [] if trainer.threads else [f"trainer.threads={max(1, threads // trainer.devices)}"]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_launcher(launcher: Launcher, jobs: Sequence[Job]) -> None:

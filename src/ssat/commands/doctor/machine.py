@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from ssat.commands.doctor.finding import Finding
 from ssat.config.schema import Trainer
+from ssat.core.launch import cores
 from ssat.runs.machine import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -100,24 +101,24 @@ def check_lock(root: Path = ROOT) -> Iterator[Finding]:
 
 def usable_cpus() -> float:
     """Cores that this process may use: its affinity, and in a container its quota."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    count = float(cores())
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
+        return count
+    return count if quota == "max" else min(count, int(quota) / int(period))
 
 
 def check_cpu() -> Iterator[Finding]:
     """Name, cores, threads and memory."""
-    cores, threads, memory = usable_cpus(), torch.get_num_threads(), psutil.virtual_memory()
+    usable, threads, memory = usable_cpus(), torch.get_num_threads(), psutil.virtual_memory()
     text = (
-        f"{hardware(ON_CPU)['device']}, {cores:g} of {os.cpu_count()} cores usable, {threads} PyTorch threads,"
+        f"{hardware(ON_CPU)['device']}, {usable:g} of {os.cpu_count()} cores usable, {threads} PyTorch threads,"
         f" {memory.available / GB:.0f} of {memory.total / GB:.0f} GB memory free"
     )
-    if threads > 1 and threads > 1.5 * cores:
+    if threads > 1 and threads > 1.5 * usable:
         yield Finding(
-            "CPU", "warning", text, f"set trainer.threads={max(1, int(cores))}: more threads than cores are slow"
+            "CPU", "warning", text, f"set trainer.threads={max(1, int(usable))}: more threads than cores are slow"
         )
     elif memory.available < 2 * GB:
         yield Finding("CPU", "warning", text, "free some memory: a run with its libraries takes 1 to 2 GB")
