@@ -129,6 +129,10 @@ def test_what_another_python_needs_is_not_asked_for(tmp_path):
     assert only(check_versions(project(tmp_path, needs=needs))).mark == "ok"
 
 
+def test_an_installed_package_is_checked_by_its_own_metadata(tmp_path):
+    assert only(check_versions(tmp_path)).mark == "ok" and only(check_lock(tmp_path)).mark == "skipped"
+
+
 def test_another_version_than_the_pinned_one_is_a_warning(tmp_path):
     here = machine.installed("numpy")
     same = f"numpy=={here}\nno-such-package==1.0\n"

@@ -69,6 +69,25 @@ def test_hash_changes_with_what_is_computed(override):
     assert config_hash(config(override)) != config_hash(config())
 
 
+FOLDER = ["data=image_folder", "data.root=x"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([], ["data.pipeline=timm"]),
+        ([], ["data.memory_gb=1"]),
+        ([*FOLDER, "data.classes=[b,1]"], [*FOLDER, 'data.classes=["1",b,b]']),
+    ],
+)
+def test_hash_is_that_of_the_computation_and_not_of_the_words(one, other):
+    assert config_hash(config(*one)) == config_hash(config(*other))
+
+
+def test_hash_knows_the_order_in_which_tasks_draw_their_weights():
+    assert config_hash(config("ssl=[mae,guidance]")) != config_hash(config("ssl=[guidance,mae]"))
+
+
 def test_differences_name_the_changed_keys():
     assert differences(config("seed=3"), config()) == ["seed: default -> 3"]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def test_a_subset_of_the_classes_is_numbered_in_sorted_order(make_folder: Make) 
     root = make_folder({f"{split}/{name}": 2 for split in ("train", "test") for name in ("ant", "bee", "cow", "12")})
     source = image_folder(root, classes=["cow", 12, "cow"])  # type: ignore[list-item]
     assert source.classes == ["12", "cow"] and source.train.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_file_that_is_no_regular_one_is_refused(make_folder: Make) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    os.mkfifo(root / "a" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is no regular file"):
+        image_folder(root)
 
 
 def test_the_digest_changes_with_a_file_and_not_with_the_place(make_folder: Make, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_grey_training_images_are_augmented_in_colour(augment: dict[str, Any], p
     ("change", "sentence"),
     [
         ({"hflipp": 0.5}, "recipe.augment.hflipp is not an augmentation: did you mean hflip?"),
-        ({"auto_augment": "rand-q9"}, "is not understood by timm"),
+        ({"auto_augment": "rand-q9"}, "auto_augment='rand-q9' is not possible"),
         ({"auto_augment": "mine"}, "is not understood by timm"),
         ({"interpolation": "cubic"}, "is not understood by timm"),
         ({"re_mode": "dots"}, "is not understood by timm"),

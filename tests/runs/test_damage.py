@@ -119,6 +119,8 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a late epoch": lambda c: c | {"epoch": 10**9},
     "a negative step": lambda c: c | {"global_step": -4},
     "no version": lambda c: {k: v for k, v in c.items() if k != "pytorch-lightning_version"},
+    "two optimizers": lambda c: c | {"optimizer_states": c["optimizer_states"] * 2},
+    "callbacks of others": lambda c: c | {"callbacks": {"x": {}}},
     "no optimizer": lambda c: c | {"optimizer_states": []},
     "an optimizer of numbers": lambda c: c | {"optimizer_states": [{"state": 1, "param_groups": 2}]},
     "a callback of numbers": lambda c: c | {"callbacks": dict.fromkeys(c["callbacks"], 7)},
@@ -154,3 +156,25 @@ def test_a_yaml_file_that_grows_when_it_is_read_is_refused(copy: Path) -> None:
     (copy / "config.yaml").write_text("\n".join(layers))
     with pytest.raises(UserError, match=r"config\.yaml is missing or damaged"):
         saved_configuration(copy, [])
+
+
+def test_the_phase_of_another_run_is_refused(copy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    train(*WORDS, "seed=9", f"run_dir={other}", runs=tmp_path)
+    shutil.copy(other / PHASE, copy / PHASE)
+    with pytest.raises(UserError, match=r"phase\.json is of another run"):
+        train(*WORDS, f"run_dir={copy}", runs=copy.parent)
+
+
+def test_a_record_that_says_no_more_than_finished_does_not_count(copy: Path) -> None:
+    train(*WORDS, f"run_dir={copy}", runs=copy.parent)
+    rewritten(copy / "result.json", lambda record: {key: record[key] for key in ("status", "hash")})
+    with pytest.raises(UserError, match=r"result\.json is damaged, its config is None"):
+        train(*WORDS, f"run_dir={copy}", runs=copy.parent)
+
+
+def test_a_checkpoint_with_nan_is_not_continued(copy: Path) -> None:
+    nan = float("nan")
+    rewritten(copy / CKPT, lambda c: c | {"state_dict": {k: v.float() * nan for k, v in c["state_dict"].items()}})
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged, .* is not finite"):
+        train(*WORDS, f"run_dir={copy}", runs=copy.parent)

@@ -60,9 +60,10 @@ def test_a_damaged_record_of_another_experiment_is_passed_over(tmp_path: Path) -
     assert find_finished(chosen) is None
 
 
-def test_a_finished_record_counts_whatever_it_lacks(run: tuple[dict, Path]) -> None:
+def test_a_finished_record_counts_whatever_else_it_lacks(run: tuple[dict, Path]) -> None:
     chosen, folder = run
-    record = {"status": "finished", "hash": config_hash(chosen)}
+    record = {"status": "finished", "hash": config_hash(chosen), "config": {}, "metrics": {}, "phases": []}
+    record |= {"data_fingerprint": {"splits": {}}}
     (folder / "result.json").write_text(json.dumps(record))
     assert find_finished(chosen) == (folder, record)
 
@@ -91,4 +92,4 @@ def test_a_damaged_record_of_a_phase_is_named(tmp_path: Path, text: str) -> None
     path = tmp_path / "phase.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"phase\.json is damaged.*: move the run folder away, or force=true"):
-        read_phase(path)
+        read_phase(path, config(f"run_dir={tmp_path}"))

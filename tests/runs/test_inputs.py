@@ -80,6 +80,14 @@ def test_a_finished_run_whose_images_are_gone_is_skipped_and_says_so(
     assert "not compared" in capsys.readouterr().out
 
 
+def test_a_class_that_is_renamed_in_one_split_does_not_pass_as_finished(images: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    train(*words(images), runs=runs)
+    (images / "train" / "cat").rename(images / "train" / "lion")
+    with pytest.raises(UserError, match="so it is not what .* has read"):
+        train(*words(images), runs=runs)
+
+
 def test_an_interrupted_run_is_not_continued_with_shifted_labels(images: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     start_and_kill(*words(images, "epochs=40"), runs=runs)

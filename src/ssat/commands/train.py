@@ -83,6 +83,9 @@ def say_skipped(config: Run, folder: Path, record: dict[str, Any]) -> None:
     try:
         now = present_inputs(config)
     except UserError as error:
+        root = config.data.extra.get("root")
+        if config.data.source.kind == "image_folder" and root is not None and any(Path(root).glob("*")):
+            raise UserError(f"{error}, so it is not what {folder} has read; {CHANGED}", key="data.root") from error
         note = f"; what it has read was not compared: {error}"
     else:
         refuse_changes(now, recorded(record), folder, CHANGED)
@@ -154,6 +157,7 @@ def train(config: Run) -> None:
         build_module(config, phase, data.num_classes)
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
+    inputs = module_inputs(config, data) if is_main_process() else {}  # reads the images and weights once
     with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".lock").touch()  # the folder may be another user's
@@ -164,7 +168,7 @@ def train(config: Run) -> None:
         return
     print(f"run folder: {run_dir}")
     with locked(run_dir):
-        begin(config, run_dir, module_inputs(config, data))
+        begin(config, run_dir, inputs)
         try:
             with disk_space():
                 run_processes(job, config, run_dir, processes=config.trainer.devices)

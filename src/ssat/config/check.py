@@ -33,6 +33,12 @@ def check(run: Run) -> None:
             f"mode={run.mode.name} needs start weights: mode.init_from=<run folder or file> or encoder.pretrained=...",
             key="mode.init_from",
         )
+    if run.mode.phases[0].init_from == "previous":
+        raise UserError(
+            "mode.init_from=previous: there is no phase before the first, name a run folder or a file",
+            key="mode.init_from",
+            value="previous",
+        )
     if all(starts):
         raise UserError(
             f"mode.init_from={starts[0]} and encoder.pretrained={starts[1]} are both given: keep one of them",
@@ -40,9 +46,10 @@ def check(run: Run) -> None:
             value=starts[0],
         )
     for key, value in (("name", run.name), ("experiment", run.experiment)):
-        if value is not None and (Path(value).name != value or value.startswith(".") or not value.strip()):
+        plain = value is None or (Path(value).name == value and value.isprintable() and len(value.encode()) < 200)
+        if value is not None and (not plain or value.startswith(".") or not value.strip()):
             raise UserError(
-                f"{key}={value!r} must be a plain folder name, without a path separator or a leading dot",
+                f"{key}={value[:60]!r} must be a plain folder name, without a path separator or a leading dot",
                 key=key,
                 value=value,
             )

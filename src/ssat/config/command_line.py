@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
-from ssat.core.errors import UserError, enough_memory
+from ssat.core.errors import UserError, enough_memory, usable_paths
 from ssat.core.words import printable
 
 # Mistakes that were already printed; the process exits with 2 at its end.
@@ -29,7 +29,7 @@ def users_mistakes() -> Iterator[None]:
     Raising it through Hydra would end in Hydra's own lines. A job of a sweep raises: the sweeper collects mistakes.
     """
     try:
-        with enough_memory("the run"):
+        with enough_memory("the run"), usable_paths():
             yield
     except UserError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -42,7 +42,8 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
     """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        words = take_folders(sys.argv[1:])
+        with usable_paths():
+            words = take_folders(sys.argv[1:])
         if {"--help", "-h"} & {*words}:
             from ssat.config.help import show_help
 
@@ -76,7 +77,7 @@ def run_words(
         print(as_typed_here(usage), end="")
         return
     try:
-        with enough_memory("this"):
+        with enough_memory("this"), usable_paths():
             command(take_folders(sys.argv[1:]) if config_dir else sys.argv[1:])
     except UserError as error:
         fail(str(error))

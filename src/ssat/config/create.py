@@ -30,8 +30,22 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
         )
     module, _, name = path.partition(":")
     libraries.load("timm")
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", path):
+        raise UserError(f"{key}={kind} is not written as module:Class", key=key, value=kind)
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
+        inspect.signature(found)
+        return found
+    except (SystemExit, SyntaxError) as error:
+        raise UserError(
+            f"{key}={kind}: the module {module} cannot be imported ({error!r})", key=key, value=kind
+        ) from error
+    except (TypeError, ValueError, NameError) as error:
+        if isinstance(error, UserError) or error.__traceback__ is None or _inside(error, module):
+            raise
+        raise UserError(
+            f"{key}={kind} is no class or function whose arguments can be read", key=key, value=kind
+        ) from error
     except ModuleNotFoundError as error:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise
@@ -43,6 +57,16 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
         ) from error
     except AttributeError as error:
         raise UserError(f"{key}={kind}: the module {module} has no {name}", key=key, value=kind) from error
+
+
+def _inside(error: BaseException, module: str) -> bool:
+    """Whether the code of `module` has raised `error`, rather than the look at it."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__") == module:
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str, **given: Any) -> Any:

@@ -6,10 +6,12 @@ import math
 
 from omegaconf import OmegaConf
 
+LARGEST = 16384  # pixels per side that the schema allows
+
 
 def default_patch(img_size: int) -> int:
     """The largest patch that gives 14 to 16 patches per side (Table 14), or the one that comes nearest to it."""
-    divisors = [p for p in range(1, img_size + 1) if img_size % p == 0]
+    divisors = [p for p in range(1, min(img_size, LARGEST) + 1) if img_size % p == 0]
     fitting = [p for p in divisors if 14 <= img_size / p <= 16]
     return max(fitting) if fitting else min(divisors, key=lambda p: abs(math.log(img_size / p / 15)))
 

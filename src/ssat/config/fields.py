@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -155,7 +155,7 @@ def _as(kind: Any, value: Any, where: str, show: Callable[[str], str], limits: M
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if kind is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         return number, float(value) if number else value
     if kind is str:
         return isinstance(value, (str, int)) and not isinstance(value, bool), str(value)

@@ -61,7 +61,10 @@ def add_folder(name: str) -> None:
     Raises:
         UserError: it is no folder, or holds no folder that is called like a group.
     """
-    folder = Path(name).expanduser().resolve()
+    try:
+        folder = Path(name).expanduser().resolve()
+    except RuntimeError:  # no such user, or a link to itself
+        folder = Path(name)
     if not folder.is_dir():
         raise UserError(f"--config-dir={name} is not a folder", key="--config-dir", value=name)
     known = [*groups(), "experiments"]

@@ -59,6 +59,8 @@ def identity(run: Run) -> dict[str, Any]:
     if any(phase.lam < 1 for phase in run.mode.phases):
         for name, task in run.ssl.tasks.items():
             flat |= _component(task, f"ssl.{name}", TASKS)
+        if list(run.ssl.tasks) != sorted(run.ssl.tasks):
+            flat["ssl.order"] = list(run.ssl.tasks)  # each draws its first weights after the one before it
         if run.ssl.weights:
             flat |= {f"ssl.weights.{name}": weight for name, weight in run.ssl.weights.items()}
     flat["mode.name"] = run.mode.name
@@ -77,6 +79,8 @@ def _component(part: Component, prefix: str, table: Mapping[str, str], skip: tup
     defaults = defaults_of(table, part.kind, f"{prefix}.kind")
     flat = {f"{prefix}.kind": part.kind}
     for key, value in part.options.items():
+        if key == "classes" and isinstance(value, (list, tuple)):
+            value = sorted({*map(str, value)})  # as the readers number them
         if key not in skip and value is not None and _plain(value) != _plain(defaults.get(key)):
             flat[f"{prefix}.{key}"] = _plain(value)
     return flat
@@ -134,7 +138,11 @@ def check_same_run(ours: Run, theirs: Any, path: Path) -> None:
     """
     if not isinstance(theirs, Mapping):
         raise UserError(f"{path} was not written by this framework: move it away, or start from it with mode.init_from")
-    changed = differences(ours, trusted(build(theirs, str(path)), like=ours))
+    try:
+        built = build(theirs, str(path))
+    except UserError as error:
+        raise UserError(f"{path} is damaged, its configuration cannot be: {error}", key=error.key) from error
+    changed = differences(ours, trusted(built, like=ours))
     if changed:
         listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise UserError(

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
@@ -27,7 +27,12 @@ from ssat.core.words import flatten, nearest
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
-FAULTS = (HydraException, OmegaConfBaseException, MarkedYAMLError)  # what a wrong word or file makes Hydra raise
+FAULTS = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    RecursionError,
+)  # what a wrong word or file makes Hydra raise
 LISTS = "(--help lists them)"
 
 
@@ -102,9 +107,9 @@ def check(words: Sequence[str], config_name: str) -> None:
             _check_sign(sign, key, words, config_name)
         try:
             override = parser.parse_override(word)
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # ValueError: thousands of digits
             raise UserError(
-                f"{word!r} is not understood: a value with spaces, commas, brackets or = is written in quotes,"
+                f"{word[:100]!r} is not understood: a value with spaces, commas, brackets or = is written in quotes,"
                 f" '{key}=\"...\"'",
                 key=key,
                 value=word.partition("=")[2],
@@ -172,6 +177,11 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
         mark = error.context_mark if "simple key" in (error.context or "") else error.problem_mark
         place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
         return UserError(f"{place} is not YAML: {error.problem or error.context}")
+    if isinstance(error, (YAMLError, RecursionError)):
+        reason = (
+            str(error).splitlines()[0] if isinstance(error, YAMLError) else "it refers to itself or is nested too deep"
+        )
+        return UserError(f"a configuration file cannot be read: {reason}")
     text = " ".join(str(error).replace("ssl@ssl.tasks", "ssl").split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")

@@ -95,6 +95,8 @@ def _component(kind: type[Any], node: Any, where: str) -> Any:
     lacks = [key for key in own if key not in node and key == "kind"]
     if lacks:
         raise UserError(f"{where} has no kind: it names the class", key=f"{where}.kind")
+    if not isinstance(node.get("name", ""), (str, int)):
+        raise UserError(f"{where}.name={node['name']!r} is not a name", key=f"{where}.name", value=node["name"])
     options = {str(key): value for key, value in node.items() if key not in own and key != "name"}
     taken = {key: node[key] for key in own if key in node}
     return parse(kind, taken | {"name": str(node.get("name", node["kind"])), "options": options}, where, shown_key)
@@ -128,6 +130,8 @@ def _data(node: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Data)}
     extra = {key: given.pop(key) for key in list(given) if key not in known}
     unread = [key for key in extra if key not in source.options and not (key == "root" and extra[key] is None)]
+    if extra.get("root") is not None and not isinstance(extra["root"], str):
+        raise UserError(f"data.root={extra['root']} is not the name of a folder", key="data.root", value=extra["root"])
     if "root" in unread:
         raise UserError(
             f"data.root={extra['root']} is not read by data={given.get('name')}, which lies in no folder: leave it out,"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ssat.config.defaults import LARGEST
 from ssat.config.environment import Footprint, Launcher, Logger, Monitor, Trainer
 from ssat.config.fields import key
 
@@ -77,7 +78,7 @@ class Data:
 
     name: str = key()
     source: Component = key()
-    img_size: int = key(224, "pixels per side", low=1)
+    img_size: int = key(224, "pixels per side", low=1, high=LARGEST)
     patch_size: int = key("${default_patch:${data.img_size}}", "Table 14's rule: 14 to 16 patches per side", low=1)
     channels: int = key(3, low=1)
     statistics: Statistics = key({})
@@ -203,7 +204,7 @@ class Phase:
 
     name: str = key()
     lam: float = key(help="weight of L_cls in Eq. 1: 1 = labels only, 0 = SSL only", low=0, high=1)
-    epochs: int = key(low=1)
+    epochs: int = key(low=1, high=1_000_000)
     recipe: Recipe = key()
     init_from: str | None = key(None, "start weights: `previous` phase, a run folder or a file")
     start: Literal["encoder", "teacher"] = key("encoder", "which of its networks")
@@ -232,8 +233,8 @@ class Mode:
     start: Literal["encoder", "teacher"] | None = key(
         None, "teacher = the encoder's moving average, where the SSL task keeps one (dino, latent)"
     )
-    ssl_epochs: int | None = key(None, "of the self-supervised stage", low=1)
-    ft_epochs: int | None = key(None, "of the fine-tuning", low=1)
+    ssl_epochs: int | None = key(None, "of the self-supervised stage", low=1, high=1_000_000)
+    ft_epochs: int | None = key(None, "of the fine-tuning", low=1, high=1_000_000)
     ft_layer_decay: float | None = key(None, "0.75 is MAE's fine-tuning value", above=0, high=1)
     head_init: Literal["xavier", "small"] | None = key(None, "small = std 2e-5: MAE's fine-tuning")
     head_norm: bool | None = key(None, "batch norm without affine before the classifier (He et al. 2022, A.1)")
@@ -255,7 +256,12 @@ class Run:
     footprint: Footprint = key({}, identity=False)
     logger: Logger = key({}, identity=False)
     launcher: Launcher = key({}, identity=False)
-    epochs: int = key(100, "of the phase that learns the labels (Table 14); ssl_ft adds mode.ssl_epochs before", low=1)
+    epochs: int = key(
+        100,
+        "of the phase that learns the labels (Table 14); ssl_ft adds mode.ssl_epochs before",
+        low=1,
+        high=1_000_000,
+    )
     seed: int = key(0, "weights, data order, augmentation, masks and mixing follow from it", low=0, high=2**32 - 1)
     name: str = key(
         "${encoder.name}-${data.name}-${mode.name}-s${seed}", "of the run's folder, before its hash", identity=False

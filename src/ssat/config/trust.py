@@ -30,7 +30,7 @@ def trusted(run: Run, *, like: Run | None = None) -> Run:
             continue
         raise UserError(
             f"{key}.kind={part.kind} is code that no configuration file of yours names, so it is not imported: repeat"
-            f" the --config-dir of the training, or put a file with this kind into {FOLDERS[0] / group}",
+            f" the --config-dir of the training, whose folder {group} holds a file with this kind",
             key=f"{key}.kind",
             value=part.kind,
         )

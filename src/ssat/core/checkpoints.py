@@ -57,7 +57,7 @@ def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:
 
 # What a training that is continued reads of its checkpoint.
 NEEDED = {
-    # Lightning goes on without the state of the optimizer where it finds none.
+    # One optimizer: Lightning goes on without its state where it finds none.
     **{"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list},
     **{"epoch": int, "global_step": int, "pytorch-lightning_version": str},
 }
@@ -71,8 +71,13 @@ def check_continuable(checkpoint: Mapping[str, Any], path: Path, cure: str, *, e
     """
     for key, kind in NEEDED.items():
         value = checkpoint.get(key)
-        if not isinstance(value, kind) or value in ({}, []):
+        if not isinstance(value, kind) or value == {} or (isinstance(value, list) and len(value) != 1):
             raise UserError(f"{path} is damaged, its {key} is {value!r:.40}: {cure}")
+    bad = [key for key, value in weights_of(checkpoint, path).items() if not torch.isfinite(value).all()]
+    if bad:
+        raise UserError(f"{path} is damaged, {bad[0]} is not finite: {cure}")
+    if not isinstance(checkpoint["callbacks"].get("History"), dict):
+        raise UserError(f"{path} is damaged, it has no history of the epochs: {cure}")
     if not 0 <= checkpoint["epoch"] <= epochs or checkpoint["global_step"] < 0:
         at = f"step {checkpoint['global_step']} (epoch {checkpoint['epoch']})"
         raise UserError(f"{path} is at {at}, which a training of {epochs} epochs has not: {cure}")

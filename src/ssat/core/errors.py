@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,25 @@ class UserError(ValueError):
         super().__init__(message)
         first = FIRST_KEY.match(message)
         self.key, self.value = (first[0] if first else None) if key is None else key, value
+
+
+# What a path that the user has named can be answered with.
+REFUSED = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+@contextmanager
+def usable_paths() -> Iterator[None]:
+    """Turns the system's refusal of a path into a sentence.
+
+    Raises:
+        UserError: the path is too long, leads to itself, or may not be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED or error.filename is None:
+            raise
+        raise UserError(f"{error.filename!s:.200} cannot be used ({error.strerror}): name another path") from error
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def remaining_phases(config: Run, run_dir: Path, notes: list[str]) -> list[dict[
     for index, phase in enumerate(config.mode.phases):
         folder = run_dir / phase.name
         if os.path.lexists(folder / "phase.json") and not config.force:
-            record = read_phase(folder / "phase.json")
+            record = read_phase(folder / "phase.json", config)
             rows.append(finished_phase(record, run_dir, gpus(hardware(config.trainer))))
             continue
         cost, amount = measured(with_images, index)

@@ -25,13 +25,16 @@ AFRESH = "move the run folder away, or force=true to start afresh"
 # What the record of a run reads of every phase's own: numbers, what is null where it was not measured, and the rest.
 PHASE_NUMBERS = (
     *("epochs", "seconds", "steps", "peak_memory_bytes", "params.inference", "params.training"),
-    *("macs.full", "macs.auxiliary", "macs.both", "macs.step"),
+    *("lam", "macs.full", "macs.auxiliary", "macs.both", "macs.step"),
 )
 PHASE_FIGURES = (
     *("images_per_s", "data_wait"),
     *("energy.kwh", "energy.co2_kg", "energy.co2_kg_lacoste", "energy.tdp_watts"),
 )
-PHASE_KEYS = {"name": str, "metrics": dict, "skipped_images": list, "data_fingerprint.splits": dict}
+PHASE_KEYS = {
+    **{"name": str, "metrics": dict, "data_fingerprint.splits": dict, "checkpoints": dict},
+    **dict.fromkeys(("skipped_images", "class_names", "history", "reconstructions"), list),
+}
 
 
 @contextmanager
@@ -104,11 +107,11 @@ def read_record(path: Path, cure: str) -> dict[str, Any]:
     return record
 
 
-def read_phase(path: Path) -> dict[str, Any]:
-    """The record of a finished phase.
+def read_phase(path: Path, config: Run) -> dict[str, Any]:
+    """The record of a phase that the run `config` has finished.
 
     Raises:
-        UserError: it is damaged or cannot be read.
+        UserError: it is damaged, cannot be read, or is another run's.
     """
     try:
         record = read_record(path, AFRESH)
@@ -121,6 +124,9 @@ def read_phase(path: Path) -> dict[str, Any]:
     wrong += [key for key, kind in PHASE_KEYS.items() if not isinstance(lookup(record, key), kind)]
     if wrong:
         raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
+    # Version 1 wrote no hash, and another version may have given it another one.
+    if record.get("hash") not in (None, config_hash(config)):
+        raise UserError(f"{path} is of another run: {AFRESH}")
     return record
 
 
@@ -155,6 +161,10 @@ def finished(run_dir: Path, config: Run) -> dict[str, Any] | None:
         return None
     if record.get("hash") != config_hash(config) and not is_same_older(config, run_dir):
         raise UserError(f"{run_dir} holds a finished run of another configuration: use another run_dir, or force=true")
+    parts = {"config": dict, "metrics": dict, "phases": list, "data_fingerprint.splits": dict}
+    wrong = [key for key, kind in parts.items() if not isinstance(lookup(record, key), kind)]
+    if wrong:
+        raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
     return record
 
 

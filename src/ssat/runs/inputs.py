@@ -59,7 +59,7 @@ def weight_files(run: Run) -> dict[str, Path]:
 
 def recorded(record: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that a run's or a phase's record holds, also that of an earlier version; {} where it has none."""
-    if isinstance(record.get("inputs"), dict):
+    if record.get("inputs"):
         return record["inputs"]
     phases = record.get("phases")
     last = phases[-1] if isinstance(phases, list) and phases and isinstance(phases[-1], dict) else record
@@ -87,7 +87,7 @@ def read_inputs(folder: Path, cure: str) -> dict[str, Any]:
 
 def _sound(inputs: Any, where: Path, cure: str) -> dict[str, Any]:
     """`inputs`, whose parts have the types that are compared."""
-    data = inputs.get("data") or {} if isinstance(inputs, dict) else None
+    data = inputs.get("data") if isinstance(inputs, dict) else None
     parts = [inputs.get("weights"), *(data.get(key) for key in DATA_KEYS)] if isinstance(data, dict) else [""]
     classes = (data.get("classes") or []) if isinstance(data, dict) else []
     if not all(part is None or isinstance(part, dict) for part in parts) or not isinstance(classes, list):
@@ -142,7 +142,7 @@ def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any], where: Path,
     Raises:
         UserError: names the differences, or `then` is damaged.
     """
-    found = changes(now, _sound(then, where, "move it away"))
+    found = changes(now, _sound(then, where, "move it away") if then else then)
     if not found:
         return
     listed = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

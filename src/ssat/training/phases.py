@@ -45,7 +45,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
     for phase in config.mode.phases:
         done = run_dir / phase.name / "phase.json"
         if os.path.lexists(done):
-            results.append(read_phase(done))
+            results.append(read_phase(done, config))
             say(f"{phase.name}: already finished")
             continue
         results.append(run_phase(config, phase, run_dir, (prepared or {}).get(phase.name)))
@@ -68,7 +68,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
     module.eval_split = data.eval_split
     last = folder / "checkpoints" / "last.ckpt"
     inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large
-    if last.exists():
+    if os.path.lexists(last):
         checkpoint = load_checkpoint(last)
         check_continuable(checkpoint, last, AFRESH, epochs=phase.epochs)
         check_same_run(config, checkpoint.get("config"), last)

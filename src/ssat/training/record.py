@@ -73,6 +73,7 @@ def phase_record(
     devices = processes if hardware(config.trainer)["accelerator"] == "cuda" else 1
     return {
         "name": phase.name,
+        "hash": config_hash(config),
         "lam": phase.lam,
         "epochs": phase.epochs,
         "seconds": totals["seconds"],

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,23 @@ def _requirements(lines: list[str]) -> list[Requirement]:
     return found
 
 
-def check_versions(root: Path = ROOT) -> Iterator[Finding]:
-    """What is installed against the ranges of pyproject.toml (out of range: failed)."""
+def _needs(project: Path) -> tuple[list[str], str]:
+    """The package's requirements and Python versions: of `project`, or as they were installed where it is not there."""
+    if not project.is_file():
+        return requires("ssat") or [], metadata("ssat")["Requires-Python"]
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    ranges = _requirements(project["dependencies"])
-    python = Requirement(f"python{project['requires-python']}")
+    table = tomllib.loads(project.read_text())["project"]
+    return table["dependencies"], table["requires-python"]
+
+
+def check_versions(root: Path = ROOT) -> Iterator[Finding]:
+    """What is installed against the ranges of pyproject.toml (out of range: failed)."""
+    needs, supported = _needs(root / "pyproject.toml")
+    ranges = _requirements(needs)
+    python = Requirement(f"python{supported}")
     here = {"python": versions()["python"]} | {need.name: installed(need.name) for need in ranges}
     wrong = [
         f"{need.name} is {here[need.name] or 'not installed'}, needed is {need.specifier or 'any version'}"
@@ -78,7 +86,11 @@ def check_versions(root: Path = ROOT) -> Iterator[Finding]:
 
 def check_lock(root: Path = ROOT) -> Iterator[Finding]:
     """What is installed against requirements.lock (another version: a warning)."""
-    pins = _requirements((root / "requirements.lock").read_text().splitlines())
+    lock = root / "requirements.lock"
+    if not lock.is_file():
+        yield Finding("requirements.lock", "skipped", "an installed package has none")
+        return
+    pins = _requirements(lock.read_text().splitlines())
     drifted, same, absent = [], 0, []
     for pin in pins:
         here, pinned = installed(pin.name), str(pin.specifier).removeprefix("==")

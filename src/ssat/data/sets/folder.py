@@ -142,7 +142,10 @@ def _image_names(folder: Path, prefix: str) -> list[str]:
         if entry.is_dir():
             names += _image_names(folder / entry.name, f"{prefix}{entry.name}/")
         elif entry.name.lower().endswith(EXTENSIONS):
-            names.append(prefix + entry.name)
+            if entry.is_file() or not os.path.exists(entry.path):  # a broken link is a bad image
+                names.append(prefix + entry.name)
+            else:
+                raise UserError(f"{entry.path} is no regular file, and cannot be an image: remove it", key="data.root")
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ OPTIONAL: dict[str, Any] = {
     "re_area": [0.02, 1 / 3],  # share of the image that an erased rectangle covers
     "re_ratio": [0.3, 1 / 0.3],  # height / width of it
 }
+POLICY = re.compile(r"(rand|augmix)(-((m|n|p|w|d|a|b|mstd|mmax|inc)\d+(\.\d+)?|t\w+))*")
 POLICIES = {policy.value: policy for policy in AutoAugmentPolicy}  # AutoAugment's: imagenet, cifar10, svhn
 
 
@@ -183,6 +185,12 @@ def check_keys(augment: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise UserError(f"recipe.augment lacks {', '.join(missing)}: give all of {', '.join(AUGMENT)}")
     whole = OPTIONAL | augment
+    policy, jitter = whole["auto_augment"], whole["color_jitter"]
+    if isinstance(policy, str) and policy.startswith(("rand", "augmix")) and not POLICY.fullmatch(policy):
+        # timm passes over the parts that it does not know
+        raise UserError(f"recipe.augment.auto_augment={policy!r} is not possible: write it like rand-m9-mstd0.5-inc1")
+    if isinstance(jitter, (list, tuple)) and len(jitter) not in (3, 4):
+        raise UserError(f"recipe.augment.color_jitter={jitter!r} is not possible: one number, or three or four of them")
     pad = whole["crop_pad"]
     if pad is not None and (not isinstance(pad, int) or pad < 0):
         raise UserError(f"recipe.augment.crop_pad={pad!r} is not possible: a number of pixels, or null")
