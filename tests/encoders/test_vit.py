@@ -224,7 +224,7 @@ def test_last_block_of_the_full_view_costs_one_query():
     assert macs_of(lambda: encoder.forward_features(images)) < macs_of(lambda: encoder.forward_map(images))
 
 
-@pytest.mark.parametrize("name", ["forward_features", "forward_joint"])
+@pytest.mark.parametrize("name", [pytest.param("forward_features", marks=pytest.mark.slow), "forward_joint"])
 def test_passes_compile_into_one_graph(name):
     encoder = build("vit")
     images, mask = images_for(encoder), mask_for(encoder)

@@ -166,10 +166,11 @@ def test_the_phase_of_another_run_is_refused(copy: Path, tmp_path: Path) -> None
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 
-def test_a_record_that_says_no_more_than_finished_does_not_count(copy: Path) -> None:
-    train(*WORDS, f"run_dir={copy}", runs=copy.parent)
-    rewritten(copy / "result.json", lambda record: {key: record[key] for key in ("status", "hash")})
-    with pytest.raises(UserError, match=r"result\.json is damaged, its config is None"):
+@pytest.mark.parametrize("key", ["config", "metrics", "phases", "data_fingerprint", "inputs"])
+def test_a_finished_record_with_a_value_of_another_type_does_not_count(copy: Path, key: str) -> None:
+    known = json.loads((copy / PHASE).read_text())["hash"]
+    (copy / "result.json").write_text(json.dumps({"status": "finished", "hash": known, key: 5}))
+    with pytest.raises(UserError, match=rf"result\.json is damaged, its {key} is 5"):
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 

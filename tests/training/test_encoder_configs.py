@@ -31,7 +31,10 @@ def composed(name: str, *overrides: str) -> Run:
         return resolve(compose("train", overrides=values))
 
 
-@pytest.mark.parametrize("name", NAMES)
+LARGE = ("vit_s", "vit_b")  # the same code as vit_t
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in NAMES])
 def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
     config = composed(name)
     (phase,) = config.mode.phases

@@ -161,10 +161,10 @@ def finished(run_dir: Path, config: Run) -> dict[str, Any] | None:
         return None
     if record.get("hash") != config_hash(config) and not is_same_older(config, run_dir):
         raise UserError(f"{run_dir} holds a finished run of another configuration: use another run_dir, or force=true")
-    parts = {"config": dict, "metrics": dict, "phases": list, "data_fingerprint.splits": dict}
-    wrong = [key for key, kind in parts.items() if not isinstance(lookup(record, key), kind)]
+    parts = {"config": dict, "metrics": dict, "phases": list, "data_fingerprint": dict, "inputs": dict}
+    wrong = [key for key, kind in parts.items() if not isinstance(record.get(key, kind()), kind)]
     if wrong:
-        raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
+        raise UserError(f"{path} is damaged, its {wrong[0]} is {record[wrong[0]]!r:.40}: {AFRESH}")
     return record
 
 
