@@ -130,3 +130,20 @@ def test_jobs_of_a_sweep_and_later_commands_find_the_users_class(own):
 def test_a_word_of_the_command_line_is_not_blamed_on_the_file(tmp_path):
     write(tmp_path / "encoder/own.yaml", "defaults: [vit_micro]\nname: own\ndepth: 3\n")
     assert "own.yaml" not in str(refusal(*take_folders([f"--config-dir={tmp_path}", "encoder=own", "encoder.depth=x"])))
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"# caf\xe9\nkind: vit\n", b"1: 2\n", b"defaults: 5\n", b"defaults: [[vit_t]]\n", b"defaults: [mine]\n"),
+        *(b"x: &a [*a]\n", b"a: " + b"[" * 3000, b"kind: vit\0\n", BOMB.encode()),
+    ],
+    ids=["latin-1", "number", "defaults", "nested", "itself", "cycle", "deep", "nul", "bomb"],
+)
+def test_a_hostile_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "mine.yaml").write_bytes(content)
+    assert refusal(*take_folders([f"--config-dir={tmp_path}", "encoder=mine"]))

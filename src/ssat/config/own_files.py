@@ -15,6 +15,7 @@ from ssat.config.register import SECTIONS
 from ssat.config.words import CONF, EXPERIMENTS, FOLDERS
 from ssat.core.errors import UserError
 
+LARGEST = 10_000  # values in a file
 NAMED = ("encoder", "ssl", "data")  # groups whose files give a name
 
 
@@ -27,8 +28,12 @@ def check_file(group: str, name: str) -> None:
     path = files(group).get(name)
     if path is None or {CONF, EXPERIMENTS} & {*path.parents}:
         return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error!s:.80})", key=group, value=name) from error
     if group == "experiments":
-        if not path.read_text(encoding="utf-8").startswith(EXPERIMENT):
+        if not text.startswith(EXPERIMENT):
             raise UserError(f"{path} does not begin with the line {EXPERIMENT!r}: put it there", key=group, value=name)
         return
     node = _content(path)
@@ -36,8 +41,16 @@ def check_file(group: str, name: str) -> None:
         raise UserError(f"{path} is empty: write keys into it, {_beginning(group)} first", key=group, value=name)
     if not isinstance(node, dict):
         raise UserError(f"{path} holds {node!r:.40}, and it must hold keys: write key: value", key=group, value=name)
-    whole = path.read_text(encoding="utf-8").startswith(EXPERIMENT)  # may set keys of other groups too
-    if whole or "defaults" in node:
+    if not all(isinstance(key, str) for key in node):
+        raise UserError(f"{path} has a key that is no text: write it in quotes", key=group, value=name)
+    if _expanded(node, {}) > LARGEST:
+        raise UserError(f"{path} refers to itself, or is too large with its references", key=group, value=name)
+    defaults = node.get("defaults", [])
+    if not isinstance(defaults, list) or not all(isinstance(entry, (str, dict)) for entry in defaults):
+        raise UserError(f"{path}: defaults={defaults!r:.60} is not a list of names", key=group, value=name)
+    if name in defaults:
+        raise UserError(f"{path} names itself in its defaults: name another file of {group}", key=group, value=name)
+    if text.startswith(EXPERIMENT) or "defaults" in node:  # the first may set keys of other groups too
         return
     if group in SECTIONS:
         raise UserError(
@@ -49,6 +62,17 @@ def check_file(group: str, name: str) -> None:
         raise UserError(f"{path} has no name: add name: {name}", key=f"{group}.name")
 
 
+def _expanded(node: Any, sizes: dict[int, float]) -> float:
+    """Values in `node` with every reference written out; infinite where one leads back to itself."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")  # met again below itself
+        children = list(node.values()) if isinstance(node, dict) else node
+        sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
 def _beginning(group: str) -> str:
     return "defaults: [schema, _self_]" if group in SECTIONS else f"defaults: [{next(iter(files(group)))}]"
 
@@ -56,7 +80,7 @@ def _beginning(group: str) -> str:
 def _content(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {"defaults": []}  # Hydra says what is wrong with it, and in which line
 
 
