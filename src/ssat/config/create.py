@@ -41,7 +41,7 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
             f"{key}={kind}: the module {module} cannot be imported ({error!r})", key=key, value=kind
         ) from error
     except (TypeError, ValueError, NameError) as error:
-        if isinstance(error, UserError) or error.__traceback__ is None or _inside(error, module):
+        if isinstance(error, UserError) or _inside(error, module):
             raise
         raise UserError(
             f"{key}={kind} is no class or function whose arguments can be read", key=key, value=kind

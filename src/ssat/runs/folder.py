@@ -124,7 +124,7 @@ def read_phase(path: Path, config: Run) -> dict[str, Any]:
     wrong += [key for key, kind in PHASE_KEYS.items() if not isinstance(lookup(record, key), kind)]
     if wrong:
         raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
-    # Version 1 wrote no hash, and another version may have given it another one.
+    # Records of the time before phases had a hash are taken for this run's, whose folder they lie in.
     if record.get("hash") not in (None, config_hash(config)):
         raise UserError(f"{path} is of another run: {AFRESH}")
     return record
