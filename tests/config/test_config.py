@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +78,13 @@ FOLDER = ["data=image_folder", "data.root=x"]
     [
         ([], ["data.pipeline=timm"]),
         ([], ["data.memory_gb=1"]),
+        (["ssl=[mae,guidance]"], ["ssl=[mae,guidance]", "ssl.weights={mae:0.5,guidance:0.5}"]),
         ([*FOLDER, "data.classes=[b,1]"], [*FOLDER, 'data.classes=["1",b,b]']),
+        (FOLDER, ["data=image_folder", "data.root=./x/"]),
+        (FOLDER, ["data=image_folder", f"data.root={Path('x').absolute()}"]),
+        (["mode.init_from=a.ckpt"], ["mode.init_from=b/../a.ckpt"]),
+        (["encoder.pretrained=a.ckpt"], [f"encoder.pretrained={Path('a.ckpt').absolute()}"]),
+        (["ssl=guidance", "ssl.teacher=a.ckpt"], ["ssl=guidance", "ssl.teacher=./a.ckpt"]),
     ],
 )
 def test_hash_is_that_of_the_computation_and_not_of_the_words(one, other):

@@ -1,6 +1,7 @@
 """`--help` explains every group, option and key, on any terminal and in a pipe."""
 
 import dataclasses
+import re
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ssat.config import schema
 from ssat.config.groups import groups, header, options
 from ssat.config.help import SECTIONS, keys_of, show_help
+from ssat.core.errors import UserError
 from tests.config.test_overrides import run_elsewhere
 
 
@@ -82,8 +84,20 @@ def test_every_kind_of_option_is_explained(helped, option):
     [("recipee", "did you mean recipe?"), ("recipe.base_lrr", "did you mean recipe.base_lr?"), ("xyz", "launcher")],
 )
 def test_an_unknown_word_is_answered_with_the_nearest(helped, word, answer):
-    assert f"there is no group or key '{word}'" in helped(word)
-    assert answer in helped(word, columns=130)
+    with pytest.raises(UserError, match=re.escape(f"there is no group or key '{word}'")) as refused:
+        helped(word)
+    assert answer in str(refused.value)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean vit_t"):
+        show_help("train", ["encoder=vit_tt"])
+
+
+def test_the_words_of_a_command_are_explained_whatever_their_values(helped):
+    assert helped("epochs=3") == helped("epochs")
+    assert helped("+experiments=table3") == helped("experiments=table3")
+    assert "Table 3" in helped("experiments=table3") and "  experiment: table3" in helped("experiments=table3")
 
 
 @pytest.mark.parametrize("columns", [40, 60, 100, 300])

@@ -1,4 +1,4 @@
-"""Runs that version 1 of the configuration has begun: flat code, class paths, another hash (tests/runs/version_1)."""
+"""Runs that earlier versions have begun; version 1: flat code, class paths, another hash (tests/runs/version_1)."""
 
 from __future__ import annotations
 
@@ -71,6 +71,27 @@ def test_an_old_run_is_evaluated_to_the_accuracy_that_it_has_recorded(runs: Path
     measured = json.loads((run / "evaluations" / "last-test-clean.json").read_text())
     recorded = json.loads((run / "result.json").read_text())["metrics"]["test"]
     assert measured["clean"]["acc1"] == pytest.approx(recorded["acc1"]["last"], abs=0.3)  # one image of 360
+
+
+def test_a_run_whose_hash_was_another_continues_after_its_finished_phase(runs: Path) -> None:
+    words = (*WORDS, "mode=ssl_ft", "epochs=2", "trainer.max_steps=2", "name=second", f"runs_dir={runs}")
+    assert command("train", *words).returncode == 0
+    (new,) = runs.glob("old/second-*")
+    run = new.rename(new.with_name("second-01234567"))
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "finetune")
+    for name, now, then in (
+        ("config.yaml", "version: 3", "version: 2"),
+        ("pretrain/phase.json", new.name.removeprefix("second-"), "01234567"),
+    ):
+        text = (run / name).read_text()
+        assert now in text
+        (run / name).write_text(text.replace(now, then))
+    done = command("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "pretrain: already finished" in done.stdout
+    assert list(runs.glob("old/second-*")) == [run]
+    assert "skipped, already finished" in command("train", *words).stdout
 
 
 def test_a_newer_version_is_named_and_refused(runs: Path) -> None:

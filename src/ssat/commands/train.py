@@ -25,7 +25,7 @@ from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.launch import is_main_process, say
 from ssat.estimate.command import estimate, sum_at_end
-from ssat.runs.folder import AFRESH, describe, find_finished, find_run_dir, read_config, usable
+from ssat.runs.folder import AFRESH, describe, find_finished, find_run_dir, is_same_older, read_config, usable
 from ssat.runs.inputs import FILE, read_inputs, recorded, refuse_changes
 
 CHANGED = "give the run the data it was begun with, or train anew with force=true"
@@ -67,7 +67,8 @@ def begin(config: Run, run_dir: Path, inputs: dict[str, Any]) -> None:
     if any(map(os.path.lexists, begun)):
         check_same_run(config, read_config(path, AFRESH), run_dir)
         refuse_changes(inputs, read_inputs(run_dir, AFRESH), run_dir, CHANGED)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
+    if not is_same_older(config, run_dir):  # an older form stays: by it the phases of before are known as this run's
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(config.values))))
     write_text(run_dir / FILE, json.dumps(inputs, indent=1))
 
 

@@ -19,6 +19,7 @@ from ssat.config.create import load
 from ssat.config.fields import arguments, default_of, described, hints
 from ssat.config.groups import comments, files, groups, header, options
 from ssat.config.words import CONF, as_typed_here, command_line
+from ssat.core.errors import UserError
 from ssat.core.words import nearest
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
@@ -76,7 +77,11 @@ class Key:
 
 
 def show_help(config_name: str, topics: Sequence[str]) -> None:
-    """Print what `--help` says of each topic: a group, section, key or group=option; without one, of everything."""
+    """Print what `--help` says of each topic: a group, section, key or group=option; without one, of everything.
+
+    Raises:
+        UserError: a topic is none of these; names the nearest.
+    """
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 40), 130)
     told = [_topic(topic, width) for topic in topics] or [_overview(config_name, width)]
     print(as_typed_here("\n\n".join("\n".join(lines) for lines in told)), flush=True)
@@ -101,14 +106,18 @@ def _overview(command: str, width: int) -> list[str]:
 
 
 def _topic(topic: str, width: int) -> list[str]:
-    """One group, section, option or key; for a word that is none of them, the nearest one."""
-    group, equals, name = topic.partition("=")
-    if equals and group in _all_groups():
-        if name in options(group):
-            return _option(group, name, width)
-        absent = f"there is no option {topic}{nearest(name, list(options(group)))}"
-        return [*_wrapped(absent, width), "", *_group_lines(group, width)]
-    topic = {place: name for name, (place, _) in SECTIONS.items()}.get(topic, topic)
+    """One group, section, option or key; what follows the `=` of a key does not matter."""
+    group, equals, name = topic.lstrip("+").partition("=")
+    if equals and group in (*_all_groups(), "experiments"):
+        if name not in options(group):
+            raise UserError(
+                f"--help {topic}: there is no such option{nearest(name, list(options(group)))}; {group} can be:"
+                f" {', '.join(options(group))}",
+                key=group,
+                value=name,
+            )
+        return _experiment(name, width) if group == "experiments" else _option(group, name, width)
+    topic = {place: name for name, (place, _) in SECTIONS.items()}.get(group, group)
     if topic in (*_all_groups(), *SECTIONS, "experiments"):
         return _group(topic, width)
     keys = {key.place: key for key in (*keys_of(schema.Run, "", deep=False), *_section_keys())}
@@ -116,7 +125,17 @@ def _topic(topic: str, width: int) -> list[str]:
         return _rows([keys[topic].row()], width)
     known = list(dict.fromkeys([*_all_groups(), "experiments", *SECTIONS]))
     close = ("" if "." in topic else nearest(topic, known)) or nearest(topic, list(keys))
-    return _wrapped(f"there is no group or key {topic!r}{close}; there are: {', '.join(known)}", width)
+    raise UserError(f"there is no group or key {topic!r}{close}; there are: {', '.join(known)}", key=topic)
+
+
+def _experiment(name: str, width: int) -> list[str]:
+    """What an experiment is for, and its file."""
+    path = options("experiments")[name]
+    said = comments(path)
+    body = path.read_text(encoding="utf-8").splitlines()
+    first = next((row for row, line in enumerate(body) if line and not line.startswith("#")), len(body))
+    told = [line for comment in said for line in _wrapped(comment, width)]
+    return [f"+experiments={name} ({path})", *told, "", *(f"  {line}" for line in body[first:])]
 
 
 def _group(group: str, width: int) -> list[str]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os.path
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ssat.data.sets import SOURCES
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
+PATHS = ("root", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
 BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
 
@@ -61,7 +63,7 @@ def identity(run: Run) -> dict[str, Any]:
             flat |= _component(task, f"ssl.{name}", TASKS)
         if list(run.ssl.tasks) != sorted(run.ssl.tasks):
             flat["ssl.order"] = list(run.ssl.tasks)  # each draws its first weights after the one before it
-        if run.ssl.weights:
+        if run.ssl.weights and {*run.ssl.weights.values()} != {1 / len(run.ssl.tasks)}:  # equal ones are the default
             flat |= {f"ssl.weights.{name}": weight for name, weight in run.ssl.weights.items()}
     flat["mode.name"] = run.mode.name
     for index, phase in enumerate(run.mode.phases):
@@ -82,7 +84,7 @@ def _component(part: Component, prefix: str, table: Mapping[str, str], skip: tup
         if key == "classes" and isinstance(value, (list, tuple)):
             value = sorted({*map(str, value)})  # as the readers number them
         if key not in skip and value is not None and _plain(value) != _plain(defaults.get(key)):
-            flat[f"{prefix}.{key}"] = _plain(value)
+            flat[f"{prefix}.{key}"] = _spelled_once(key, value)
     return flat
 
 
@@ -99,8 +101,17 @@ def _fields(section: Any, prefix: str, *, only: tuple[str, ...] = (), skip: tupl
             for of, item in value.items():
                 flat |= _fields(item, f"{key}.{of}") if dataclasses.is_dataclass(item) else {f"{key}.{of}": item}
         elif _plain(value) != _plain(default_of(field)):
-            flat[key] = _plain(value)
+            flat[key] = _spelled_once(name, value)
     return flat
+
+
+def _spelled_once(key: str, value: Any) -> Any:
+    """`value`; a path in one spelling, whichever was written: imgs, ./imgs/ and /here/imgs are one folder."""
+    if key not in PATHS or not isinstance(value, str) or value == "previous":
+        return _plain(value)
+    path = os.path.abspath(os.path.expanduser(value))
+    below = os.path.relpath(path)
+    return path if below.startswith(os.pardir) else below
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ FAULTS = (
     RecursionError,
 )  # what a wrong word or file makes Hydra raise
 LISTS = "(--help lists them)"
+PLACES = r"hydra\.(run|output_subdir|job\.chdir)\b"  # Hydra's own, which runs of ours do not read
 
 
 def prepared(argv: Sequence[str], config_name: str) -> list[str]:
@@ -103,6 +104,10 @@ def check(words: Sequence[str], config_name: str) -> None:
             raise UserError(f"{word!r} names no key: write key=value {LISTS}", key=key, value=word)
         if not equals and sign != "~":
             raise UserError(f"{word!r} has no value: write key=value {LISTS}", key=key)
+        if re.match(PLACES, key):
+            raise UserError(
+                f"{key} is not used: runs_dir and experiment, or run_dir, say where a run lies", key=key, value=word
+            )
         if sign:
             _check_sign(sign, key, words, config_name)
         try:
@@ -191,6 +196,10 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
             found, inside = _no_option(group, name), re.search(r"In '(\w+)/(\w+)'", text)
             path = files(inside[1]).get(inside[2]) if inside else None
             return UserError(f"{found} (in {path})", key=found.key, value=name) if path else found
+    match = re.search(r"Could not find '(hydra/\w+)/(.*?)' Available options in '[^']*': ([\w ]*?) Config search", text)
+    if match:
+        key, name, known = match[1], match[2], match[3].split()
+        return UserError(f"{key}={name} does not exist; {key} can be: {', '.join(known)}", key=key, value=name)
     match = re.search(r"Could not (?:override|append|delete) .*?'([^']+)'", text)
     if match:
         key = getattr(error.__cause__, "full_key", None) or match[1]
@@ -203,6 +212,15 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
         or_list = "" if key in groups() else f", or write '{key}=[{value}]' for a list"
         return UserError(
             f"{key}={value} holds several values: put -m before them to run each{or_list}", key=key, value=value
+        )
+    match = re.match(r"Error merging override ([^=]+)=", text)
+    cause = str(error.__cause__)
+    if match and "list index out of range" in cause:
+        return UserError(f"there is no {match[1]}: the list is shorter", key=match[1])
+    if match and "Cannot merge DictConfig with" in cause:
+        return UserError(
+            f"{match[1]} holds keys of its own: set one of them, {match[1]}.<key>=... (--help {match[1]} lists them)",
+            key=match[1],
         )
     if error.__cause__ is not None:
         text += ": " + str(error.__cause__).partition("\n")[0]

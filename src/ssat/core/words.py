@@ -31,10 +31,10 @@ def nearest(word: str, options: list[str]) -> str:
     def likeness(option: str) -> float:
         whole = difflib.SequenceMatcher(None, word, option).ratio()
         leaf = difflib.SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
-        return max(whole, leaf)
+        return max(whole, leaf, 0.8 if option and word.endswith(option) else 0)  # fp16 means 16 rather than bf16
 
     best = max(options, key=likeness, default="")
-    return f" (did you mean {best}?)" if best and likeness(best) > 0.5 else ""
+    return f" (did you mean {best}?)" if best and likeness(best) > 0.6 else ""
 
 
 def duration(seconds: float) -> str:

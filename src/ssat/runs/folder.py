@@ -17,6 +17,7 @@ from ssat.config.identity import config_hash, differences
 from ssat.config.resolve import build
 from ssat.config.schema import Run
 from ssat.config.trust import trusted
+from ssat.config.upgrade import VERSION
 from ssat.core.errors import UserError
 from ssat.core.read import plain_yaml, read_json
 from ssat.runs.record import as_number, lookup
@@ -83,10 +84,9 @@ def is_same_older(config: Run, folder: Path) -> bool:
     path = folder / "config.yaml"
     try:
         # Most are of today's version: a look at the text spares the parser, for a sweep has many of one name.
-        if re.search(r"^version:", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(rf"^version: {VERSION}$", path.read_text(encoding="utf-8"), re.MULTILINE):
             return False
-        values = read_config(path, AFRESH)
-        return "version" not in values and not differences(config, trusted(build(values), like=config))
+        return not differences(config, trusted(build(read_config(path, AFRESH)), like=config))
     except (UserError, OSError, ValueError):
         return False
 
@@ -125,7 +125,7 @@ def read_phase(path: Path, config: Run) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{path} is damaged, its {wrong[0]} is {lookup(record, wrong[0])!r:.40}: {AFRESH}")
     # Records of the time before phases had a hash are taken for this run's, whose folder they lie in.
-    if record.get("hash") not in (None, config_hash(config)):
+    if record.get("hash") not in (None, config_hash(config)) and not is_same_older(config, path.parents[1]):
         raise UserError(f"{path} is of another run: {AFRESH}")
     return record
 

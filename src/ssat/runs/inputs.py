@@ -10,9 +10,11 @@ from ssat.config.schema import Run
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.core.read import read_json
+from ssat.runs.record import lookup
 
 FILE = "inputs.json"
 DATA_KEYS = ("splits", "sha256", "content")  # of a fingerprint; earlier records have no content
+PARTS = {"data": dict, "weights": dict, **{f"data.{key}": dict for key in DATA_KEYS}, "data.classes": list}
 SHOWN = 5  # differences in one sentence
 
 
@@ -86,11 +88,10 @@ def read_inputs(folder: Path, cure: str) -> dict[str, Any]:
 
 
 def _sound(inputs: Any, where: Path, cure: str) -> dict[str, Any]:
-    """`inputs`, whose parts have the types that are compared."""
-    data = inputs.get("data") if isinstance(inputs, dict) else None
-    parts = [inputs.get("weights"), *(data.get(key) for key in DATA_KEYS)] if isinstance(data, dict) else [""]
-    classes = (data.get("classes") or []) if isinstance(data, dict) else []
-    if not all(part is None or isinstance(part, dict) for part in parts) or not isinstance(classes, list):
+    """`inputs`, whose parts have the types that are compared; a part may be absent."""
+    if not isinstance(inputs, dict) or not all(
+        isinstance(lookup(inputs, key), (kind, type(None))) for key, kind in PARTS.items()
+    ):
         raise UserError(f"{where} is damaged, what the run has read is not understood: {cure}")
     return inputs
 

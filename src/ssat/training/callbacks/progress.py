@@ -23,7 +23,10 @@ class _Eta:
             return 0.0
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-        return (time.perf_counter() - self.started) / self.batches * max(0, total - done)
+        left = max(0, total - done)
+        if trainer.max_steps > 0:
+            left = min(left, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+        return (time.perf_counter() - self.started) / self.batches * left
 
 
 class ProgressBar(RichProgressBar):
