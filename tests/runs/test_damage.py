@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from ssat.core.errors import UserError
 from ssat.runs.saved import saved_configuration
-from tests.helpers import train
+from tests.helpers import command, fail_of, train
 
 WORDS = ("mode=ssl_ft", "epochs=2", "eval_every=1")
 CKPT, PHASE = "finetune/checkpoints/last.ckpt", "pretrain/phase.json"
@@ -64,15 +65,23 @@ def test_a_file_that_is_none_is_refused(copy: Path, file: str, text: str) -> Non
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "inputs.json", PHASE])
-@pytest.mark.parametrize("kind", ["folder", "loop"])
-def test_a_folder_or_a_link_to_itself_in_place_of_a_file_is_refused(copy: Path, file: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_what_is_no_file_in_place_of_one_is_refused(copy: Path, file: str, kind: str) -> None:
     (copy / file).unlink()
     if kind == "folder":
         (copy / file).mkdir()
+    elif kind == "pipe":  # whoever opened it would wait for ever
+        os.mkfifo(copy / file)
     else:
         (copy / file).symlink_to(copy / file)
     with pytest.raises(UserError, match=f"{Path(file).name} (is (missing or )?damaged|cannot be read)"):
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
+
+
+def test_a_lock_that_is_no_file_is_refused(copy: Path) -> None:
+    (copy / ".lock").unlink(missing_ok=True)
+    (copy / ".lock").mkdir()
+    assert "is no file" in fail_of(command(*WORDS, f"run_dir={copy}", runs=copy.parent))
 
 
 def test_a_begun_run_without_its_configuration_is_not_taken_for_a_new_one(copy: Path) -> None:

@@ -46,9 +46,12 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run's folder; the lock goes with the process, however it ends.
 
     Raises:
-        UserError: another process is training in it.
+        UserError: another process is training in it, or its lock is no file.
     """
-    with open(run_dir / ".lock", "w") as lock:
+    path = run_dir / ".lock"
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file, and it must be the lock of the run: move it away")
+    with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -19,7 +19,7 @@ def groups() -> list[str]:
 def files(group: str) -> dict[str, Path]:
     """The files of `group` by name; those of `experiments` are for +experiments=."""
     folders = [folder / group for folder in FOLDERS] + [EXPERIMENTS] * (group == "experiments")
-    found = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml")}
+    found = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.yaml") if path.is_file()}
     return {name: found[name] for name in sorted(found, key=_natural)}
 
 
@@ -36,13 +36,21 @@ def _natural(name: str) -> list[tuple[str, int]]:
 def _offered(group: str, path: Path) -> bool:
     if path.stem == "schema" or path.stem.startswith("_"):
         return False
-    return group != "experiments" or path.read_text(encoding="utf-8").startswith(EXPERIMENT)
+    return group != "experiments" or _text(path).startswith(EXPERIMENT)
+
+
+def _text(path: Path) -> str:
+    """A file that is only listed; whoever chooses it hears what is wrong with it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def comments(path: Path) -> list[str]:
     """The comment at the head of a configuration file, line by line."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _text(path).splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):

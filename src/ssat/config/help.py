@@ -132,7 +132,7 @@ def _experiment(name: str, width: int) -> list[str]:
     """What an experiment is for, and its file."""
     path = options("experiments")[name]
     said = comments(path)
-    body = path.read_text(encoding="utf-8").splitlines()
+    body = path.read_text(encoding="utf-8", errors="replace").splitlines()
     first = next((row for row, line in enumerate(body) if line and not line.startswith("#")), len(body))
     told = [line for comment in said for line in _wrapped(comment, width)]
     return [f"+experiments={name} ({path})", *told, "", *(f"  {line}" for line in body[first:])]
@@ -184,7 +184,7 @@ def _option(group: str, name: str, width: int) -> list[str]:
 
 def _from_files(group: str, path: Path) -> dict[str, Key]:
     """The keys that an option's file and those that it builds on set, with their comments; the nearest file counts."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     node, others = yaml.safe_load(text), files(group)
     if not isinstance(node, dict):
         return {}

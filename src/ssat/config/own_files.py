@@ -14,6 +14,7 @@ from ssat.config.groups import EXPERIMENT, files
 from ssat.config.register import SECTIONS
 from ssat.config.words import CONF, EXPERIMENTS, FOLDERS
 from ssat.core.errors import UserError
+from ssat.core.read import read_text
 
 LARGEST = 10_000  # values in a file
 NAMED = ("encoder", "ssl", "data")  # groups whose files give a name
@@ -29,8 +30,8 @@ def check_file(group: str, name: str) -> None:
     if path is None or {CONF, EXPERIMENTS} & {*path.parents}:
         return
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text ({error!s:.80})", key=group, value=name) from error
     if group == "experiments":
         if not text.startswith(EXPERIMENT):
@@ -79,7 +80,7 @@ def _beginning(group: str) -> str:
 
 def _content(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(read_text(path))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {"defaults": []}  # Hydra says what is wrong with it, and in which line
 

@@ -11,6 +11,7 @@ from ssat.config.components import components
 from ssat.config.schema import Run
 from ssat.config.words import FOLDERS
 from ssat.core.errors import UserError
+from ssat.core.read import read_text
 
 
 def trusted(run: Run, *, like: Run | None = None) -> Run:
@@ -44,7 +45,7 @@ def _named_by_the_user(group: str) -> set[str]:
 
 def _kinds(path: Path) -> Iterator[str]:
     try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node = yaml.safe_load(read_text(path))
     except (OSError, ValueError, yaml.YAMLError):
         return
     nodes = [node]

@@ -29,6 +29,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         # MAE-style checkpoints carry their command line as a Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"

@@ -11,6 +11,18 @@ import yaml
 DEEPEST = 64  # levels of lists and mappings in one another; no file of ours has ten
 
 
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file; a pipe or a device of its name, which may never end, is not opened.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no UTF-8, or no file.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no file")
+    return path.read_text(encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
@@ -19,7 +31,7 @@ def read_json(path: Path) -> Any:
         ValueError: it is no JSON, or nested too deep.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -31,7 +43,7 @@ def plain_yaml(path: Path) -> str:
         OSError: it cannot be read.
         ValueError: it is no YAML, has references, or is nested too deep.
     """
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):

@@ -19,7 +19,7 @@ from ssat.config.schema import Run
 from ssat.config.trust import trusted
 from ssat.config.upgrade import VERSION
 from ssat.core.errors import UserError
-from ssat.core.read import plain_yaml, read_json
+from ssat.core.read import plain_yaml, read_json, read_text
 from ssat.runs.record import as_number, lookup
 
 AFRESH = "move the run folder away, or force=true to start afresh"
@@ -84,7 +84,7 @@ def is_same_older(config: Run, folder: Path) -> bool:
     path = folder / "config.yaml"
     try:
         # Most are of today's version: a look at the text spares the parser, for a sweep has many of one name.
-        if re.search(rf"^version: {VERSION}$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(rf"^version: {VERSION}$", read_text(path), re.MULTILINE):
             return False
         return not differences(config, trusted(build(read_config(path, AFRESH)), like=config))
     except (UserError, OSError, ValueError):
@@ -138,6 +138,8 @@ def read_config(path: Path, cure: str) -> dict[str, Any]:
     """
     try:
         config: Any = OmegaConf.to_container(OmegaConf.create(plain_yaml(path)))
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except (OSError, ValueError, OmegaConfBaseException):
         config = None
     if not config or not isinstance(config, dict):

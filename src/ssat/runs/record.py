@@ -15,6 +15,7 @@ from ssat.config.identity import flat_settings
 from ssat.config.upgrade import upgrade
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.read import read_text
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -196,7 +197,7 @@ def read_json(path: Path) -> Any:
         ValueError: why it cannot be had, in a few words.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         values = json.loads(text)
         if "\\ud" not in text and "\\uD" not in text:  # only an escape can be a surrogate
             return values
