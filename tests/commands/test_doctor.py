@@ -255,12 +255,12 @@ def test_masks_that_are_no_function_of_the_seed_are_found(tmp_path):
             shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
-    masking = tmp_path / "src" / "auxiliary" / "masking.py"
+    noise = tmp_path / "src" / "ssat" / "core" / "noise.py"
     line = "    golden = _int64(0x9E3779B97F4A7C15)\n"
-    assert masking.read_text().count(line) == 1
-    chance = "    seed = int.from_bytes(__import__('os').urandom(4), 'little')\n"
-    masking.write_text(masking.read_text().replace(line, line + chance))
-    process = command("data=digits", root=tmp_path)
+    assert noise.read_text().count(line) == 1
+    chance = "    stream = int.from_bytes(__import__('os').urandom(4), 'little')\n"
+    noise.write_text(noise.read_text().replace(line, line + chance))
+    process = command("data=digits", root=tmp_path, PYTHONPATH=str(tmp_path / "src"))
     out, err = process.communicate(timeout=900)
     assert process.returncode == 1, err
     failed = {name for name, mark in marks(out).items() if mark == "failed"}
