@@ -20,7 +20,8 @@ WORDS = (
     *("eval_every=1", "experiment=old"),
 )
 FINISHED = (*WORDS, "mode=ssat", "epochs=2", "name=finished")
-INTERRUPTED = (*WORDS, "mode=ssl_ft", "epochs=4", "name=interrupted")
+# Version 1 trained the first stage on normalised pixels by default.
+INTERRUPTED = (*WORDS, "mode=ssl_ft", "mode.ssl_recipe.norm_pix=true", "epochs=4", "name=interrupted")
 
 
 @pytest.fixture

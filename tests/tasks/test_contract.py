@@ -105,8 +105,8 @@ def test_loss_is_computed_in_fp32_under_autocast(setting):
 
 def test_after_step_leaves_the_encoder_and_a_finite_state_at_any_progress(setting):
     before = {name: value.clone() for name, value in setting.encoder.state_dict().items()}
-    for progress in (0.0, 0.5, 1.0):
-        setting.task.after_step(setting.encoder, progress)
+    for step, progress in enumerate((0.0, 0.5, 1.0), 1):
+        setting.task.after_step(setting.encoder, progress, step)
     assert all(torch.equal(value, before[name]) for name, value in setting.encoder.state_dict().items())
     assert all(value.isfinite().all() for value in setting.task.state_dict().values())
     assert setting.task(setting.encoder, setting.batch, False).loss.isfinite()

@@ -78,7 +78,7 @@ def test_teacher_is_the_moving_average_of_the_student_and_gets_no_gradient():
         for parameter in encoder.parameters():
             parameter.add_(torch.randn_like(parameter))
     task(encoder, batch(), False).loss.backward()
-    task.after_step(encoder, 0.0)
+    task.after_step(encoder, 0.0, 1_000)
     for old, new, student in zip(before.parameters(), task.teacher.parameters(), encoder.parameters(), strict=True):
         assert torch.allclose(new, 0.9 * old + 0.1 * student, atol=1e-6)
         assert new.grad is None
@@ -100,7 +100,7 @@ def test_teacher_begins_as_the_encoder_it_is_given():
 def test_teacher_temperature_rises_over_the_first_tenth(progress, expected):
     encoder = build("vit")
     task = DINO(encoder, teacher_temp=(0.04, 0.07))
-    task.after_step(encoder, progress)
+    task.after_step(encoder, progress, 1)
     assert task.temperature().item() == pytest.approx(expected)
 
 
@@ -109,7 +109,7 @@ def test_prototypes_wait_for_the_first_hundredth_and_get_a_zero_gradient_until_t
     task = DINO(encoder, out_dim=16)
     task(encoder, batch(), False).loss.backward()
     assert task.head.prototypes.grad.abs().sum() == 0
-    task.after_step(encoder, 0.02)
+    task.after_step(encoder, 0.02, 1)
     task(encoder, batch(), False).loss.backward()
     assert task.head.prototypes.grad.abs().sum() > 0
 

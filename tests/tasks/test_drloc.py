@@ -84,7 +84,7 @@ def test_positions_are_uniform_with_replacement_and_new_at_every_step():
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.0), (0.1, 0.25), (0.2, 0.5), (1.0, 0.5 * 2 / 2.8)])
 def test_published_weight_rises_for_a_fifth_and_then_falls_towards_three_times_the_training(progress, expected):
     task = Drloc(build("vit"), weight=0.5, schedule="drloc")
-    task.after_step(build("vit"), progress)
+    task.after_step(build("vit"), progress, 1)
     assert task.factor().item() == pytest.approx(expected, abs=1e-6)
 
 

@@ -128,8 +128,11 @@ def test_latent_teacher_follows_the_encoder():
     with torch.no_grad():
         encoder.norm.weight.add_(1)
     before = task.teacher.norm.weight.clone()
-    task.after_step(encoder, 0.0)
+    task.after_step(encoder, 0.0, 1_000)
     assert torch.allclose(task.teacher.norm.weight, 0.9 * before + 0.1 * encoder.norm.weight)
+    before = task.teacher.norm.weight.clone()
+    task.after_step(encoder, 0.0, 1)  # an early step: the average warms up
+    assert torch.allclose(task.teacher.norm.weight, 2 / 11 * before + 9 / 11 * encoder.norm.weight)
 
 
 def test_latent_logs_whether_its_targets_collapse():

@@ -54,7 +54,7 @@ def identity(run: Run) -> dict[str, Any]:
     """What the run computes: flat keys, without those that have their default."""
     flat = _component(run.encoder, "encoder", ENCODERS)
     flat |= _fields(run.encoder, "encoder", only=("pretrained", "adapt_stem"))
-    flat |= _component(run.data.source, "data.source", SOURCES, skip=("root",) if _is_official(run) else ())
+    flat |= _component(run.data.source, "data.source", SOURCES, skip=("root",) if is_official(run) else ())
     # timm where the SSL task needs views is refused, so timm said and timm by default are the same.
     said = ("pipeline",) if run.data.pipeline == "timm" else ()
     flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra", *said))
@@ -73,7 +73,8 @@ def identity(run: Run) -> dict[str, Any]:
     return flat
 
 
-def _is_official(run: Run) -> bool:
+def is_official(run: Run) -> bool:
+    """Whether the data are a published set, whose images are counted against it."""
     return "verify" in run.data.source.options
 
 

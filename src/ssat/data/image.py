@@ -20,7 +20,7 @@ from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
 from ssat.data.options import check_batch, check_choices, check_names, check_values
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches
+from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
 from ssat.data.transforms.timm_transforms import eval_transform, train_transform
@@ -55,7 +55,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: of subsets, split, order and augmentation.
         on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
             those out and list them in `skipped`.
-        drop_last: drop the last, incomplete training batch.
+        drop_last: drop the last, incomplete training batch; else it is kept (`sampler.images_per_rank`).
         pin_memory: for a faster copy to a GPU.
         subset: how `fraction` chooses: `stratified`, or `official` = as the authors for Figure 5.
         protocol: `paper` = official validation images are trained on where the paper does, and the test images are
@@ -90,7 +90,7 @@ class ImageDataModule(pl.LightningDataModule):
         samples_per_class: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
-        drop_last: bool = True,
+        drop_last: bool = False,
         pin_memory: bool = False,
         subset: str = "stratified",
         protocol: str = "paper",
@@ -169,6 +169,12 @@ class ImageDataModule(pl.LightningDataModule):
         """A few labelled images that do not fill a batch are a batch of their own."""
         few = self.choice.label_fraction < 1 and images < self.batch_size * world
         return self.drop_last and not few
+
+    def images_per_epoch(self, world: int = 1) -> int:
+        """Images that an epoch trains on; the others do not fill a batch, other ones in each epoch."""
+        images = len(self._splits["train"][1])
+        drop_last = self._drops_last(images, world)
+        return world * images_per_rank(images, self.batch_size, world, drop_last=drop_last)
 
     @property
     def eval_split(self) -> str:

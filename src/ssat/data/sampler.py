@@ -19,6 +19,17 @@ from ssat.core.errors import UserError
 Key = tuple[int, int]  # epoch, index of the image; the epoch is part of the key because workers live across epochs
 
 
+def images_per_rank(images: int, batch_size: int, world: int = 1, *, drop_last: bool) -> int:
+    """Images of an epoch that each of `world` ranks trains on, of `images` in all.
+
+    Without `drop_last` the last batch is smaller; it has an even number of images, for mixup pairs them and batch norm
+    needs two, unless it is the only batch.
+    """
+    each = images // world
+    rest = each % batch_size
+    return each - (rest if drop_last else rest % 2 if each > batch_size else 0)
+
+
 class EpochSampler(Sampler[Key]):
     """Shuffled keys of one rank's share of an epoch.
 
@@ -30,7 +41,7 @@ class EpochSampler(Sampler[Key]):
         batch_size: of one rank.
         seed: of the order.
         rank, world: this process and their number.
-        drop_last: drop the images that do not fill a batch of all ranks; else only those that the ranks cannot share.
+        drop_last: drop the images that do not fill a batch of all ranks; else see `images_per_rank`.
     """
 
     def __init__(
@@ -47,8 +58,7 @@ class EpochSampler(Sampler[Key]):
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world = rank, world
-        unit = batch_size * world if drop_last else world
-        self.total = len(indices) // unit * unit
+        self.total = world * images_per_rank(len(indices), batch_size, world, drop_last=drop_last)
         self.epoch = 0
         self.start = 0  # batches of the next pass that an interrupted run has already seen
 

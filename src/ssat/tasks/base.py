@@ -122,8 +122,8 @@ class Task(nn.Module):
     def begin(self, encoder: Encoder) -> None:
         """Called once before the first step of a phase, when the encoder has the weights that it starts from."""
 
-    def after_step(self, encoder: Encoder, progress: float) -> None:
-        """Called after each optimizer step with the share of training done, in [0, 1]."""
+    def after_step(self, encoder: Encoder, progress: float, step: int) -> None:
+        """Called after each optimizer step with the share of training done, in [0, 1], and the number of this step."""
 
 
 class RandomTask(Task):

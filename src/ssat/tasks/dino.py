@@ -14,7 +14,7 @@ from ssat.core.batch import Batch
 from ssat.core.choices import check_choice
 from ssat.core.distributed import mean_over_processes
 from ssat.core.errors import UserError
-from ssat.core.schedules import cosine
+from ssat.core.schedules import cosine, warmed_up
 from ssat.core.views import View, ViewAugment, default_local_size, dino_views, pair_of_views
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput, check_views
@@ -89,7 +89,7 @@ class DINO(Task):
         student_temp: temperature of the student.
         teacher_temp: temperature of the teacher at the start and after `warmup_share` of the training; linear between.
         warmup_share: share of the training.
-        momentum: of the teacher's moving average at the start; it rises to 1 along a cosine.
+        momentum: of the teacher's moving average; it rises to 1 along a cosine, and warms up (`schedules.warmed_up`).
         center_momentum: of the moving average of the teacher's logits, which is subtracted from them.
         frozen_share: share of the training for which the prototypes keep their first values.
 
@@ -216,9 +216,9 @@ class DINO(Task):
         start, end = self.teacher_temp
         return start + (end - start) * (self.progress / max(self.warmup_share, 1e-9)).clamp_max(1)
 
-    def after_step(self, encoder: Encoder, progress: float) -> None:
+    def after_step(self, encoder: Encoder, progress: float, step: int) -> None:
         """The teacher follows the encoder, and its head the student's head."""
-        keep = cosine(self.momentum, 1.0, progress)
+        keep = warmed_up(cosine(self.momentum, 1.0, progress), step)
         follow(self.teacher, encoder, keep)
         follow(self.teacher_head, self.head, keep)
         self.progress.fill_(progress)

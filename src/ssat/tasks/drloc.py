@@ -115,6 +115,6 @@ class Drloc(RandomTask):
         fall = (self.total_share - self.progress) / (self.total_share - self.warmup_share)
         return self.weight * torch.minimum(rise, fall).clamp_min(0)
 
-    def after_step(self, encoder: Encoder, progress: float) -> None:
+    def after_step(self, encoder: Encoder, progress: float, step: int) -> None:
         """Moves the schedule on."""
         self.progress.fill_(progress)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssat.core.errors import UserError
-from ssat.core.schedules import cosine
+from ssat.core.schedules import cosine, warmed_up
 from ssat.encoders.base import Encoder
 from ssat.tasks.decoders import DecoderKind, Fusion
 from ssat.tasks.masking import MaskKind
@@ -27,7 +27,7 @@ class LatentReconstruction(Reconstruction):
     Args:
         encoder: one with flat tokens; the teacher starts as a copy of it.
         blocks: how many of the last blocks are averaged.
-        momentum: of the teacher at the start; it rises to 1 along a cosine.
+        momentum: of the teacher; it rises to 1 along a cosine, and warms up (`schedules.warmed_up`).
         mask_ratio: this and all further arguments are those of `Reconstruction`.
 
     Raises:
@@ -111,6 +111,6 @@ class LatentReconstruction(Reconstruction):
         self.teacher.eval()
         return self
 
-    def after_step(self, encoder: Encoder, progress: float) -> None:
+    def after_step(self, encoder: Encoder, progress: float, step: int) -> None:
         """The teacher follows the encoder."""
-        follow(self.teacher, encoder, cosine(self.momentum, 1.0, progress))
+        follow(self.teacher, encoder, warmed_up(cosine(self.momentum, 1.0, progress), step))

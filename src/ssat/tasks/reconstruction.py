@@ -97,6 +97,13 @@ class Reconstruction(RandomTask):
             num_heads=decoder_heads,
             mlp_ratio=decoder_mlp_ratio,
         )
+        if norm_pix and target == "pixels" and encoder.mask_cell_px == 1:
+            raise UserError(
+                "norm_pix normalises the pixels of each patch, and a patch of encoder.patch_size=1 has only one: set"
+                " recipe.norm_pix=false, or larger patches",
+                key="recipe.norm_pix",
+                value=True,
+            )
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
         self.distance = DISTANCES[loss]
         self.grid, self.patch_size = encoder.mask_grid, encoder.mask_cell_px

@@ -76,7 +76,7 @@ class Several(Task):
         for task in self.tasks.values():
             task.begin(encoder)  # type: ignore[operator]
 
-    def after_step(self, encoder: Encoder, progress: float) -> None:
+    def after_step(self, encoder: Encoder, progress: float, step: int) -> None:
         """`after_step` of every task."""
         for task in self.tasks.values():
-            task.after_step(encoder, progress)  # type: ignore[operator]
+            task.after_step(encoder, progress, step)  # type: ignore[operator]

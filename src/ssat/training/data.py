@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import torch
 
 from ssat.config.create import create
+from ssat.config.identity import is_official
 from ssat.config.schema import Phase, Run
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
@@ -59,6 +60,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
         views=views,
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,
+        drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )
 

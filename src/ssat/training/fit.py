@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from ssat.config.check import PRECISIONS
 from ssat.config.schema import Phase, Run
 from ssat.data.image import ImageDataModule
 from ssat.runs.machine import log_every, runs_on_cpu
+from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
@@ -65,7 +66,7 @@ def build_callbacks(
         history,
         FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
         meter,
-        Stamp(config.values, inputs),
+        Stamp(config.values, inputs, drop_last=data.drop_last),
         SaveOnSignal(checkpoints / "last.ckpt"),
     ]
     style = progress_style(config)
@@ -87,7 +88,7 @@ def build_callbacks(
         if getattr(config.monitor, f"{name}_every"):
             callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
     if phase.recipe.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=phase.recipe.ema_decay, use_buffers=False))
+        callbacks.append(MovingAverage(phase.recipe.ema_decay))
     shared: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False}
     callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared))
     callbacks.append(

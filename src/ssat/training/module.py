@@ -21,7 +21,7 @@ from ssat.training.means import EpochMeans, to_log, watched
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, optimizer_and_schedule
-from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done
+from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done, window_scale
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
 
 
@@ -91,7 +91,7 @@ class JointModule(pl.LightningModule):
         self.means.add(values)
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         self.log_dict(to_log(values, self.trainer) if due else watched(values), on_step=True, on_epoch=False)
-        return loss
+        return loss * window_scale(self.trainer, batch_idx)
 
     def joint_step(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""
@@ -169,9 +169,8 @@ class JointModule(pl.LightningModule):
         """The optimizer's step, then what the task does after it."""
         super().optimizer_step(*args, **kwargs)
         if self.ssl is not None:
-            # Lightning counts the step when this hook has returned.
-            done = share_done(self.trainer, self.trainer.global_step + 1, self.optimization.epochs)
-            self.ssl.after_step(self.encoder, done)
+            step = self.trainer.global_step + 1  # Lightning counts it when this hook has returned
+            self.ssl.after_step(self.encoder, share_done(self.trainer, step, self.optimization.epochs), step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The running sums are part of a checkpoint, which may be written within an epoch."""

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ssat.config.schema import Recipe
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
-from ssat.training.steps import batches_per_epoch, total_steps
+from ssat.training.steps import batches_per_epoch, check_accumulation, total_steps
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ def optimizer_and_schedule(
     """What `configure_optimizers` returns for a module that holds `encoder` under that name; lr moves every step.
 
     Raises:
-        UserError: the trainer does not say where the schedule ends, or no loader how large a batch is.
+        UserError: the trainer does not say where the schedule ends, or no loader how large a batch is, or a step has
+            more batches than an epoch.
     """
     o = optimization
+    check_accumulation(trainer)
     images = (o.batch_size or loader_batch_size(trainer)) * trainer.world_size * trainer.accumulate_grad_batches
     lr = effective_lr(o.base_lr, o.lr_rule, images)
     groups = module_groups(

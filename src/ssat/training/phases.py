@@ -28,6 +28,7 @@ from ssat.training.data import build_data
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
+from ssat.training.remarks import remarks
 from ssat.training.weights import start_from
 
 
@@ -73,6 +74,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
         check_continuable(checkpoint, last, AFRESH, epochs=phase.epochs)
         check_same_run(config, checkpoint.get("config"), last)
         refuse_changes(inputs, checkpoint.get("inputs") or {}, last, AFRESH)
+        data.drop_last = checkpoint.get("drop_last", True)  # before it was written, every training dropped them
         say(f"{phase.name}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")
     else:
         start_from(phase, module, run_dir, config)
@@ -81,6 +83,8 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
     loggers = build_loggers(config, phase, folder, config_hash(config))
     callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
+    for remark in remarks(config, phase, data):
+        say(f"{phase.name}: {remark}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     except SIGTERMException:

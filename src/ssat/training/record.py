@@ -78,6 +78,7 @@ def phase_record(
         "epochs": phase.epochs,
         "seconds": totals["seconds"],
         "steps": trainer.global_step,
+        "images_per_epoch": data.images_per_epoch(config.trainer.processes),
         "images_per_s": images / train_seconds if train_seconds else None,
         "data_wait": waited / train_seconds if train_seconds else None,
         "params": count_parameters(module.encoder, module.head, module.ssl, frozen=module.frozen),

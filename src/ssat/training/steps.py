@@ -52,6 +52,32 @@ def batches_before(trainer: pl.Trainer, batch_idx: int) -> int:
     return trainer.current_epoch * batches_per_epoch(trainer) + batch_idx
 
 
+def check_accumulation(trainer: pl.Trainer) -> None:
+    """Refuse an optimizer step of more batches than an epoch has: the schedule and the record would count them all.
+
+    Raises:
+        UserError: says how many there are.
+    """
+    batches, accumulate = batches_per_epoch(trainer), trainer.accumulate_grad_batches
+    if accumulate > batches:
+        raise UserError(
+            f"trainer.accumulate={accumulate} is more than the {batches} batches of an epoch: set at most {batches}, or"
+            " a smaller recipe.batch_size",
+            key="trainer.accumulate",
+            value=accumulate,
+        )
+
+
+def window_scale(trainer: pl.Trainer, batch_idx: int) -> float:
+    """What makes the gradient of a step the mean over its batches, of which the last step of an epoch has fewer.
+
+    Lightning divides by `accumulate_grad_batches` also there.
+    """
+    batches, accumulate = batches_per_epoch(trainer), trainer.accumulate_grad_batches
+    rest = batches % accumulate
+    return accumulate / rest if rest and batch_idx >= batches - rest else 1.0
+
+
 def total_steps(trainer: pl.Trainer, epochs: int | None) -> int:
     """Optimizer steps of the whole schedule; a run that is stopped early keeps the schedule of all its epochs.
 

@@ -18,14 +18,14 @@ from ssat.core.errors import UserError
 
 
 class Stamp(Callback):
-    """Writes configuration and inputs into every checkpoint, so that it cannot be resumed as another run."""
+    """Writes configuration, inputs and `drop_last` into every checkpoint, which no other run can go on from."""
 
-    def __init__(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        self._config, self._inputs = config, inputs
+    def __init__(self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, drop_last: bool) -> None:
+        self._stamp = {"config": dict(config), "inputs": dict(inputs), "drop_last": drop_last}
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Put configuration and inputs into the checkpoint."""
-        checkpoint["config"], checkpoint["inputs"] = dict(self._config), dict(self._inputs)
+        """Put them into the checkpoint."""
+        checkpoint |= self._stamp
 
 
 class NonFiniteLoss(UserError):

@@ -1,0 +1,35 @@
+"""Moving average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from ssat.core.schedules import warmed_up
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, evaluated and saved in their place; its decay warms up.
+
+    Buffers are the training's own.
+
+    Args:
+        decay: of each step, once the average has warmed up.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=self._follow)
+        self.decay, self._updates = decay, 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Follow the weights after an optimizer step; the first one is copied."""
+        self._updates = trainer.global_step - 1  # those behind this one: an int, which no device is waited for
+        super().on_train_batch_end(trainer, *args, **kwargs)
+
+    @torch.no_grad()
+    def _follow(self, averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - warmed_up(self.decay, self._updates))

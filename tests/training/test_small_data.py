@@ -1,0 +1,148 @@
+"""Settings that were made for large data, on little of it: moving averages, accumulation, incomplete batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssat.config.identity import is_official
+from ssat.config.overrides import composed
+from ssat.config.resolve import resolve
+from ssat.config.schema import Run
+from ssat.core.errors import UserError
+from ssat.core.schedules import warmed_up
+from ssat.encoders.vit import VisionTransformer
+from ssat.tasks.reconstruction import Reconstruction
+from ssat.training.callbacks.averaging import MovingAverage
+from ssat.training.data import build_data
+from ssat.training.module import JointModule
+from ssat.training.optim import Optimization
+from ssat.training.remarks import remarks
+from tests.helpers import TINY, record_of, train, weights
+from tests.training.test_alone import QUIET, SMALL_VIT
+
+
+def trainer(folder: Path, **options) -> pl.Trainer:
+    return pl.Trainer(default_root_dir=str(folder), enable_model_summary=False, **QUIET | {"max_epochs": 1} | options)
+
+
+def loader(batches: int) -> DataLoader:
+    torch.manual_seed(0)
+    images, targets = torch.randn(4 * batches, 3, 16, 16), torch.arange(4 * batches) % 10
+    return DataLoader(TensorDataset(images, targets), batch_size=4)
+
+
+SGD = {"optimizer": "sgd", "momentum": 0.0}
+STILL = {"base_lr": 1e-30, "min_lr": 0.0}  # all batches meet the same weights
+
+
+def module(**options) -> JointModule:
+    torch.manual_seed(1)
+    return JointModule(SMALL_VIT, num_classes=10, lam=1.0, optimization=Optimization(**SGD | options))
+
+
+class Gradients(pl.Callback):
+    """Keeps the gradient of the head before each step of the optimizer."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.seen.append(pl_module.head.weight.grad.clone())
+
+
+def gradients(folder: Path, **options) -> list[Tensor]:
+    watch = Gradients()
+    trainer(folder, callbacks=[watch], **options).fit(module(**STILL), loader(5))
+    return watch.seen
+
+
+def test_the_gradient_of_an_incomplete_step_is_the_mean_over_its_batches(tmp_path: Path) -> None:
+    each, together = gradients(tmp_path), gradients(tmp_path, accumulate_grad_batches=3)
+    assert len(each) == 5 and len(together) == 2
+    torch.testing.assert_close(together[0], torch.stack(each[:3]).mean(0))
+    torch.testing.assert_close(together[1], torch.stack(each[3:]).mean(0))
+
+
+def test_more_accumulated_batches_than_an_epoch_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trainer.accumulate=6 is more than the 5 batches") as refused:
+        gradients(tmp_path, accumulate_grad_batches=6)
+    assert (refused.value.key, refused.value.value) == ("trainer.accumulate", 6)
+
+
+@pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (8, 0.5), (90, 0.91), (10**6, 0.9998)])
+def test_the_decay_warms_up(updates: int, decay: float) -> None:
+    assert warmed_up(0.9998, updates) == pytest.approx(decay)
+
+
+def test_the_average_follows_its_formula(tmp_path: Path) -> None:
+    class Weights(pl.Callback):
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
+            self.seen.append(pl_module.head.weight.detach().clone())
+
+    watch, average = Weights(), MovingAverage(0.6)
+    whole = module()
+    trainer(tmp_path, callbacks=[watch, average]).fit(whole, loader(12))
+    expected = watch.seen[0]
+    for update, weight in enumerate(watch.seen[1:], 1):
+        keep = min(0.6, (1 + update) / (10 + update))
+        expected = keep * expected + (1 - keep) * weight
+    torch.testing.assert_close(whole.head.weight.detach(), expected)
+
+
+def test_the_average_of_a_short_training_is_near_its_weights(tmp_path: Path) -> None:
+    words = ("mode=scratch", "epochs=4", "recipe.lr_rule=absolute", "recipe.base_lr=3e-3", "eval_every=4")
+    raw = record_of(train(*words, "name=raw", runs=tmp_path))["metrics"]["test"]["acc1"]["last"]
+    averaged = train(*words, "recipe.ema_decay=0.9998", "name=average", runs=tmp_path)
+    assert record_of(averaged)["metrics"]["test"]["acc1"]["last"] > raw - 10
+    assert weights(averaged, "scratch")
+
+
+def configured(*words: str) -> Run:
+    return resolve(composed([*TINY, *words]))
+
+
+def said(*words: str) -> str:
+    run = configured(*words)
+    data = build_data(run, run.mode.phases[0])
+    data.setup()
+    return " ".join(remarks(run, run.mode.phases[0], data))
+
+
+def test_what_little_data_makes_of_a_setting_is_said() -> None:
+    words = ("data.samples_per_class=10", "recipe.batch_size=64", "epochs=2")
+    assert "leaves out 36 of 100 images" in said(*words, "recipe.drop_last=true")
+    assert said(*words) == ""
+    assert "the last step of an epoch has 1 of trainer.accumulate=3" in said(
+        *words, "recipe.batch_size=25", "trainer.accumulate=3"
+    )
+    assert "averages over 5,000 steps, and there are 4" in said(*words, "recipe.ema_decay=0.9998")
+
+
+def test_published_sets_drop_the_last_batch_as_the_authors_and_others_keep_it(tmp_path: Path) -> None:
+    run = configured("data.samples_per_class=10", "recipe.batch_size=64")
+    assert not build_data(run, run.mode.phases[0]).drop_last
+    official = configured("data=svhn", f"data.root={tmp_path}", "data.verify=false")
+    assert is_official(official) and not is_official(run)
+
+
+def test_the_record_says_how_many_images_an_epoch_trains_on(tmp_path: Path) -> None:
+    words = ("mode=scratch", "data.samples_per_class=10", "recipe.batch_size=64", "epochs=1")
+    assert record_of(train(*words, runs=tmp_path))["phases"][0]["images_per_epoch"] == 100
+    dropped = train(*words, "recipe.drop_last=true", "name=dropped", runs=tmp_path)
+    assert record_of(dropped)["phases"][0]["images_per_epoch"] == 64
+
+
+def test_pixels_of_a_patch_of_one_are_not_normalised() -> None:
+    encoder = VisionTransformer(img_size=4, patch_size=1, embed_dim=16, depth=1, num_heads=2)
+    with pytest.raises(UserError, match=r"encoder\.patch_size=1 has only one") as refused:
+        Reconstruction(encoder, norm_pix=True, decoder_dim=16, decoder_heads=2)
+    assert refused.value.key == "recipe.norm_pix"
