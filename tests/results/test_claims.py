@@ -2,9 +2,19 @@
 
 import pytest
 
-from ssat.results.paper.claims import BY_EYE, CONTRADICTED, NEEDS, NO_EVIDENCE, SUPPORTED, UNDECIDED, derived, ledger
+from ssat.results.paper.claims import (
+    BY_EYE,
+    CONTRADICTED,
+    NEEDS,
+    NO_EVIDENCE,
+    SINGLE,
+    SUPPORTED,
+    UNDECIDED,
+    derived,
+    ledger,
+)
 from ssat.results.paper.paper import Cell, Experiment, Item
-from ssat.results.paper.verdicts import judge
+from ssat.results.paper.verdicts import PERSPECTIVE, judge, measure
 from ssat.runs.record import Record
 from tests.results.records import run_of, write_json
 
@@ -28,10 +38,17 @@ def entry(claim, records, text=()):
     return ledger([claim], text, {"modes": judge(ITEM, records)}, records)[0]
 
 
-def pair(ssat: float, scratch: float, data: str = "cifar10", **more):
+def pair(ssat: float, scratch: float, data: str = "cifar10", seeds: int = 3, **more):
+    """Runs of both modes with these means, 0.1 points apart from seed to seed."""
     return [
-        run_of("encoder=vit_t", f"data={data}", "mode=ssat", accuracy=ssat, **more),
-        run_of("encoder=vit_t", f"data={data}", "mode=scratch", accuracy=scratch, **more),
+        run_of(
+            *("encoder=vit_t", f"data={data}", f"mode={mode}"),
+            accuracy=mean + 0.1 * (seed - (seeds - 1) / 2),
+            seed=seed,
+            **more,
+        )
+        for mode, mean in (("ssat", ssat), ("scratch", scratch))
+        for seed in range(seeds)
     ]
 
 
@@ -59,11 +76,18 @@ def test_one_comparison_below_contradicts_the_claim():
     assert entry(ABOVE, pair(70.0, 80.0) + pair(60.0, 55.0, "cifar100")).status == CONTRADICTED
 
 
+def test_a_single_seed_neither_supports_nor_contradicts():
+    for ssat in (90.0, 70.0):
+        found = entry(ABOVE, pair(ssat, 80.0, seeds=1) + pair(60.0, 55.0, "cifar100"))
+        assert found.status == SINGLE and "1 one seed only" in found.evidence
+
+
 def test_small_runs_are_told_apart_and_never_decide():
     words = {"experiment": "modes", "faithful": False}
     small = [
-        run_of("encoder=vit_micro", "data=digits", f"mode={mode}", "epochs=2", accuracy=accuracy, **words)
+        run_of("encoder=vit_micro", "data=digits", f"mode={mode}", "epochs=2", accuracy=accuracy, seed=seed, **words)
         for mode, accuracy in (("ssat", 60.0), ("scratch", 90.0))
+        for seed in (0, 1)
     ]
     found = entry(ABOVE, small)
     assert found.status == NO_EVIDENCE
@@ -78,26 +102,72 @@ def test_a_number_of_the_text_is_computed_from_our_cells_by_the_same_formula():
     claim = {"id": "b", "number": "gain"}
     assert entry(claim, [], text).status == NO_EVIDENCE
     found = entry(claim, pair(88.0, 80.0), text)
-    assert found.sentence == "12.5% better" and found.evidence == "ours: 10.0 %" and found.paper == "printed: 12.5 %"
+    assert (
+        found.sentence == "12.5% better" and found.evidence == "ours: 10.0 ± 1.5 %" and found.paper == "printed: 12.5 %"
+    )
 
 
 def test_a_number_is_supported_where_its_cells_are_reproduced():
     text = [{"id": "gain", "text": "x", "where": "y", "value": 12.5, "unit": "%",
              "from": {"relative": ["modes/SSAT/CIFAR-10", "modes/scratch/CIFAR-10"]}}]  # fmt: skip
-    assert entry({"id": "b", "number": "gain"}, pair(90.2, 80.0), text).status == SUPPORTED
-    assert entry({"id": "b", "number": "gain"}, pair(88.0, 80.0), text).status == UNDECIDED
+    claim = {"id": "b", "number": "gain"}
+    assert entry(claim, pair(90.2, 80.0), text).status == SUPPORTED
+    assert entry(claim, pair(88.0, 80.0), text).status == CONTRADICTED
+    assert entry(claim, pair(90.2, 80.0, seeds=1), text).status == SINGLE
+
+
+def hours(row: str, number: float) -> Cell:
+    return Cell("modes", row, "Train time", "hours", "GPU h", number, str(number))
+
+
+@pytest.mark.parametrize(
+    ("device", "ours", "status"),
+    [
+        ("NVIDIA RTX A5000", (78.0, 82.0), CONTRADICTED),  # as the table prints: 4 hours less, where the text says more
+        ("NVIDIA RTX A5000", (86.0, 82.0), UNDECIDED),  # 4 more, give or take 6
+        ("NVIDIA H100", (78.0, 82.0), UNDECIDED),  # hours of another machine
+    ],
+)
+def test_a_number_of_the_text_is_compared_with_its_sign(device, ours, status):
+    cells = {(row, "Train time"): hours(row, number) for row, number in (("SSAT", 78.0), ("scratch", 82.0))}
+    item = Item(
+        "modes", "t", "Table 0", cells, Experiment("modes", MODES.rows, {"Train time": ["data=cifar10"]}, MODES.base)
+    )
+    text = [
+        {
+            "id": "more",
+            "value": 4,
+            "unit": "GPU h",
+            "from": {"difference": [f"modes/{row}/Train time" for row in MODES.rows][::-1]},
+        }
+    ]
+    records = pair(90.0, 80.0, seeds=1, hardware={"device": device, "accelerator": "cuda", "processes": 1})
+    for record, time in zip(records, ours, strict=True):
+        record.values["seconds"] = 3600 * time
+    found = ledger([{"id": "g", "number": "more"}], text, {"modes": judge(item, records)}, records)[0]
+    assert found.status == status
 
 
 @pytest.mark.parametrize(("macs", "status"), [(1e9, UNDECIDED), (2e9, CONTRADICTED)])
 def test_networks_are_the_same_at_inference_by_size_and_operations(macs, status):
     claim = {"id": "e", "claim": "x", "same": [["modes/SSAT", "modes/scratch"]]}
-    first, second = pair(90.0, 80.0, params={"inference": 5_000_000})
+    first, second = pair(90.0, 80.0, seeds=1, params={"inference": 5_000_000})
     second.values["phases"] = [{"lam": 1.0, "macs": {"full": macs}}]
     assert entry(claim, [first]).status == NO_EVIDENCE
     found = entry(claim, [first, second])
     assert found.status == status and found.evidence.startswith("1 of 2 measured")
-    both = [first, second, *pair(60.0, 55.0, "cifar100", params={"inference": 5_000_000})]
+    both = [first, second, *pair(60.0, 55.0, "cifar100", seeds=1, params={"inference": 5_000_000})]
     assert entry(claim, both).status == (SUPPORTED if status == UNDECIDED else CONTRADICTED)
+
+
+def evaluation_of(record: Record, accuracy: float, **more):
+    """What src.evaluate writes of a run's test images in random perspective."""
+    return {
+        "hash": record.get("hash"),
+        "settings": PERSPECTIVE | {"overrides": []},
+        "data_fingerprint": record.get("data_fingerprint"),
+        "summary": {"acc1_mean": accuracy},
+    } | more
 
 
 def test_perspective_accuracies_are_compared_above_the_noise(tmp_path):
@@ -109,12 +179,34 @@ def test_perspective_accuracies_are_compared_above_the_noise(tmp_path):
     claim = {"id": "f", "claim": "x", "above": [["table2/SSAT", "table2/scratch"]]}
     for ssat, status in ((37.61, UNDECIDED), (39.61, SUPPORTED)):
         records = []
-        for record, accuracy in zip(pair(90.0, 80.0), (ssat, 37.60), strict=True):
-            folder = tmp_path / f"{record.mode}-{ssat}"
+        for record, accuracy in zip(pair(90.0, 80.0, seeds=2), (ssat, ssat + 0.1, 37.60, 37.7), strict=True):
+            folder = tmp_path / f"{record.mode}-{ssat}-{record.get('seed')}"
             evaluation = folder / "evaluations" / "last-test-perspective.json"
-            write_json(evaluation, {"summary": {"acc1_mean": accuracy}})
+            write_json(evaluation, evaluation_of(record, accuracy))
             records.append(Record(folder / "result.json", "depths", record.values))
         assert ledger([claim], (), {"table2": judge(item, records)}, records)[0].status == status
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"hash": "0badf00d"},
+        {"settings": PERSPECTIVE | {"checkpoint": "best", "overrides": []}},
+        {"settings": PERSPECTIVE | {"seeds": "1", "overrides": []}},
+        {"settings": PERSPECTIVE | {"overrides": ["data.fraction=0.1"]}},
+        {"data_fingerprint": {"splits": {"test": 10}, "sha256": {}}},
+        {"settings": None},
+        {"summary": {"acc1_mean": 400}},
+    ],
+    ids=str,
+)
+def test_a_perspective_accuracy_of_something_else_is_not_the_runs(tmp_path, foreign):
+    run = Record(tmp_path / "result.json", "depths", run_of("encoder=vit_t", "data=cifar10").values | {"hash": "abcd"})
+    path = tmp_path / "evaluations" / "last-test-perspective.json"
+    write_json(path, evaluation_of(run, 40.0))
+    assert measure("perspective", run) == 40.0
+    write_json(path, evaluation_of(run, 40.0, **foreign))
+    assert measure("perspective", run) is None
 
 
 def test_a_claim_without_a_measure_says_what_it_needs():

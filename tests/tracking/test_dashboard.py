@@ -43,7 +43,7 @@ def command(*words: str, **env: str) -> subprocess.CompletedProcess:
         env=kept | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
-from ssat.config.identity import check_same_run
+from ssat.config.identity import check_same_run, official_name
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
@@ -152,8 +152,8 @@ def train(config: Run) -> None:
     check_hardware(config)
     if config.footprint.energy:
         check_country(config.footprint.country)
-    if config.data.download and not launched_externally():
-        fetch_missing(config.data.name, Path(config.data.extra.get("root") or "."))
+    if config.data.download and official_name(config) and not launched_externally():
+        fetch_missing(official_name(config), Path(config.data.extra.get("root") or "."))
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()

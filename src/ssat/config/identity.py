@@ -78,6 +78,12 @@ def is_official(run: Run) -> bool:
     return "verify" in run.data.source.options
 
 
+def official_name(run: Run) -> str:
+    """The published set that is read, whatever the data are called; empty where it is none."""
+    source = run.data.source
+    return str(source.options.get("domain") or source.kind) if is_official(run) else ""
+
+
 def _component(part: Component, prefix: str, table: Mapping[str, str], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     defaults = defaults_of(table, part.kind, f"{prefix}.kind")
     flat = {f"{prefix}.kind": part.kind}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssat.config.identity import check_same_run, config_hash
+from ssat.config.identity import check_same_run, config_hash, official_name
 from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, run_processes
@@ -152,7 +152,7 @@ def with_data(config: Run, notes: list[str]) -> Run:
     from ssat.data.sets.checks import Missing, locate
     from ssat.data.sets.stand_in import PIXELS, stands_in
 
-    name = config.data.name
+    name = official_name(config)
     if config.data.source.kind == "hf":
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if not stands_in(name):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.modes import mode_name
 from ssat.results.text import shorten
 from ssat.runs.faithful import PAPER_EPOCHS
 from ssat.runs.record import Record, as_number
 
-Z95 = 1.959964  # of the normal distribution, two-sided 95 %
 CAVEAT = "Keep in mind: "
 
 
@@ -59,6 +58,12 @@ class Arm:
     def deviation(self) -> float | None:
         """Standard deviation over the seeds in points; None for one seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of the accuracy in percent, from the number of test images alone."""
+        images = self.scored[0].split_size
+        return wilson_interval(self.accuracy, images) if images else None
 
     def mean(self, key: str) -> float | None:
         """Mean over the scored runs of the number at a dotted key; None where no run has it."""
@@ -164,68 +169,10 @@ def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most:
     return variants
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One accuracy minus another.
-
-    Attributes:
-        points: the difference in percentage points.
-        uncertainty: half the width of its 95 % interval; None where the number of test images is unknown.
-    """
-
-    points: float
-    uncertainty: float | None
-
-    @property
-    def is_noise(self) -> bool:
-        """Whether the difference may be chance: it is within its interval, or the interval is unknown."""
-        return self.uncertainty is None or abs(self.points) <= self.uncertainty
-
-    def __str__(self) -> str:
-        margin = "" if self.uncertainty is None else f" ± {self.uncertainty:.1f}"
-        if round(abs(self.points), 1) == 0:
-            return f"0.0{margin} points from"
-        return f"{abs(self.points):.1f}{margin} points {'above' if self.points > 0 else 'below'}"
-
-
-def arm_difference(a: Arm, b: Arm) -> Difference:
-    """The mean accuracy of `a` minus that of `b`."""
+def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
+    """The mean accuracy of `a` minus that of `b`; `comparisons` as `mean_difference` has them."""
     images_a, images_b = a.scored[0].split_size, b.scored[0].split_size
-    return mean_difference((a.accuracies, images_a), (b.accuracies, images_b))
-
-
-def mean_difference(a: tuple[Sequence[float], int | None], b: tuple[Sequence[float], int | None]) -> Difference:
-    """The mean of the accuracies `a` minus the mean of the accuracies `b`.
-
-    Args:
-        a: accuracies in percent, one for each seed, and the number of images that they were measured on.
-        b: the same of the other side.
-    """
-    points = statistics.fmean(a[0]) - statistics.fmean(b[0])
-    variances = [variance_of_mean(accuracies, images) for accuracies, images in (a, b) if images]
-    return Difference(points, Z95 * math.sqrt(sum(variances)) if len(variances) == 2 else None)
-
-
-def variance_of_mean(accuracies: Sequence[float], images: int) -> float:
-    """Variance of the mean of accuracies in percent: the binomial one of the images plus that of the seeds' mean.
-
-    Two images are added to the count, one right and one wrong (Agresti & Caffo 2000): intervals near 0 and 100 % would
-    be too narrow without them. Two runs see the same test images; this is ignored, so intervals are a little wide.
-    """
-    p = (statistics.fmean(accuracies) / 100 * images + 1) / (images + 2)
-    of_seeds = statistics.variance(accuracies) / len(accuracies) if len(accuracies) > 1 else 0.0
-    return 1e4 * p * (1 - p) / (images + 2) + of_seeds
-
-
-def wilson_interval(arm: Arm) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of the arm's accuracy in percent, from the number of test images alone."""
-    images = arm.scored[0].split_size
-    if images is None:
-        return None
-    p, spread = arm.accuracy / 100, Z95**2 / images
-    centre = p + spread / 2
-    half = math.sqrt(spread * p * (1 - p) + spread**2 / 4)
-    return 100 * max(0.0, (centre - half) / (1 + spread)), 100 * min(1.0, (centre + half) / (1 + spread))
+    return mean_difference((a.accuracies, images_a), (b.accuracies, images_b), comparisons=comparisons)
 
 
 def finding(records: Sequence[Record]) -> str:
@@ -262,17 +209,15 @@ def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     if not others:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
     differences = [(other, arm_difference(ssat, other)) for other in others]
-    parts = [
-        f"{difference} {other.name}{' (within the noise)' if _is_known_noise(difference) else ''}"
-        for other, difference in differences
-    ]
+    parts = [f"{difference} {other.name}{_doubt(difference)}" for other, difference in differences]
     sentence = f"{reached}: {' and '.join(parts)}."
-    is_clear_win = all(difference.points > 0 and not difference.is_noise for _, difference in differences)
+    is_clear_win = all(difference.sign == ABOVE for _, difference in differences)
     return sentence if is_clear_win else f"{sentence} {_caveat(ssat)}"
 
 
-def _is_known_noise(difference: Difference) -> bool:
-    return difference.uncertainty is not None and difference.is_noise
+def _doubt(difference: Difference) -> str:
+    is_known = difference.uncertainty is not None
+    return f" ({difference.sign})" if is_known and difference.sign in (NOISE, ONE_SEED) else ""
 
 
 def _caveat(ssat: Arm) -> str:
@@ -282,7 +227,7 @@ def _caveat(ssat: Arm) -> str:
     epochs, lam = as_number(phase.get("epochs")), as_number(phase.get("lam"))
     train = record.number("data_fingerprint.splits.train")
     facts = []
-    interval, classes = wilson_interval(ssat), record.classes
+    interval, classes = ssat.interval, record.classes
     if interval and classes and interval[0] <= 100 / classes:
         facts.append(f"this is no better than guessing one of {classes} classes ({100 / classes:.3g} %)")
     if epochs is not None and epochs < PAPER_EPOCHS:

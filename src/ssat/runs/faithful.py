@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssat.config.identity import official_name
 from ssat.config.schema import Run
 
 PAPER_EPOCHS = 100
@@ -13,6 +14,10 @@ PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "s
 PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
 USUAL = {"mask": "random", "target": "pixels", "source": "mixed"}
 PAPER_PROTOCOLS = ([50, 50], [50, 100], [100, 50], [100, 100])  # epochs of SSL and of fine-tuning, Table 3
+GANI_PROTOCOL = [200, 300]  # Table 7, with DINO
+PRETRAINED = ("deit_tiny_patch16_224", "deit_small_patch16_224")  # Table 5, from ImageNet's weights
+# Whose loss, or whose norm, sees a forward batch as a whole: accumulated batches are not one large batch to them.
+COMPARE_IMAGES, BATCH_NORM = ("simclr", "dino"), ("resnet", "resnet_cifar", "cvt")
 PAPER_ENCODERS = ("vit_t", "vit_s", "vit_b", "cvt_13", "swin_t", "resnet_50", "vit_2m8", "sl_vit", "deit_ti")
 PAPER_DATA = (
     "cifar10",
@@ -41,17 +46,20 @@ def beyond_the_paper(config: Run) -> list[str]:
 
 def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
-    data = config.data
+    data, phases = config.data, config.mode.phases
     reasons = []
-    if data.name not in PAPER_DATA:
-        reasons.append(f"{data.name} is not one of the paper's data sets")
-    if config.encoder.name not in PAPER_ENCODERS:
+    if official_name(config) not in PAPER_DATA:
+        named = f"a folder called {data.name}" if data.name in PAPER_DATA else data.name
+        reasons.append(f"{named} is not one of the paper's data sets")
+    is_pretrained = config.encoder.name in PRETRAINED and config.encoder.pretrained
+    if config.encoder.name not in PAPER_ENCODERS and not is_pretrained:
         reasons.append(f"{config.encoder.name} is not one of the paper's encoders")
     if config.mode.name not in PAPER_MODES:
         reasons.append(f"mode={config.mode.name} is not one of the paper's")
     if any(phase.lam < 1 for phase in config.mode.phases):
         reasons += beyond_the_paper(config)
-    if data.fraction < 1 or data.samples_per_class or data.val_fraction or data.extra.get("classes"):
+    figure_5 = data.subset == "official" and data.name == "imagenet"
+    if (data.fraction < 1 and not figure_5) or data.samples_per_class or data.val_fraction or data.extra.get("classes"):
         reasons.append(
             f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
         )
@@ -64,7 +72,8 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     if last["skipped_images"]:
         reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
     stages = [phase.epochs for phase in config.mode.phases]
-    if len(stages) == 2 and stages not in PAPER_PROTOCOLS:
+    is_ganis = stages == GANI_PROTOCOL and [*config.ssl.tasks] == ["dino"]
+    if len(stages) == 2 and stages not in PAPER_PROTOCOLS and not is_ganis:
         reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
     elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
         reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
@@ -73,6 +82,10 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there
     if recipe.name in ("official", "paper") and batch != published:
         reasons.append(f"{batch} images in an optimizer step, in place of {published}")
+    tasks = {task.kind for task in config.ssl.tasks.values()} if any(phase.lam < 1 for phase in phases) else set()
+    if config.trainer.accumulate > 1 and recipe.batch_size * config.trainer.processes < PAPER_BATCH:
+        seen = [*sorted(tasks & {*COMPARE_IMAGES}), *({config.encoder.kind} & {*BATCH_NORM})]
+        reasons += [f"{name} sees {recipe.batch_size} images at a time, however many are accumulated" for name in seen]
     if config.trainer.max_steps:
         reasons.append(f"stopped after {config.trainer.max_steps} steps")
     return reasons

@@ -147,15 +147,16 @@ class Record:
 def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     """What a configuration computes, but for its seed: flat keys, a list as one value.
 
-    Phases only repeat the other keys; where no SSL task takes part its settings are left out.
+    Most keys of the phases repeat others, but a phase can be changed alone (mode.phases.0.epochs=1). Where no SSL task
+    takes part its settings are left out.
     """
-    unused = ("ssl.", "mode.phases.") if mode in ("scratch", "finetune", "linear") else ("mode.phases.",)
+    unused = ("ssl.",) if mode in ("scratch", "finetune", "linear") else ()
     settings: dict[str, Any] = {}
     for key, value in flat_settings(upgraded(config)).items():
         if key.startswith(unused) or key in ("seed", "name"):
             continue
         parent, _, leaf = key.rpartition(".")
-        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):
+        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):  # mode.phases.0.x is no item
             listed.append(value)
         else:
             settings[key] = value

@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ssat.core.words import duration
-from ssat.results.comparisons import CAVEAT, Arm, Comparison, arm_difference, finding, wilson_interval
+from ssat.results.comparisons import CAVEAT, Arm, Comparison, arm_difference, finding
 from ssat.results.modes import mode_name
 from ssat.results.page.budget import ACCURACY, BUDGETS, budget_sentence, history_split, metric_points
 from ssat.results.page.charts import legend, line_chart
@@ -125,7 +125,7 @@ def _bar(arm: Arm, comparison: Comparison) -> AccuracyBar:
     notes += [quantity(kwh * 1000, "Wh")] if kwh is not None else []
     deviation = "" if arm.deviation is None else f" ± {arm.deviation:.2f}"
     value = f"{arm.accuracy:.2f}{deviation} %"
-    return AccuracyBar(arm.mode, arm.name, arm.accuracy, wilson_interval(arm), value, " · ".join(notes))
+    return AccuracyBar(arm.mode, arm.name, arm.accuracy, arm.interval, value, " · ".join(notes))
 
 
 def _charts(comparison: Comparison, most_points: int) -> Iterator[Markup]:

@@ -28,7 +28,7 @@ from ssat.results.paper.paper_tables import (
     tally,
     verdict_counts,
 )
-from ssat.results.paper.verdicts import NOT_BUILT, PARTIAL, VERDICTS, CellResult, Judged, Part
+from ssat.results.paper.verdicts import NOT_BUILT, VERDICTS, CellResult, Judged, Part
 
 STYLES = {verdict: f"v-{verdict.split()[0]}" for verdict in VERDICTS} | {NOT_BUILT: "v-not-built"}  # CSS classes
 
@@ -215,7 +215,7 @@ def _legend(judged: Judged) -> Markup:
 def _table(judged: Judged, part: Part, page: Path | None) -> PageTable:
     columns, rows = grid(judged, part)
     return PageTable(
-        title="" if part.block.is_exact else f"{PARTIAL}: {part.block.title}",
+        title="" if part.block.is_exact else f"{part.kind}: {part.block.title}",
         name=part_heading(judged, part, separator=", "),
         row_header=judged.item.row_header,
         columns=columns,

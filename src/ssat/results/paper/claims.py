@@ -10,14 +10,19 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ssat.config.words import as_typed_here
-from ssat.results.comparisons import Comparison, Difference, arm_difference, finished_comparisons, mean_difference
+from ssat.results.comparisons import Comparison, arm_difference, finished_comparisons
+from ssat.results.intervals import ABOVE, BELOW, NOISE, ONE_SEED, mean_difference
 from ssat.results.paper.paper import Item
-from ssat.results.paper.verdicts import ACCURACIES, REPRODUCED, CellResult, Judged
+from ssat.results.paper.verdicts import ACCURACIES, OTHER_MACHINE, CellResult, Judged
 from ssat.runs.record import Record, as_number, lookup
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SINGLE = "one seed only"  # of one of the sides: seeds may differ by as much
 NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
 BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
+
+
+ROUNDING = 0.05  # of a number of the text that is printed with one decimal
 
 
 @dataclass(frozen=True)
@@ -149,21 +154,25 @@ def _weigh_above(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -
     printed = [[items[place.item].cells[place.row, place.column].number for place in pair] for pair in compared]
     known = [(a, b) for a, b in printed if a is not None and b is not None]
     paper = f"{sum(a > b for a, b in known)} of {len(known)} comparisons of its own numbers agree" if known else ""
-    signs = Counter(filter(None, (_sign_of_results(_find(judged, a), _find(judged, b)) for a, b in compared)))
+    found = [(_find(judged, a), _find(judged, b)) for a, b in compared]
+    signs = Counter(filter(None, (_sign_of_results(a, b, comparisons=len(compared)) for a, b in found)))
     measured = sum(signs.values())
-    status = _status(measured, len(compared), agreeing=signs["above"], against=signs["below"])
+    status = _status(measured, len(compared), agreeing=signs[ABOVE], against=signs[BELOW], single=signs[ONE_SEED])
     small = Counter(filter(None, _signs_of_other_runs(compared, judged)))
     other_runs = f"{_counted(sum(small.values()))} of smaller runs{_listed(small)}" if small else ""
     return Weighed(status, f"{measured} of {len(compared)} measured{_listed(signs)}", paper, other_runs)
 
 
-def _status(measured: int, asked: int, *, agreeing: int, against: int) -> str:
-    """The status of a claim with `asked` comparisons: all must agree to support it, one against it contradicts it."""
+def _status(measured: int, asked: int, *, agreeing: int, against: int, single: int = 0) -> str:
+    """The status of a claim with `asked` comparisons: all must agree to support it, one against it contradicts it.
+
+    Of `single` of them one side has a single seed, which can do neither.
+    """
     if not measured:
         return NO_EVIDENCE
     if against:
         return CONTRADICTED
-    return SUPPORTED if agreeing == asked else UNDECIDED
+    return SUPPORTED if agreeing == asked else SINGLE if single else UNDECIDED
 
 
 def _weigh_modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> str:
@@ -171,7 +180,7 @@ def _weigh_modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> st
     if not modes:
         return ""
     pairs = [pair for each in found for pair in product(each.scored_arms(modes[0]), each.scored_arms(modes[1]))]
-    signs = Counter(_sign(arm_difference(first, second)) for first, second in pairs)
+    signs = Counter(arm_difference(first, second, comparisons=len(pairs)).sign for first, second in pairs)
     return f"{_counted(len(pairs))} of any runs made so far{_listed(signs)}" if pairs else ""
 
 
@@ -180,7 +189,7 @@ def _counted(comparisons: int) -> str:
 
 
 def _listed(signs: Counter[str]) -> str:
-    words = [f"{count} {sign}" for sign in ("above", "within the noise", "below") if (count := signs[sign])]
+    words = [f"{count} {sign}" for sign in (ABOVE, NOISE, BELOW, ONE_SEED) if (count := signs[sign])]
     return f": {', '.join(words)}" if words else ""
 
 
@@ -194,19 +203,24 @@ def _signs_of_other_runs(compared: Sequence[tuple[Place, Place]], judged: Mappin
             yield from (_sign_of_results(found.get(first), found.get(second)) for first, second in places)
 
 
-def _sign_of_results(a: CellResult | None, b: CellResult | None) -> str | None:
-    """Whether `a` is above, below or within the noise of `b`; None where one of them was not measured."""
+def _sign_of_results(a: CellResult | None, b: CellResult | None, *, comparisons: int = 1) -> str | None:
+    """Whether `a` is above, below or within the noise of `b`, or has one seed; None where one was not measured.
+
+    One below is enough to contradict a claim of so many `comparisons`, so that it is held to its share of the 5 %.
+    """
     if a is None or b is None or not a.records or not b.records or a.records == b.records:
         return None
-    return _sign(mean_difference((a.values, a.records[0].split_size), (b.values, b.records[0].split_size)))
-
-
-def _sign(difference: Difference) -> str:
-    return "within the noise" if difference.is_noise else "above" if difference.points > 0 else "below"
+    sides = ((a.values, a.records[0].split_size), (b.values, b.records[0].split_size))
+    sign = mean_difference(*sides).sign
+    return mean_difference(*sides, comparisons=comparisons).sign if sign == BELOW else sign
 
 
 def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Weighed:
-    """A number of the text, computed from our cells by the same formula; all cells must be reproduced to support it."""
+    """A number of the text, computed from our cells by the same formula.
+
+    It is supported where ours is as near as our cells are sure, and contradicted where it is not: also where every cell
+    is reproduced, for the text can say something else than the table, or its sign may be the other one.
+    """
     unit = str(entry.get("unit") or "")
     paper = f"printed: {entry.get('value')} {unit}".strip()
     if not entry.get("from"):
@@ -219,9 +233,30 @@ def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Wei
         if found is None or found.ours is None:
             return Weighed(NO_EVIDENCE, f"{reference} has not been run", paper)
         results.append(found)
-    ours = derived(kind, [found.ours for found in results if found.ours is not None])
-    status = SUPPORTED if all(found.verdict == REPRODUCED for found in results) else UNDECIDED
-    return Weighed(status, f"ours: {ours:.1f} {unit}".strip(), paper)
+    values = [found.ours for found in results if found.ours is not None]
+    ours, margin = derived(kind, values), _margin(kind, values, [found.tolerance for found in results])
+    shown = "" if margin is None else f" ± {margin:.1f}"
+    said, status = as_number(entry.get("value")), UNDECIDED
+    if any(found.cell.measure in ACCURACIES and len(found.values) < 2 for found in results):
+        status = SINGLE
+    elif said is not None and margin is not None and all(found.verdict != OTHER_MACHINE for found in results):
+        if abs(ours - said) > margin + ROUNDING:
+            status = CONTRADICTED
+        elif margin < abs(said):  # a wider one leaves even the sign open
+            status = SUPPORTED
+    return Weighed(status, f"ours: {ours:.1f}{shown} {unit}".strip(), paper)
+
+
+def _margin(kind: str, values: Sequence[float], tolerances: Sequence[float | None]) -> float | None:
+    """How sure a derived number is: each cell moved by its tolerance, the changes added in squares; None = unknown."""
+    if None in tolerances:
+        return None
+    base, changes = derived(kind, values), []
+    for index, tolerance in enumerate(tolerances):
+        moved = [*values]
+        moved[index] += tolerance or 0.0
+        changes.append(derived(kind, moved) - base)
+    return math.hypot(*changes)
 
 
 def _weigh_same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:

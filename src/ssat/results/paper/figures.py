@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from ssat.results.paper.verdicts import PARTIAL, CellResult, Judged, Part
+from ssat.results.paper.verdicts import CellResult, Judged, Part
 from ssat.results.series import Bar, Series
 
 MODES = {"Scratch": "scratch", "SSL+FT": "ssl_ft", "SSAT": "ssat"}  # columns that are modes have the mode's colour
@@ -15,7 +15,7 @@ COLOURS = ("ssat", "ssl_ft", "finetune", "scratch")  # the other columns take th
 
 def part_title(judged: Judged, part: Part) -> str:
     """The title of a chart: the figure's, or that of a block of other runs."""
-    return judged.item.title if part.block.is_exact else f"{PARTIAL}: {part.block.title}"
+    return judged.item.title if part.block.is_exact else f"{part.kind}: {part.block.title}"
 
 
 def figure_series(results: Sequence[CellResult]) -> list[Series]:

@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ssat.data.sets.catalog import CATALOG
 from ssat.results.paper.paper import Experiment, Item
 from ssat.results.paper.settings import (
     cell_words,
     deciding_settings,
+    differing,
     fits,
     fixed_by_name,
     fixed_settings,
-    is_equal,
     row_of,
 )
 from ssat.runs.record import Record
@@ -213,7 +214,7 @@ def _block_key(record: Record, experiment: Experiment, has_column: bool) -> str:
     def is_shared(key: str) -> bool:
         if varies_data and FOLLOWS_DATA.fullmatch(key):
             return False
-        return (key in PARTS_OF_DATA and key not in varied) or not key.startswith(follow)
+        return (key in PARTS_OF_DATA and key not in varied) or not key.startswith((*follow, "mode.phases."))
 
     shared = {key: value for key, value in deciding_settings(record.settings_key).items() if is_shared(key)}
     if not has_column:
@@ -253,4 +254,19 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
     if relevant is None and (is_cut or record.get("config.data.verify") is False):
         return False
-    return is_equal(record.settings_key, cell_words(experiment, row, column), relevant or ("",))
+    words = cell_words(experiment, row, column)
+    return not differing(record.settings_key, words, relevant or ("",)) and (relevant is not None or _is_whole(record))
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether the images are all those of the official set, as far as the record tells."""
+    card = CATALOG.get(record.data)
+    if card is None:
+        return True
+    tested = record.number(f"data_fingerprint.splits.{record.split}")
+    if record.classes not in (None, card.classes) or (record.split == "test" and tested not in (None, card.test)):
+        return False
+    trained, whole = record.number("data_fingerprint.splits.train"), card.train + (card.val or 0) * card.trains_on_val
+    parts = [record.get(f"config.data.{key}") for key in ("samples_per_class", "val_fraction")]
+    is_part = any(parts) or record.get("config.data.fraction") != 1 or record.get("config.data.protocol") != "paper"
+    return is_part or trained in (None, whole)

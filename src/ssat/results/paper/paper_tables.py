@@ -14,14 +14,18 @@ from rich.table import Table
 from ssat.config.words import as_typed_here
 from ssat.results.paper.paper import Cell
 from ssat.results.paper.verdicts import (
+    ACCURACIES,
     DIFFERS,
     MEASURED,
     NOT_BUILT,
     NOT_RUN,
+    ONE_SEED,
+    OTHER,
     OTHER_MACHINE,
     PARTIAL,
     REPRODUCED,
     SAME,
+    TOO_NOISY,
     VERDICTS,
     CellResult,
     Judged,
@@ -33,7 +37,10 @@ STYLES = {
     REPRODUCED: "green",
     SAME: "green",
     DIFFERS: "red",
+    TOO_NOISY: "yellow",
+    ONE_SEED: "yellow",
     PARTIAL: "yellow",
+    OTHER: "yellow",
     MEASURED: "cyan",
     OTHER_MACHINE: "cyan",
 }
@@ -83,13 +90,24 @@ def shown_ours(result: CellResult) -> str:
 
 
 def shown_difference(result: CellResult) -> str:
-    """Ours minus the paper's, with its sign; empty where one of them is missing."""
-    return "" if result.difference is None else with_minus(f"{result.difference:+,.{_decimals(result)}f}")
+    """Ours minus the paper's, with its sign and of an accuracy its interval; empty where one of them is missing."""
+    if result.difference is None:
+        return ""
+    is_accuracy = result.cell.measure in ACCURACIES and result.tolerance is not None
+    margin = f" ± {result.tolerance:.2f}" if is_accuracy else ""
+    return with_minus(f"{result.difference:+,.{_decimals(result)}f}") + margin
 
 
 def judgement(result: CellResult) -> str:
-    """'+0.31, reproduced within error': the difference, where there is one, and the verdict."""
-    return ", ".join(filter(None, (shown_difference(result), result.verdict)))
+    """'+0.31 ± 0.80, reproduced within error': the difference, where there is one, the verdict, and what limits it."""
+    near = f"but so is {_listed(result.as_near)}" if result.as_near else ""
+    settings = _listed(result.differs_in)
+    return ", ".join(filter(None, (shown_difference(result), result.verdict, near, settings)))
+
+
+def _listed(words: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def _decimals(result: CellResult) -> int:
@@ -137,7 +155,7 @@ def terminal_tables(judged: Judged) -> Iterator[tuple[str, Table, str]]:
     """Title, table and tally of every part; a cell shows the paper's number, ours, the difference and the verdict."""
     for part in judged.shown_parts:
         columns, rows = grid(judged, part)
-        title = heading(judged) if part.block.is_exact else f"{judged.item.source}, {PARTIAL}: {part.block.title}"
+        title = heading(judged) if part.block.is_exact else f"{judged.item.source}, {part.kind}: {part.block.title}"
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         table.add_column(escape(judged.item.row_header))
         for column in columns:
@@ -163,7 +181,7 @@ def markdown(judged: Judged) -> str:
     for part in judged.shown_parts:
         columns, rows = grid(judged, part)
         if not part.block.is_exact:
-            lines.append(f"\n**{PARTIAL}: {markdown_text(part.block.title)}**\n")
+            lines.append(f"\n**{part.kind}: {markdown_text(part.block.title)}**\n")
         lines.append(f"| {' | '.join(map(markdown_text, [judged.item.row_header, *columns]))} |")
         lines.append("|---|" + "---:|" * len(columns))
         for row, found in rows.items():
@@ -189,7 +207,7 @@ def latex(judged: Judged) -> str:
     lines = []
     for part in judged.shown_parts:
         columns, rows = grid(judged, part)
-        caption = part_heading(judged, part, separator=f". {PARTIAL}: ")
+        caption = part_heading(judged, part, separator=f". {part.kind}: ")
         heads = " & ".join(f"\\multicolumn{{2}}{{c}}{{{_tex(column)}}}" for column in columns)
         lines += [
             "\\begin{table}",
@@ -212,7 +230,7 @@ def _latex_cells(result: CellResult | None) -> str:
     if result is None:
         return " & "
     ours = shown_ours(result)
-    mark = "$^{\\ast}$" if result.verdict == PARTIAL else ""
+    mark = "$^{\\ast}$" if result.verdict in (PARTIAL, OTHER) else ""
     return f"{_tex(result.cell.shown or '--')} & {_tex(ours) + mark if ours else '--'}"
 
 

@@ -15,10 +15,12 @@ from ssat.config.identity import BATCH_FACTORS, step_batch
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.results.paper.paper import Experiment, read_yaml
+from ssat.runs.faithful import BATCH_NORM, COMPARE_IMAGES
 from ssat.runs.record import Record, settings_of
 
 # Keys that change how fast a run is or how often it is measured, not what its last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
+SOURCE = "data.source.kind"  # images under a set's name are that set only where its own reader has counted them
 WITHOUT_SSL = ("scratch", "finetune", "linear")
 
 
@@ -63,9 +65,14 @@ def _fixed_by_option(group: str, option: str) -> dict[str, Any]:
 
 def fits(record: Record, fixed: dict[str, Any]) -> bool:
     """Whether the run has the fixed settings; those of an SSL task do not matter to a run without one."""
-    settings = record.settings
+    settings = record.settings | _pretrained(record.settings)
     unused = "ssl." if record.mode in WITHOUT_SSL else " "
     return all(settings.get(key) == value for key, value in fixed.items() if not key.startswith(unused))
+
+
+def _pretrained(settings: Mapping[str, Any]) -> dict[str, bool]:
+    """Weights in a file are taken for the hub's, which a machine without a network lacks."""
+    return {"encoder.pretrained": True} if isinstance(settings.get("encoder.pretrained"), str) else {}
 
 
 def row_of(record: Record, rows: dict[str, dict[str, Any]]) -> str | None:
@@ -90,11 +97,19 @@ def cell_settings(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
-def is_equal(settings_key: str, words: tuple[str, ...], relevant: tuple[str, ...]) -> bool:
-    """Whether a run and a cell have the same settings, as far as their keys begin with one of `relevant`."""
+def differing(settings_key: str, words: tuple[str, ...], relevant: tuple[str, ...] = ("",)) -> tuple[str, ...]:
+    """The settings in which a run is not a cell, of those whose keys begin with one of `relevant`: 'epochs=6'."""
     wanted, ours = _deciding(cell_settings(words)), deciding_settings(settings_key)
-    keys = (key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
-    return all(wanted.get(key) == ours.get(key) for key in keys)
+    keys = sorted(key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
+    found = [key for key in keys if wanted.get(key) != ours.get(key)]
+    said = {_leaf(key): ours.get(key) for key in found if not key.startswith("mode.phases.")}
+    # A phase mostly repeats what another key says.
+    told = [key for key in found if not key.startswith("mode.phases.") or said.get(_leaf(key), found) != ours.get(key)]
+    return tuple(f"{key}={ours.get(key)}" for key in told)
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 @cache
@@ -105,8 +120,21 @@ def deciding_settings(settings_key: str) -> dict[str, Any]:
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a result; the batch is that of an optimizer step, on any number of devices."""
-    kept = {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT)}
-    for key, value in kept.items():
+    kept = {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT) or key == SOURCE}
+    for key, value in list(kept.items()):
         if key.endswith("recipe.batch_size"):
             kept[key] = step_batch(value, settings)
-    return kept
+            kept |= _forward_batches(key.removesuffix("batch_size"), value, settings)
+    return kept | _pretrained(kept)
+
+
+def _forward_batches(place: str, batch: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The batches that a contrastive loss (gathered over processes) and a batch norm (each process's own) see."""
+    tasks = [value for key, value in settings.items() if key.startswith("ssl.") and key.endswith("kind")]
+    alone = {key: value for key, value in settings.items() if key != "trainer.accumulate"}
+    seen = {}
+    if {*tasks} & {*COMPARE_IMAGES}:
+        seen[f"{place}loss_batch"] = step_batch(batch, alone)
+    if settings.get("encoder.kind") in BATCH_NORM:
+        seen[f"{place}norm_batch"] = batch
+    return seen

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from ssat.results.comparisons import Z95, variance_of_mean
-from ssat.results.paper.matching import RELEVANT_KEYS, Block, match_runs
+from ssat.config.identity import config_hash
+from ssat.config.resolve import build
+from ssat.core.errors import UserError
+from ssat.results.intervals import SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
+from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
 from ssat.results.paper.paper import Cell, Item
-from ssat.results.paper.settings import cell_settings, cell_words
+from ssat.results.paper.settings import cell_settings, cell_words, differing
 from ssat.results.text import largest
 from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
 
-REPRODUCED, DIFFERS, PARTIAL = "reproduced within error", "differs", "partial data"
+REPRODUCED, DIFFERS = "reproduced within error", "differs"
+TOO_NOISY, ONE_SEED = "too noisy to tell", "one seed only"
+PARTIAL, OTHER = "partial data", "other settings"  # of runs that are not the cell's
 SAME = "as printed"  # of settings
 MEASURED, OTHER_MACHINE, NOT_RUN, NOT_BUILT = "measured", "other machine", "not run", "not built yet"
 NO_KEY = "no key"  # the paper prints a setting that no key of the configuration holds
-VERDICTS = (REPRODUCED, SAME, DIFFERS, PARTIAL, MEASURED, OTHER_MACHINE, NO_KEY, NOT_RUN, NOT_BUILT)
+VERDICTS = (
+    *(REPRODUCED, SAME, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
+    *(MEASURED, OTHER_MACHINE, NO_KEY, NOT_RUN, NOT_BUILT),
+)
+WIDEST = 5.0  # points; an interval that is wider on either side says nothing
 PAPER_DEVICE = "A5000"
 OF_MACHINE = ("hours", "co2_kg_lacoste")
+# The settings of the command that measures Table 2's perspective cells.
+PERSPECTIVE = {
+    "checkpoint": "last",
+    "split": "test",
+    "phase": "",
+    "probe": "",
+    "data.perturb": "perspective",
+    "seeds": "5",
+}
 COUNTS = ("train_images", "test_images", "classes", "img_size")
 ACCURACIES = ("acc1", "perspective")
 MOST_BLOCKS = 20  # blocks of other runs that are shown of one table or figure
@@ -38,6 +57,8 @@ class CellResult:
         values: what was measured, one for each seed.
         setting: our value, where the cell is a setting.
         tolerance: half the width of the 95 % interval of ours minus the paper's.
+        differs_in: the settings in which runs that are not the cell's differ from it.
+        as_near: rows of the same column whose printed number the same interval holds.
     """
 
     cell: Cell
@@ -46,6 +67,8 @@ class CellResult:
     values: tuple[float, ...] = ()
     setting: str = ""
     tolerance: float | None = None
+    differs_in: tuple[str, ...] = ()
+    as_near: tuple[str, ...] = ()
 
     @property
     def ours(self) -> float | None:
@@ -68,6 +91,11 @@ class Part(NamedTuple):
 
     block: Block
     results: list[CellResult]
+
+    @property
+    def kind(self) -> str:
+        """What runs that are not the paper's are: with less data or steps, or with other settings."""
+        return PARTIAL if any(result.verdict == PARTIAL for result in self.results) else OTHER
 
 
 @dataclass(frozen=True)
@@ -118,14 +146,24 @@ def judge(item: Item, records: Sequence[Record]) -> Judged:
     """Put the runs into the cells of `item`, and say what they show."""
     matches = match_runs(item, records)
     exact = [judge_cell(cell, matches.exact.records.get(place, []), item) for place, cell in item.cells.items()]
+    exact = [replace(result, as_near=_as_near(result, item)) for result in exact]
     others = [Part(block, _partial_results(block, item)) for block in matches.others]
     return Judged(item, [Part(matches.exact, exact), *others], matches.strays)
+
+
+def _as_near(result: CellResult, item: Item) -> tuple[str, ...]:
+    """The other rows of its column that a reproduced accuracy would reproduce as well."""
+    cell, ours, allowed = result.cell, result.ours, result.tolerance
+    if result.verdict != REPRODUCED or cell.measure not in ACCURACIES or ours is None or allowed is None:
+        return ()
+    others = [other for (row, column), other in item.cells.items() if column == cell.column and row != cell.row]
+    return tuple(each.row for each in others if each.number is not None and abs(each.number - ours) <= allowed)
 
 
 def _partial_results(block: Block, item: Item) -> list[CellResult]:
     rank = {row: index for index, row in enumerate(item.rows)}
     results = [
-        partial_result(item.cells.get((row, column)) or Cell(item.name, row, column, "acc1", "%"), records)
+        partial_result(item.cells.get((row, column)) or Cell(item.name, row, column, "acc1", "%"), records, item)
         for (row, column), records in block.records.items()
     ]
     return sorted(results, key=lambda each: rank.get(each.cell.row, len(rank)))
@@ -147,8 +185,20 @@ def judge_cell(cell: Cell, records: list[Record], item: Item) -> CellResult:
     elif allowed is None:
         verdict = MEASURED
     else:
-        verdict = REPRODUCED if abs(statistics.fmean(values) - cell.number) <= allowed else DIFFERS
+        verdict = compared(cell, values, allowed)
     return CellResult(cell, verdict, runs, values, tolerance=allowed)
+
+
+def compared(cell: Cell, values: Sequence[float], allowed: float) -> str:
+    """What our values, one for each seed, say of the paper's number, of which `allowed` is the tolerance."""
+    distance = abs(statistics.fmean(values) - (cell.number or 0.0))
+    if cell.measure not in ACCURACIES:
+        return REPRODUCED if distance <= allowed else DIFFERS
+    if distance <= allowed:
+        return REPRODUCED if allowed <= WIDEST else TOO_NOISY
+    # One run on either side: the difference may also be that of two seeds.
+    of_seeds = normal_quantile() * SEED_DEVIATION * math.sqrt(2)
+    return ONE_SEED if len(values) == 1 and distance <= math.hypot(allowed, of_seeds) else DIFFERS
 
 
 def judge_setting(cell: Cell, item: Item) -> CellResult:
@@ -159,13 +209,23 @@ def judge_setting(cell: Cell, item: Item) -> CellResult:
     return CellResult(cell, SAME if ours == cell.value else DIFFERS, setting=str(ours))
 
 
-def partial_result(cell: Cell, records: list[Record]) -> CellResult:
+def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:
     """A cell with runs of another configuration, such as smaller ones: shown, never judged."""
     measured = _measured(cell, records)
     if not measured:
         return CellResult(cell, NOT_RUN)
     runs, values = zip(*measured, strict=True)
-    return CellResult(cell, PARTIAL, runs, values)
+    if cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
+        return CellResult(cell, PARTIAL, runs, values)
+    differs_in = differing(runs[0].settings_key, cell_words(item.experiment, cell.row, cell.column))
+    return CellResult(cell, PARTIAL if _is_less(runs[0], differs_in) else OTHER, runs, values, differs_in=differs_in)
+
+
+def _is_less(record: Record, differs_in: Sequence[str]) -> bool:
+    """Whether a run had less than the cell: a part of the images, or an early end."""
+    is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
+    keys = {word.partition("=")[0] for word in differs_in}
+    return bool(is_cut or keys & {*PARTS_OF_DATA, "data.name", "data.source.kind"} or not keys)
 
 
 def _measured(cell: Cell, records: list[Record]) -> list[tuple[Record, float]]:
@@ -206,12 +266,35 @@ def _hours(record: Record) -> float | None:
 
 
 def _perspective(record: Record) -> float | None:
-    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run."""
+    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run.
+
+    Only of this run, its last weights, all its test images and the command's own perturbation.
+    """
     try:
         values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
     except ValueError:
         return None
+    settings = lookup(values, "settings")
+    settings = settings if isinstance(settings, dict) else {}
+    said, overrides = {key: settings.get(key) for key in PERSPECTIVE}, settings.get("overrides") or []
+    is_own = lookup(values, "hash") in (record.get("hash"), _hash_now(record))
+    on_all = lookup(values, "data_fingerprint.splits.test") == record.get("data_fingerprint.splits.test")
+    content = lookup(values, "data_fingerprint.sha256.test") == record.get("data_fingerprint.sha256.test")
+    if not (is_own and on_all and content and said == PERSPECTIVE) or any(map(_changes_images, overrides)):
+        return None
     return as_percentage(lookup(values, "summary.acc1_mean"))
+
+
+def _changes_images(override: Any) -> bool:
+    return not isinstance(override, str) or (override.startswith("data.") and not override.startswith("data.root="))
+
+
+def _hash_now(record: Record) -> str | None:
+    """The run's hash by today's rule, where an earlier version has written its record."""
+    try:
+        return config_hash(build(record.get("config"), str(record.path)))
+    except (UserError, TypeError, AttributeError):
+        return None
 
 
 def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:
@@ -240,9 +323,9 @@ MEASURES: dict[str, Callable[[Record], float | None]] = {
 def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -> float | None:
     """How far ours may be from the paper's number and still count as the same; None where that is unknown.
 
-    An accuracy: 95 % of what the test images and the seeds explain; the paper's number is one run, and its seeds are
-    taken to vary as ours do. A size or an operation count: the paper's rounding, or 1 % where that is more. Time and
-    CO2: 5 %. A number of images, classes or pixels: 0.
+    An accuracy: where one further run of ours would lie in 95 of 100 cases (Student's t), for the paper's number is one
+    run; of a single seed, and at least, what the test images explain. A size or an operation count: the paper's
+    rounding, or 1 % where that is more. Time and CO2: 5 %. A number of images, classes or pixels: 0.
     """
     if cell.number is None:
         return None
@@ -250,10 +333,12 @@ def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -
         images = runs[0].split_size
         if images is None:
             return None
-        of_seeds = statistics.variance(values) if len(values) > 1 else 0.0
-        return Z95 * math.sqrt(variance_of_mean(values, images) + variance_of_mean([cell.number], images) + of_seeds)
+        of_images = image_variance(values, images) / len(values) + image_variance([cell.number], images)
+        of_seeds = next_run_margin(values) if len(values) > 1 else 0.0
+        return max(normal_quantile() * math.sqrt(of_images), of_seeds)
     if cell.measure in RELEVANT_KEYS and cell.measure not in COUNTS:
-        decimals = len(cell.shown.partition(".")[2]) if cell.shown.replace(".", "").isdigit() else 2
+        printed = re.search(r"\d+\.?(\d*)", cell.shown)  # 2.8M and 0.43+1.26 have one and two decimals
+        decimals = len(printed[1]) if printed else 2
         return max(0.5 * 10**-decimals, 0.01 * cell.number) + 1e-9
     if cell.measure in OF_MACHINE:
         return 0.05 * cell.number

@@ -1,0 +1,121 @@
+"""How sure an accuracy of a few runs on some thousand images is: 95 % intervals of it and of differences."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+LEVEL = 0.05  # of two-sided intervals: 95 %
+ABOVE, BELOW, NOISE, ONE_SEED = "above", "below", "within the noise", "one seed only"
+# Points by which seeds may differ where a single run does not tell: the most that repeated runs on small sets showed.
+SEED_DEVIATION = 2.0
+
+
+@cache
+def normal_quantile(level: float = LEVEL) -> float:
+    """Of the two-sided normal distribution: 1.96 at 5 %."""
+    return statistics.NormalDist().inv_cdf(1 - level / 2)
+
+
+@cache
+def t_quantile(freedom: float, level: float = LEVEL) -> float:
+    """Of Student's two-sided t distribution: 12.7 at one degree of freedom and 5 %, 2.78 at four."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 1 - level / 2))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One accuracy minus another.
+
+    Attributes:
+        points: the difference in percentage points.
+        uncertainty: half the width of its interval; None where the number of test images is unknown. Of a single seed
+            it holds the test images alone.
+        one_seed: whether a side has one seed, so that nothing is known of how much seeds differ.
+    """
+
+    points: float
+    uncertainty: float | None
+    one_seed: bool = False
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the difference may be chance: it is within its interval, or the interval is unknown."""
+        return self.uncertainty is None or abs(self.points) <= self.uncertainty
+
+    @property
+    def sign(self) -> str:
+        """above | below | within the noise | one seed only: what may be said of it."""
+        if self.is_noise:
+            return NOISE
+        return ONE_SEED if self.one_seed else ABOVE if self.points > 0 else BELOW
+
+    def __str__(self) -> str:
+        margin = "" if self.uncertainty is None else f" ± {self.uncertainty:.1f}"
+        if round(abs(self.points), 1) == 0:
+            return f"0.0{margin} points from"
+        return f"{abs(self.points):.1f}{margin} points {ABOVE if self.points > 0 else BELOW}"
+
+
+def mean_difference(
+    a: tuple[Sequence[float], int | None], b: tuple[Sequence[float], int | None], *, comparisons: int = 1
+) -> Difference:
+    """The mean of the accuracies `a` minus the mean of the accuracies `b`.
+
+    The seeds' part of the interval is Welch's t; the test images' part is added, though both sides see the same images:
+    intervals are a little wide.
+
+    Args:
+        a: accuracies in percent, one for each seed, and the number of images that they were measured on.
+        b: the same of the other side.
+        comparisons: of how many any one would do for a sentence; each is held to its share of the 5 % (Bonferroni).
+            Where all of them must agree, each is held to 5 %.
+    """
+    points = statistics.fmean(a[0]) - statistics.fmean(b[0])
+    one_seed = min(len(a[0]), len(b[0])) < 2
+    if not a[1] or not b[1]:
+        return Difference(points, None, one_seed)
+    level = LEVEL / max(1, comparisons)
+    of_images = normal_quantile(level) ** 2 * (image_variance(a[0], a[1]) + image_variance(b[0], b[1]))
+    of_seeds = 0.0 if one_seed else _welch(a[0], b[0], level) ** 2
+    return Difference(points, math.sqrt(of_images + of_seeds), one_seed)
+
+
+def _welch(a: Sequence[float], b: Sequence[float], level: float) -> float:
+    """Half the width of Welch's interval of a difference of means; 0 where no run differs from its like."""
+    parts = [(statistics.variance(side) / len(side), len(side) - 1) for side in (a, b)]
+    total = sum(variance for variance, _ in parts)
+    if not total:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
+    return t_quantile(freedom, level) * math.sqrt(total)
+
+
+def image_variance(accuracies: Sequence[float], images: int) -> float:
+    """Binomial variance, in points squared, of an accuracy in percent that was measured on so many images.
+
+    Two images are added to the count, one right and one wrong (Agresti & Caffo 2000): intervals near 0 and 100 % would
+    be too narrow without them.
+    """
+    p = (statistics.fmean(accuracies) / 100 * images + 1) / (images + 2)
+    return 1e4 * p * (1 - p) / (images + 2)
+
+
+def next_run_margin(values: Sequence[float]) -> float:
+    """How far one further run may lie from the mean of `values`, two or more: the 95 % prediction interval."""
+    n = len(values)
+    return t_quantile(n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+
+
+def wilson_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy, both in percent, from the number of test images alone."""
+    z = normal_quantile()
+    p, spread = accuracy / 100, z**2 / images
+    centre = p + spread / 2
+    half = math.sqrt(spread * p * (1 - p) + spread**2 / 4)
+    return 100 * max(0.0, (centre - half) / (1 + spread)), 100 * min(1.0, (centre + half) / (1 + spread))

@@ -1,0 +1,177 @@
+"""A run is judged by what was run, and a difference by how often chance would make it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ssat.config.resolve import resolve
+from ssat.config.words import CONF
+from ssat.results.intervals import ABOVE, BELOW, mean_difference
+from ssat.results.paper.matching import match_runs
+from ssat.results.paper.paper import Cell, read_paper
+from ssat.results.paper.paper_tables import judgement
+from ssat.results.paper.settings import cell_words
+from ssat.results.paper.verdicts import DIFFERS, OTHER, PARTIAL, REPRODUCED, compared, judge, tolerance
+from ssat.runs.faithful import unfaithful_reasons
+from ssat.runs.record import Record
+from tests.results.records import run_of, sizes_of
+
+CELL = ("table1", "ViT-T + SSAT", "CIFAR-10")
+
+
+def is_cell(record: Record, item: str, row: str, column: str) -> bool:
+    return record in match_runs(read_paper()[item], [record]).exact.records[row, column]
+
+
+def cell_run(item: str, row: str, column: str, *more: str, **values) -> Record:
+    words = {word.split("=")[0]: word for word in cell_words(read_paper()[item].experiment, row, column)}
+    words |= {word.split("=")[0]: word for word in more}
+    return run_of(*words.values(), experiment=item, **values)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("mode.phases.0.epochs=1", "mode.phases.0.lam=0.5"),
+        *("recipe.drop_last=false", "data.source.kind=stand_in"),
+    ],
+)
+def test_a_phase_or_a_source_of_its_own_makes_it_another_run(word: str):
+    assert is_cell(cell_run(*CELL), *CELL)
+    assert not is_cell(cell_run(*CELL, word), *CELL)
+
+
+@pytest.mark.parametrize(
+    ("item", "row", "column", "data"),
+    [
+        ("table1", "ViT-T", "Flowers102", "flowers"),
+        ("table1", "ViT-T", "CIFAR-10", "cifar10"),
+        ("table6", "ViT-T", "ClipArt", "clipart"),
+        ("table6", "ViT-T", "Sketch", "sketch"),
+        ("table5", "ViT-T Scratch", "Chaoyang", "chaoyang"),
+        ("table2", "ViT-T", "IN-1K", "imagenet"),
+    ],
+)
+def test_a_folder_that_is_called_like_a_set_is_not_the_set(item: str, row: str, column: str, data: str):
+    official = cell_run(item, row, column)
+    assert is_cell(official, item, row, column)
+    folder = ["data=image_folder", "data.root=x", f"data.name={data}"]
+    folder += [f"data.{key}={official.get(f'config.data.{key}')}" for key in ("img_size", "patch_size")]
+    assert not is_cell(cell_run(item, row, column, *folder), item, row, column)
+
+
+@pytest.mark.parametrize("splits", [{"train": 1_000, "test": 10_000}, {"train": 50_000, "test": 1_000}])
+def test_a_part_of_the_official_images_is_not_the_set(splits):
+    assert not is_cell(cell_run(*CELL, data_fingerprint={"splits": splits, "sha256": {"train": "a"}}), *CELL)
+
+
+@pytest.mark.parametrize(
+    ("item", "row", "column", "is_same"),
+    [
+        ("table4", "SimCLR", "CIFAR-10", False),  # the loss compares the images of a batch
+        ("table4", "DINO", "CIFAR-10", False),
+        ("table1", "CVT-13 + SSAT", "CIFAR-10", False),  # a batch norm
+        ("table1", "ResNet-50", "CIFAR-10", False),
+        (*CELL, True),
+    ],
+)
+def test_accumulated_batches_are_one_batch_only_where_nothing_sees_it_whole(item, row, column, is_same):
+    parts = cell_run(item, row, column, "recipe.batch_size=8", "trainer.accumulate=8")
+    assert is_cell(cell_run(item, row, column), item, row, column)
+    assert is_cell(parts, item, row, column) == is_same
+
+
+def test_weights_in_a_file_are_those_of_the_hub():
+    place = ("table5", "ViT-T IN-1K pretrained + FT", "PMNIST")
+    assert is_cell(cell_run(*place, "encoder.pretrained=weights.safetensors"), *place)
+
+
+@pytest.mark.parametrize(
+    ("shown", "number", "ours", "is_near"),
+    [
+        ("20M", 20.0, 19.65, True),
+        ("20M", 20.0, 19.45, False),
+        ("2.8M", 2.8, 2.84, True),
+        ("2.8M", 2.8, 2.86, False),
+        ("6M", 6.0, 5.6, True),
+        ("0.43+1.26", 1.69, 1.68, True),
+    ],
+)
+def test_a_number_is_compared_as_it_is_rounded(shown: str, number: float, ours: float, is_near: bool):
+    cell = Cell("t", "r", "c", "params_training", "M", number, shown)
+    allowed = tolerance(cell, (run_of("encoder=vit_t", "data=cifar10"),), (ours,))
+    assert (abs(ours - number) <= allowed) == is_near
+
+
+def test_rows_that_an_interval_cannot_tell_apart_are_named():
+    run = cell_run("table5", "ViT-T Scratch", "PMNIST", accuracy=91.5)
+    found = judge(read_paper()["table5"], [run]).find("ViT-T Scratch", "PMNIST")
+    assert found.verdict == REPRODUCED and "ViT-T Scratch + SSAT" in found.as_near
+    assert "± 3." in judgement(found) and "but so is ViT-T IN-1K pretrained + FT" in judgement(found)
+
+
+def test_a_full_run_of_other_settings_says_which():
+    def verdict(*words: str) -> tuple[str, str]:
+        _, *others = judge(read_paper()["table1"], [cell_run(*CELL, *words)]).parts
+        [result] = [each for part in others for each in part.results if each.records]
+        return result.verdict, judgement(result)
+
+    assert verdict("recipe.base_lr=2e-3")[0] == OTHER
+    assert "recipe.base_lr=0.002" in verdict("recipe.base_lr=2e-3")[1]
+    assert verdict("data.fraction=0.1")[0] == verdict("trainer.max_steps=5")[0] == PARTIAL
+
+
+def trained_cells() -> dict[tuple[str, ...], str]:
+    """The overrides of every cell that a training fills, each once."""
+    cells = {}
+    for item in read_paper().values():
+        axes = item.experiment.rows, item.experiment.columns
+        for (row, column), cell in item.cells.items():
+            if (
+                not item.experiment.unbuilt
+                and row in axes[0]
+                and column in axes[1]
+                and cell.measure in ("acc1", "hours")
+            ):
+                cells[cell_words(item.experiment, row, column)] = f"{item.name}: {row}, {column}"
+    return cells
+
+
+def test_every_cell_of_the_paper_is_faithful_to_it():
+    """The record's `faithful` and the verdict on a cell are one rule."""
+    cells = trained_cells()
+    assert len(cells) > 150
+    for words, place in cells.items():
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            run = resolve(compose("train", overrides=list(words)))
+        last = {"data_fingerprint": {"splits": sizes_of(run.data.name)}, "skipped_images": []}
+        assert unfaithful_reasons(run, last | {"epochs": run.mode.phases[-1].epochs}) == [], place
+
+
+def accuracies(rng: np.random.Generator, mean: float, deviation: float, images: int, seeds: int) -> list[float]:
+    rates = rng.normal(mean, deviation, seeds).clip(0, 100) / 100
+    return (100 * rng.binomial(images, rates) / images).tolist()
+
+
+@pytest.mark.parametrize("deviation", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("images", [360, 10_000])
+def test_pairs_of_one_distribution_are_hardly_ever_called_different(deviation: float, seeds: int, images: int):
+    """A/A: 5 % of such pairs may be; of 1,000 pairs 6.4 % are two standard errors more."""
+    rng = np.random.default_rng(0)
+    record = run_of("encoder=vit_t", "data=cifar10", data_fingerprint={"splits": {"test": images}, "sha256": {}})
+    of_arms, of_cells = [], []
+    for _ in range(1_000):
+        a, b = (accuracies(rng, 80.0, deviation, images, seeds) for _ in range(2))
+        of_arms.append(mean_difference((a, images), (b, images)).sign in (ABOVE, BELOW))
+        cell, runs = Cell("t", "r", "c", "acc1", "%", b[0], f"{b[0]:.2f}"), (record,) * seeds
+        of_cells.append(compared(cell, a, tolerance(cell, runs, tuple(a))) == DIFFERS)
+    assert np.mean(of_arms) <= 0.064 and np.mean(of_cells) <= 0.064
+
+
+def test_three_points_on_five_seeds_are_found():
+    rng = np.random.default_rng(0)
+    pairs = [[(accuracies(rng, mean, 0.8, 10_000, 5), 10_000) for mean in (83.0, 80.0)] for _ in range(200)]
+    assert sum(mean_difference(a, b).sign == ABOVE for a, b in pairs) >= 160
