@@ -124,6 +124,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     # Heavy imports only for a command line that can be right.
     from ssat.data.transforms.perturb import SEVERITIES, perturbations
     from ssat.runs.machine import versions
+    from ssat.runs.predictions import write_predictions
     from ssat.runs.record import write_record
 
     chosen = options["severities"].strip("[]").split(",")
@@ -162,6 +163,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
+    if clean and what == "clean":
+        write_predictions(done.with_suffix(".npz"), config_hash(config), evaluator.predictions)
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
     record = {
         "run": str(run),

@@ -14,6 +14,7 @@ from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_diff
 from ssat.results.modes import mode_name
 from ssat.results.text import shorten
 from ssat.runs.faithful import PAPER_EPOCHS
+from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number
 
 CAVEAT = "Keep in mind: "
@@ -172,7 +173,8 @@ def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most:
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
     """The mean accuracy of `a` minus that of `b`; `comparisons` as `mean_difference` has them."""
     images_a, images_b = a.scored[0].split_size, b.scored[0].split_size
-    return mean_difference((a.accuracies, images_a), (b.accuracies, images_b), comparisons=comparisons)
+    sides = (a.accuracies, images_a), (b.accuracies, images_b)
+    return mean_difference(*sides, comparisons=comparisons, paired=paired_variance(a.scored, b.scored))
 
 
 def finding(records: Sequence[Record]) -> str:

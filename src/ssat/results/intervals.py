@@ -63,27 +63,32 @@ class Difference:
 
 
 def mean_difference(
-    a: tuple[Sequence[float], int | None], b: tuple[Sequence[float], int | None], *, comparisons: int = 1
+    a: tuple[Sequence[float], int | None],
+    b: tuple[Sequence[float], int | None],
+    *,
+    comparisons: int = 1,
+    paired: float | None = None,
 ) -> Difference:
     """The mean of the accuracies `a` minus the mean of the accuracies `b`.
 
-    The seeds' part of the interval is Welch's t; the test images' part is added, though both sides see the same images:
-    intervals are a little wide.
+    The seeds' part of the interval is Welch's t, and the test images' part is added. Both sides see the same images:
+    unless `paired` says on how many they disagree, intervals are a little wide.
 
     Args:
         a: accuracies in percent, one for each seed, and the number of images that they were measured on.
         b: the same of the other side.
         comparisons: of how many any one would do for a sentence; each is held to its share of the 5 % (Bonferroni).
             Where all of them must agree, each is held to 5 %.
+        paired: variance of the difference by the images that the two sides disagree on, where that is known.
     """
     points = statistics.fmean(a[0]) - statistics.fmean(b[0])
     one_seed = min(len(a[0]), len(b[0])) < 2
     if not a[1] or not b[1]:
         return Difference(points, None, one_seed)
     level = LEVEL / max(1, comparisons)
-    of_images = normal_quantile(level) ** 2 * (image_variance(a[0], a[1]) + image_variance(b[0], b[1]))
+    of_images = paired if paired else image_variance(a[0], a[1]) + image_variance(b[0], b[1])
     of_seeds = 0.0 if one_seed else _welch(a[0], b[0], level) ** 2
-    return Difference(points, math.sqrt(of_images + of_seeds), one_seed)
+    return Difference(points, math.sqrt(normal_quantile(level) ** 2 * of_images + of_seeds), one_seed)
 
 
 def _welch(a: Sequence[float], b: Sequence[float], level: float) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from ssat.config.schema import Run
 from ssat.core.checkpoints import load_checkpoint, weights_of
@@ -100,7 +101,14 @@ class Evaluator:
 
     @torch.inference_mode()
     def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
-        """acc1 and acc5 in percent and the mean loss; every image counts once."""
+        """acc1 and acc5 in percent and the mean loss; every image counts once.
+
+        `self.predictions` is then a row for each image: its index in the data, its class and the predicted one.
+        """
+        seen: list[Tensor] = []
+        rows: list[Tensor] = []
+        head = cast("torch.nn.Module", self.module.head)
+        hook = head.register_forward_hook(lambda _, __, logits: seen.append(logits.argmax(1)))
         loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
         if console is not None and console.is_terminal:
             loader = track(loader, title, console=console, transient=True)
@@ -109,4 +117,7 @@ class Evaluator:
             # Not around the loader: the batched pipeline would resize in half precision.
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 self.module.validation_step(moved, number)
+            rows.append(torch.stack([batch.indices.cpu(), batch.targets.cpu(), seen.pop().cpu()], dim=1))
+        hook.remove()
+        self.predictions = torch.cat(rows).numpy()
         return {name: float(value) for name, value in self.module.meters.take().items()}

@@ -14,6 +14,7 @@ from ssat.results.comparisons import Comparison, arm_difference, finished_compar
 from ssat.results.intervals import ABOVE, BELOW, NOISE, ONE_SEED, mean_difference
 from ssat.results.paper.paper import Item
 from ssat.results.paper.verdicts import ACCURACIES, OTHER_MACHINE, CellResult, Judged
+from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number, lookup
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -211,8 +212,10 @@ def _sign_of_results(a: CellResult | None, b: CellResult | None, *, comparisons:
     if a is None or b is None or not a.records or not b.records or a.records == b.records:
         return None
     sides = ((a.values, a.records[0].split_size), (b.values, b.records[0].split_size))
-    sign = mean_difference(*sides).sign
-    return mean_difference(*sides, comparisons=comparisons).sign if sign == BELOW else sign
+    is_clean = a.cell.measure == b.cell.measure == "acc1"
+    paired = paired_variance([*a.records], [*b.records]) if is_clean else None
+    sign = mean_difference(*sides, paired=paired).sign
+    return mean_difference(*sides, comparisons=comparisons, paired=paired).sign if sign == BELOW else sign
 
 
 def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Weighed:
