@@ -160,15 +160,17 @@ class ImageDataModule(pl.LightningDataModule):
             )
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"])
-        check_batch(len(splits["train"][1]), self.batch_size, 1, self._drops_last(len(splits["train"][1]), 1))
+        check_batch(len(splits["train"][1]), self.batch_size, 1, few=self._are_few(len(splits["train"][1]), 1))
         self._splits = splits
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
 
+    def _are_few(self, images: int, world: int) -> bool:
+        """Whether they are labelled images that do not fill a batch: they are one of their own."""
+        return self.choice.label_fraction < 1 and images < self.batch_size * world
+
     def _drops_last(self, images: int, world: int) -> bool:
-        """A few labelled images that do not fill a batch are a batch of their own."""
-        few = self.choice.label_fraction < 1 and images < self.batch_size * world
-        return self.drop_last and not few
+        return self.drop_last and not self._are_few(images, world)
 
     def images_per_epoch(self, world: int = 1) -> int:
         """Images that an epoch trains on; the others do not fill a batch, other ones in each epoch."""
@@ -237,8 +239,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.setup()
         images, indices = self._splits["train"]
         rank, world = self._rank_and_world()
+        check_batch(len(indices), self.batch_size, world, few=self._are_few(len(indices), world))
         drop_last = self._drops_last(len(indices), world)
-        check_batch(len(indices), self.batch_size, world, drop_last)
         sampler = EpochSampler(
             indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=drop_last
         )
