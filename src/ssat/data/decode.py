@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssat.core.errors import UserError
 from ssat.data.content import in_threads, remembered
+from ssat.data.orientation import orientation_of_jpeg, turned, upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,12 +27,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow image as 8-bit RGB.
 
     16-bit values are scaled by 1/257, transparency is laid over white, of an animation the first frame counts, CMYK and
-    palettes are converted by Pillow. An EXIF orientation is not applied, as in torchvision's reader.
+    palettes are converted by Pillow. The result is upright, see `orientation`.
 
     Raises:
         ValueError: floating-point pixels, whose range is unknown.
     """
     image.load()
+    image = upright(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range, save it with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -76,8 +78,11 @@ def read_tensor(path: str | Path) -> Tensor:
         if data.startswith(JPEG):
             image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
             if image.shape[0] in (1, 3):
+                stated = orientation_of_jpeg(data)
+                if stated != 1:
+                    image = torch.from_numpy(turned(image.permute(1, 2, 0).numpy(), stated)).permute(2, 0, 1)
                 return image.expand(3, -1, -1)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, Image.DecompressionBombError):
         pass  # what Pillow says about it is for people
     return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
 
