@@ -82,6 +82,9 @@ class Data:
     patch_size: int = key("${default_patch:${data.img_size}}", "Table 14's rule: 14 to 16 patches per side", low=1)
     channels: int = key(3, low=1)
     statistics: Statistics = key({})
+    value_range: tuple[float, float] | None = key(
+        None, "[lo,hi]: the files' values of black and of white, e.g. [0,4095] for 12 bits; null = all of their type"
+    )
     hflip: float | None = key(None, "share of mirrored images; null = the recipe's", low=0, high=1)
     download: bool = key(
         True, "fetch an official set that is missing, where that is allowed; false = only say how", identity=False

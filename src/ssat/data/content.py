@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256, write_text
@@ -21,7 +21,7 @@ CHUNK = 256  # files that a thread takes at a time
 SAID_FROM = 100_000  # files: reading them takes from seconds to minutes
 
 
-def remembered(kind: str, root: Path, names: Sequence[str], compute: Callable[[], list[str]]) -> list[str]:
+def remembered(kind: str, root: Path, names: Sequence[str], compute: Callable[[], list[Any]]) -> list[Any]:
     """What `compute` finds in the files `names` under `root`, or what it found while they were the same.
 
     Files are the same as long as no name, size, modification or change time differs.

@@ -19,9 +19,11 @@ from ssat.core.views import AGAIN, View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
-from ssat.data.options import check_batch, check_choices, check_names, check_values
+from ssat.data.options import check_batch, check_choices, check_names, check_range, check_values
+from ssat.data.pixels import Pixels
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
 from ssat.data.sets.sources import ImageList, Source
+from ssat.data.survey import refuse_unused_range
 from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
 from ssat.data.transforms.timm_transforms import eval_transform, train_transform
 from ssat.data.transforms.views import ViewTransform
@@ -66,6 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: the most that a split may take to be held in memory (`batched`).
         views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
+        value_range: the values of the image files that are black and white, between them linear; None = 0 and the
+            largest of their type, refused where they hold negative or floating-point values or use a part of it.
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -98,6 +102,7 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: float = 4.0,
         views: Sequence[View | str] = (),
         eval_views: bool = False,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if protocol == "paper" and source.trains_on_val and source.val is not None:
@@ -111,7 +116,9 @@ class ImageDataModule(pl.LightningDataModule):
         if not 0 < label_fraction <= 1:
             raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
-        self.source, self.img_size, self.channels = source, img_size, channels
+        check_range(value_range)
+        self.source, self.img_size, self.channels = source.read_as(Pixels(value_range=value_range)), img_size, channels
+        self.value_range = value_range
         self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = seed
@@ -152,6 +159,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Choose the images of every split; the first call does the work."""
         if self._splits:
             return
+        if self.value_range is None:
+            refuse_unused_range((one for images in self.source.lists for one in images.extremes()), self.source.name)
         splits, self.skipped = self.choice.splits(self.source)
         if not splits.keys() & {"val", "test"}:
             raise UserError(

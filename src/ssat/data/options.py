@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ssat.core.errors import UserError
@@ -37,6 +38,21 @@ def check_values(
         raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
     if not 0 < crop_pct <= 1:
         raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
+
+
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Raises: UserError: it is not [lo, hi] with lo below hi, both finite."""
+    if value_range is None:
+        return
+    numbers = list(value_range)
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        shown = ", ".join(f"{number:g}" for number in numbers)
+        raise UserError(
+            f"data.value_range=[{shown}] is not possible: it is [lo, hi], the values of black and of white,"
+            " with lo below hi",
+            key="data.value_range",
+            value=numbers,
+        )
 
 
 def check_names(**values: str) -> None:
