@@ -186,6 +186,11 @@ class ImageDataModule(pl.LightningDataModule):
         return world * images_per_rank(images, self.batch_size, world, drop_last=drop_last)
 
     @property
+    def ignored(self) -> dict[str, dict[str, int]]:
+        """Files in the folders of the images that are none, see `ImageList`."""
+        return {place: dict(n) for images in self.source.lists for place, n in images.ignored.items()}
+
+    @property
     def eval_split(self) -> str:
         """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
         return "val" if "val" in self._splits else "test"

@@ -101,6 +101,7 @@ def phase_record(
         "class_names": list(data.class_names),
         "inputs": inputs,
         "skipped_images": list(data.skipped),
+        "ignored_files": data.ignored,
         "metrics": metrics,
         "history": rows,
         "reconstructions": [
@@ -178,6 +179,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
         "data_fingerprint": last["data_fingerprint"],
         "inputs": last.get("inputs", {}),
         "skipped_images": last["skipped_images"],
+        "ignored_files": last.get("ignored_files", {}),
         "metrics": last["metrics"],
         "selection": config.mode.phases[-1].recipe.report,
         "faithful": not reasons,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,14 @@ class ImageList:
         labels: (N,) int64 class numbers.
         root: folder of the files; None for pixels and encoded files.
         pixels: how their values are read.
+        ignored: files beside them that are no images: how many of each ending, by folder.
     """
 
     images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
     labels: NDArray[np.int64]
     root: Path | None = None
     pixels: Pixels = RGB
+    ignored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +53,9 @@ class ImageList:
         if isinstance(self.images, np.ndarray):
             return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels, pixels=self.pixels)
         assert self.root == other.root
-        return ImageList([*self.images, *other.images], labels, self.root, self.pixels)
+        return ImageList(
+            [*self.images, *other.images], labels, self.root, self.pixels, {**self.ignored, **other.ignored}
+        )
 
     def read_as(self, pixels: Pixels) -> ImageList:
         """The same images, whose values are read as `pixels` says.
