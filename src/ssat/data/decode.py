@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -81,7 +81,7 @@ def read_rgb(path: str | Path | BytesIO, name: str | None = None, value_range: R
         UserError: the file is missing, damaged, truncated or not an image.
         WrongRange: its values mean nothing without a `value_range`.
     """
-    with _understood(path, name):
+    with understood(path, name):
         try:
             with Image.open(path) as image:
                 return to_rgb(image, value_range)
@@ -89,11 +89,22 @@ def read_rgb(path: str | Path | BytesIO, name: str | None = None, value_range: R
             stored = other_values(path)
             if stored is None:
                 raise
-            return _laid_over_white(_coloured(stored, value_range))
+            return _laid_over_white(_coloured(_colours_last(stored), value_range))
+
+
+def _colours_last(stored: Stored) -> Stored:
+    """Of an array that begins with its one or three channels, one that ends with them."""
+    values, high = stored
+    first = values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in MODES
+    return Stored(np.ascontiguousarray(np.moveaxis(values, 0, 2)), high) if first else stored
 
 
 def other_values(path: str | Path | BytesIO) -> Stored | None:
-    """The values of a file that Pillow does not know: a .npy file or a TIFF with other channels; None of others."""
+    """The values of a .npy or TIFF file as Pillow cannot tell them: of all channels, of any type; None of other files.
+
+    Raises:
+        ValueError: a kind of them that is not read.
+    """
     data = path.getvalue() if isinstance(path, BytesIO) else Path(path).read_bytes()
     if data.startswith(NUMPY):
         return npy_values(data)
@@ -101,7 +112,13 @@ def other_values(path: str | Path | BytesIO) -> Stored | None:
 
 
 @contextmanager
-def _understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
+def understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
+    """Turns what a decoder answers about the file `path` into a sentence; `name` is what it is called there.
+
+    Raises:
+        UserError: of any exception.
+        WrongRange: its values mean nothing without `data.value_range`.
+    """
     try:
         yield
     except WrongRange as error:
@@ -149,34 +166,48 @@ def _reason(path: str | Path | BytesIO, error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def unreadable(root: Path, names: Sequence[str], pixels: Pixels = RGB) -> list[str]:
+def unreadable(
+    root: Path, names: Sequence[str], pixels: Pixels = RGB, readable: Callable[[Path], bool] | None = None
+) -> list[str]:
     """The names under `root` that are refused when they are read as `pixels` says, in order.
 
     Every file is decoded once, see `remembered`.
+
+    Args:
+        root: folder of the files.
+        names: of them.
+        pixels: how they are read.
+        readable: whether one can be read; None = as RGB, see `is_readable`.
 
     Raises:
         WrongRange: the values of a file mean nothing without `data.value_range`.
     """
 
     def compute() -> list[str]:
-        readable = in_threads(lambda name: is_readable(root / name, pixels), names)
-        return [name for name, good in zip(names, readable, strict=True) if not good]
+        good = in_threads(lambda name: (readable or is_readable)(root / name), names)
+        return [name for name, read in zip(names, good, strict=True) if not read]
 
     how = "" if pixels == RGB else f", {pixels.channels} channels of {pixels.value_range}"
     return remembered(f"unreadable by ssat with Pillow {PIL.__version__}{how}", root, names, compute)
 
 
-def is_readable(path: Path | BytesIO, pixels: Pixels = RGB) -> bool:
-    """Whether it can be read as `pixels` says.
+def is_readable(path: Path | BytesIO) -> bool:
+    """Whether `read_rgb` takes it.
+
+    Raises:
+        WrongRange: its values mean nothing without `data.value_range`.
+    """
+    return takes(read_rgb, path)
+
+
+def takes(read: Callable[[Path | BytesIO], object], path: Path | BytesIO) -> bool:
+    """Whether `read` takes it.
 
     Raises:
         WrongRange: its values mean nothing without `data.value_range`.
     """
     try:
-        if pixels == RGB:
-            read_rgb(path)
-        else:
-            read_rgb(path, value_range=pixels.value_range)
+        read(path)
     except WrongRange:
         raise
     except UserError:

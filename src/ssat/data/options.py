@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from ssat.core.errors import UserError
 
+COLOURS = (1, 3)  # channels of pictures: grey and RGB
+MOST_CHANNELS = 16
 CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
 
 
@@ -22,13 +24,16 @@ def check_values(
     channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
 ) -> None:
     """Raises: UserError: a size, mean or deviation that is not possible."""
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is not possible: use 3 (colour) or 1 (grey)")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(
+            f"data.channels={channels} is not possible: use 3 (colour), 1 (grey), or 2 to {MOST_CHANNELS} for files"
+            " with as many"
+        )
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise UserError(
                 f"data.statistics: {name}={list(values)} has {len(values)} values, but data.channels={channels}"
-                " needs as many as channels"
+                " needs as many as channels: recipe.statistics=own measures them on the training images"
             )
     if min(std) <= 0:
         raise UserError(f"data.statistics: std={list(std)} must be above 0")

@@ -99,6 +99,7 @@ def phase_record(
         },
         "data_fingerprint": data.fingerprint(),
         "class_names": list(data.class_names),
+        "statistics": {"mean": list(data.mean), "std": list(data.std)},
         "inputs": inputs,
         "skipped_images": list(data.skipped),
         "ignored_files": data.ignored,

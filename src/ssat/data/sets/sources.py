@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssat.core.errors import UserError
+from ssat.data.bands import Bands, bands_of, channels_last, read_bands
 from ssat.data.content import content_sha256
-from ssat.data.decode import is_readable, read_rgb, read_tensor, to_rgb, unreadable
+from ssat.data.decode import is_readable, read_rgb, read_tensor, takes, to_rgb, unreadable
 from ssat.data.pixels import RGB, Pixels, Stored, largest_of, to_8_bit
 from ssat.data.subsets import train_val_split
 from ssat.data.survey import Extremes, extremes_of_encoded, extremes_of_files, refuse_unused_range
@@ -32,7 +34,7 @@ class ImageList:
     """Images and their classes.
 
     Attributes:
-        images: file names below `root`, or (N, H, W, 3) or (N, H, W) uint8 pixels, or encoded image files.
+        images: file names below `root`, or (N, H, W, C) or (N, H, W) uint8 pixels, or encoded image files.
         labels: (N,) int64 class numbers.
         root: folder of the files; None for pixels and encoded files.
         pixels: how their values are read.
@@ -74,8 +76,14 @@ class ImageList:
             refuse_unused_range([found], "this set")
         return replace(self, images=to_8_bit(Stored(values, high), pixels.value_range), pixels=Pixels(pixels.channels))
 
-    def read(self, index: int) -> Image.Image:
-        """Image `index` as 8-bit RGB; raises UserError for a file that cannot be read."""
+    def read(self, index: int) -> Image.Image | Bands:
+        """Image `index` as 8-bit RGB, or of as many channels as `pixels` says.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if self.pixels.channels != RGB.channels:
+            return bands_of(self._read_bands(index))
         image, value_range = self.images[index], self.pixels.value_range
         if isinstance(image, bytes):
             return read_rgb(BytesIO(image), f"number {index}", value_range)
@@ -83,9 +91,24 @@ class ImageList:
             return to_rgb(Image.fromarray(np.asarray(image)), value_range)
         return read_rgb(self.root / str(image), value_range=value_range)
 
-    def read_tensor(self, index: int) -> Tensor:
-        """Image `index` as (3, H, W) uint8; raises UserError for a file that cannot be read."""
+    def _read_bands(self, index: int) -> NDArray[np.uint8]:
+        image, channels = self.images[index], self.pixels.channels
+        if isinstance(image, bytes):
+            return read_bands(BytesIO(image), self.pixels, f"number {index}")
         if self.root is None:
+            try:
+                return channels_last(np.asarray(image), channels)
+            except ValueError as error:
+                raise UserError(f"cannot use image number {index} ({error})", key="data.channels") from None
+        return read_bands(self.root / str(image), self.pixels)
+
+    def read_tensor(self, index: int) -> Tensor:
+        """Image `index` as (C, H, W) uint8; C is 3, or what `pixels` says.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if self.pixels.channels != RGB.channels or self.root is None:
             import torch  # not above: preparing a data set needs none
 
             return torch.from_numpy(np.array(self.read(index))).permute(2, 0, 1)
@@ -97,11 +120,18 @@ class ImageList:
             return np.arange(len(self)), []
         if self.root is None:
             files = (BytesIO(self.images[index]) for index in range(len(self)))  # type: ignore[arg-type]
-            broken = [index for index, file in enumerate(files) if not is_readable(file, self.pixels)]
+            broken = [index for index, file in enumerate(files) if not self._takes(file)]
             return np.setdiff1d(np.arange(len(self)), broken), [f"image number {index}" for index in broken]
-        bad = set(unreadable(self.root, [str(name) for name in self.images], self.pixels))
+        bad = set(unreadable(self.root, [str(name) for name in self.images], self.pixels, self._takes))
         good = [index for index, name in enumerate(self.images) if name not in bad]
         return np.asarray(good, dtype=np.int64), [str(self.root / name) for name in sorted(bad)]
+
+    def _takes(self, file: Path | BytesIO) -> bool:
+        if self.pixels == RGB:
+            return is_readable(file)
+        if self.pixels.channels == RGB.channels:
+            return takes(partial(read_rgb, value_range=self.pixels.value_range), file)
+        return takes(partial(read_bands, pixels=self.pixels), file)
 
     def extremes(self) -> list[Extremes]:
         """Smallest and largest value of the images with more than 8 bits, by the type of their numbers."""
