@@ -18,7 +18,6 @@ from ssat.core.views import AGAIN, View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.memory import IndexDataset, Memory, Prepare, identity_collate, load
-from ssat.data.moments import measure
 from ssat.data.options import COLOURS, check_batch, check_choices, check_names, check_range, check_values
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import Pixels
@@ -45,7 +44,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         img_size: side in pixels of the square images in a batch.
         channels: 3, 1 for grey, or 2 to 16 where every image has as many.
         mean, std: (channels,) of the normalisation, on [0, 1]; None = ImageNet's.
-        own_statistics: measure them on the training images instead, see `moments.measure`.
+        own_statistics: measure them on the training images instead, see `ImageList.moments`.
         augment: see `train_transform`; None = the evaluation transform.
         eval_crop_pct: share of the resized image that the evaluation's centre crop keeps, see `eval_transform`.
         batch_size: of one rank.
@@ -168,7 +167,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
 
     def _measure(self) -> None:
         images, indices = self._chosen["train"]
-        self.mean, self.std = measure(images, indices, self.channels)
+        self.mean, self.std = images.moments(indices, self.channels)
         if min(self.std) == 0:
             raise UserError(
                 f"channel {self.std.index(0)} (from 0) has the same value in all training images of {self.source.name},"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssat.core.launch import say
 from ssat.data.content import CHUNK, remembered
-from ssat.data.sets.sources import ImageList
+
+if TYPE_CHECKING:
+    from ssat.data.sets.sources import ImageList
 
 HOME = ".ssat"  # in the folder of the images; hidden, so that it is no class
 SAID_FROM = 10_000  # images: reading them takes a while

@@ -19,6 +19,7 @@ from ssat.core.errors import UserError
 from ssat.data.bands import Bands, bands_of, channels_last, read_bands
 from ssat.data.content import content_sha256
 from ssat.data.decode import is_readable, read_rgb, read_tensor, takes, to_rgb, unreadable
+from ssat.data.moments import Moments, measure
 from ssat.data.pixels import RGB, Pixels, Stored, largest_of, to_8_bit
 from ssat.data.subsets import train_val_split
 from ssat.data.survey import Extremes, extremes_of_encoded, extremes_of_files, refuse_unused_range
@@ -132,6 +133,10 @@ class ImageList:
         if self.pixels.channels == RGB.channels:
             return takes(partial(read_rgb, value_range=self.pixels.value_range), file)
         return takes(partial(read_bands, pixels=self.pixels), file)
+
+    def moments(self, indices: NDArray[np.int64], channels: int) -> Moments:
+        """Mean and deviation of the chosen images' pixels, see `moments.measure`."""
+        return measure(self, indices, channels)
 
     def extremes(self) -> list[Extremes]:
         """Smallest and largest value of the images with more than 8 bits, by the type of their numbers."""
