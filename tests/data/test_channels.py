@@ -71,6 +71,30 @@ def test_files_of_many_channels_keep_them_all(tmp_path: Path, name: str, channel
     assert np.array_equal(read_bands(tmp_path / name, Pixels(channels)), values)
 
 
+def test_pages_are_turned_once(tmp_path: Path) -> None:
+    values = pixels(5)
+    rotated = Image.Exif()
+    rotated[274] = 6
+    pages = [Image.fromarray(values[..., c]) for c in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], exif=rotated)
+    with Image.open(tmp_path / "a.tif") as image:
+        image.load()
+        expected = [np.asarray(image).copy()]
+        for page in range(1, 5):
+            image.seek(page)
+            expected.append(np.asarray(image).copy())
+    assert np.array_equal(read_bands(tmp_path / "a.tif", Pixels(5)), np.stack(expected, 2))
+
+
+def test_a_cut_tiff_is_a_damaged_file(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", pixels(5))
+    data = bytearray(path.read_bytes())
+    for kept in (300, len(data) - 400):
+        path.write_bytes(data[:kept])
+        with pytest.raises(UserError, match="cannot read the image"):
+            read_bands(path, Pixels(5))
+
+
 def test_four_channels_of_a_png_are_not_laid_over_white(tmp_path: Path) -> None:
     values = pixels(4)
     Image.fromarray(values, "RGBA").save(tmp_path / "a.png")

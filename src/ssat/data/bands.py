@@ -98,7 +98,7 @@ def _of_tiff(path: str | Path | BytesIO, image: Image.Image, channels: int) -> S
     pages = []
     for page in range(channels):
         image.seek(page)
-        pages.append(stored_values(image) if is_deep(image) else Stored(np.asarray(upright(image)), 255.0))
+        pages.append(stored_values(image) if is_deep(image) else Stored(_of_8_bits(image)[..., 0], 255.0))
     return Stored(np.stack([values for values, _ in pages], axis=-1), pages[0].high)
 
 

@@ -93,8 +93,15 @@ def _values(
         tile = width
         entries |= {STRIPS: tags[STRIPS][places], ROWS: [tags.get(ROWS, height)]}
         entries |= {STRIP_BYTES: tags[STRIP_BYTES][places]}
-    with Image.open(BytesIO(_relabelled(data, entries))) as image:
-        stored = np.array(image)
+    if TILES not in tags and entries[COMPRESSION] == [1] and entries[FILL_ORDER] == [1]:
+        strips = zip(entries[STRIPS], entries[STRIP_BYTES], strict=True)
+        plain = b"".join(data[start : start + size] for start, size in strips)[: height * width * pixel]
+        if len(plain) < height * width * pixel:
+            raise ValueError("image file is truncated")
+        stored = np.frombuffer(plain, dtype=np.uint8).reshape(height, width * pixel)
+    else:
+        with Image.open(BytesIO(_relabelled(data, entries))) as image:
+            stored = np.array(image)
     # A predictor works within the rows of a strip or a tile.
     pieces = [stored[:, start : start + tile * pixel] for start in range(0, width * pixel, tile * pixel)]
     return np.concatenate([_predicted(piece, channels, dtype, predictor, tile * pixel) for piece in pieces], axis=1)
