@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssat.core.batch import NO_LABEL, Batch
+from ssat.core.visible import visible
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.image import ImageDataModule
 from ssat.encoders.base import Encoder
@@ -134,5 +135,4 @@ def choose_varied(model: Model, count: int, seed: int) -> list[int]:
 def pixels(images: Tensor, data: ImageDataModule) -> np.ndarray:
     """Normalised (B, C, H, W) as what one sees: (B, H, W, 3) in [0, 1]."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    shown = (images.cpu() * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
-    return shown.expand(-1, -1, -1, 3).numpy()
+    return visible((images.cpu() * std + mean).clamp(0, 1)).permute(0, 2, 3, 1).numpy()

@@ -16,6 +16,7 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
+from ssat.core.visible import visible
 from ssat.data.image import ImageDataModule
 from ssat.data.options import CHOICES
 from ssat.training.data import build_data
@@ -59,8 +60,7 @@ def _data(config: Run, pipeline: Any) -> ImageDataModule:
 
 def _pixels(images: Tensor, data: ImageDataModule) -> NDArray[np.float32]:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    pixels = (images * std + mean).clamp(0, 1)
-    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    return visible((images * std + mean).clamp(0, 1)).permute(0, 2, 3, 1).numpy()
 
 
 def _draw(sheets: dict[str, Any], out: Path) -> None:
@@ -75,7 +75,7 @@ def _draw(sheets: dict[str, Any], out: Path) -> None:
         axis.set_axis_off()
     source, _ = reference.split("train")
     for row, index in enumerate(chosen):
-        axes[row, 0].imshow(source.read(index))
+        axes[row, 0].imshow(visible(source.read_tensor(index).unsqueeze(0))[0].permute(1, 2, 0))
         axes[row, 0].set_title(reference.class_names[source.labels[index]], fontsize=8)
     for place, (pipeline, data) in enumerate(sheets.items()):
         first = 1 + place * EPOCHS

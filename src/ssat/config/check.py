@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
+from ssat.data.options import check_range
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours and Lightning's names
 
@@ -25,6 +26,7 @@ def check(run: Run) -> None:
     """
     if not run.mode.phases:
         raise UserError("mode.phases is empty: a mode has at least one phase", key="mode.phases", value=[])
+    check_range(run.data.value_range)
     for phase in run.mode.phases:
         check_phase(run, phase)
     starts = run.mode.init_from, run.encoder.pretrained

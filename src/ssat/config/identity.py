@@ -58,6 +58,10 @@ def identity(run: Run) -> dict[str, Any]:
     # timm where the SSL task needs views is refused, so timm said and timm by default are the same.
     said = ("pipeline",) if run.data.pipeline == "timm" else ()
     flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra", *said))
+    if run.data.statistics.own is None:  # was the official one before it was measured
+        used = any(phase.recipe.statistics == "own" for phase in run.mode.phases)
+        own = {"data.statistics.own": "measured"}
+        flat |= own if used else _fields(run.data.statistics.official, "data.statistics.own")
     if any(phase.lam < 1 for phase in run.mode.phases):
         for name, task in run.ssl.tasks.items():
             flat |= _component(task, f"ssl.{name}", TASKS)

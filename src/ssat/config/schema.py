@@ -69,7 +69,7 @@ class Statistics:
 
     imagenet: Moments = key(IMAGENET)
     official: Moments = key("${data.statistics.imagenet}", "the authors'")
-    own: Moments = key("${data.statistics.official}", "of this set's own pixels")
+    own: Moments | None = key(None, "of this set's own pixels; null = measured on the training images when asked for")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ class Data:
     source: Component = key()
     img_size: int = key(224, "pixels per side", low=1, high=LARGEST)
     patch_size: int = key("${default_patch:${data.img_size}}", "Table 14's rule: 14 to 16 patches per side", low=1)
-    channels: int = key(3, low=1)
+    channels: int = key(
+        3, "1 = grey, 3 = colour, whatever the files hold | 2 to 16: of files with as many (TIFF, .npy)", low=1, high=16
+    )
     statistics: Statistics = key({})
+    value_range: tuple[float, float] | None = key(
+        None, "[lo,hi]: the files' values of black and of white, e.g. [0,4095] for 12 bits; null = all of their type"
+    )
     hflip: float | None = key(None, "share of mirrored images; null = the recipe's", low=0, high=1)
     download: bool = key(
         True, "fetch an official set that is missing, where that is allowed; false = only say how", identity=False

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256, write_text
@@ -21,8 +21,12 @@ CHUNK = 256  # files that a thread takes at a time
 SAID_FROM = 100_000  # files: reading them takes from seconds to minutes
 
 
-def remembered(kind: str, root: Path, names: Sequence[str], compute: Callable[[], list[str]]) -> list[str]:
+def remembered(
+    kind: str, root: Path, names: Sequence[str], compute: Callable[[], list[Any]], *, home: Path | None = None
+) -> list[Any]:
     """What `compute` finds in the files `names` under `root`, or what it found while they were the same.
+
+    It is kept in the folder `home`; None = ssat's in the user's cache.
 
     Files are the same as long as no name, size, modification or change time differs.
     """
@@ -34,8 +38,8 @@ def remembered(kind: str, root: Path, names: Sequence[str], compute: Callable[[]
         except OSError:
             state = f"{name}\0gone\n"
         table.update(state.encode(errors="surrogateescape"))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    memory = home / "ssat" / kind / f"{table.hexdigest()}.json"
+    home = home or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssat"
+    memory = home / kind / f"{table.hexdigest()}.json"
     with suppress(OSError, ValueError):
         return json.loads(memory.read_text())
     found = compute()

@@ -1,9 +1,10 @@
-"""Image files to 8-bit RGB, and the search for files that cannot be read."""
+"""Image files to 8-bit channels, and the search for files that cannot be read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,45 +15,114 @@ from PIL import Image, UnidentifiedImageError
 
 from ssat.core.errors import UserError
 from ssat.data.content import in_threads, remembered
+from ssat.data.orientation import orientation_of_jpeg, turned, upright
+from ssat.data.pixels import RGB, Pixels, Stored, WrongRange, table_of, to_8_bit
+from ssat.data.stored import NUMPY, is_deep, npy_values, stored_values, tiff_values
+from ssat.data.tiff import is_tiff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 JPEG = b"\xff\xd8\xff"
+COLOURED = ("RGB", "RGBA", "CMYK")
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of so many channels
+
+Range = tuple[float, float]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, value_range: Range | None = None) -> Image.Image:
     """Any Pillow image as 8-bit RGB.
 
     16-bit values are scaled by 1/257, transparency is laid over white, of an animation the first frame counts, CMYK and
-    palettes are converted by Pillow. An EXIF orientation is not applied, as in torchvision's reader.
+    palettes are converted by Pillow. The result is upright, see `orientation`.
+
+    Args:
+        value_range: the values that become 0 and 255; None = 0 and the largest of the file's type.
 
     Raises:
-        ValueError: floating-point pixels, whose range is unknown.
+        WrongRange: without a `value_range`: floating-point or negative values, whose range is unknown.
+        ValueError: a kind of file that is not read.
     """
+    # 16-bit colours Pillow reads by their upper bytes, which is what they mean as long as all 16 bits are used.
+    if is_deep(image) and (value_range or image.mode not in COLOURED):
+        return _laid_over_white(_coloured(stored_values(image), value_range, image.mode))
     image.load()
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range, save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
-        grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+    image = _laid_over_white(upright(image))
+    return image if value_range is None else image.point(table_of(value_range).tolist() * 3)
+
+
+def _laid_over_white(image: Image.Image) -> Image.Image:
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_rgb(path: str | Path | BytesIO, name: str | None = None) -> Image.Image:
+def _coloured(stored: Stored, value_range: Range | None, mode: str = "") -> Image.Image:
+    """Values of one to four channels as a grey or colour image; the second or fourth is its opacity."""
+    values, high = stored
+    values = np.atleast_3d(values)
+    if mode in COLOURED:
+        values = values[..., : Image.getmodebands(mode)]  # further ones mean nothing to a picture
+    channels = values.shape[2]
+    if channels not in MODES or (channels in (2, 4) and values.dtype.kind != "u"):
+        raise ValueError(f"it has {channels} channels: set data.channels={channels}")
+    colours = to_8_bit(Stored(values, high), value_range)
+    if channels in (2, 4) and mode != "CMYK":
+        colours[..., -1] = to_8_bit(Stored(values[..., -1], high), None)
+    return Image.fromarray(colours[..., 0] if channels == 1 else colours, "CMYK" if mode == "CMYK" else MODES[channels])
+
+
+def read_rgb(path: str | Path | BytesIO, name: str | None = None, value_range: Range | None = None) -> Image.Image:
     """The image file `path` as 8-bit RGB, see `to_rgb`; `name` is what a message calls it.
 
     Raises:
         UserError: the file is missing, damaged, truncated or not an image.
+        WrongRange: its values mean nothing without a `value_range`.
+    """
+    with understood(path, name):
+        try:
+            with Image.open(path) as image:
+                return to_rgb(image, value_range)
+        except UnidentifiedImageError:
+            stored = other_values(path)
+            if stored is None:
+                raise
+            return _laid_over_white(_coloured(_colours_last(stored), value_range))
+
+
+def _colours_last(stored: Stored) -> Stored:
+    """Of an array that begins with its one or three channels, one that ends with them."""
+    values, high = stored
+    first = values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in MODES
+    return Stored(np.ascontiguousarray(np.moveaxis(values, 0, 2)), high) if first else stored
+
+
+def other_values(path: str | Path | BytesIO) -> Stored | None:
+    """The values of a .npy or TIFF file as Pillow cannot tell them: of all channels, of any type; None of other files.
+
+    Raises:
+        ValueError: a kind of them that is not read.
+    """
+    data = path.getvalue() if isinstance(path, BytesIO) else Path(path).read_bytes()
+    if data.startswith(NUMPY):
+        return npy_values(data)
+    return tiff_values(data) if is_tiff(data) else None
+
+
+@contextmanager
+def understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
+    """Turns what a decoder answers about the file `path` into a sentence; `name` is what it is called there.
+
+    Raises:
+        UserError: of any exception.
+        WrongRange: its values mean nothing without `data.value_range`.
     """
     try:
-        with Image.open(path) as image:
-            return to_rgb(image)
+        yield
+    except WrongRange as error:
+        raise WrongRange(f"the image {name or path} cannot be used: {error}", key=error.key) from None
     # Pillow's decoders answer damaged bytes with many kinds of exceptions (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise UserError(
@@ -61,7 +131,7 @@ def read_rgb(path: str | Path | BytesIO, name: str | None = None) -> Image.Image
         ) from None
 
 
-def read_tensor(path: str | Path) -> Tensor:
+def read_tensor(path: str | Path, value_range: Range | None = None) -> Tensor:
     """`read_rgb` as (3, H, W) uint8; a JPEG by torchvision's decoder, the faster one.
 
     Raises:
@@ -76,10 +146,15 @@ def read_tensor(path: str | Path) -> Tensor:
         if data.startswith(JPEG):
             image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
             if image.shape[0] in (1, 3):
+                stated = orientation_of_jpeg(data)
+                if stated != 1:
+                    image = torch.from_numpy(turned(image.permute(1, 2, 0).numpy(), stated)).permute(2, 0, 1)
+                if value_range is not None:
+                    image = torch.from_numpy(table_of(value_range))[image.long()]
                 return image.expand(3, -1, -1)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, Image.DecompressionBombError):
         pass  # what Pillow says about it is for people
-    return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(read_rgb(path, value_range=value_range))).permute(2, 0, 1)
 
 
 def _reason(path: str | Path | BytesIO, error: Exception) -> str:
@@ -91,23 +166,50 @@ def _reason(path: str | Path | BytesIO, error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def unreadable(root: Path, names: Sequence[str]) -> list[str]:
-    """The names under `root` that `read_rgb` refuses, in order.
+def unreadable(
+    root: Path, names: Sequence[str], pixels: Pixels = RGB, readable: Callable[[Path], bool] | None = None
+) -> list[str]:
+    """The names under `root` that are refused when they are read as `pixels` says, in order.
 
     Every file is decoded once, see `remembered`.
+
+    Args:
+        root: folder of the files.
+        names: of them.
+        pixels: how they are read.
+        readable: whether one can be read; None = as RGB, see `is_readable`.
+
+    Raises:
+        WrongRange: the values of a file mean nothing without `data.value_range`.
     """
 
     def compute() -> list[str]:
-        readable = in_threads(lambda name: is_readable(root / name), names)
-        return [name for name, good in zip(names, readable, strict=True) if not good]
+        good = in_threads(lambda name: (readable or is_readable)(root / name), names)
+        return [name for name, read in zip(names, good, strict=True) if not read]
 
-    return remembered(f"unreadable by Pillow {PIL.__version__}", root, names, compute)
+    how = "" if pixels == RGB else f", {pixels.channels} channels of {pixels.value_range}"
+    return remembered(f"unreadable by ssat with Pillow {PIL.__version__}{how}", root, names, compute)
 
 
 def is_readable(path: Path | BytesIO) -> bool:
-    """Whether `read_rgb` takes it."""
+    """Whether `read_rgb` takes it.
+
+    Raises:
+        WrongRange: its values mean nothing without `data.value_range`.
+    """
+    return takes(read_rgb, path)
+
+
+def takes(read: Callable[[Path | BytesIO], object], path: Path | BytesIO) -> bool:
+    """Whether `read` takes it.
+
+    Raises:
+        WrongRange: its values mean nothing without `data.value_range`.
+    """
     try:
-        read_rgb(path)
+        read(path)
+    except WrongRange:
+        raise
     except UserError:
         return False
     return True

@@ -8,28 +8,29 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from ssat.core.batch import NO_LABEL, Batch
+from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.core.views import AGAIN, View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
-from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
-from ssat.data.options import check_batch, check_choices, check_names, check_values
+from ssat.data.memory import IndexDataset, Memory, Prepare, identity_collate, load
+from ssat.data.options import COLOURS, check_batch, check_choices, check_names, check_range, check_values
+from ssat.data.pipelines import Batched
+from ssat.data.pixels import Pixels
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
+from ssat.data.splits import SplitImages
+from ssat.data.survey import refuse_unused_range
 from ssat.data.transforms.timm_transforms import eval_transform, train_transform
-from ssat.data.transforms.views import ViewTransform
 
 logger = logging.getLogger(__name__)
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(SplitImages, pl.LightningDataModule):
     """Training, validation and test batches of a `source`.
 
     The order and the augmentation are functions of (seed, epoch, index): the same for any number of workers and ranks,
@@ -41,8 +42,9 @@ class ImageDataModule(pl.LightningDataModule):
     Args:
         source: the images.
         img_size: side in pixels of the square images in a batch.
-        channels: 3, or 1 for grey.
+        channels: 3, 1 for grey, or 2 to 16 where every image has as many.
         mean, std: (channels,) of the normalisation, on [0, 1]; None = ImageNet's.
+        own_statistics: measure them on the training images instead, see `ImageList.moments`.
         augment: see `train_transform`; None = the evaluation transform.
         eval_crop_pct: share of the resized image that the evaluation's centre crop keeps, see `eval_transform`.
         batch_size: of one rank.
@@ -66,6 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: the most that a split may take to be held in memory (`batched`).
         views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
+        value_range: the values of the image files that are black and white, between them linear; None = 0 and the
+            largest of their type, refused where they hold negative or floating-point values or use a part of it.
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -98,12 +102,16 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: float = 4.0,
         views: Sequence[View | str] = (),
         eval_views: bool = False,
+        value_range: tuple[float, float] | None = None,
+        own_statistics: bool = False,
     ) -> None:
         super().__init__()
         if protocol == "paper" and source.trains_on_val and source.val is not None:
             source = replace(source, train=source.train + source.val, val=None)
         elif protocol == "strict" and source.val is None and not val_fraction:
             val_fraction = STRICT_FRACTION
+        if own_statistics:  # until `setup` has measured them
+            mean, std = (0.5,) * channels, (0.5,) * channels
         mean = IMAGENET_DEFAULT_MEAN[:channels] if mean is None else mean
         std = IMAGENET_DEFAULT_STD[:channels] if std is None else std
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
@@ -111,8 +119,11 @@ class ImageDataModule(pl.LightningDataModule):
         if not 0 < label_fraction <= 1:
             raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
-        self.source, self.img_size, self.channels = source, img_size, channels
-        self.mean, self.std = tuple(mean), tuple(std)
+        check_range(value_range)
+        # Grey images are read as colours and become grey after the augmentation.
+        self.source = source.read_as(Pixels(3 if channels in COLOURS else channels, value_range))
+        self.img_size, self.channels, self.value_range = img_size, channels, value_range
+        self.mean, self.std, self.own_statistics = tuple(mean), tuple(std), own_statistics
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = seed
         self.choice = Choice(
@@ -132,12 +143,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
         if AGAIN in self.views and augment is None:
             raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
-        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
-        self.eval_transform = eval_transform(img_size, **normal)
-        if pipeline == "timm":
-            self.train_transform = train_transform(img_size, augment=augment, **normal)
-        elif augment is not None:
-            self._batched_train(crop=True)  # refuses what it cannot do
+        self._make_transforms()
         self._memory: dict[str, Memory | None] = {}
         self.class_names = list(source.classes)
         self.num_classes = len(self.class_names)
@@ -148,10 +154,34 @@ class ImageDataModule(pl.LightningDataModule):
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader: EpochLoader | None = None
 
+    def _make_transforms(self) -> None:
+        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "channels": self.channels}
+        normal["crop_pct"] = self.eval_crop_pct
+        self.eval_transform = eval_transform(self.img_size, **normal)
+        if self.pipeline == "timm":
+            self.train_transform = train_transform(self.img_size, augment=self.augment, **normal)
+        elif self.augment is not None:
+            self._batched.train(crop=True)  # refuses what it cannot do
+        for number, view in enumerate(self.views):
+            self._batched.view(view, number, crop=True)
+
+    def _measure(self) -> None:
+        images, indices = self._chosen["train"]
+        self.mean, self.std = images.moments(indices, self.channels)
+        if min(self.std) == 0:
+            raise UserError(
+                f"channel {self.std.index(0)} (from 0) has the same value in all training images of {self.source.name},"
+                " so recipe.statistics=own cannot normalise it: give data.statistics.own, or other files",
+                key="recipe.statistics",
+            )
+        self._make_transforms()
+
     def setup(self, stage: str | None = None) -> None:
         """Choose the images of every split; the first call does the work."""
         if self._splits:
             return
+        if self.value_range is None:
+            refuse_unused_range((one for images in self.source.lists for one in images.extremes()), self.source.name)
         splits, self.skipped = self.choice.splits(self.source)
         if not splits.keys() & {"val", "test"}:
             raise UserError(
@@ -161,6 +191,10 @@ class ImageDataModule(pl.LightningDataModule):
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"])
         check_batch(len(splits["train"][1]), self.batch_size, 1, few=self._are_few(len(splits["train"][1]), 1))
+        if self.channels not in COLOURS:
+            splits["train"][0].read(int(splits["train"][1][0]))  # other files are refused before anything is written
+        if self.own_statistics:
+            self._measure()
         self._splits = splits
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
@@ -177,52 +211,6 @@ class ImageDataModule(pl.LightningDataModule):
         images = len(self._splits["train"][1])
         drop_last = self._drops_last(images, world)
         return world * images_per_rank(images, self.batch_size, world, drop_last=drop_last)
-
-    @property
-    def eval_split(self) -> str:
-        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
-        return "val" if "val" in self._splits else "test"
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Images of each split that exists."""
-        return {name: len(indices) for name, (_, indices) in self._splits.items()}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Name, images per split, and two SHA-256 of each split's images (see `ImageList`); reads all files, once.
-
-        `sha256` is also in the records of the time before `content`.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
-        if not self._fingerprint:
-            chosen = self._chosen.items()
-            self._fingerprint = {
-                "name": self.source.name,
-                "splits": {name: len(indices) for name, (_, indices) in chosen},
-                "sha256": {name: images.digest(indices) for name, (images, indices) in chosen},
-                "content": {name: images.content(indices) for name, (images, indices) in chosen},
-            }
-        return self._fingerprint
-
-    def split(self, name: str) -> tuple[ImageList, Indices]:
-        """The images that a split is taken from, and the indices of those that are in it."""
-        return self._splits[name]
-
-    def class_counts(self, split: str) -> dict[str, int]:
-        """Labelled images of each class in a split."""
-        images, indices = self._splits[split]
-        labels = images.labels[indices]
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
-
-    def spread(self, split: str, n: int) -> list[int]:
-        """Up to n indices of `split`, spread evenly over its classes."""
-        images, indices = self._splits[split]
-        by_class = indices[np.argsort(images.labels[indices], kind="stable")]
-        places = np.linspace(0, len(by_class) - 1, min(n, len(by_class))).round().astype(int)
-        return by_class[places].tolist()
 
     def fixed_batch(self, n: int, split: str | None = None) -> Batch:
         """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
@@ -280,6 +268,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.setup()
         if split not in self._splits:
             raise UserError(f"{self.source.name} has no {split} images, only {', '.join(self._splits)}")
+        if perturb is not None and self.channels not in COLOURS:
+            raise UserError(
+                f"data.perturb changes pictures in colour or grey, and this run has data.channels={self.channels}:"
+                " leave it out",
+                key="data.perturb",
+            )
         images, indices = self._splits[split]
         rank, world = self._rank_and_world()
         batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
@@ -299,33 +293,17 @@ class ImageDataModule(pl.LightningDataModule):
             **kwargs,
         )
 
-    def _batched_train(self, *, crop: bool, number: int = -1) -> TrainTransform:
-        assert self.augment is not None
-        normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "seed": self.seed}
-        return TrainTransform(self.img_size, augment=self.augment, crop=crop, number=number, **normal)
-
-    def _view(self, view: View | str, number: int, *, crop: bool) -> TrainTransform | ViewTransform:
-        if isinstance(view, View):
-            return ViewTransform(view, mean=self.mean, std=self.std, seed=self.seed, number=number, crop=crop)
-        return self._batched_train(crop=crop, number=number)
+    @property
+    def _batched(self) -> Batched:
+        return Batched(self.img_size, self.mean, self.std, self.augment, self.seed, self.eval_crop_pct, self.views)
 
     def _batched_parts(self, split: str, *, evaluate: bool) -> tuple[IndexDataset, Prepare]:
-        """What a loader's workers do for `split`, and what is done to the batches afterwards."""
         images, indices = self._splits[split]
         if split not in self._memory:
             self._memory[split] = load(images, indices, self.memory_gb * 2**30)
-        memory = self._memory[split]
-        train = None if evaluate or self.augment is None else self._batched_train(crop=memory is not None)
-        views = [
-            self._view(view, number, crop=memory is not None)
-            for number, view in enumerate(() if evaluate and not self.eval_views else self.views)
-        ]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if memory is None:
-            dataset = DecodedDataset(images, self.img_size, crop_pct=self.eval_crop_pct, crops=[train, *views])
-            return dataset, Prepare(train or Normalise(self.mean, self.std), None, device, views)
-        whole = train or EvalTransform(self.img_size, mean=self.mean, std=self.std, crop_pct=self.eval_crop_pct)
-        return IndexDataset(images), Prepare(whole, memory, device, views)
+        views = () if evaluate and not self.eval_views else self.views
+        return self._batched.parts(images, self._memory[split], device, evaluate=evaluate, views=views)
 
     def _batched_loader(self, split: str, *, evaluate: bool, **kwargs: Any) -> EpochLoader:
         dataset, prepare = self._batched_parts(split, evaluate=evaluate)

@@ -35,7 +35,7 @@ class RawBatch(NamedTuple):
     """What the loader hands to the augmentation.
 
     Attributes:
-        crops: (B, 3, h, w) uint8 of the image itself and then of each view; none when the images wait in memory.
+        crops: (B, C, h, w) uint8 of the image itself and then of each view; none when the images wait in memory.
         targets, indices: (B,) int64.
         epoch: that the images are asked for.
     """
@@ -50,7 +50,7 @@ class Memory:
     """The images of one split as uint8, on any device.
 
     Args:
-        pixels: (N, H, W, 3), or (N, H, W) of grey images.
+        pixels: (N, H, W, C), or (N, H, W) of grey images.
         rows: row of `pixels` of each index of the data set, -1 where it is not held.
     """
 
@@ -66,7 +66,7 @@ class Memory:
         return Memory(self.pixels[self.rows[used]].to(device), rows.to(device))
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """(B, 3, H, W) of these indices."""
+        """(B, C, H, W) of these indices; C is 3 of grey images too."""
         chosen = self.pixels[self.rows[indices]]
         return chosen.permute(0, 3, 1, 2) if chosen.ndim == 4 else chosen.unsqueeze(1).expand(-1, 3, -1, -1)
 
@@ -75,14 +75,15 @@ def load(images: ImageList, indices: Indices, limit_bytes: float) -> Memory | No
     """The chosen images in memory, or None if they differ in size, are large, or take more than `limit_bytes`."""
     first = images.read(int(indices[0]))
     width, height = first.size
-    if max(width, height) > LARGEST_SIDE or 3 * width * height * len(indices) > limit_bytes:
+    channels = images.pixels.channels
+    if max(width, height) > LARGEST_SIDE or channels * width * height * len(indices) > limit_bytes:
         return None
     rows = torch.full((len(images),), -1, dtype=torch.int64)
     if isinstance(images.images, np.ndarray):
         rows[torch.from_numpy(indices)] = torch.from_numpy(indices)
         return Memory(torch.from_numpy(images.images), rows)
     rows[torch.from_numpy(indices)] = torch.arange(len(indices))
-    pixels = np.empty((len(indices), height, width, 3), dtype=np.uint8)
+    pixels = np.empty((len(indices), height, width, channels), dtype=np.uint8)
 
     def read(start: int) -> bool:
         for row in range(start, min(start + CHUNK, len(indices))):
@@ -140,7 +141,8 @@ class DecodedDataset(IndexDataset):
 
     def __getitems__(self, keys: list[Key]) -> RawBatch:
         raw = super().__getitems__(keys)
-        crops = tuple(_empty(len(keys), how[0] if how else self.size) for how in self.crops)
+        channels = self.images.pixels.channels
+        crops = tuple(_empty(len(keys), channels, how[0] if how else self.size) for how in self.crops)
         # Few at a time: more decoded photographs than the processor's cache holds cost a tenth of the speed.
         for start in range(0, len(keys), FEW):
             part = slice(start, start + FEW)
@@ -172,9 +174,9 @@ def _joined(pieces: list[Tensor]) -> Tensor:
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
-def _empty(count: int, size: int) -> Tensor:
+def _empty(count: int, channels: int, size: int) -> Tensor:
     # Channels last is how the decoder and the resize have them: filling it is a plain copy.
-    return torch.empty((count, 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
+    return torch.empty((count, channels, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
 
 
 def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
@@ -183,7 +185,7 @@ def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tenso
 
 
 def crop(image: Tensor, box: list[int], size: int, interpolation: str) -> Tensor:
-    """(3, H, W) uint8 cut to box = top, left, height, width and resized to (3, size, size)."""
+    """(C, H, W) uint8 cut to box = top, left, height, width and resized to (C, size, size)."""
     top, left, height, width = box
     image = image[:, top : top + height, left : left + width]
     if height > size and height - size > 2 * (width - size):
@@ -200,7 +202,7 @@ class Prepare:
     """Raw batches to augmented ones, several at a time, since many small calls cost more than the pixels.
 
     Args:
-        transform: (B, 3, H, W) uint8 -> (B, C, size, size) float.
+        transform: (B, C, H, W) uint8 -> (B, C, size, size) float.
         memory: where the images are when the raw batches have none.
         views: make the extra views, from the same images.
     """

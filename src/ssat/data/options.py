@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ssat.core.errors import UserError
 
+COLOURS = (1, 3)  # channels of pictures: grey and RGB
+MOST_CHANNELS = 16
 CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
 
 
@@ -24,13 +27,16 @@ def check_values(
     channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
 ) -> None:
     """Raises: UserError: a size, mean or deviation that is not possible."""
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is not possible: use 3 (colour) or 1 (grey)")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(
+            f"data.channels={channels} is not possible: use 3 (colour), 1 (grey), or 2 to {MOST_CHANNELS} for files"
+            " with as many"
+        )
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise UserError(
                 f"data.statistics: {name}={list(values)} has {len(values)} values, but data.channels={channels}"
-                " needs as many as channels"
+                " needs as many as channels: recipe.statistics=own measures them on the training images"
             )
     if min(std) <= 0:
         raise UserError(f"data.statistics: std={list(std)} must be above 0")
@@ -40,6 +46,21 @@ def check_values(
         raise UserError(f"recipe.batch_size={batch_size} must be at least 1")
     if not 0 < crop_pct <= 1:
         raise UserError(f"recipe.eval_crop_pct={crop_pct} is outside (0, 1]: 0.875 as the authors, 1.0 = no crop")
+
+
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Raises: UserError: it is not [lo, hi] with lo below hi, both finite."""
+    if value_range is None:
+        return
+    numbers = list(value_range)
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        shown = ", ".join(f"{number:g}" for number in numbers)
+        raise UserError(
+            f"data.value_range=[{shown}] is not possible: it is [lo, hi], the values of black and of white,"
+            " with lo below hi",
+            key="data.value_range",
+            value=numbers,
+        )
 
 
 def check_names(**values: str) -> None:

@@ -65,6 +65,8 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
         )
     if data.label_fraction < 1:
         reasons.append(f"data.label_fraction={data.label_fraction:g}: the labels of a part of the training set")
+    if data.value_range:
+        reasons.append("data.value_range changes the values of the pixels")
     if data.protocol != "paper":
         reasons.append("data.protocol=strict keeps validation images apart from the training")
     if not data.extra.get("verify", True):

@@ -9,7 +9,7 @@ import torch
 
 from ssat.config.create import create
 from ssat.config.identity import is_official
-from ssat.config.schema import Phase, Run
+from ssat.config.schema import Moments, Phase, Run
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
@@ -31,7 +31,7 @@ def build_views(config: Run, phase: Phase) -> list[View | str]:
 def build_data(config: Run, phase: Phase) -> ImageDataModule:
     """The data of the configuration under the phase's augmentation, batch size and statistics."""
     data, recipe = config.data, phase.recipe
-    moments = getattr(data.statistics, recipe.statistics)
+    moments: Moments | None = getattr(data.statistics, recipe.statistics)
     augment = None if recipe.augment is None else asdict(recipe.augment)
     if augment is not None and data.hflip is not None:
         augment["hflip"] = data.hflip
@@ -41,8 +41,9 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
         create(SOURCES, data.source.kind, data.source.options, "data.source"),
         img_size=data.img_size,
         channels=channels,
-        mean=moments.mean[:channels],
-        std=moments.std[:channels],
+        mean=None if moments is None else moments.mean[:channels],
+        std=None if moments is None else moments.std[:channels],
+        own_statistics=moments is None,
         augment=augment,
         eval_crop_pct=recipe.eval_crop_pct,
         batch_size=recipe.batch_size,
@@ -60,6 +61,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
         views=views,
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,
+        value_range=data.value_range,
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

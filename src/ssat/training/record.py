@@ -99,8 +99,10 @@ def phase_record(
         },
         "data_fingerprint": data.fingerprint(),
         "class_names": list(data.class_names),
+        "statistics": {"mean": list(data.mean), "std": list(data.std)},
         "inputs": inputs,
         "skipped_images": list(data.skipped),
+        "ignored_files": data.ignored,
         "metrics": metrics,
         "history": rows,
         "reconstructions": [
@@ -178,6 +180,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
         "data_fingerprint": last["data_fingerprint"],
         "inputs": last.get("inputs", {}),
         "skipped_images": last["skipped_images"],
+        "ignored_files": last.get("ignored_files", {}),
         "metrics": last["metrics"],
         "selection": config.mode.phases[-1].recipe.report,
         "faithful": not reasons,

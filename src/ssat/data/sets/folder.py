@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,22 @@ from ssat.core.errors import UserError
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import ImageList, Source
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+# Registered by Pillow, but weather data, tables and films of which it reads the head only, or drawings and programs
+# that it cannot draw by itself.
+NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "EPS", "WMF", "PDF")
+BESIDES = (".mpo", ".npy")  # opened as JPEG; arrays, see `decode.other_values`
+SHOWN = 8  # folders with files that are no images, in one line
 LOOKALIKES = ("training", "testing", "tests", "valid", "validation", "eval", "evaluation")
+
+
+@cache
+def extensions() -> tuple[str, ...]:
+    """The endings, in lower case, of the files that are taken for images: the pictures that this Pillow opens."""
+    from PIL import Image  # not above: with all of its plugins it takes a while
+
+    opened = [ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - {*NO_PICTURES}]
+    return tuple(dict.fromkeys([*USUAL, *sorted(opened), *BESIDES]))
 
 
 def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
@@ -22,8 +38,9 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
 
     `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
     do; with both, `val` is the validation split. Or one folder `<root>/<class>/*` (or `train` alone): then
-    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files are ignored. The order is
-    that of the sorted names and does not depend on the machine.
+    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files are ignored, other files
+    that are no images are counted (`ImageList.ignored`). The order is that of the sorted names and does not depend on
+    the machine.
 
     Args:
         root: the folder.
@@ -135,18 +152,23 @@ def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: 
         )
 
 
-def _image_names(folder: Path, prefix: str) -> list[str]:
-    """The image files of `folder` at any depth, sorted, each with `prefix` before its name."""
+def _image_names(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
+    """The image files of `folder` at any depth, sorted, each with `prefix` before its name; the others are counted."""
     names = []
     for entry in _entries(folder):
         if entry.is_dir():
-            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/")
-        elif entry.name.lower().endswith(EXTENSIONS):
-            if entry.is_file() or not os.path.exists(entry.path):  # a broken link is a bad image
-                names.append(prefix + entry.name)
-            else:
-                raise UserError(f"{entry.path} is no regular file, and cannot be an image: remove it", key="data.root")
+            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/", ignored)
+        elif not entry.name.lower().endswith(extensions()):
+            ignored[_ending(entry.name)] += 1
+        elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is a bad image
+            names.append(prefix + entry.name)
+        else:
+            raise UserError(f"{entry.path} is no regular file, and cannot be an image: remove it", key="data.root")
     return names
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "no ending"
 
 
 def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
@@ -158,15 +180,34 @@ def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
     images: list[str] = []
     counts = []
     prefix = "" if folder == root else f"{folder.name}/"
+    loose = Counter(_ending(entry.name) for entry in _entries(folder) if entry.is_file())  # in no class folder
+    ignored = {prefix.rstrip("/") or ".": loose}
     for name in classes:
-        found = _image_names(folder / name, f"{prefix}{name}/")
+        others = ignored[f"{prefix}{name}"] = Counter()
+        found = _image_names(folder / name, f"{prefix}{name}/", others)
         if not found:
             there = [entry.name for entry in _entries(folder / name)]
             what = f"found only {listed(there)}" if there else "it is empty"
             raise UserError(
                 f"the class folder {str(folder / name)!r} has no images, {what}:"
-                f" add images ({' '.join(EXTENSIONS)}) or remove the folder"
+                f" add images ({' '.join(USUAL)} and others that Pillow reads) or remove the folder"
             )
         images += found
         counts.append(len(found))
-    return ImageList(images, np.repeat(np.arange(len(classes), dtype=np.int64), counts), root)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return ImageList(images, labels, root, ignored={place: dict(others) for place, others in ignored.items() if others})
+
+
+def describe_ignored(ignored: Mapping[str, Mapping[str, int]]) -> str:
+    """The files that are no images, in one line: by folder and ending."""
+    total = sum(sum(endings.values()) for endings in ignored.values())
+    parts = [
+        f"{place}: {', '.join(f'{count:,} {ending}' for ending, count in sorted(endings.items()))}"
+        for place, endings in list(ignored.items())[:SHOWN]
+    ]
+    more = f"; and {len(ignored) - SHOWN} more folders" if len(ignored) > SHOWN else ""
+    one = total == 1
+    return (
+        f"left out {total:,} file{'s' * (not one)} that {'is' if one else 'are'} not read as {'an ' * one}"
+        f"image{'s' * (not one)}: {'; '.join(parts)}{more}"
+    )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ssat.core.errors import UserError
+from ssat.data.bands import Bands, bands_of, channels_last, read_bands
 from ssat.data.content import content_sha256
-from ssat.data.decode import is_readable, read_rgb, read_tensor, to_rgb, unreadable
+from ssat.data.decode import is_readable, read_rgb, read_tensor, takes, to_rgb, unreadable
+from ssat.data.moments import Moments, measure
+from ssat.data.pixels import RGB, Pixels, Stored, largest_of, to_8_bit
 from ssat.data.subsets import train_val_split
+from ssat.data.survey import Extremes, extremes_of_encoded, extremes_of_files, refuse_unused_range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,14 +35,18 @@ class ImageList:
     """Images and their classes.
 
     Attributes:
-        images: file names below `root`, or (N, H, W, 3) or (N, H, W) uint8 pixels, or encoded image files.
+        images: file names below `root`, or (N, H, W, C) or (N, H, W) uint8 pixels, or encoded image files.
         labels: (N,) int64 class numbers.
         root: folder of the files; None for pixels and encoded files.
+        pixels: how their values are read.
+        ignored: files beside them that are no images: how many of each ending, by folder.
     """
 
     images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
     labels: NDArray[np.int64]
     root: Path | None = None
+    pixels: Pixels = RGB
+    ignored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,37 +54,97 @@ class ImageList:
     def __add__(self, other: ImageList) -> ImageList:
         labels = np.concatenate([self.labels, other.labels])
         if isinstance(self.images, np.ndarray):
-            return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels)
+            return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels, pixels=self.pixels)
         assert self.root == other.root
-        return ImageList([*self.images, *other.images], labels, self.root)
+        return ImageList(
+            [*self.images, *other.images], labels, self.root, self.pixels, {**self.ignored, **other.ignored}
+        )
 
-    def read(self, index: int) -> Image.Image:
-        """Image `index` as 8-bit RGB; raises UserError for a file that cannot be read."""
-        image = self.images[index]
+    def read_as(self, pixels: Pixels) -> ImageList:
+        """The same images, whose values are read as `pixels` says.
+
+        Raises:
+            WrongRange: pixels in memory whose values mean nothing without a range.
+        """
+        if not isinstance(self.images, np.ndarray):
+            return replace(self, pixels=pixels)
+        values: NDArray[Any] = self.images
+        if pixels.value_range is None and values.dtype == np.uint8:
+            return replace(self, pixels=pixels)
+        high = largest_of(values.dtype)
+        if pixels.value_range is None:
+            found = Extremes(high, len(values), float(values.min()), float(values.max()), "the set")
+            refuse_unused_range([found], "this set")
+        return replace(self, images=to_8_bit(Stored(values, high), pixels.value_range), pixels=Pixels(pixels.channels))
+
+    def read(self, index: int) -> Image.Image | Bands:
+        """Image `index` as 8-bit RGB, or of as many channels as `pixels` says.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if self.pixels.channels != RGB.channels:
+            return bands_of(self._read_bands(index))
+        image, value_range = self.images[index], self.pixels.value_range
         if isinstance(image, bytes):
-            return read_rgb(BytesIO(image), name=f"number {index}")
+            return read_rgb(BytesIO(image), f"number {index}", value_range)
         if self.root is None:
-            return to_rgb(Image.fromarray(np.asarray(image)))
-        return read_rgb(self.root / str(image))
+            return to_rgb(Image.fromarray(np.asarray(image)), value_range)
+        return read_rgb(self.root / str(image), value_range=value_range)
+
+    def _read_bands(self, index: int) -> NDArray[np.uint8]:
+        image, channels = self.images[index], self.pixels.channels
+        if isinstance(image, bytes):
+            return read_bands(BytesIO(image), self.pixels, f"number {index}")
+        if self.root is None:
+            try:
+                return channels_last(np.asarray(image), channels)
+            except ValueError as error:
+                raise UserError(f"cannot use image number {index} ({error})", key="data.channels") from None
+        return read_bands(self.root / str(image), self.pixels)
 
     def read_tensor(self, index: int) -> Tensor:
-        """Image `index` as (3, H, W) uint8; raises UserError for a file that cannot be read."""
-        if self.root is None:
+        """Image `index` as (C, H, W) uint8; C is 3, or what `pixels` says.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        if self.pixels.channels != RGB.channels or self.root is None:
             import torch  # not above: preparing a data set needs none
 
             return torch.from_numpy(np.array(self.read(index))).permute(2, 0, 1)
-        return read_tensor(self.root / str(self.images[index]))
+        return read_tensor(self.root / str(self.images[index]), self.pixels.value_range)
 
     def readable(self) -> tuple[NDArray[np.int64], list[str]]:
         """Indices of the images that can be read, and the paths of the files that cannot."""
         if isinstance(self.images, np.ndarray):
             return np.arange(len(self)), []
         if self.root is None:
-            broken = [index for index in range(len(self)) if not is_readable(BytesIO(self.images[index]))]  # type: ignore[arg-type]
+            files = (BytesIO(self.images[index]) for index in range(len(self)))  # type: ignore[arg-type]
+            broken = [index for index, file in enumerate(files) if not self._takes(file)]
             return np.setdiff1d(np.arange(len(self)), broken), [f"image number {index}" for index in broken]
-        bad = set(unreadable(self.root, [str(name) for name in self.images]))
+        bad = set(unreadable(self.root, [str(name) for name in self.images], self.pixels, self._takes))
         good = [index for index, name in enumerate(self.images) if name not in bad]
         return np.asarray(good, dtype=np.int64), [str(self.root / name) for name in sorted(bad)]
+
+    def _takes(self, file: Path | BytesIO) -> bool:
+        if self.pixels == RGB:
+            return is_readable(file)
+        if self.pixels.channels == RGB.channels:
+            return takes(partial(read_rgb, value_range=self.pixels.value_range), file)
+        return takes(partial(read_bands, pixels=self.pixels), file)
+
+    def moments(self, indices: NDArray[np.int64], channels: int) -> Moments:
+        """Mean and deviation of the chosen images' pixels, see `moments.measure`."""
+        return measure(self, indices, channels)
+
+    def extremes(self) -> list[Extremes]:
+        """Smallest and largest value of the images with more than 8 bits, by the type of their numbers."""
+        if isinstance(self.images, np.ndarray):
+            return []
+        if self.root is None:
+            return extremes_of_encoded(self.images)  # type: ignore[arg-type]
+        return extremes_of_files(self.root, [str(name) for name in self.images])
 
     def digest(self, indices: NDArray[np.int64]) -> str:
         """SHA-256 of the chosen images' labels and pixels; of files of labels, names and sizes, see `content`."""
@@ -130,6 +199,17 @@ class Source:
     test: ImageList | None = None
     val: ImageList | None = None
     trains_on_val: bool = False
+
+    @property
+    def lists(self) -> list[ImageList]:
+        """Training, test and validation images, as far as there are any."""
+        return [images for images in (self.train, self.test, self.val) if images is not None]
+
+    def read_as(self, pixels: Pixels) -> Source:
+        """The same set with images that are read as `pixels` says, see `ImageList.read_as`."""
+        read = [None if images is None else images.read_as(pixels) for images in (self.train, self.test, self.val)]
+        assert read[0] is not None
+        return replace(self, train=read[0], test=read[1], val=read[2])
 
 
 def digits() -> Source:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssat.data.moments import Moments
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.sources import ImageList, Source
 
@@ -25,11 +26,15 @@ PHOTOGRAPHS = {
 
 
 class StandIn(ImageList):
-    """Images that nobody hashes or searches for damage: all of a split may be one file."""
+    """Images that nobody hashes, measures or searches for damage: all of a split may be one file."""
 
     def digest(self, indices: NDArray[np.int64]) -> str:
         """A constant: made-up images have no content."""
         return "made up"
+
+    def moments(self, indices: NDArray[np.int64], channels: int) -> Moments:
+        """Of any images: nobody learns from these."""
+        return Moments((0.5,) * channels, (0.25,) * channels)
 
     def readable(self) -> tuple[NDArray[np.int64], list[str]]:
         """All of them, and no file that cannot be read."""

@@ -24,7 +24,7 @@ from ssat.data.transforms.batched.geometry import (
     resample,
     resized_crop,
 )
-from ssat.data.transforms.timm_transforms import POLICIES, check_keys
+from ssat.data.transforms.timm_transforms import POLICIES, check_colours, check_keys
 
 NOISE = 2**20  # normal numbers to fill erased rectangles from, each at a place of its own
 CROP_DRAWS, ERASE_DRAWS = 2 * ATTEMPTS + 2, 2 * ATTEMPTS + 4
@@ -32,7 +32,7 @@ STREAM = 0x5EED  # keeps these random numbers apart from those of the masks
 
 
 class Normalise(nn.Module):
-    """(B, 3, H, W) uint8 -> (B, channels, H, W) float of zero mean; channels 1 = the luminance."""
+    """(B, C, H, W) uint8 -> (B, channels, H, W) float of zero mean; channels 1 = the luminance of three, else C."""
 
     scale: Tensor
     shift: Tensor
@@ -45,14 +45,14 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, W) as normalised floats."""
+        """uint8 images (B, C, H, W) as normalised floats."""
         if self.channels == 1:
             images = grey(images)
         return images.float() * self.scale + self.shift
 
 
 class EvalTransform(nn.Module):
-    """(B, 3, H, W) uint8 -> normalised (B, channels, size, size): resize to int(size / crop_pct), centre crop."""
+    """(B, C, H, W) uint8 -> normalised (B, channels, size, size): resize to int(size / crop_pct), centre crop."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class EvalTransform(nn.Module):
         self.normalise = Normalise(mean, std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, W) resized, cropped and normalised."""
+        """uint8 images (B, C, H, W) resized, cropped and normalised."""
         height, width = images.shape[2:]
         short = min(height, width)
         sides = [self.resized * side // short for side in (height, width)]
@@ -86,7 +86,7 @@ def resized_side(size: int, crop_pct: float) -> int:
 
 
 class TrainTransform(nn.Module):
-    """(B, 3, H, W) uint8 -> normalised (B, channels, size, size): crop, flip, RandAugment, normalise, erase.
+    """(B, C, H, W) uint8 -> normalised (B, channels, size, size): crop, flip, RandAugment, normalise, erase.
 
     Every image has its own random numbers. They are a function of (seed, epoch, index) alone, or come from a generator.
 
@@ -117,6 +117,7 @@ class TrainTransform(nn.Module):
         super().__init__()
         augment = check_keys(augment)
         _check_possible(augment)
+        check_colours(augment, len(mean))
         self.re_area, self.re_ratio = tuple(augment["re_area"]), tuple(augment["re_ratio"])
         self.size, self.crop = size, crop
         self.stream = seed + STREAM * (number + 2)
@@ -126,9 +127,9 @@ class TrainTransform(nn.Module):
         policy = augment["auto_augment"]
         self.policy = randaugment.Policy.parse(policy) if policy else None
         self.normalise = Normalise(mean, std)
-        fill = [min(255, round(255 * value)) for value in mean] * (3 // len(mean))
+        fill = [min(255, round(255 * value)) for value in mean] * (3 if len(mean) == 1 else 1)
         self.register_buffer("fill", torch.tensor(fill, dtype=torch.uint8), persistent=False)
-        noise = torch.randn(NOISE + 3 * size * size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(NOISE + max(3, len(mean)) * size * size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", noise if self.re_mode == "pixel" else noise[:NOISE], persistent=False)
 
     @property

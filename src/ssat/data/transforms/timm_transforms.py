@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, posterize
@@ -23,10 +25,12 @@ from torchvision.transforms import (
     Resize,
 )
 from torchvision.transforms import RandomErasing as FilledErasing
+from torchvision.transforms.functional import to_tensor
 
 from ssat.core.errors import UserError
+from ssat.data.bands import Bands
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Any], Tensor]  # of a Pillow image, or of `Bands`
 
 # Our names of create_transform's arguments.
 AUGMENT = {
@@ -66,7 +70,7 @@ def train_transform(
     Args:
         augment: the keys of `AUGMENT`, all of them, and of `OPTIONAL`; None = the evaluation transform.
         crop_pct: of the evaluation transform.
-        channels: 1 = grey, converted after the augmentation and before the normalisation.
+        channels: 1 = grey, converted after the augmentation and before the normalisation; others: of `Bands`.
 
     Raises:
         UserError: a key is missing or unknown, or timm does not understand a value.
@@ -74,13 +78,14 @@ def train_transform(
     if augment is None:
         return eval_transform(img_size, mean=mean, std=std, crop_pct=crop_pct, channels=channels)
     augment = check_keys(augment)
+    check_colours(augment, channels)
     policy = POLICIES.get(augment["auto_augment"])
     options = {AUGMENT[key]: augment[key] for key in AUGMENT}
     if policy is not None:
         options["auto_augment"] = None
     if augment["re_mode"] == "mean":
         options["re_mode"] = "const"
-    copies = 3 // channels  # the augmentation works on RGB and fills with the mean colour
+    copies = 3 if channels == 1 else 1  # the augmentation works on RGB and fills with the mean colour
     try:
         geometry, colour, _ = _from_timm(img_size, tuple(mean) * copies, tuple(std) * copies, options)
         *_, normalise = _from_timm(img_size, tuple(mean), tuple(std), options)
@@ -107,6 +112,8 @@ def train_transform(
         colours = [AutoAugment(policy), *colours]
     grey = [Grayscale()] if channels == 1 else []
     tensors = [_erasing(augment, mean) if isinstance(t, RandomErasing) else t for t in normalise.transforms]
+    if channels not in (1, 3):
+        return Compose([SameForEach(Compose(shapes)), BandsToTensor(), *tensors[1:]])
     return Compose([*shapes, *colours, *grey, *tensors])
 
 
@@ -162,8 +169,52 @@ def eval_transform(
         crop_pct=crop_pct if img_size <= 224 else 1.0,
     )
     resize, crop, *normalise = transform.transforms
+    if channels not in (1, 3):
+        return Compose([SameForEach(resize), SameForEach(crop), BandsToTensor(), *normalise[1:]])
     grey = [Grayscale()] if channels == 1 else []
     return Compose([resize, crop, *grey, *normalise])
+
+
+class SameForEach:
+    """A random transform of Pillow images, with the same random numbers for every channel of `Bands`."""
+
+    def __init__(self, transform: Callable[[Image.Image], Image.Image]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Bands) -> Bands:
+        """The changed channels."""
+        states = random.getstate(), torch.get_rng_state()
+
+        def change(band: Image.Image) -> Image.Image:
+            random.setstate(states[0])
+            torch.set_rng_state(states[1])
+            return self.transform(band)
+
+        return image.each(change)
+
+
+class BandsToTensor:
+    """`Bands` to (C, H, W) float on [0, 1]."""
+
+    def __call__(self, image: Bands) -> Tensor:
+        """(C, H, W)"""
+        return torch.cat([to_tensor(band) for band in image.bands])
+
+
+def check_colours(augment: dict[str, Any], channels: int) -> None:
+    """Refuse operations on colours where the channels are none.
+
+    Raises:
+        UserError: names the key to set to null.
+    """
+    for key in ("auto_augment", "color_jitter") if channels not in (1, 3) else ():
+        if augment[key]:
+            raise UserError(
+                f"recipe.augment.{key}={augment[key]} changes colours, and data.channels={channels} are no colours: set"
+                f" recipe.augment.{key}=null",
+                key=f"recipe.augment.{key}",
+                value=augment[key],
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from ssat.core.errors import UserError
 from ssat.core.noise import sample_noise
 from ssat.core.views import View
 from ssat.data.transforms.augment import CROP_DRAWS, STREAM, Normalise
@@ -21,17 +22,26 @@ DRAWS = CROP_DRAWS + 1 + JITTER_DRAWS + 4  # flip; grey, blur twice, solarize
 
 
 class ViewTransform(nn.Module):
-    """(B, 3, H, W) uint8 -> one normalised view (B, channels, size, size).
+    """(B, C, H, W) uint8 -> one normalised view (B, channels, size, size).
 
     Args:
         number: of the view; each has random numbers of its own.
         crop: False for images that are cropped already.
+
+    Raises:
+        UserError: it changes colours, and there are other than one or three channels.
     """
 
     def __init__(
         self, view: View, *, mean: Sequence[float], std: Sequence[float], seed: int, number: int, crop: bool = True
     ) -> None:
         super().__init__()
+        if len(mean) not in (1, 3) and (view.grey_prob or (view.jitter_prob and any(view.jitter))):
+            raise UserError(
+                f"the extra views of this SSL task change colours, and the {len(mean)} channels of data.channels are no"
+                " colours: set ssl.view_augment=same, or choose a task without such views, e.g. ssl=mae",
+                key="ssl.view_augment",
+            )
         self.view, self.crop = view, crop
         self.size, self.interpolation = view.size, "bicubic"
         self.scale, self.ratio, self.draws = view.crop_scale, view.crop_ratio, DRAWS
@@ -43,7 +53,7 @@ class ViewTransform(nn.Module):
         return sample_noise(indices, DRAWS, seed=self.stream, draw=epoch)
 
     def forward(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Views (B, C, size, size) of uint8 images (B, 3, H, W), normalised."""
+        """Views (B, C, size, size) of uint8 images (B, C', H, W), normalised."""
         view = self.view
         crop, flip, jitter, rest = uniforms.split([CROP_DRAWS, 1, JITTER_DRAWS, 4], dim=1)
         flip = flip.squeeze(1) < view.hflip

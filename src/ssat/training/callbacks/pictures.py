@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssat.core.batch import Batch
 from ssat.core.files import replacing
+from ssat.core.visible import visible
 from ssat.tasks.reconstruction import Reconstruction
 
 
@@ -60,8 +61,7 @@ class Reconstructions(Callback):
         return _grid(torch.stack(rows))
 
     def _denormalise(self, images: Tensor) -> Tensor:
-        pixels = (images * self._std + self._mean).clamp(0, 1)
-        return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+        return visible((images * self._std + self._mean).clamp(0, 1))
 
 
 def _grid(rows: Tensor, gap: int = 2, shortest: int = 64) -> Tensor:

@@ -1,0 +1,111 @@
+"""The values of image files as they are stored, before anything makes 8 bits of them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssat.data.orientation import orientation, turned, upright
+from ssat.data.pixels import Stored, largest_of
+from ssat.data.tiff import BITS, FORMAT, SAMPLES, samples
+
+NUMPY = b"\x93NUMPY"
+PNG_HEADER = 8 + 8  # signature; length and name of the first chunk
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image has other values than 0 to 255: more bits, a sign, or floating-point numbers."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return True
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None:
+        return max(tags.get(BITS, (1,))) > 8 or max(tags.get(FORMAT, (1,))) in (2, 3)
+    return image.format == "PNG" and _raw_mode(image).endswith(";16B")
+
+
+def stored_values(image: Image.Image) -> Stored:
+    """The values of an opened image that `is_deep`, upright.
+
+    Raises:
+        ValueError: a kind of TIFF that is not read, see `tiff.samples`.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if tags.get(SAMPLES, 1) > 1:
+        return tiff_values(_bytes(image))
+    if image.format == "PNG" and image.mode in ("RGB", "RGBA"):
+        values = _png_samples(_bytes(image), _raw_mode(image))  # before the orientation, which loads a PNG
+        return Stored(turned(values, orientation(image)), 65535.0)
+    signed, bits = max(tags.get(FORMAT, (1,))) == 2, max(tags.get(BITS, (0,)))  # loading drops tags
+    image.load()
+    values = np.asarray(upright(image))
+    if bits == 8:
+        return Stored(values.view(np.int8), 127.0) if signed else Stored(values, 255.0)
+    if bits == 32 and not signed and values.dtype == np.int32:
+        values = values.view(np.uint32)
+    if values.dtype.kind == "f":
+        return Stored(values, largest_of(values.dtype))
+    if bits:
+        return Stored(values, float(2 ** (bits - signed) - 1))
+    # Pillow scales a portable grey map of more than 8 bits to 16; of an image in memory nothing more is known.
+    sixteen = image.mode != "I" or image.format in ("PPM", None)
+    return Stored(values, 65535.0 if sixteen else largest_of(values.dtype))
+
+
+def tiff_values(data: bytes) -> Stored:
+    """The values of a TIFF file, (H, W, C), upright.
+
+    Raises:
+        ValueError: see `tiff.samples`.
+    """
+    values = samples(data)
+    return Stored(values, largest_of(values.dtype))
+
+
+def npy_values(data: bytes) -> Stored:
+    """The values of a .npy file, as they lie in it.
+
+    Raises:
+        ValueError: not two or three dimensions, Python objects, or no numbers.
+    """
+    values = np.load(BytesIO(data), allow_pickle=False)
+    if values.ndim not in (2, 3) or not values.size:
+        raise ValueError(f"its shape is {values.shape}, expected (H, W), (H, W, C) or (C, H, W)")
+    high = largest_of(values.dtype)
+    values = values.astype(np.uint8) if values.dtype.kind == "b" else values
+    return Stored(values.astype(values.dtype.newbyteorder("=")), high)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles: Any = getattr(image, "tile", None)
+    return str(tiles[0].args) if tiles else ""
+
+
+def _bytes(image: Image.Image) -> bytes:
+    file: Any = getattr(image, "fp", None)
+    file.seek(0)
+    return file.read()
+
+
+def _png_samples(data: bytes, raw: str) -> NDArray[np.uint16]:
+    """All 16 bits of a colour PNG, of which Pillow keeps the upper 8."""
+    if raw == "LA;16B":  # two channels of two bytes lie in the file as four of one byte do
+        header = data[PNG_HEADER - 4 : PNG_HEADER + 8] + bytes([8, 6]) + data[PNG_HEADER + 10 : PNG_HEADER + 13]
+        data = data[: PNG_HEADER - 4] + header + struct.pack(">I", zlib.crc32(header)) + data[PNG_HEADER + 17 :]
+        with Image.open(BytesIO(data)) as quads:
+            return np.ascontiguousarray(np.asarray(quads)).view(">u2").astype(np.uint16)
+    upper = _with_raw_mode(data, raw).astype(np.uint16)
+    lower = _with_raw_mode(data, raw.replace(";16B", ";16L"))  # read the other way round, Pillow keeps this byte
+    return (upper << 8 | lower).astype(np.uint16)
+
+
+def _with_raw_mode(data: bytes, raw: str) -> NDArray[np.uint8]:
+    with Image.open(BytesIO(data)) as image:
+        tiles: Any = image.tile
+        image.tile = [tile._replace(args=raw) for tile in tiles]
+        return np.array(image)
