@@ -66,8 +66,8 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     stages = [phase.epochs for phase in config.mode.phases]
     if len(stages) == 2 and stages not in PAPER_PROTOCOLS:
         reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
-    elif len(stages) == 1 and last["epochs"] < PAPER_EPOCHS:
-        reasons.append(f"{last['epochs']} of the paper's {PAPER_EPOCHS} epochs")
+    elif len(stages) == 1 and (trained := len(last.get("history") or ()) or last["epochs"]) < PAPER_EPOCHS:
+        reasons.append(f"{trained} of the paper's {PAPER_EPOCHS} epochs")
     recipe = config.recipe
     batch = recipe.batch_size * config.trainer.processes * config.trainer.accumulate
     published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there

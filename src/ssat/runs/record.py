@@ -16,6 +16,7 @@ from ssat.config.upgrade import upgrade
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_text
+from ssat.runs.own_phases import own_settings
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -147,12 +148,14 @@ class Record:
 def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     """What a configuration computes, but for its seed: flat keys, a list as one value.
 
-    Phases only repeat the other keys; where no SSL task takes part its settings are left out.
+    Phases repeat the other keys, and only what was set for one phase alone is listed; where no SSL task takes part its
+    settings are left out.
     """
     unused = ("ssl.", "mode.phases.") if mode in ("scratch", "finetune", "linear") else ("mode.phases.",)
     settings: dict[str, Any] = {}
-    for key, value in flat_settings(upgraded(config)).items():
-        if key.startswith(unused) or key in ("seed", "name"):
+    own = own_settings(config := upgraded(config), mode)
+    for key, value in (flat_settings(config) | own).items():
+        if (key.startswith(unused) and key not in own) or key in ("seed", "name"):
             continue
         parent, _, leaf = key.rpartition(".")
         if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):
