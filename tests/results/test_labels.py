@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -28,6 +29,10 @@ from tests.results.records import make_record
     ("groups", "labels"),
     [
         ([{"mode.lam": 0.1}, {"mode.lam": 0.5}], ["lam=0.1", "lam=0.5"]),
+        (
+            [{"epochs": 30, "mode.phases.0.epochs": 30}, {"epochs": 6, "mode.phases.0.epochs": 6}],
+            ["epochs=30", "epochs=6"],
+        ),
         # The encoder had 8 in both; what differs was read by nothing.
         (
             [
@@ -64,7 +69,12 @@ def test_two_image_folders_of_one_name_have_their_own_titles(tmp_path: Path) -> 
         values["config"]["data"] = {"name": "image_folder", "patch_size": 2, "source": {"root": root}}
         values["config"]["encoder"] |= {"patch_size": 8}
         records.append(Record(tmp_path / "g" / root[-4:] / "result.json", "g", values))
+    records.append(Record(tmp_path / "g" / "again" / "result.json", "g", copy.deepcopy(records[0].values)))
+    records[-1].values["config"]["data"]["patch_size"] = (
+        4  # which nothing reads beside the encoder's: the same run twice
+    )
     titles = [comparison.title for comparison in comparisons(records)]
+    assert [len(arm.records) for each in comparisons(records) for arm in each.arms] == [2, 1]
     assert len(set(titles)) == 2 and "patch_size=2" not in "".join(titles)
     assert all(title.endswith(root[-4:]) for title, root in zip(titles, roots, strict=True))
 

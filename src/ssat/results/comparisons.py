@@ -126,7 +126,7 @@ def shared_settings(record: Record) -> dict[str, Any]:
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:
     modes: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        modes[record.mode][record.settings_key].append(record)
+        modes[record.mode][record.computed_key].append(record)
     arms = []
     for mode, groups in modes.items():
         variants = distinct_labels([settings[id(members[0])] for members in groups.values()])

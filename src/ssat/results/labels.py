@@ -12,6 +12,7 @@ from ssat.results.text import shorten
 MOST = 3  # settings of a label, unless more are needed to tell two groups apart
 WIDTH = 36  # characters of a setting
 # A key that only another one reads: the encoder's is what was run, whatever the data's says.
+PHASES = "mode.phases."  # most keys below it repeat another one
 REPLACED_BY = {"data.patch_size": "encoder.patch_size", "data.root": "data.source.root"}
 
 
@@ -41,7 +42,10 @@ def distinct_labels(groups: Sequence[Mapping[str, Any]], *, skip: tuple[str, ...
 
 def _differing(groups: Sequence[Mapping[str, Any]], skip: tuple[str, ...]) -> list[str]:
     keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
-    return [key for key in keys if len({str(group.get(key)) for group in groups}) > 1]
+    values = {key: [str(group.get(key)) for group in groups] for key in keys}
+    found = [key for key in keys if len(set(values[key])) > 1]
+    said = {(key.rpartition(".")[2], *values[key]) for key in found if not key.startswith(PHASES)}
+    return [key for key in found if not key.startswith(PHASES) or (key.rpartition(".")[2], *values[key]) not in said]
 
 
 def _is_replaced(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:

@@ -134,9 +134,14 @@ class Record:
         return json.dumps(self.settings, sort_keys=True, default=str)
 
     @cached_property
+    def computed_key(self) -> str:
+        """The settings without those that nothing reads: equal for runs that compute the same, but for the seed."""
+        return json.dumps(_read(self.settings), sort_keys=True, default=str)
+
+    @cached_property
     def shared_key(self) -> str:
-        """The settings but for those of mode and SSL task: equal for runs that may be compared."""
-        shared = {key: value for key, value in self.settings.items() if not key.startswith(("mode.", "ssl."))}
+        """The same but for the settings of mode and SSL task: equal for runs that may be compared."""
+        shared = {key: value for key, value in _read(self.settings).items() if not key.startswith(("mode.", "ssl."))}
         return json.dumps(shared, sort_keys=True, default=str)
 
     @property
@@ -163,6 +168,12 @@ def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
         else:
             settings[key] = value
     return settings
+
+
+def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings but for data.patch_size where the encoder has said its own: nothing else reads it."""
+    unread = "data.patch_size" if "encoder.patch_size" in settings else ""
+    return {key: value for key, value in settings.items() if key != unread}
 
 
 def upgraded(config: Mapping[str, Any]) -> Mapping[str, Any]:
