@@ -30,9 +30,12 @@ from ssat.config.schema import Launcher
 from ssat.config.words import CONF, FILES
 from ssat.core.errors import UserError
 from ssat.runs.folder import describe, find_finished, run_name, usable
+from ssat.runs.names import ends_of, with_swept
 from ssat.sweeps.here import check_launcher, run_here
 from ssat.sweeps.jobs import Job, JobOutcome, Request, exit_code, key_of, outcome_of, report_failure, summary, variants
+from ssat.sweeps.names import swept_keys, swept_values
 from ssat.sweeps.slurm import run_on_cluster
+from ssat.sweeps.table import results_table
 
 
 @dataclass
@@ -90,6 +93,10 @@ class VariantSweeper(BasicSweeper):
                 results.append((job, outcome))
         finally:
             code = exit_code(outcome for _, outcome in results)
+            if not estimates and results:
+                print(
+                    "\n" + "\n".join(results_table([(*result, record_of(result[0])) for result in results])), flush=True
+                )
             if code or not estimates:
                 print("\n" + "\n".join(summary(results, total)), flush=True)
         if code:
@@ -127,10 +134,15 @@ class VariantSweeper(BasicSweeper):
         bases: dict[tuple[str, ...], DictConfig] = {}
         jobs: dict[str, Job] = {}
         refused: list[tuple[Request, JobOutcome]] = []
+        swept = swept_keys([*combined])
         for words, label in combined.items():
             cfg = self.composed(words, label, bases)
             try:
                 config = resolve(cfg)
+                name = with_swept(config.name, ends_of(config), swept_values(words, swept, config))
+                if name != config.name:  # by the names alone the runs of a sweep are told apart, here and in W&B
+                    cfg.name = name
+                    config, words = resolve(cfg), (*words, f"name='{name}'")
             except Exception as error:  # one job's mistake or bug does not stop the others
                 name = OmegaConf.select(cfg, "name", throw_on_resolution_failure=False)
                 refused.append((Request(str(name or "run"), label, (*words, *found_in)), outcome_of(error)))
@@ -198,6 +210,15 @@ class VariantSweeper(BasicSweeper):
             returns = []
             gc.collect()  # a crash's traceback holds the model
             yield from zip(chunk, outcomes, strict=True)
+
+
+def record_of(job: Request) -> dict[str, Any] | None:
+    """The record of a finished run; None of one that failed, or whose record cannot be read."""
+    try:
+        found = find_finished(job.config) if isinstance(job, Job) else None
+    except UserError:  # its failure has been told already
+        return None
+    return found[1] if found else None
 
 
 def plain(value: Any) -> Any:

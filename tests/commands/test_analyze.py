@@ -153,9 +153,31 @@ def test_what_has_been_measured_is_measured_again_only_on_request(
     assert json.loads((tmp_path / "variance.json").read_text())["images"] == 6
 
 
-def test_the_default_folder_lies_beside_the_experiments(runs: list[Path], console: Console) -> None:
-    analyze([listed(runs[:1]), "analysis=distance", "images=3"], console)
-    assert (runs[0].parent.parent / "analyses" / "vit_micro-digits" / "distance.json").is_file()
+def test_every_set_of_runs_has_a_default_folder_of_its_own_beside_the_experiments(
+    runs: list[Path], console: Console
+) -> None:
+    words = ["analysis=distance", "images=3"]
+    for chosen in (runs[:1], runs[1:2], runs[:2], runs[:1]):
+        analyze([listed(chosen), *words], console)
+    analyze([listed(runs[:1]), *words, "checkpoint=best"], console)
+    found = (runs[0].parent.parent / "analyses").glob("vit_micro-digits-*/distance.json")
+    models = [[Path(model["checkpoint"]) for model in json.loads(path.read_text())["models"]] for path in found]
+    assert sorted([(c.parents[2].name, c.stem) for c in of_one] for of_one in models) == sorted(
+        [[(run.name, "last") for run in chosen] for chosen in (runs[:1], runs[1:2], runs[:2])]
+        + [[(runs[0].name, "best")]]
+    )
+    assert console.export_text().count("already there") == 1
+
+
+def test_a_folder_of_other_runs_is_never_written_over(runs: list[Path], tmp_path: Path, console: Console) -> None:
+    words = ["analysis=distance", "images=3", f"out={tmp_path}"]
+    analyze([listed(runs[:1]), *words], console)
+    before = (tmp_path / "distance.json").read_bytes()
+    with pytest.raises(UserError, match="of other runs: name another folder, or force=true"):
+        analyze([listed(runs[1:2]), *words], console)
+    assert (tmp_path / "distance.json").read_bytes() == before
+    analyze([listed(runs[1:2]), *words, "force=true"], console)
+    assert json.loads((tmp_path / "distance.json").read_text())["models"][0]["mode"] == "ssl_ft"
 
 
 def test_options_of_the_maps_change_the_picture(runs: list[Path], tmp_path: Path, console: Console) -> None:

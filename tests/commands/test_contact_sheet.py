@@ -11,7 +11,8 @@ from ssat.commands.prepare import prepare
 
 def test_show_draws_both_pipelines_and_the_class_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(["--show", "data=digits", f"runs_dir={tmp_path}"]) == 0
-    path = tmp_path / "contact_sheets" / "digits.png"
+    (path,) = (tmp_path / "contact_sheets").iterdir()
+    assert path.name.startswith("digits-")
     assert f"wrote {path}" in capsys.readouterr().out
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert min(pixels.shape[:2]) > 800
@@ -24,4 +25,16 @@ def test_show_draws_both_pipelines_and_the_class_counts(tmp_path: Path, capsys: 
 def test_show_says_in_the_picture_what_only_pil_can_do(tmp_path: Path) -> None:
     words = ["--show", "data=digits", f"runs_dir={tmp_path}", "recipe.augment.auto_augment=augmix-m5"]
     assert prepare(words) == 0
-    assert (tmp_path / "contact_sheets" / "digits.png").is_file()
+    assert len(list((tmp_path / "contact_sheets").glob("digits-*.png"))) == 1
+
+
+def test_the_sheets_of_two_image_folders_lie_side_by_side(tmp_path: Path) -> None:
+    for name, grey in (("a", 40), ("b", 200)):
+        for number in range(4):
+            path = tmp_path / name / "train" / f"class{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (grey, grey, grey)).save(path)
+        words = ["data=image_folder", f"data.root={tmp_path / name}", "data.val_fraction=0.5", "data.img_size=32"]
+        assert prepare(["--show", "encoder=vit_micro", f"runs_dir={tmp_path}", "data.patch_size=4", *words]) == 0
+    sheets = [path.read_bytes() for path in (tmp_path / "contact_sheets").iterdir()]
+    assert len(set(sheets)) == 2

@@ -209,6 +209,42 @@ def test_a_perspective_accuracy_of_something_else_is_not_the_runs(tmp_path, fore
     assert measure("perspective", run) is None
 
 
+def test_more_than_half_of_the_comparisons_decide_a_claim_about_most():
+    claim = {"id": "m", "claim": "x", "most": [["modes/SSAT/CIFAR-10", "modes/scratch/CIFAR-10"]] * 2 + [
+        ["modes/SSAT/CIFAR-100", "modes/scratch/CIFAR-100"]
+    ]}  # fmt: skip
+    assert entry(claim, []).status == NO_EVIDENCE
+    assert entry(claim, pair(60.0, 50.0, "cifar100")).status == UNDECIDED
+    assert entry(claim, pair(90.0, 80.0)).status == SUPPORTED
+    mixed = entry(claim, pair(90.0, 80.0) + pair(40.0, 50.0, "cifar100"))
+    assert mixed.status == SUPPORTED and mixed.evidence == "3 of 3 measured: 2 above, 1 below"
+    assert entry(claim, pair(70.0, 80.0) + pair(60.0, 50.0, "cifar100")).status == CONTRADICTED
+
+
+def test_a_claim_about_a_gain_compares_differences():
+    four = [f"modes/{row}/{column}" for column in MODES.columns for row in ("SSAT", "scratch")]
+    claim = {"id": "g", "claim": "x", "gains": [four]}
+    found = entry(claim, pair(90.0, 80.0))
+    assert found.status == NO_EVIDENCE and found.paper == "1 of 1 comparisons of its own gains agree"
+    assert entry(claim, pair(90.0, 70.0) + pair(60.0, 55.0, "cifar100")).status == SUPPORTED
+    assert entry(claim, pair(90.0, 80.0) + pair(60.0, 50.2, "cifar100")).status == UNDECIDED
+    assert entry(claim, pair(90.0, 85.0) + pair(60.0, 40.0, "cifar100")).status == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("ssat", "scratch", "status"),
+    [(90.2, 80.0, SUPPORTED), (88.0, 80.0, CONTRADICTED), (70.0, 80.0, CONTRADICTED)],
+)
+def test_a_claim_that_says_two_things_needs_both(ssat, scratch, status):
+    text = [{"id": "gain", "text": "x", "where": "y", "value": 12.5, "unit": "%",
+             "from": {"relative": ["modes/SSAT/CIFAR-10", "modes/scratch/CIFAR-10"]}}]  # fmt: skip
+    pairs = [["modes/SSAT/CIFAR-10", "modes/scratch/CIFAR-10"]]
+    claim = {"id": "b", "claim": "x", "number": "gain", "above": pairs}
+    assert entry(claim, [], text).status == NO_EVIDENCE
+    found = entry(claim, pair(ssat, scratch), text)
+    assert found.status == status and "ours:" in found.evidence and "1 of 1 measured" in found.evidence
+
+
 def test_a_claim_without_a_measure_says_what_it_needs():
     assert entry({"id": "c", "claim": "x", "needs": "video data"}, []).status == NEEDS
 

@@ -5,8 +5,11 @@ The records that this writes are described in ssat.analysis.output.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +43,9 @@ Measures the last phase of each run on the same test images, in fp32, and writes
   checkpoint=last         last, best, or a checkpoint file
   split=test              test or val
   batch_size=32           images at a time; does not change the result
-  out=<folder>            default <runs>/analyses/<encoder>-<data>, beside the first run's experiment
-  force=true              measure again what has been measured
+  out=<folder>            default <runs>/analyses/<encoder>-<data>-<hash of the runs and their images>, beside the
+                          first run's experiment; a folder that holds this analysis of other runs is refused
+  force=true              measure again what has been measured; with out=, also replace the analysis of other runs
   distance.with_cls=false whether the class token counts among the tokens
   maps.mass=1             below 1: show only the patches that hold this share of the attention (DINO: 0.6)
   maps.rollout=false      through all blocks in place of the last one
@@ -154,9 +158,40 @@ def _number(key: str, text: str) -> float:
     return value
 
 
-def default_out(run: Path, model: Model) -> Path:
-    """<runs>/analyses/<encoder>-<data>, where the run lies in <runs>/<experiment>/<run>."""
-    return run.resolve().parent.parent / "analyses" / f"{model.facts['encoder']}-{model.facts['data']}"
+def default_out(runs: Sequence[Path], models: Sequence[Model]) -> Path:
+    """<runs>/analyses/<encoder>-<data>-<hash>, where the first run lies in <runs>/<experiment>/<run>.
+
+    The hash is of the runs and their checkpoints, in their order, and of the images: others go to another folder.
+    """
+    first, root = models[0], runs[0].resolve().parent.parent
+    checkpoints = [os.path.relpath(Path(model.facts["checkpoint"]).resolve(), root) for model in models]
+    hashes = [model.facts["hash"] for model in models]
+    images = first.data.fingerprint()["content"][first.split]
+    text = json.dumps([checkpoints, hashes, first.split, images])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return root / "analyses" / f"{first.facts['encoder']}-{first.facts['data']}-{digest}"
+
+
+def refuse_others(out: Path, analyses: Iterable[str], models: Sequence[Model]) -> None:
+    """Refuse to write over an analysis of other runs, before anything is measured.
+
+    Raises:
+        UserError: `out` holds one, or a file that is none.
+    """
+    ours = [model.facts["hash"] for model in models]
+    for path in (out / f"{name}.json" for name in analyses):
+        if not path.exists():
+            continue
+        try:
+            theirs = [model["hash"] for model in read_json(path)["models"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            theirs = []
+        if theirs != ours:
+            raise UserError(
+                f"out={out} holds {path.name} of other runs: name another folder, or force=true to replace it",
+                key="out",
+                value=str(out),
+            )
 
 
 def full_precision() -> None:
@@ -203,11 +238,13 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
     full_precision()
     values = options.values
     models = load_models(options.runs, options.overrides, checkpoint=values["checkpoint"], split=values["split"])
-    out = Path(values["out"]) if values["out"] else default_out(options.runs[0], models[0])
+    out = Path(values["out"]) if values["out"] else default_out(options.runs, models)
     analyses = {name: analysis_of(name, values) for name in options.analyses}
     for analysis in analyses.values():
         for model in models:
             analysis.check(model)
+    if values["out"] and not values["force"]:
+        refuse_others(out, analyses, models)
     records = []
     for name, analysis in analyses.items():
         settings = options.settings(name)

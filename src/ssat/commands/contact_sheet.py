@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssat.config.identity import config_hash
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
@@ -30,7 +31,7 @@ def show(overrides: list[str], out: Path | None = None) -> Path:
 
     Args:
         overrides: as on the command line of src.train: data=<name>, data.root=..., recipe.augment.*=...
-        out: of the PNG; None = runs/contact_sheets/<data>.png.
+        out: of the PNG; None = runs/contact_sheets/<data>-<hash of the run that would be trained>.png.
 
     Raises:
         UserError: as for training.
@@ -45,7 +46,7 @@ def show(overrides: list[str], out: Path | None = None) -> Path:
             if "data.pipeline=timm" not in str(error):
                 raise
             sheets[pipeline] = str(error)  # what only PIL can do is said in the picture
-    out = out or Path(config.runs_dir) / "contact_sheets" / f"{config.data.name}.png"
+    out = out or Path(config.runs_dir) / "contact_sheets" / f"{config.data.name}-{config_hash(config)}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     _draw(sheets, out)
     return out

@@ -272,7 +272,9 @@ class Run:
     )
     seed: int = key(0, "weights, data order, augmentation, masks and mixing follow from it", low=0, high=2**32 - 1)
     name: str = key(
-        "${encoder.name}-${data.name}-${mode.name}-s${seed}", "of the run's folder, before its hash", identity=False
+        "${encoder.name}-${data.name}-${mode.name}-s${seed}",
+        "of the run's folder, before its hash; a sweep adds the keys that it varies: ...-ssat-lam=0.3-s0",
+        identity=False,
     )
     experiment: str | None = key(
         None, "folder of the run under `runs_dir` and its W&B group; null = today's date", identity=False

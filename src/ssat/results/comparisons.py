@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
+from ssat.results.labels import distinct_labels
 from ssat.results.modes import mode_name
-from ssat.results.text import shorten
 from ssat.runs.faithful import PAPER_EPOCHS
 from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number
@@ -112,7 +113,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     found = []
     for (data, encoder), by_key in by_pair.items():
         groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
-        variants = _variants([settings[id(members[0])] for members in groups], skip=("mode.", "ssl."))
+        variants = distinct_labels([settings[id(members[0])] for members in groups], skip=("mode.", "ssl."))
         for members, variant in zip(groups, variants, strict=True):
             found.append(Comparison(data, encoder, variant, _arms(members, settings)))
     return found
@@ -131,17 +132,17 @@ def shared_settings(record: Record) -> dict[str, Any]:
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:
     modes: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        modes[record.mode][record.settings_key].append(record)
+        modes[record.mode][record.computed_key].append(record)
     arms = []
     for mode, groups in modes.items():
-        variants = _variants([settings[id(members[0])] for members in groups.values()])
+        variants = distinct_labels([settings[id(members[0])] for members in groups.values()])
         arms += [Arm(mode, variant, members) for members, variant in zip(groups.values(), variants, strict=True)]
     return arms
 
 
 def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
     """Runs on the same images together: a folder with other images in it is another data set."""
-    digests = [_content_digest(record) for record in records]
+    digests = [content_digest(record) for record in records]
     known = list(dict.fromkeys(filter(None, digests)))
     if len(known) < 2:
         return [records]
@@ -150,24 +151,13 @@ def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]
     return [[r for r in records if settings[id(r)]["data.content"] == digest] for digest in known]
 
 
-def _content_digest(record: Record) -> str:
+def content_digest(record: Record) -> str:
+    """Six digits of the hash of the run's images; empty where the record has none."""
     content = record.get("data_fingerprint.sha256")
     if not content:
         return ""
     text = json.dumps({"": content}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
-
-
-def _variants(groups: list[dict[str, Any]], *, skip: tuple[str, ...] = (), most: int = 3) -> list[str]:
-    """For each group the settings in which it differs from the others: lam=0.5, mask_ratio=0.6."""
-    keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
-    differing = [key for key in keys if len({str(group.get(key)) for group in groups}) > 1]
-    variants = []
-    for group in groups:
-        shown = {key.rpartition(".")[2]: group[key] for key in differing if key in group}
-        listed = [shorten(f"{key}={value}") for key, value in list(shown.items())[:most]]
-        variants.append(", ".join(listed + [f"and {len(shown) - most} more"] * (len(shown) > most)))
-    return variants
 
 
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
@@ -226,7 +216,7 @@ def _caveat(ssat: Arm) -> str:
     """The facts of the record in which this run differs from the paper's."""
     record = ssat.scored[0]
     phase = record.phases[-1] if record.phases else {}
-    epochs, lam = as_number(phase.get("epochs")), as_number(phase.get("lam"))
+    epochs, lam = last_phase_epochs(record), as_number(phase.get("lam"))
     train = record.number("data_fingerprint.splits.train")
     facts = []
     interval, classes = ssat.interval, record.classes

@@ -20,6 +20,7 @@ from ssat.config.trust import trusted
 from ssat.config.upgrade import VERSION
 from ssat.core.errors import UserError
 from ssat.core.read import plain_yaml, read_json, read_text
+from ssat.runs.names import ends_of, is_automatic
 from ssat.runs.record import as_number, lookup
 
 AFRESH = "move the run folder away, or force=true to start afresh"
@@ -60,6 +61,7 @@ def run_name(config: Run) -> str:
 def find_run_dir(config: Run) -> Path:
     """The folder of this very run: `run_dir` if given, else runs_dir/<experiment or date>/<name>-<hash>.
 
+    A name that nobody chose may hold keys of the sweep that began the run: the hash alone tells whose folder it is.
     Without an experiment the folder's date is that of the first start, so that the command finds it on any later day.
     """
     if config.run_dir:
@@ -68,15 +70,25 @@ def find_run_dir(config: Run) -> Path:
     parents = escape(config.experiment) if config.experiment else "[0-9]*-[0-9]*-[0-9]*"
     with usable(config, "read"):
         found = same_named(config, parents)
-        known = next((path for path in found if path.name == leaf or is_same_older(config, path)), None)
+        known = next((path for path in found if _is_of_hash(path, config) or is_same_older(config, path)), None)
     return known or runs / (config.experiment or datetime.now().strftime("%Y-%m-%d")) / leaf
 
 
 def same_named(config: Run, parents: str) -> list[Path]:
-    """Run folders of this name below `parents` (a pattern), first those of this very hash."""
-    folders = [path for path in Path(config.runs_dir).glob(f"{parents}/{escape(config.name)}-*") if path.is_dir()]
-    leaf = run_name(config)
-    return sorted(folders, key=lambda path: (path.name != leaf, path))
+    """Run folders of this name below `parents` (a pattern), first those of this very name, then of this very hash."""
+    leaf, of = run_name(config), ends_of(config)
+    automatic = is_automatic(config.name, of)
+    pattern = f"{escape(of[0])}*{escape(of[1])}-*" if automatic else f"{escape(config.name)}-*"
+    folders = [
+        path
+        for path in Path(config.runs_dir).glob(f"{parents}/{pattern}")
+        if path.is_dir() and (not automatic or is_automatic(path.name.rpartition("-")[0], of))
+    ]
+    return sorted(folders, key=lambda path: (path.name != leaf, not _is_of_hash(path, config), path))
+
+
+def _is_of_hash(folder: Path, config: Run) -> bool:
+    return folder.name.rpartition("-")[2] == config_hash(config)
 
 
 def is_same_older(config: Run, folder: Path) -> bool:
@@ -184,9 +196,8 @@ def find_finished(config: Run) -> tuple[Path, dict] | None:
         return own, record
     if config.run_dir:
         return None
-    leaf = run_name(config)
     for folder in same_named(config, "[!.]*"):
-        if folder.name != leaf and not is_same_older(config, folder):
+        if not _is_of_hash(folder, config) and not is_same_older(config, folder):
             continue
         try:
             record = finished(folder, config)

@@ -16,6 +16,7 @@ from ssat.config.upgrade import upgrade
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_text
+from ssat.runs.own_phases import own_settings
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -133,9 +134,14 @@ class Record:
         return json.dumps(self.settings, sort_keys=True, default=str)
 
     @cached_property
+    def computed_key(self) -> str:
+        """The settings without those that nothing reads: equal for runs that compute the same, but for the seed."""
+        return json.dumps(_read(self.settings), sort_keys=True, default=str)
+
+    @cached_property
     def shared_key(self) -> str:
-        """The settings but for those of mode and SSL task: equal for runs that may be compared."""
-        shared = {key: value for key, value in self.settings.items() if not key.startswith(("mode.", "ssl."))}
+        """The same but for the settings of mode and SSL task: equal for runs that may be compared."""
+        shared = {key: value for key, value in _read(self.settings).items() if not key.startswith(("mode.", "ssl."))}
         return json.dumps(shared, sort_keys=True, default=str)
 
     @property
@@ -147,20 +153,27 @@ class Record:
 def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     """What a configuration computes, but for its seed: flat keys, a list as one value.
 
-    Most keys of the phases repeat others, but a phase can be changed alone (mode.phases.0.epochs=1). Where no SSL task
-    takes part its settings are left out.
+    Phases repeat the other keys, and only what was set for one phase alone is listed; where no SSL task takes part its
+    settings are left out.
     """
-    unused = ("ssl.",) if mode in ("scratch", "finetune", "linear") else ()
+    unused = ("ssl.", "mode.phases.") if mode in ("scratch", "finetune", "linear") else ("mode.phases.",)
     settings: dict[str, Any] = {}
-    for key, value in flat_settings(upgraded(config)).items():
-        if key.startswith(unused) or key in ("seed", "name"):
+    own = own_settings(config := upgraded(config), mode)
+    for key, value in (flat_settings(config) | own).items():
+        if (key.startswith(unused) and key not in own) or key in ("seed", "name"):
             continue
         parent, _, leaf = key.rpartition(".")
-        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):  # mode.phases.0.x is no item
+        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):
             listed.append(value)
         else:
             settings[key] = value
     return settings
+
+
+def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings but for data.patch_size where the encoder has said its own: nothing else reads it."""
+    unread = "data.patch_size" if "encoder.patch_size" in settings else ""
+    return {key: value for key, value in settings.items() if key != unread}
 
 
 def upgraded(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ class AnalysisPanel:
     """What templates/analysis.html shows.
 
     Attributes:
-        title: encoder, data set and number of images.
+        title: encoder, data set and number of images; the folder too, where several have the same.
         legend: of the charts; empty without charts.
         charts: one for each pair of axes.
         numbers: a line for each model: a few numbers that sum it up.
@@ -38,13 +39,15 @@ class AnalysisPanel:
 
 def analysis_panels(name: str, records: Sequence[AnalysisRecord], space: PageSpace) -> list[AnalysisPanel]:
     """What the page shows of an analysis; empty where it has not been made."""
-    return [_panel(record, space) for record in records if record.name == name]
+    shown = [record for record in records if record.name == name]
+    titles = Counter(record.title for record in shown)
+    return [_panel(record, space, is_repeated=titles[record.title] > 1) for record in shown]
 
 
-def _panel(record: AnalysisRecord, space: PageSpace) -> AnalysisPanel:
+def _panel(record: AnalysisRecord, space: PageSpace, *, is_repeated: bool) -> AnalysisPanel:
     names = {str(model.get("name")): str(model.get("mode")) for model in record.models}
     return AnalysisPanel(
-        title=record.title,
+        title=record.title + f" ({record.path.parent.name})" * is_repeated,
         legend=legend(names) if record.values.get("panels") else Markup(),
         charts=[_chart(record, axes) for axes in record.axes],
         numbers=list(_numbers(record)),

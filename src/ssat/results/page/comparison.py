@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ssat.core.words import duration
 from ssat.results.comparisons import CAVEAT, Arm, Comparison, arm_difference, finding
+from ssat.results.epochs import epochs_of_all
 from ssat.results.modes import mode_name
 from ssat.results.page.budget import ACCURACY, BUDGETS, budget_sentence, history_split, metric_points
 from ssat.results.page.charts import legend, line_chart
@@ -107,10 +108,10 @@ def _facts(comparison: Comparison) -> Iterator[str]:
             yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} images"
     if record.classes:
         yield f"{record.classes} classes"
-    for key, text in (("config.epochs", "{:.0f} epochs"), ("config.recipe.batch_size", "batch {:.0f}")):
-        number = record.number(key)
-        if number is not None:
-            yield text.format(number)
+    if epochs := epochs_of_all([(arm.name, each) for arm in comparison.arms for each in arm.records]):
+        yield epochs
+    if (batch := record.number("config.recipe.batch_size")) is not None:
+        yield f"batch {batch:.0f}"
     if record.get("config.recipe.name"):
         yield f"recipe {record.text('config.recipe.name')}"
 
@@ -150,7 +151,10 @@ def _charts(comparison: Comparison, most_points: int) -> Iterator[Markup]:
 
 
 def _run_name(arm: Arm, record: Record) -> str:
-    return arm.name + (f", seed {record.text('seed')}" if len(arm.records) > 1 else "")
+    """The arm's name, with the seed and the folder as far as they are needed to tell its runs apart."""
+    seed = f", seed {record.text('seed')}" if len(arm.records) > 1 else ""
+    is_repeated = sum(each.get("seed") == record.get("seed") for each in arm.records) > 1
+    return arm.name + seed + (f", {record.group}/{record.folder.name}" if is_repeated else "")
 
 
 def _picture(arm: Arm, record: Record, space: PageSpace) -> Picture | None:

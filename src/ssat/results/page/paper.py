@@ -19,14 +19,14 @@ from ssat.results.paper.figures import figure_bars, figure_series, is_count_axis
 from ssat.results.paper.paper_tables import (
     grid,
     heading,
+    item_counts,
     judgement,
     left_out,
     missing,
     notes,
     part_heading,
     shown_ours,
-    tally,
-    verdict_counts,
+    total,
 )
 from ssat.results.paper.verdicts import NOT_BUILT, VERDICTS, CellResult, Judged, Part
 
@@ -81,8 +81,8 @@ class ItemPanel:
         name: table1, figure3, ...
         source: Table 1, Figure 3, ...
         heading: with its title.
-        tally: how many cells have which verdict.
-        brief: the verdicts that the overview counts.
+        tally: how many cells of the paper have which verdict, and how many cells have other runs.
+        brief: the same for the overview.
         shares: CSS class and percent of each verdict.
         is_open: whether its numbers are unfolded at first.
         shapes: what lines, rings, bars and outlines mean; empty without charts.
@@ -119,7 +119,7 @@ class PaperPart:
     """What templates/paper.html shows.
 
     Attributes:
-        tally: of all cells with a number.
+        tally: of all cells.
         verdicts: that a cell has; the reader can choose one.
         items: tables and figures.
         claims: of the paper.
@@ -141,10 +141,9 @@ def paper_part(
     space: PageSpace,
 ) -> PaperPart:
     """The paper's part of the page; links are relative to `page`, pictures are taken off `space`."""
-    results = [result for item in judged.values() for result in item.exact if result.cell.number is not None]
-    found = {result.verdict for result in results}
+    found = {result.verdict for item in judged.values() for result in item.all_results}
     return PaperPart(
-        tally=tally(results),
+        tally=total(judged.values()),
         verdicts=[verdict for verdict in VERDICTS if verdict in found],
         items=[_item(each, analyses, page, space) for each in judged.values()],
         claims=claims,
@@ -156,13 +155,13 @@ def _item(judged: Judged, analyses: Sequence[AnalysisRecord], page: Path | None,
     item = judged.item
     analysed = analysis_panels(item.analysis, analyses, space) if item.analysis else []
     charts = figure_charts(judged)
-    known = [result for result in judged.all_results if result.cell.number is not None or result.ours]
+    counts = item_counts(judged)
     return ItemPanel(
         name=item.name,
         source=item.source,
         heading=heading(judged),
-        tally=tally(judged.exact),
-        brief=verdict_counts(known),
+        tally=f"{len(judged.exact)} cells: {counts}" if judged.exact else "no numbers",
+        brief=counts,
         shares=_shares(judged.exact),
         is_open=bool(analysed) or any(result.ours is not None for result in judged.all_results),
         shapes=_shapes(judged) if charts else "",

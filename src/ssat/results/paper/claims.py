@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ssat.config.words import as_typed_here
 from ssat.results.comparisons import Comparison, arm_difference, finished_comparisons
-from ssat.results.intervals import ABOVE, BELOW, NOISE, ONE_SEED, mean_difference
+from ssat.results.intervals import ABOVE, BELOW, NOISE, ONE_SEED, Difference, mean_difference
+from ssat.results.paper.derived import derived, margin_of
 from ssat.results.paper.paper import Item
 from ssat.results.paper.verdicts import ACCURACIES, OTHER_MACHINE, CellResult, Judged
 from ssat.runs.predictions import paired_variance
@@ -105,20 +106,33 @@ def _claim(
     analyses: Mapping[str, Sequence[str]],
 ) -> Claim:
     sentence, where, note = (str(claim.get(key) or "") for key in ("claim", "where", "note"))
-    if "above" in claim:
-        weighed = _weigh_above(claim["above"], judged)
-        other_runs = "; ".join(filter(None, (weighed.other_runs, _weigh_modes(claim.get("modes"), found))))
-        weighed = weighed._replace(other_runs=other_runs)
-    elif "same" in claim:
-        weighed = _weigh_same(claim["same"], judged)
-    elif "number" in claim:
+    found_of = {
+        "above": lambda value: _weigh_above(value, judged),
+        "most": lambda value: _weigh_above(value, judged, most=True),
+        "gains": lambda value: _weigh_gains(value, judged),
+        "same": lambda value: _weigh_same(value, judged),
+        "number": lambda value: _weigh_number(numbers[value], judged),
+    }
+    if "number" in claim:
         entry = numbers[claim["number"]]
         sentence = sentence or str(entry.get("text") or "")
         where, note = where or str(entry.get("where") or ""), note or str(entry.get("note") or "")
-        weighed = _weigh_number(entry, judged)
-    else:
-        weighed = _weigh_needs(str(claim.get("needs", "a measure of its own")), analyses)
+    parts = [weigh(claim[kind]) for kind, weigh in found_of.items() if kind in claim]
+    weighed = _together(parts) or _weigh_needs(str(claim.get("needs", "a measure of its own")), analyses)
+    if "above" in claim or "most" in claim:
+        other_runs = "; ".join(filter(None, (weighed.other_runs, _weigh_modes(claim.get("modes"), found))))
+        weighed = weighed._replace(other_runs=other_runs)
     return Claim(sentence, where, weighed.status, weighed.paper, weighed.evidence, weighed.other_runs, note)
+
+
+def _together(parts: Sequence[Weighed]) -> Weighed | None:
+    """A claim that says several things: one against it contradicts it, all must support it; None without a part."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    found = {part.status for part in parts}
+    status = CONTRADICTED if CONTRADICTED in found else UNDECIDED if len(found) > 1 else found.pop()
+    texts = ["; ".join(filter(None, words)) for words in zip(*(part[1:] for part in parts), strict=True)]
+    return Weighed(status, *texts)
 
 
 def _weigh_needs(needs: str, analyses: Mapping[str, Sequence[str]]) -> Weighed:
@@ -148,8 +162,8 @@ def _find(judged: Mapping[str, Judged], place: Place) -> CellResult | None:
     return judged[place.item].find(place.row, place.column)
 
 
-def _weigh_above(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:
-    """A claim that some accuracies are above others."""
+def _weigh_above(above: Sequence[Sequence[str]], judged: Mapping[str, Judged], *, most: bool = False) -> Weighed:
+    """A claim that some accuracies are above others, all of them or `most`."""
     items = {name: each.item for name, each in judged.items()}
     compared = list(place_pairs(above, items))
     printed = [[items[place.item].cells[place.row, place.column].number for place in pair] for pair in compared]
@@ -159,6 +173,7 @@ def _weigh_above(above: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -
     signs = Counter(filter(None, (_sign_of_results(a, b, comparisons=len(compared)) for a, b in found)))
     measured = sum(signs.values())
     status = _status(measured, len(compared), agreeing=signs[ABOVE], against=signs[BELOW], single=signs[ONE_SEED])
+    status = _status_of_most(len(compared), signs) if most and measured else status
     small = Counter(filter(None, _signs_of_other_runs(compared, judged)))
     other_runs = f"{_counted(sum(small.values()))} of smaller runs{_listed(small)}" if small else ""
     return Weighed(status, f"{measured} of {len(compared)} measured{_listed(signs)}", paper, other_runs)
@@ -174,6 +189,15 @@ def _status(measured: int, asked: int, *, agreeing: int, against: int, single: i
     if against:
         return CONTRADICTED
     return SUPPORTED if agreeing == asked else SINGLE if single else UNDECIDED
+
+
+def _status_of_most(asked: int, signs: Counter[str]) -> str:
+    """The status of a claim about most of `asked` comparisons: more than half of them decide it."""
+    if 2 * signs[ABOVE] > asked:
+        return SUPPORTED
+    if 2 * signs[BELOW] >= asked:
+        return CONTRADICTED
+    return SINGLE if signs[ONE_SEED] else UNDECIDED
 
 
 def _weigh_modes(modes: Sequence[str] | None, found: Sequence[Comparison]) -> str:
@@ -237,7 +261,7 @@ def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Wei
             return Weighed(NO_EVIDENCE, f"{reference} has not been run", paper)
         results.append(found)
     values = [found.ours for found in results if found.ours is not None]
-    ours, margin = derived(kind, values), _margin(kind, values, [found.tolerance for found in results])
+    ours, margin = derived(kind, values), margin_of(kind, values, [found.tolerance for found in results])
     shown = "" if margin is None else f" ± {margin:.1f}"
     said, status = as_number(entry.get("value")), UNDECIDED
     if any(found.cell.measure in ACCURACIES and len(found.values) < 2 for found in results):
@@ -248,18 +272,6 @@ def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Wei
         elif margin < abs(said):  # a wider one leaves even the sign open
             status = SUPPORTED
     return Weighed(status, f"ours: {ours:.1f}{shown} {unit}".strip(), paper)
-
-
-def _margin(kind: str, values: Sequence[float], tolerances: Sequence[float | None]) -> float | None:
-    """How sure a derived number is: each cell moved by its tolerance, the changes added in squares; None = unknown."""
-    if None in tolerances:
-        return None
-    base, changes = derived(kind, values), []
-    for index, tolerance in enumerate(tolerances):
-        moved = [*values]
-        moved[index] += tolerance or 0.0
-        changes.append(derived(kind, moved) - base)
-    return math.hypot(*changes)
 
 
 def _weigh_same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:
@@ -273,6 +285,34 @@ def _weigh_same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> 
     return Weighed(status, f"{len(known)} of {len(compared)} measured{listed}")
 
 
+def _weigh_gains(gains: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:
+    """A claim that one accuracy rises more above its base than another above its own: [a, base, b, base] each."""
+    known, signs = [], Counter[str]()
+    for references in gains:
+        a, base_of_a, b, base_of_b = (_find(judged, Place(*reference.split("/"))) for reference in references)
+        printed = [None if each is None else each.cell.number for each in (a, base_of_a, b, base_of_b)]
+        numbers = [number for number in printed if number is not None]
+        known += [numbers[0] - numbers[1] > numbers[2] - numbers[3]] if len(numbers) == len(printed) else []
+        first, second = _gain(a, base_of_a), _gain(b, base_of_b)
+        if first is not None and second is not None:
+            margins = (first.uncertainty, second.uncertainty)
+            margin = None if None in margins else math.hypot(*(each or 0.0 for each in margins))
+            one_seed = first.one_seed or second.one_seed
+            signs[Difference(first.points - second.points, margin, one_seed).sign] += 1
+    measured = sum(signs.values())
+    status = _status(measured, len(gains), agreeing=signs[ABOVE], against=signs[BELOW], single=signs[ONE_SEED])
+    paper = f"{sum(known)} of {len(known)} comparisons of its own gains agree" if known else ""
+    return Weighed(status, f"{measured} of {len(gains)} gains measured{_listed(signs)}", paper)
+
+
+def _gain(result: CellResult | None, base: CellResult | None) -> Difference | None:
+    """What a cell has more than its base; None where one of them was not measured."""
+    if result is None or base is None or not result.records or not base.records:
+        return None
+    sides = [(each.values, each.records[0].split_size) for each in (result, base)]
+    return mean_difference(*sides)
+
+
 def _network(found: CellResult | None) -> tuple[float, float] | None:
     """Parameters, and multiply-accumulates for one image at inference."""
     if found is None or not found.records:
@@ -281,17 +321,6 @@ def _network(found: CellResult | None) -> tuple[float, float] | None:
     parameters = record.number("params.inference")
     operations = as_number(lookup(record.phases[-1], "macs.full")) if record.phases else None
     return None if parameters is None or operations is None else (parameters, operations)
-
-
-def derived(kind: str, values: Sequence[float]) -> float:
-    """A number that follows from others: `relative` gain or `reduction`, both in %, `difference` or mean."""
-    if kind == "relative":
-        return 100 * (values[0] / values[1] - 1) if values[1] else math.inf
-    if kind == "reduction":
-        return 100 * (1 - values[0] / values[1]) if values[1] else -math.inf
-    if kind == "difference":
-        return values[0] - values[1]
-    return sum(values) / len(values)
 
 
 def status_counts(claims: Sequence[Claim]) -> str:

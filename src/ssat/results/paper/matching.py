@@ -6,8 +6,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ssat.data.sets.catalog import CATALOG
+from ssat.results.comparisons import content_digest
+from ssat.results.epochs import epochs_text
+from ssat.results.labels import distinct_labels
 from ssat.results.paper.paper import Experiment, Item
 from ssat.results.paper.settings import (
     cell_words,
@@ -190,12 +194,16 @@ def _tell_apart(blocks: list[Block]) -> None:
     for title, same in by_title.items():
         if len(same) < 2:
             continue
-        settings = [deciding_settings(next(iter(block.records.values()))[0].settings_key) for block in same]
-        differing = [key for key in settings[0] if len({str(each.get(key)) for each in settings}) > 1]
-        keys = [key for key in differing if not key.startswith("data.source")]
-        for block, values in zip(same, settings, strict=True):
-            shown = ", ".join(f"{key.rpartition('.')[2]}={values.get(key)}" for key in keys[:3])
-            block.title = f"{title}; {shown or 'other images'}"
+        first = [next(iter(block.records.values()))[0] for block in same]
+        settings = [deciding_settings(record.settings_key) | _images_of(record) for record in first]
+        for block, label in zip(same, distinct_labels(settings), strict=True):
+            block.title = f"{title}; {label}" if label else title
+
+
+def _images_of(record: Record) -> dict[str, Any]:
+    """Where the run's own images lie and a mark of what they are, neither of which decides a published set's result."""
+    found = {"data.root": record.get("config.data.root"), "data.content": content_digest(record)}
+    return {key: value for key, value in found.items() if value}
 
 
 def _varied_words(experiment: Experiment, has_column: bool) -> list[str]:
@@ -214,9 +222,12 @@ def _block_key(record: Record, experiment: Experiment, has_column: bool) -> str:
     def is_shared(key: str) -> bool:
         if varies_data and FOLLOWS_DATA.fullmatch(key):
             return False
-        return (key in PARTS_OF_DATA and key not in varied) or not key.startswith((*follow, "mode.phases."))
+        if key.startswith("mode.phases."):  # an override of one phase alone, which no row makes
+            return True
+        return (key in PARTS_OF_DATA and key not in varied) or not key.startswith(follow)
 
     shared = {key: value for key, value in deciding_settings(record.settings_key).items() if is_shared(key)}
+    shared["trainer.max_steps"] = record.get("config.trainer.max_steps")  # a run that was cut short stands apart
     if not has_column:
         shared["content"] = record.get("data_fingerprint.sha256")
     return repr(sorted(shared.items(), key=str))
@@ -225,7 +236,7 @@ def _block_key(record: Record, experiment: Experiment, has_column: bool) -> str:
 def _block_title(record: Record, experiment: Experiment, has_column: bool) -> str:
     """What the runs of one block share, in words."""
     varied = {_key_of(word) for word in _varied_words(experiment, has_column)}
-    images, epochs = record.number("data_fingerprint.splits.train"), record.number("config.epochs")
+    images, epochs = record.number("data_fingerprint.splits.train"), epochs_text(record, last=True)
     recipe = record.text("config.recipe.name")
     has_all_images = has_column and record.get("config.data.fraction") == 1 and "data" in varied
     parts = [] if has_column else [record.data]
@@ -233,8 +244,8 @@ def _block_title(record: Record, experiment: Experiment, has_column: bool) -> st
         parts.append(record.encoder)
     if images and not has_all_images:
         parts.append(f"{images:,.0f} training images")
-    if epochs is not None and "epochs" not in varied:
-        parts.append(f"{epochs:.0f} epochs")
+    if epochs and "epochs" not in varied:
+        parts.append(epochs)
     if recipe not in ("", "official") and "recipe" not in varied:
         parts.append(f"recipe {recipe}")
     return ", ".join(parts) or "other settings"

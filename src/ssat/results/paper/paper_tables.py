@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -24,7 +24,6 @@ from ssat.results.paper.verdicts import (
     OTHER_MACHINE,
     PARTIAL,
     REPRODUCED,
-    SAME,
     TOO_NOISY,
     VERDICTS,
     CellResult,
@@ -35,7 +34,6 @@ from ssat.results.text import FEWER_RUNS, markdown_text, with_minus
 
 STYLES = {
     REPRODUCED: "green",
-    SAME: "green",
     DIFFERS: "red",
     TOO_NOISY: "yellow",
     ONE_SEED: "yellow",
@@ -69,6 +67,17 @@ def verdict_counts(results: Sequence[CellResult]) -> str:
     """'1 reproduced within error, 9 not run'"""
     counts = Counter(each.verdict for each in results)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def item_counts(judged: Judged) -> str:
+    """What the overview and the section say of a table or figure: '12 not run', and how many cells have other runs."""
+    others = sum(len(part.results) for part in judged.parts[1:])
+    return "; ".join(filter(None, (verdict_counts(judged.exact), f"{others} of other runs" if others else "")))
+
+
+def total(judged: Iterable[Judged]) -> str:
+    """The cells of all tables and figures: the sum of what each of them counts."""
+    return tally([result for each in judged for result in each.exact])
 
 
 def left_out(judged: Judged) -> str:

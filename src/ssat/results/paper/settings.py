@@ -101,15 +101,7 @@ def differing(settings_key: str, words: tuple[str, ...], relevant: tuple[str, ..
     """The settings in which a run is not a cell, of those whose keys begin with one of `relevant`: 'epochs=6'."""
     wanted, ours = _deciding(cell_settings(words)), deciding_settings(settings_key)
     keys = sorted(key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
-    found = [key for key in keys if wanted.get(key) != ours.get(key)]
-    said = {_leaf(key): ours.get(key) for key in found if not key.startswith("mode.phases.")}
-    # A phase mostly repeats what another key says.
-    told = [key for key in found if not key.startswith("mode.phases.") or said.get(_leaf(key), found) != ours.get(key)]
-    return tuple(f"{key}={ours.get(key)}" for key in told)
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]
+    return tuple(f"{key}={ours.get(key)}" for key in keys if wanted.get(key) != ours.get(key))
 
 
 @cache

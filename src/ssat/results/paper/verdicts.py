@@ -22,12 +22,12 @@ from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
 REPRODUCED, DIFFERS = "reproduced within error", "differs"
 TOO_NOISY, ONE_SEED = "too noisy to tell", "one seed only"
 PARTIAL, OTHER = "partial data", "other settings"  # of runs that are not the cell's
-SAME = "as printed"  # of settings
+SAME, OTHERWISE = "as printed", "set otherwise"  # of settings, which no run measures
 MEASURED, OTHER_MACHINE, NOT_RUN, NOT_BUILT = "measured", "other machine", "not run", "not built yet"
 NO_KEY = "no key"  # the paper prints a setting that no key of the configuration holds
 VERDICTS = (
-    *(REPRODUCED, SAME, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
-    *(MEASURED, OTHER_MACHINE, NO_KEY, NOT_RUN, NOT_BUILT),
+    *(REPRODUCED, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
+    *(MEASURED, OTHER_MACHINE, SAME, OTHERWISE, NO_KEY, NOT_RUN, NOT_BUILT),
 )
 WIDEST = 5.0  # points; an interval that is wider on either side says nothing
 PAPER_DEVICE = "A5000"
@@ -206,7 +206,7 @@ def judge_setting(cell: Cell, item: Item) -> CellResult:
     if not cell.key or cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
         return CellResult(cell, NO_KEY)
     ours = cell_settings(cell_words(item.experiment, cell.row, cell.column)).get(cell.key)
-    return CellResult(cell, SAME if ours == cell.value else DIFFERS, setting=str(ours))
+    return CellResult(cell, SAME if ours == cell.value else OTHERWISE, setting=str(ours))
 
 
 def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:

@@ -1,0 +1,39 @@
+"""The table at the end of a sweep: its runs and their accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssat.core.words import duration
+from ssat.runs.record import Record
+from ssat.sweeps.jobs import JobOutcome, Request
+
+TITLES = ("run", "status", "acc1 %", "best %", "time")
+
+
+def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | None]]) -> list[str]:
+    """A line for each run: name, what became of it, top-1 accuracy (the last epoch's, unless recipe.report=max).
+
+    Args:
+        rows: the run as it was asked for, its outcome, and its record where it is finished.
+    """
+    lines = [TITLES, *(_line(*row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(TITLES))]
+    return ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+
+
+def _line(job: Request, outcome: JobOutcome, values: dict[str, Any] | None) -> tuple[str, ...]:
+    if values is None:
+        return str(job), outcome.status, "", "", ""
+    record = Record(Path(), "", {"mode": "", **values})
+    best, seconds = record.number(f"metrics.{record.split}.acc1.best"), record.number("seconds")
+    accuracies = ["" if number is None else f"{number:.2f}" for number in (record.accuracy, best)]
+    return str(job), outcome.status, *accuracies, "" if seconds is None else duration(seconds)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    """Words at the left, numbers at the right."""
+    for column, (text, width) in enumerate(zip(line, widths, strict=True)):
+        yield text.ljust(width) if column < 2 else text.rjust(width)
