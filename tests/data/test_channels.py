@@ -203,6 +203,11 @@ def test_files_of_other_channels_are_refused_at_the_start(tmp_path: Path) -> Non
         opened(root, 5, own_statistics=False)
 
 
+def test_two_channels_do_not_take_the_statistics_of_red_and_green(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has 3 values, but data.channels=2 needs as many"):
+        opened(folder(tmp_path, 2), 2, own_statistics=False)
+
+
 @pytest.mark.parametrize("pipeline", ["timm", "batched"])
 def test_arrays_of_many_channels_train_too(pipeline: str) -> None:
     images = ImageList(np.stack([pixels(6, 20, seed)[:, :20] for seed in range(8)]), np.arange(8) % 2)

@@ -188,8 +188,8 @@ def test_the_fingerprint_changes_with_the_choice_of_images(make_data: Make) -> N
         ({"mean": (0.5,)}, "mean=[0.5] has 1 values, but data.channels=3 needs as many as channels"),
         ({"std": (0.5, 0.0, 0.5)}, "must be above 0"),
         (
-            {"channels": 4, "mean": [0] * 4, "std": [1] * 4},
-            "data.channels=4 is not possible: use 3 (colour) or 1 (grey)",
+            {"channels": 17, "mean": [0] * 4, "std": [1] * 4},
+            "data.channels=17 is not possible: use 3 (colour), 1 (grey), or 2 to 16",
         ),
         ({"img_size": 0}, "data.img_size=0 must be at least 1"),
         ({"batch_size": 0}, "recipe.batch_size=0 must be at least 1"),

@@ -112,8 +112,9 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
             val_fraction = STRICT_FRACTION
         if own_statistics:  # until `setup` has measured them
             mean, std = (0.5,) * channels, (0.5,) * channels
-        mean = IMAGENET_DEFAULT_MEAN[:channels] if mean is None else mean
-        std = IMAGENET_DEFAULT_STD[:channels] if std is None else std
+        given = 1 if channels == 1 else None  # ImageNet's are of colours: of other channels they say nothing
+        mean = IMAGENET_DEFAULT_MEAN[:given] if mean is None else mean
+        std = IMAGENET_DEFAULT_STD[:given] if std is None else std
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
         check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
         if not 0 < label_fraction <= 1:

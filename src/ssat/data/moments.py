@@ -50,7 +50,7 @@ def measure(images: ImageList, indices: NDArray[np.int64], channels: int) -> Mom
     if images.root is None:
         return _measured(images, indices, channels)
     names = [str(images.images[index]) for index in indices.tolist()]
-    kind = f"statistics of {channels} channels, range {images.pixels.value_range}"
+    kind = f"statistics/{channels}-channels" + "".join(f"-{bound!r}" for bound in images.pixels.value_range or ())
     mean, std = remembered(kind, images.root, names, compute, home=images.root / HOME)
     return Moments(tuple(mean), tuple(std))
 

@@ -36,13 +36,14 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
     if augment is not None and data.hflip is not None:
         augment["hflip"] = data.hflip
     channels = data.channels
+    given = 1 if channels == 1 else None  # values of the statistics: of grey images the first
     views = build_views(config, phase)
     return ImageDataModule(
         create(SOURCES, data.source.kind, data.source.options, "data.source"),
         img_size=data.img_size,
         channels=channels,
-        mean=None if moments is None else moments.mean[:channels],
-        std=None if moments is None else moments.std[:channels],
+        mean=None if moments is None else moments.mean[:given],
+        std=None if moments is None else moments.std[:given],
         own_statistics=moments is None,
         augment=augment,
         eval_crop_pct=recipe.eval_crop_pct,
