@@ -1,8 +1,11 @@
 """Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
 
 import json
+import os
+import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -155,20 +158,126 @@ def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
     resumed = train(*settings, runs=tmp_path / "killed")
     record = record_of(resumed)
     assert 0 < step < record["steps"]
-    assert len(record["phases"][0]["history"]) == 25
+    rows = record["phases"][0]["history"]
+    assert len(rows) == 25
+    assert max(row["seconds"] for row in rows) < record["seconds"]  # also of the epoch that was interrupted
     whole = weights(train(*settings, runs=tmp_path / "whole"))
     assert largest_difference(weights(resumed), whole) == 0
 
 
-def test_ctrl_c_exits_130_with_one_sentence(tmp_path):
-    process = start("epochs=25", "eval_every=25", "checkpoint_minutes=0.001", runs=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("*/*/*/checkpoints/last.ckpt")), process)
+def test_ctrl_c_saves_exits_130_and_says_from_where_the_same_command_continues(tmp_path):
+    settings = ["mode=scratch", "epochs=12", "eval_every=12", "checkpoint_minutes=0.001", "data.pipeline=batched"]
+    process = start(*settings, runs=tmp_path / "killed")
+    wait_for(lambda: list(tmp_path.glob("killed/*/*/*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "interrupted: the same command continues" in stderr
     assert "Traceback" not in stderr
-    assert not list(tmp_path.glob("*/*/result.json"))
+    (last,) = tmp_path.glob("killed/*/*/*/checkpoints/last.ckpt")
+    saved = torch.load(last, weights_only=True)
+    place = f"step {saved['global_step']} (epoch {saved['epoch'] + 1} of 12) of phase scratch"
+    assert f"interrupted: the same command continues from {place}\n" in stderr
+    resumed = train(*settings, runs=tmp_path / "killed")
+    whole = train(*settings, runs=tmp_path / "whole")
+    assert largest_difference(weights(resumed, "scratch"), weights(whole, "scratch")) == 0
+
+
+SPENT = {"seconds", "train_seconds", "throughput/images_per_s", "throughput/data_wait"}
+
+
+def measured(run: Path, phase: str) -> dict:
+    """What a run has measured, without what it has spent; of its checkpoints what another run must have, too."""
+    record = record_of(run)["phases"]
+    found = {"metrics": [each["metrics"] for each in record], "steps": [each["steps"] for each in record]}
+    rows = [row for each in record for row in each["history"]]
+    found["rows"] = [{name: value for name, value in row.items() if name not in SPENT} for row in rows]
+    for path in sorted((run / phase / "checkpoints").iterdir()):  # nothing else lies there
+        saved = torch.load(path, weights_only=True)
+        state = saved["state_dict"] | {str(at): each for at, each in enumerate(optimizer_values(saved))}
+        found[path.name] = {"epoch": saved["epoch"], "step": saved["global_step"]} | {
+            name: value.tolist() for name, value in state.items()
+        }
+    return found
+
+
+def optimizer_values(checkpoint: dict) -> list[torch.Tensor]:
+    (optimizer,) = checkpoint.get("optimizer_states", [{"state": {}}])
+    return [value for each in optimizer["state"].values() for value in each.values()]
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory) -> tuple[tuple[str, ...], dict]:
+    """The words of a short run whose second epoch is better than its first, and what it measures."""
+    words = ("mode=scratch", "epochs=2", "recipe.lr_rule=absolute", "recipe.base_lr=3e-3")
+    whole = measured(train(*words, runs=tmp_path_factory.mktemp("whole")), "scratch")
+    first, second = (row["test/acc1"] for row in whole["rows"])
+    assert second > first
+    return words, whole
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing that comes after it takes effect."""
+
+
+@pytest.mark.parametrize(
+    ("after", "on_disk"),
+    [("last.ckpt", [".best.pending", "best.ckpt", "last.ckpt"]), (".best.pending", [".best.pending", "last.ckpt"])],
+)
+def test_best_and_last_belong_together_wherever_a_run_is_killed_between_them(
+    tmp_path, monkeypatch, better, after, on_disk
+):
+    words, whole = better
+    replace, count = os.replace, []
+
+    def kill(source, target):
+        if count == ["killed"]:
+            raise Killed
+        replace(source, target)
+        count.append(Path(target).name)
+        if count.count(after) == (2 if after == "last.ckpt" else 1):
+            count[:] = ["killed"]
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(Killed):
+        train(*words, runs=tmp_path / "killed")
+    monkeypatch.undo()
+    (folder,) = tmp_path.glob("killed/*/*/scratch/checkpoints")
+    assert {path.name for path in folder.iterdir()} <= set(on_disk)
+    assert measured(train(*words, runs=tmp_path / "killed"), "scratch") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "phase"), [("scratch", "scratch"), ("ssl_ft", "finetune"), ("ssat", "joint")])
+def test_runs_killed_at_random_moments_end_as_an_uninterrupted_one(tmp_path, mode, phase):
+    words = (f"mode={mode}", "epochs=6", "recipe.drop_path=0.1", "checkpoint_minutes=0.0005")
+    whole, draw = measured(train(*words, runs=tmp_path / "whole"), phase), random.Random(mode)
+    for number in range(7):
+        runs, how = tmp_path / str(number), draw.choice([signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+        process = start(*words, runs=runs)
+        wait_for(lambda runs=runs: list(runs.glob("*/*/*/csv/*")), process)
+        time.sleep(draw.random() * 2.5)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=100)
+        assert process.returncode in (0, 130, 143, -signal.SIGTERM, -signal.SIGKILL), stderr
+        assert measured(train(*words, runs=runs), phase) == whole
+
+
+def test_a_run_killed_before_its_phase_was_recorded_measures_the_same_weights(tmp_path):
+    words = ("mode=scratch", "epochs=2", "recipe.ema_decay=0.9", "data.val_fraction=0.25")
+    run = train(*words, runs=tmp_path)
+    before = measured(run, "scratch")
+    (run / "result.json").unlink()
+    (run / "scratch" / "phase.json").unlink()
+    assert measured(train(*words, runs=tmp_path), "scratch") == before
+
+
+def test_what_an_earlier_evaluation_has_measured_is_no_result_of_a_later_epoch(tmp_path):
+    run = train("mode=ssat", "trainer.max_steps=15", "epochs=3", "monitor.knn_every=3", runs=tmp_path)
+    first, last = record_of(run)["phases"][0]["history"]
+    assert (first["step"], last["step"]) == (10, 15)
+    assert last["test/loss"] != first["test/loss"]  # the end was measured, in the middle of an epoch
+    assert "test/knn_acc1" not in last
 
 
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]

@@ -25,6 +25,7 @@ from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import build_data
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.stop import Stop
 
 EVAL_BATCHES = {True: 8, False: 64}  # at most, on a CPU and elsewhere
 ENDLESS = 10**6  # epochs: the calibration ends the fit, not the schedule
@@ -116,7 +117,7 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     together, every = prepared_together(config, data), gradient_period(config, phase)
     period = math.lcm(together, config.trainer.accumulate, every if 0 < every <= MERGED else 1)
     calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
-    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {})]
+    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {}, Stop())]
     loggers = build_loggers(config, phase, folder, config_hash(config))
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     trainer.limit_val_batches = max(EVAL_BATCHES[runs_on_cpu(config)], 2 * together)
