@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,12 @@ from PIL import Image
 
 from ssat.commands.train import locked
 from ssat.core.errors import UserError
+from ssat.encoders.vit import VisionTransformer
+from ssat.training.module import JointModule
+from ssat.training.record import all_macs
 from tests.helpers import (
+    ROOT,
+    TINY,
     command,
     fail_of,
     largest_difference,
@@ -278,6 +285,50 @@ def test_what_an_earlier_evaluation_has_measured_is_no_result_of_a_later_epoch(t
     assert (first["step"], last["step"]) == (10, 15)
     assert last["test/loss"] != first["test/loss"]  # the end was measured, in the middle of an epoch
     assert "test/knn_acc1" not in last
+
+
+WITHOUT_CODECARBON = """
+import importlib.metadata as metadata, sys
+known = metadata.Distribution.from_name
+def from_name(cls, name):
+    if name == "codecarbon":
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+metadata.Distribution.from_name = classmethod(from_name)
+sys.modules |= dict.fromkeys(("codecarbon", "pynvml"))
+from ssat.commands.train import main
+main()
+"""
+
+
+def test_what_is_only_written_down_ends_no_run(tmp_path):
+    words = [*TINY, "mode=scratch", "epochs=1", f"run_dir={tmp_path}"]
+    environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT / "src")}  # no git, either
+    command = [sys.executable, "-c", WITHOUT_CODECARBON, *words]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    record = record_of(tmp_path)
+    assert record["status"] == "finished"
+    assert record["versions"]["codecarbon"] is None
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["git_commit"] is None
+    assert record["energy"]["kwh"] is record["energy"]["tdp_watts"] is None
+
+
+def test_an_encoder_whose_macs_cannot_be_counted_keeps_its_record(tmp_path, capsys, monkeypatch):
+    class Uncountable(VisionTransformer):
+        def forward_features_plain(self, images):
+            raise RuntimeError("not written")
+
+    module = JointModule(Uncountable(8, 4, embed_dim=16, depth=1, num_heads=2), num_classes=3)
+    macs = all_macs(module, (3, 8, 8))
+    assert set(macs.values()) == {None}
+    assert "multiply-accumulates are not recorded, counting them failed: RuntimeError" in capsys.readouterr().out
+    monkeypatch.setattr("ssat.training.record.all_macs", lambda *_: macs)
+    run = train("mode=scratch", "epochs=1", runs=tmp_path)
+    (run / "result.json").unlink()
+    train("mode=scratch", "epochs=1", runs=tmp_path)  # reads the phase's record
+    assert record_of(run)["macs"] == macs
 
 
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]

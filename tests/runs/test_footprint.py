@@ -1,16 +1,20 @@
 """Parameters, multiply-accumulates and CO2 against the paper's numbers and hand counts."""
 
+import sys
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from ssat.core.errors import UserError
 from ssat.encoders.vit import VisionTransformer
+from ssat.runs.energy import EnergyMeter, check_country
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
 from ssat.tasks.dino import DINO
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.simclr import SimCLR
+from ssat.training.callbacks.meter import Meter
 
 T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
 DECODER_WIDTH = 128
@@ -117,3 +121,31 @@ def test_counting_leaves_modes_and_gradients_as_they_were():
     count_step_macs(encoder, task, (3, 8, 8))
     assert encoder.training and not task.training
     assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_a_failure_of_codecarbon_is_one_line_and_no_energy(monkeypatch, capsys):
+    meter = EnergyMeter("FRA")
+    meter.start()
+    assert meter.read()["source"].startswith("codecarbon")
+    monkeypatch.setattr(meter._tracker, "flush", lambda: 1 / 0)
+    assert meter.read() == meter.read() == meter.stop() == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "footprint.energy: codecarbon failed (division by zero), so the energy is not recorded"
+
+
+def test_energy_of_a_part_of_the_seconds_is_none_of_the_phase():
+    measured = {"kwh": 2.0, "co2_kg": 1.0, "source": "codecarbon"}
+    meter = Meter(None)
+    meter.load_state_dict({"seconds": 5.0, "kwh": 0.0, "co2_kg": 0.0, "source": None})
+    assert meter._add(measured)["source"] is None  # the 5 seconds before were not measured
+    meter.load_state_dict({"seconds": 5.0, **measured})
+    assert meter._add({})["source"] is None
+    assert meter._add(measured)["kwh"] == 4.0
+
+
+def test_energy_without_codecarbon_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon.input", None)
+    with pytest.raises(
+        UserError, match=r"^footprint\.energy=true needs the package codecarbon .*footprint\.energy=false$"
+    ):
+        check_country("FRA")

@@ -39,6 +39,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.received, self.waits = 0, False
+        self._process = os.getpid()
         self._taken: list[int] = []  # signals, while this listens
 
     @contextmanager
@@ -67,6 +68,6 @@ class Stop:
     def _take(self, number: int, frame: Any) -> None:
         if not self.waits or self.received == number == signal.SIGINT:
             raise Stopped(number)
-        if number == signal.SIGINT and is_main_process():
+        if number == signal.SIGINT and self._process == os.getpid() and is_main_process():  # not a loader's worker
             os.write(2, PROMISE)  # print may have been interrupted by this very signal
         self.received = self.received or number

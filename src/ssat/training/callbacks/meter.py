@@ -30,8 +30,10 @@ class Meter(Callback):
 
     def _add(self, energy: dict[str, Any]) -> dict[str, Any]:
         seconds = self._before["seconds"] + time.perf_counter() - self._started
-        if not energy:
-            return self._before | {"seconds": seconds}
+        # Energy that was measured for a part of the seconds only is not that of the phase.
+        whole = bool(energy) and (self._before["source"] is not None or not self._before["seconds"])
+        if not whole:
+            return self._before | {"seconds": seconds, "source": None}
         return {
             "seconds": seconds,
             "kwh": self._before["kwh"] + energy["kwh"],
