@@ -1,5 +1,6 @@
 """Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
 
+import csv
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssat.commands.train import locked
 from ssat.core.errors import UserError
@@ -58,6 +60,33 @@ def test_loss_of_every_epoch_is_equation_1(finished):
     for row in record_of(finished)["phases"][0]["history"]:
         joint = 0.1 * row["train/loss_cls"] + 0.9 * row["train/loss_ssl"]
         assert row["train/loss"] == pytest.approx(joint, rel=1e-5)
+
+
+def rows_with(run: Path, name: str) -> list[dict[str, str]]:
+    (path,) = run.glob("joint/csv/version_*/metrics.csv")
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if row[name]]
+
+
+def test_loggers_get_what_was_measured_once_and_at_its_step(finished):
+    """20 steps in two epochs of 10, of which every fifth is logged; every epoch is evaluated once."""
+    losses = {int(row["step"]): float(row["train/loss"]) for row in rows_with(finished, "train/loss")}
+    assert [*losses] == [int(row["step"]) for row in rows_with(finished, "lr")] == [0, 5, 10, 15]
+    assert len(set(losses.values())) == 4
+    assert [row["epoch"] for row in rows_with(finished, "test/acc1")] == ["0", "1"]
+    assert [row["epoch"] for row in rows_with(finished, "epoch/train/loss")] == ["0", "1"]
+    (events,) = (finished / "joint" / "tensorboard").glob("*/events.*")
+    board = EventAccumulator(str(events))
+    board.Reload()
+    assert {event.step: event.value for event in board.Scalars("train/loss")} == pytest.approx(losses)
+    assert len(board.Scalars("test/acc1")) == len(board.Scalars("epoch/train/loss")) == 2
+
+
+def test_what_is_measured_at_some_steps_is_logged_at_those(tmp_path):
+    words = ("mode=ssat", "epochs=1", "monitor.conflict_every=3", "trainer.accumulate=2", "trainer.log_every=4")
+    run = train(*words, runs=tmp_path)
+    assert [row["step"] for row in rows_with(run, "train/conflict/all")] == ["0", "1", "3", "4"]  # batches 0, 3, 6, 9
+    assert [row["step"] for row in rows_with(run, "train/loss")] == ["0", "2", "4"]  # batches 0, 4, 8
 
 
 def test_short_runs_are_marked_as_not_the_papers(finished):

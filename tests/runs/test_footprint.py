@@ -1,6 +1,7 @@
 """Parameters, multiply-accumulates and CO2 against the paper's numbers and hand counts."""
 
 import sys
+import tempfile
 from functools import partial
 
 import pytest
@@ -9,12 +10,18 @@ from torch import nn
 
 from ssat.core.errors import UserError
 from ssat.encoders.vit import VisionTransformer
+from ssat.results.page.html import _tiles
+from ssat.results.page.notes import notes
 from ssat.runs.energy import EnergyMeter, check_country
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
+from ssat.runs.neighbours import Presence
+from ssat.runs.record import Record
 from ssat.tasks.dino import DINO
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.simclr import SimCLR
+from ssat.tracking.names import figures
 from ssat.training.callbacks.meter import Meter
+from tests.helpers import record_of, train
 
 T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
 DECODER_WIDTH = 128
@@ -149,3 +156,40 @@ def test_energy_without_codecarbon_is_refused_in_one_sentence(monkeypatch):
         UserError, match=r"^footprint\.energy=true needs the package codecarbon .*footprint\.energy=false$"
     ):
         check_country("FRA")
+
+
+def test_trainings_at_the_same_time_know_of_each_other_whoever_ends_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    alone = Presence()
+    assert alone.shared is False
+    alone.leave()
+    first, second = Presence(), Presence()
+    second.leave()
+    third = Presence()
+    assert first.shared is third.shared is True
+    first.leave(), third.leave()
+    assert not list((tmp_path / "ssat-trainings").iterdir())
+    (tmp_path / "ssat-trainings" / "killed").touch()
+    after = Presence()
+    assert after.shared is False
+    after.leave()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert Presence().shared is None
+
+
+def test_energy_that_runs_shared_is_marked_and_no_sum_has_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    words = ("mode=scratch", "epochs=1", "footprint.energy=true")
+    own = train(*words, runs=tmp_path / "runs")
+    other = Presence()
+    shared = train(*words, "seed=1", runs=tmp_path / "runs")
+    other.leave()
+    records = [Record(run / "result.json", "", record_of(run)) for run in (own, shared)]
+    assert [record.get("energy.shared") for record in records] == [False, True]
+    assert all(record.get("energy.kwh") > 0 for record in records)
+    assert records[1].number("energy.kwh") is None
+    tile = _tiles(records)["Energy"]
+    assert tile == f"{_tiles(records[:1])['Energy']} (without 1 runs beside others)"
+    assert any(note.startswith("1 of 2 runs with measured energy ran beside another") for note in notes(records))
+    assert "result/kwh" not in figures(records[1].values)
+    assert figures(records[1].values)["result/energy_shared"] is True

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ssat.config.identity import config_hash
 from ssat.config.schema import Logger, Phase, Run
 from ssat.core.errors import enough_memory
 from ssat.core.launch import is_main_process
@@ -118,7 +117,7 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     period = math.lcm(together, config.trainer.accumulate, every if 0 < every <= MERGED else 1)
     calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
     callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {}, Stop())]
-    loggers = build_loggers(config, phase, folder, config_hash(config))
+    loggers = build_loggers(config, phase, folder)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     trainer.limit_val_batches = max(EVAL_BATCHES[runs_on_cpu(config)], 2 * together)
     trainer.fit(module, datamodule=data)

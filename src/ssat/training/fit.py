@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ssat.config.check import PRECISIONS
+from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
 from ssat.data.image import ImageDataModule
 from ssat.runs.machine import log_every, runs_on_cpu
@@ -29,7 +30,7 @@ from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.stop import Stop
 
 
-def build_loggers(config: Run, phase: Phase, folder: Path, run_id: str) -> list[Any]:
+def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
     """The CSV file always; Weights & Biases or TensorBoard beside it when asked for."""
     loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
     name = config.logger.name
@@ -37,8 +38,9 @@ def build_loggers(config: Run, phase: Phase, folder: Path, run_id: str) -> list[
         loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
     elif name == "wandb":
         from ssat.tracking.logger import WandbLogger
+        from ssat.tracking.start import run_id
 
-        loggers.append(WandbLogger(config, phase, folder, f"{run_id}-{phase.name}"))
+        loggers.append(WandbLogger(config, phase, folder, run_id(folder, config_hash(config))))
     return loggers
 
 

@@ -36,6 +36,19 @@ def to_log(values: Values, trainer: pl.Trainer) -> dict[str, Tensor | float]:
     return watched(values) | {f"train/{name}": value for name, value in named.items()} | {"lr": lr}
 
 
+def write(named: Mapping[str, Tensor | float], trainer: pl.Trainer) -> None:
+    """Write what was measured in a step to the loggers, at that step.
+
+    Lightning's own way would write it again at every step, until something else is measured.
+    """
+    if not named or not trainer.loggers:
+        return
+    row = {name: float(value) for name, value in named.items()} | {"epoch": trainer.current_epoch}
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=trainer.global_step)
+        logger.save()
+
+
 class EpochMeans:
     """Running sums of the values; they stay on the device, where reading one would wait for it."""
 

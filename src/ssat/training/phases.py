@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ssat.config.identity import check_same_run, config_hash
+from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
@@ -102,7 +102,7 @@ def run_phase(
         start_from(phase, module, run_dir, config)
     footprint = config.footprint
     history, meter = History(), Meter(footprint.country if footprint.energy else None)
-    loggers = build_loggers(config, phase, folder, config_hash(config))
+    loggers = build_loggers(config, phase, folder)
     callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs, stop)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     for remark in remarks(config, phase, data):

@@ -21,6 +21,7 @@ from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
+from ssat.training.callbacks.meter import either
 from ssat.training.module import JointModule
 
 
@@ -32,7 +33,8 @@ def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
     torch.distributed.all_gather_object(everyone, totals)
     metered = [other for other in everyone if other["source"]]
     sums = {key: sum(other[key] for other in metered) for key in ("kwh", "co2_kg")}
-    return totals | sums | {"source": metered[0]["source"] if metered else None}
+    shared = either(*(other["shared"] for other in everyone))
+    return totals | sums | {"source": metered[0]["source"] if metered else None, "shared": shared}
 
 
 def phase_record(
@@ -96,6 +98,7 @@ def phase_record(
             else None,
             "tdp_watts": tdp,
             "source": totals["source"],
+            "shared": totals["shared"],
             "country": config.footprint.country,
         },
         "data_fingerprint": data.fingerprint(),
@@ -190,6 +193,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
             "co2_kg_lacoste": total("co2_kg_lacoste"),
             "tdp_watts": last["energy"]["tdp_watts"],
             "source": last["energy"]["source"],
+            "shared": either(*(phase["energy"].get("shared") for phase in phases)),  # an earlier version did not know
             "country": last["energy"]["country"],
         },
         "data_fingerprint": last["data_fingerprint"],

@@ -36,6 +36,13 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
     sources = distinct(f"{record.text('energy.source')}, {record.text('energy.country')}" for record in metered)
     if sources:
         yield f"Energy and CO2: {'; '.join(sources)}. CO2 Lacoste is hours × rated power × kg/kWh, the paper's formula."
+    sharing = sum(record.shares_energy for record in metered)
+    if sharing:
+        yield (
+            f"{sharing} of {len(metered)} runs with measured energy ran beside another training on their machine. What "
+            "each of them measured is the energy of the whole machine, so it is left out of tables, charts and sums. "
+            "The records have it, marked as energy.shared."
+        )
     yield "Time counts all phases of a run with their evaluations; images/s counts training alone."
     yield from _unfaithful(finished)
     yield from _versions(finished)
