@@ -12,6 +12,7 @@ from ssat.core.errors import UserError
 from ssat.encoders.vit import VisionTransformer
 from ssat.results.page.html import _tiles
 from ssat.results.page.notes import notes
+from ssat.results.terminal import comparison_lines
 from ssat.runs.energy import EnergyMeter, check_country
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
 from ssat.runs.neighbours import Presence
@@ -190,6 +191,7 @@ def test_energy_that_runs_shared_is_marked_and_no_sum_has_it(monkeypatch, tmp_pa
     assert records[1].number("energy.kwh") is None
     tile = _tiles(records)["Energy"]
     assert tile == f"{_tiles(records[:1])['Energy']} (without 1 runs beside others)"
-    assert any(note.startswith("1 of 2 runs with measured energy ran beside another") for note in notes(records))
+    for said in (notes(records), comparison_lines(records)):
+        assert any(line.startswith("1 of 2 runs with measured energy ran beside another training") for line in said)
     assert "result/kwh" not in figures(records[1].values)
     assert figures(records[1].values)["result/energy_shared"] is True
