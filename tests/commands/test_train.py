@@ -360,6 +360,13 @@ def test_an_encoder_whose_macs_cannot_be_counted_keeps_its_record(tmp_path, caps
     assert record_of(run)["macs"] == macs
 
 
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"^logger={name} needs the package {name}: pip install {name}, or logger=csv$"):
+        train(f"logger={name}", runs=tmp_path)
+
+
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]
 
 

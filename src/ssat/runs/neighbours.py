@@ -21,18 +21,23 @@ class Presence:
 
     def __init__(self) -> None:
         self._file = -1
-        with suppress(OSError):  # no such folder, no room: then nobody knows
-            folder = Path(tempfile.gettempdir()) / "ssat-trainings"
-            folder.mkdir(exist_ok=True)
-            with suppress(OSError):  # another user's, who has done it
-                folder.chmod(0o1777)
-            self._file, name = tempfile.mkstemp(dir=folder)
-            self._path = Path(name)
-            self._path.chmod(0o666)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            for path in folder.iterdir():
-                if path != self._path:
-                    self._meet(path)
+        try:
+            self._enter()
+        except OSError:  # no such folder, no room, no locks: then nobody knows
+            self.leave()
+
+    def _enter(self) -> None:
+        folder = Path(tempfile.gettempdir()) / "ssat-trainings"
+        folder.mkdir(exist_ok=True)
+        with suppress(OSError):  # another user's, who has done it
+            folder.chmod(0o1777)
+        self._file, name = tempfile.mkstemp(dir=folder)
+        self._path = Path(name)
+        self._path.chmod(0o666)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        for path in folder.iterdir():
+            if path != self._path:
+                self._meet(path)
 
     def _meet(self, path: Path) -> None:
         with suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ssat.config.check import PRECISIONS
 from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
+from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
@@ -31,9 +33,15 @@ from ssat.training.stop import Stop
 
 
 def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
-    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for."""
+    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for.
+
+    Raises:
+        UserError: that one is not installed.
+    """
     loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
     name = config.logger.name
+    if name != "csv" and find_spec(name) is None:
+        raise UserError(f"logger={name} needs the package {name}: pip install {name}, or logger=csv", key="logger")
     if name == "tensorboard":
         loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
     elif name == "wandb":

@@ -39,7 +39,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.received, self.waits = 0, False
-        self._process = os.getpid()
+        self._process, self._interrupted = os.getpid(), False
         self._taken: list[int] = []  # signals, while this listens
 
     @contextmanager
@@ -66,8 +66,9 @@ class Stop:
             signal.signal(number, self._take)
 
     def _take(self, number: int, frame: Any) -> None:
-        if not self.waits or self.received == number == signal.SIGINT:
+        if not self.waits or (number == signal.SIGINT and self._interrupted):
             raise Stopped(number)
+        self._interrupted |= number == signal.SIGINT
         if number == signal.SIGINT and self._process == os.getpid() and is_main_process():  # not a loader's worker
             os.write(2, PROMISE)  # print may have been interrupted by this very signal
         self.received = self.received or number
