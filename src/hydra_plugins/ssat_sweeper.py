@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ class VariantSweeper(BasicSweeper):
         if not estimates:
             check_launcher(launcher, left)
         try:
-            for job, outcome in self.launch(left, total, launcher):
-                report_failure(job, outcome)
-                results.append((job, outcome))
+            with estimating(left) if estimates else nullcontext():
+                for job, outcome in self.launch(left, total, launcher):
+                    report_failure(job, outcome)
+                    results.append((job, outcome))
         finally:
             code = exit_code(outcome for _, outcome in results)
             if not estimates and results:
@@ -219,6 +221,17 @@ def record_of(job: Request) -> dict[str, Any] | None:
     except UserError:  # its failure has been told already
         return None
     return found[1] if found else None
+
+
+@contextmanager
+def estimating(jobs: Sequence[Job]) -> Iterator[None]:
+    """Around the estimates of a sweep: says how many calibrations they will take, and how far they are when a signal
+    ends them."""
+    from ssat.estimate.command import interruptible, plan  # torch, which a sweep's own process else never needs
+
+    with interruptible():
+        plan([job.config for job in jobs])
+        yield
 
 
 def plain(value: Any) -> Any:

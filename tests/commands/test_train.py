@@ -1,17 +1,29 @@
 """Tiny real runs on the embedded digits; what can be killed, spawned or mistyped runs as the command itself."""
 
+import csv
 import json
+import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssat.commands.train import locked
 from ssat.core.errors import UserError
+from ssat.encoders.vit import VisionTransformer
+from ssat.training.module import JointModule
+from ssat.training.record import all_macs
 from tests.helpers import (
+    ROOT,
+    TINY,
     command,
     fail_of,
     largest_difference,
@@ -48,6 +60,33 @@ def test_loss_of_every_epoch_is_equation_1(finished):
     for row in record_of(finished)["phases"][0]["history"]:
         joint = 0.1 * row["train/loss_cls"] + 0.9 * row["train/loss_ssl"]
         assert row["train/loss"] == pytest.approx(joint, rel=1e-5)
+
+
+def rows_with(run: Path, name: str) -> list[dict[str, str]]:
+    (path,) = run.glob("joint/csv/version_*/metrics.csv")
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if row[name]]
+
+
+def test_loggers_get_what_was_measured_once_and_at_its_step(finished):
+    """20 steps in two epochs of 10, of which every fifth is logged; every epoch is evaluated once."""
+    losses = {int(row["step"]): float(row["train/loss"]) for row in rows_with(finished, "train/loss")}
+    assert [*losses] == [int(row["step"]) for row in rows_with(finished, "lr")] == [0, 5, 10, 15]
+    assert len(set(losses.values())) == 4
+    assert [row["epoch"] for row in rows_with(finished, "test/acc1")] == ["0", "1"]
+    assert [row["epoch"] for row in rows_with(finished, "epoch/train/loss")] == ["0", "1"]
+    (events,) = (finished / "joint" / "tensorboard").glob("*/events.*")
+    board = EventAccumulator(str(events))
+    board.Reload()
+    assert {event.step: event.value for event in board.Scalars("train/loss")} == pytest.approx(losses)
+    assert len(board.Scalars("test/acc1")) == len(board.Scalars("epoch/train/loss")) == 2
+
+
+def test_what_is_measured_at_some_steps_is_logged_at_those(tmp_path):
+    words = ("mode=ssat", "epochs=1", "monitor.conflict_every=3", "trainer.accumulate=2", "trainer.log_every=4")
+    run = train(*words, runs=tmp_path)
+    assert [row["step"] for row in rows_with(run, "train/conflict/all")] == ["0", "1", "3", "4"]  # batches 0, 3, 6, 9
+    assert [row["step"] for row in rows_with(run, "train/loss")] == ["0", "2", "4"]  # batches 0, 4, 8
 
 
 def test_short_runs_are_marked_as_not_the_papers(finished):
@@ -155,20 +194,177 @@ def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
     resumed = train(*settings, runs=tmp_path / "killed")
     record = record_of(resumed)
     assert 0 < step < record["steps"]
-    assert len(record["phases"][0]["history"]) == 25
+    rows = record["phases"][0]["history"]
+    assert len(rows) == 25
+    assert max(row["seconds"] for row in rows) < record["seconds"]  # also of the epoch that was interrupted
     whole = weights(train(*settings, runs=tmp_path / "whole"))
     assert largest_difference(weights(resumed), whole) == 0
 
 
-def test_ctrl_c_exits_130_with_one_sentence(tmp_path):
-    process = start("epochs=25", "eval_every=25", "checkpoint_minutes=0.001", runs=tmp_path)
-    wait_for(lambda: list(tmp_path.glob("*/*/*/checkpoints/last.ckpt")), process)
+def test_ctrl_c_saves_exits_130_and_says_from_where_the_same_command_continues(tmp_path):
+    settings = ["mode=scratch", "epochs=12", "eval_every=12", "checkpoint_minutes=0.001", "data.pipeline=batched"]
+    process = start(*settings, runs=tmp_path / "killed")
+    wait_for(lambda: list(tmp_path.glob("killed/*/*/*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "interrupted: the same command continues" in stderr
     assert "Traceback" not in stderr
-    assert not list(tmp_path.glob("*/*/result.json"))
+    (last,) = tmp_path.glob("killed/*/*/*/checkpoints/last.ckpt")
+    saved = torch.load(last, weights_only=True)
+    place = f"step {saved['global_step']} (epoch {saved['epoch'] + 1} of 12) of phase scratch"
+    assert f"interrupted: the same command continues from {place}\n" in stderr
+    resumed = train(*settings, runs=tmp_path / "killed")
+    whole = train(*settings, runs=tmp_path / "whole")
+    assert largest_difference(weights(resumed, "scratch"), weights(whole, "scratch")) == 0
+
+
+SPENT = {"seconds", "train_seconds", "throughput/images_per_s", "throughput/data_wait"}
+
+
+def measured(run: Path, phase: str) -> dict:
+    """What a run has measured, without what it has spent; of its checkpoints what another run must have, too."""
+    record = record_of(run)["phases"]
+    found = {"metrics": [each["metrics"] for each in record], "steps": [each["steps"] for each in record]}
+    rows = [row for each in record for row in each["history"]]
+    found["rows"] = [{name: value for name, value in row.items() if name not in SPENT} for row in rows]
+    for path in sorted((run / phase / "checkpoints").iterdir()):  # nothing else lies there
+        saved = torch.load(path, weights_only=True)
+        state = saved["state_dict"] | {str(at): each for at, each in enumerate(optimizer_values(saved))}
+        found[path.name] = {"epoch": saved["epoch"], "step": saved["global_step"]} | {
+            name: value.tolist() for name, value in state.items()
+        }
+    return found
+
+
+def optimizer_values(checkpoint: dict) -> list[torch.Tensor]:
+    (optimizer,) = checkpoint.get("optimizer_states", [{"state": {}}])
+    return [value for each in optimizer["state"].values() for value in each.values()]
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory) -> tuple[tuple[str, ...], dict]:
+    """The words of a short run whose second epoch is better than its first, and what it measures."""
+    words = ("mode=scratch", "epochs=2", "recipe.lr_rule=absolute", "recipe.base_lr=3e-3")
+    whole = measured(train(*words, runs=tmp_path_factory.mktemp("whole")), "scratch")
+    first, second = (row["test/acc1"] for row in whole["rows"])
+    assert second > first
+    return words, whole
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing that comes after it takes effect."""
+
+
+@pytest.mark.parametrize(
+    ("after", "on_disk"),
+    [("last.ckpt", [".best.pending", "best.ckpt", "last.ckpt"]), (".best.pending", [".best.pending", "last.ckpt"])],
+)
+def test_best_and_last_belong_together_wherever_a_run_is_killed_between_them(
+    tmp_path, monkeypatch, better, after, on_disk
+):
+    words, whole = better
+    replace, count = os.replace, []
+
+    def kill(source, target):
+        if count == ["killed"]:
+            raise Killed
+        replace(source, target)
+        count.append(Path(target).name)
+        if count.count(after) == (2 if after == "last.ckpt" else 1):
+            count[:] = ["killed"]
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(Killed):
+        train(*words, runs=tmp_path / "killed")
+    monkeypatch.undo()
+    (folder,) = tmp_path.glob("killed/*/*/scratch/checkpoints")
+    assert {path.name for path in folder.iterdir()} <= set(on_disk)
+    assert measured(train(*words, runs=tmp_path / "killed"), "scratch") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "phase"), [("scratch", "scratch"), ("ssl_ft", "finetune"), ("ssat", "joint")])
+def test_runs_killed_at_random_moments_end_as_an_uninterrupted_one(tmp_path, mode, phase):
+    words = (f"mode={mode}", "epochs=6", "recipe.drop_path=0.1", "checkpoint_minutes=0.0005")
+    whole, draw = measured(train(*words, runs=tmp_path / "whole"), phase), random.Random(mode)
+    for number in range(7):
+        runs, how = tmp_path / str(number), draw.choice([signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+        process = start(*words, runs=runs)
+        wait_for(lambda runs=runs: list(runs.glob("*/*/*/csv/*")), process)
+        time.sleep(draw.random() * 2.5)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=100)
+        assert process.returncode in (0, 130, 143, -signal.SIGTERM, -signal.SIGKILL), stderr
+        assert measured(train(*words, runs=runs), phase) == whole
+
+
+def test_a_run_killed_before_its_phase_was_recorded_measures_the_same_weights(tmp_path):
+    words = ("mode=scratch", "epochs=2", "recipe.ema_decay=0.9", "data.val_fraction=0.25")
+    run = train(*words, runs=tmp_path)
+    before = measured(run, "scratch")
+    (run / "result.json").unlink()
+    (run / "scratch" / "phase.json").unlink()
+    assert measured(train(*words, runs=tmp_path), "scratch") == before
+
+
+def test_what_an_earlier_evaluation_has_measured_is_no_result_of_a_later_epoch(tmp_path):
+    run = train("mode=ssat", "trainer.max_steps=15", "epochs=3", "monitor.knn_every=3", runs=tmp_path)
+    first, last = record_of(run)["phases"][0]["history"]
+    assert (first["step"], last["step"]) == (10, 15)
+    assert last["test/loss"] != first["test/loss"]  # the end was measured, in the middle of an epoch
+    assert "test/knn_acc1" not in last
+
+
+WITHOUT_CODECARBON = """
+import importlib.metadata as metadata, sys
+known = metadata.Distribution.from_name
+def from_name(cls, name):
+    if name == "codecarbon":
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+metadata.Distribution.from_name = classmethod(from_name)
+sys.modules |= dict.fromkeys(("codecarbon", "pynvml"))
+from ssat.commands.train import main
+main()
+"""
+
+
+def test_what_is_only_written_down_ends_no_run(tmp_path):
+    words = [*TINY, "mode=scratch", "epochs=1", f"run_dir={tmp_path}"]
+    environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT / "src")}  # no git, either
+    command = [sys.executable, "-c", WITHOUT_CODECARBON, *words]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    record = record_of(tmp_path)
+    assert record["status"] == "finished"
+    assert record["versions"]["codecarbon"] is None
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["git_commit"] is None
+    assert record["energy"]["kwh"] is record["energy"]["tdp_watts"] is None
+
+
+def test_an_encoder_whose_macs_cannot_be_counted_keeps_its_record(tmp_path, capsys, monkeypatch):
+    class Uncountable(VisionTransformer):
+        def forward_features_plain(self, images):
+            raise RuntimeError("not written")
+
+    module = JointModule(Uncountable(8, 4, embed_dim=16, depth=1, num_heads=2), num_classes=3)
+    macs = all_macs(module, (3, 8, 8))
+    assert set(macs.values()) == {None}
+    assert "multiply-accumulates are not recorded, counting them failed: RuntimeError" in capsys.readouterr().out
+    monkeypatch.setattr("ssat.training.record.all_macs", lambda *_: macs)
+    run = train("mode=scratch", "epochs=1", runs=tmp_path)
+    (run / "result.json").unlink()
+    train("mode=scratch", "epochs=1", runs=tmp_path)  # reads the phase's record
+    assert record_of(run)["macs"] == macs
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"^logger={name} needs the package {name}: pip install {name}, or logger=csv$"):
+        train(f"logger={name}", runs=tmp_path)
 
 
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]

@@ -1,6 +1,7 @@
 """estimate=true: arithmetic against known answers, and calibrations against the runs that they foretell."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,6 +325,33 @@ def test_a_finished_run_that_cannot_be_estimated_is_one_sentence(tmp_path: Path,
     (tmp_path / "result.json").write_text(json.dumps(record | change))
     with pytest.raises(UserError, match=sentence):
         train_config(config)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "how"),
+    [
+        (signal.SIGINT, 130, "interrupted: "),
+        pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM: ", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_sweep_of_estimates_says_how_far_it_is(tmp_path: Path, number: int, code: int, how: str):
+    words = ["mode=scratch", "epochs=1", "estimate=true", "seed=0,1", "recipe.batch_size=16,32", f"runs_dir={tmp_path}"]
+    command = [sys.executable, "-m", "src.train", "-m", *TINY, *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    seen = []
+    while "calibrating" not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+        seen.append(line)
+    assert "4 runs to estimate, 2 calibrations to come\n" in seen
+    assert "phase scratch (1 of 2) ..." in line
+    process.send_signal(number)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == code
+    sentence = "0 of 4 runs are estimated, 2 calibrations were still to come; the same command begins again"
+    assert err.strip().splitlines()[-1] == how + sentence
+    assert "Traceback" not in err and "SUM" not in out
+    assert not list(tmp_path.glob(".estimates/.*"))
 
 
 @pytest.mark.slow

@@ -1,16 +1,28 @@
 """Parameters, multiply-accumulates and CO2 against the paper's numbers and hand counts."""
 
+import sys
+import tempfile
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from ssat.core.errors import UserError
 from ssat.encoders.vit import VisionTransformer
+from ssat.results.page.html import _tiles
+from ssat.results.page.notes import notes
+from ssat.results.terminal import comparison_lines
+from ssat.runs.energy import EnergyMeter, check_country
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
+from ssat.runs.neighbours import Presence
+from ssat.runs.record import Record
 from ssat.tasks.dino import DINO
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.simclr import SimCLR
+from ssat.tracking.names import figures
+from ssat.training.callbacks.meter import Meter
+from tests.helpers import record_of, train
 
 T, S = {"embed_dim": 192, "num_heads": 3}, {"embed_dim": 384, "num_heads": 6}
 DECODER_WIDTH = 128
@@ -117,3 +129,69 @@ def test_counting_leaves_modes_and_gradients_as_they_were():
     count_step_macs(encoder, task, (3, 8, 8))
     assert encoder.training and not task.training
     assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_a_failure_of_codecarbon_is_one_line_and_no_energy(monkeypatch, capsys):
+    meter = EnergyMeter("FRA")
+    meter.start()
+    assert meter.read()["source"].startswith("codecarbon")
+    monkeypatch.setattr(meter._tracker, "flush", lambda: 1 / 0)
+    assert meter.read() == meter.read() == meter.stop() == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "footprint.energy: codecarbon failed (division by zero), so the energy is not recorded"
+
+
+def test_energy_of_a_part_of_the_seconds_is_none_of_the_phase():
+    measured = {"kwh": 2.0, "co2_kg": 1.0, "source": "codecarbon"}
+    meter = Meter(None)
+    meter.load_state_dict({"seconds": 5.0, "kwh": 0.0, "co2_kg": 0.0, "source": None})
+    assert meter._add(measured)["source"] is None  # the 5 seconds before were not measured
+    meter.load_state_dict({"seconds": 5.0, **measured})
+    assert meter._add({})["source"] is None
+    assert meter._add(measured)["kwh"] == 4.0
+
+
+def test_energy_without_codecarbon_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon.input", None)
+    with pytest.raises(
+        UserError, match=r"^footprint\.energy=true needs the package codecarbon .*footprint\.energy=false$"
+    ):
+        check_country("FRA")
+
+
+def test_trainings_at_the_same_time_know_of_each_other_whoever_ends_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    alone = Presence()
+    assert alone.shared is False
+    alone.leave()
+    first, second = Presence(), Presence()
+    second.leave()
+    third = Presence()
+    assert first.shared is third.shared is True
+    first.leave(), third.leave()
+    assert not list((tmp_path / "ssat-trainings").iterdir())
+    (tmp_path / "ssat-trainings" / "killed").touch()
+    after = Presence()
+    assert after.shared is False
+    after.leave()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert Presence().shared is None
+
+
+def test_energy_that_runs_shared_is_marked_and_no_sum_has_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    words = ("mode=scratch", "epochs=1", "footprint.energy=true")
+    own = train(*words, runs=tmp_path / "runs")
+    other = Presence()
+    shared = train(*words, "seed=1", runs=tmp_path / "runs")
+    other.leave()
+    records = [Record(run / "result.json", "", record_of(run)) for run in (own, shared)]
+    assert [record.get("energy.shared") for record in records] == [False, True]
+    assert all(record.get("energy.kwh") > 0 for record in records)
+    assert records[1].number("energy.kwh") is None
+    tile = _tiles(records)["Energy"]
+    assert tile == f"{_tiles(records[:1])['Energy']} (without 1 runs beside others)"
+    for said in (notes(records), comparison_lines(records)):
+        assert any(line.startswith("1 of 2 runs with measured energy ran beside another training") for line in said)
+    assert "result/kwh" not in figures(records[1].values)
+    assert figures(records[1].values)["result/energy_shared"] is True

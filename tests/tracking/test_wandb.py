@@ -1,6 +1,7 @@
 """What W&B records of a run, and that nothing W&B does can stop or hold up a training. No account, no network."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.runs.record import write_record
 from ssat.tracking.logger import WandbLogger, close_all
+from ssat.tracking.start import run_id
 from tests.helpers import TINY, record_of, train
 from tests.tracking.wandb_files import KEY, Service, recordings
 
@@ -128,7 +130,7 @@ def test_each_phase_is_a_run_in_its_experiments_group(recorded):
     assert found.keys() == {"pretrain", "finetune"}
     for phase, one in found.items():
         assert one.run.project == "ssat" and one.run.run_group == "table10"
-        assert one.run.run_id == f"{record_of(recorded)['hash']}-{phase}"
+        assert one.run.run_id == (recorded / phase / "wandb_id").read_text().strip()
         assert {"vit_micro", "digits", "ssl_ft", "mae", "mine"} <= set(one.run.tags)
         assert one.exit_code == 0
     assert "result" in found["finetune"].run.tags and "result" not in found["pretrain"].run.tags
@@ -190,6 +192,23 @@ def test_runs_of_one_process_do_not_mix(tmp_path, monkeypatch):
         (one,) = recordings(run).values()
         assert one.config["seed"] == seed and one.exit_code == 0
         assert one.summary["result/acc1"] == record_of(run)["metrics"]["test"]["acc1"]["last"]
+
+
+def test_an_id_belongs_to_one_training_and_stays_with_it(tmp_path):
+    first, other = tmp_path / "a" / "run" / "joint", tmp_path / "b" / "run" / "joint"
+    known = run_id(first, "abcd1234")
+    assert re.fullmatch(r"abcd1234-[0-9a-f]{8}-joint", known)
+    assert run_id(first, "abcd1234") == known  # continued
+    assert run_id(other, "abcd1234") != known  # the same configuration in another experiment
+    first.parent.rename(tmp_path / "replaced")
+    assert run_id(first, "abcd1234") != known  # force=true
+    (first / "wandb_id").write_text("../x\n")
+    assert re.fullmatch(r"abcd1234-[0-9a-f]{8}-joint", run_id(first, "abcd1234"))  # damaged
+
+
+def test_a_training_that_an_earlier_version_began_keeps_its_id(tmp_path):
+    (tmp_path / "wandb" / "offline-run-20260101_000000-abcd1234-joint").mkdir(parents=True)
+    assert run_id(tmp_path / "joint", "abcd1234") == run_id(tmp_path / "joint", "abcd1234") == "abcd1234-joint"
 
 
 @pytest.mark.slow

@@ -55,8 +55,9 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         fail(str(error))
     except FAULTS as error:
         fail(explain(error, config_name))
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command continues from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        where = str(interrupt) or "the same command continues from the last checkpoint"
+        print(f"\ninterrupted: {where}", file=sys.stderr)
         raise SystemExit(130) from None
     if reported:
         raise SystemExit(2)

@@ -72,6 +72,10 @@ def _worker(
     except UserError as error:
         mistakes.put(str(error))
         sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        if rank == 0:
+            mistakes.put(str(interrupt))
+        sys.exit(128 + signal.SIGINT)
     finally:
         import torch.distributed  # not above: whoever only asks for the rank need not wait for torch
 
@@ -83,11 +87,13 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     """Run `job(*args)` in `processes` fresh processes that form one DDP group; in this one when there is only one.
 
     The processes are started here and not by Lightning, whose launcher repeats the command line and with it a whole
-    Hydra sweep. They end with this process. SIGTERM is passed on to them, so that they save before they stop.
+    Hydra sweep. They end with this process. SIGTERM and Ctrl-C are passed on to them as SIGTERM, so that they save
+    before they stop; a second Ctrl-C kills them.
 
     Raises:
         UserError: as raised in a process.
         ProcessRaisedException, ProcessExitedException: a process crashed.
+        KeyboardInterrupt: after Ctrl-C, with what a process says of it.
         SystemExit: 143 after SIGTERM.
     """
     if launched_externally():
@@ -105,31 +111,33 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     context = mp.start_processes(
         _worker, args=(job, args, processes, free_port(), mistakes), nprocs=processes, join=False, start_method="spawn"
     )
-    previous = signal.getsignal(signal.SIGTERM)
-    stopping = False
+    received: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
-        nonlocal stopping
-        stopping = True
+        again = signum == signal.SIGINT and signum in received
+        received.append(signum)
         for process in context.processes:
             if process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
+                os.kill(process.pid, signal.SIGKILL if again else signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, stop)
+    taken = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in taken}
     try:
         while not context.join(timeout=1):
             pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
         for process in context.processes:
             process.join()
-        if stopping:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        if not mistakes.empty():
-            raise UserError(mistakes.get()) from None
-        raise
+        if not received:
+            if not mistakes.empty():
+                raise UserError(mistakes.get()) from None
+            raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    if stopping:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt("" if mistakes.empty() else mistakes.get())
+    if received:
         raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, run_processes
 from ssat.core.words import duration
-from ssat.runs.folder import AFRESH, read_phase, usable
+from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, usable
 from ssat.runs.record import as_number, lookup, write_record
 
 if TYPE_CHECKING:  # torch takes seconds, and src.train imports this
@@ -31,6 +33,8 @@ SUMMED = ("seconds", "gpu_hours", "kwh", "co2_kg", "co2_kg_lacoste", "disk_bytes
 # Of this process, as a sweep's jobs have nothing else in common.
 COSTS: dict[str, Cost] = {}  # the rows of a table share their calibrations
 ESTIMATES: list[dict[str, Any]] = []
+SWEEP: list[str] = []  # the hashes of its runs
+PLANNED: dict[tuple[str, int], tuple[str, Amount]] = {}  # by hash and phase: what `plan` has found out already
 
 
 def estimate(config: Run, run_dir: Path, done: tuple[Path, dict[str, Any]] | None) -> None:
@@ -44,6 +48,11 @@ def estimate(config: Run, run_dir: Path, done: tuple[Path, dict[str, Any]] | Non
     Raises:
         UserError: what the run itself would raise.
     """
+    with interruptible():
+        _estimate(config, run_dir, done)
+
+
+def _estimate(config: Run, run_dir: Path, done: tuple[Path, dict[str, Any]] | None) -> None:
     notes: list[str] = []
     if done:
         folder, record = done
@@ -105,7 +114,8 @@ def finished_phase(phase: dict[str, Any], run_dir: Path, devices: int) -> dict[s
         **{key: phase[key] for key in same},
         "status": "finished",
         "gpu_hours": phase["seconds"] / 3600 * devices if devices else None,
-        **{key: phase["energy"][key] for key in ("kwh", "co2_kg", "co2_kg_lacoste")},
+        **{key: None if phase["energy"].get("shared") else phase["energy"][key] for key in ("kwh", "co2_kg")},
+        "co2_kg_lacoste": phase["energy"]["co2_kg_lacoste"],
         "disk_bytes": sum(path.stat().st_size for path in files),
     }
 
@@ -175,18 +185,15 @@ def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
         the cost, None where another process of the run has it.
     """
     from ssat.estimate.cost import Cost, calibrate
-    from ssat.estimate.prediction import amount_of, cost_key
-    from ssat.training.data import build_data
 
     phase, runs = config.mode.phases[index], Path(config.runs_dir)
-    data = build_data(config, phase)
-    data.setup()
-    key, amount = cost_key(config, phase, data), amount_of(config, data)
+    key, amount = PLANNED.get((config_hash(config), index)) or key_and_amount(config, index)
     if key in COSTS:
         return COSTS[key], amount
-    del data
     if is_main_process():
-        print(f"calibrating {config.name}, phase {phase.name} ...", flush=True)
+        planned = {key for key, _ in PLANNED.values()}
+        place = f" ({len(planned & COSTS.keys()) + 1} of {len(planned)})" if key in planned else ""
+        print(f"calibrating {config.name}, phase {phase.name}{place} ...", flush=True)
     with usable(config, "written", key="runs_dir"):
         (runs / FOLDER).mkdir(parents=True, exist_ok=True)
         # On the disk of the run, as writing checkpoints is timed.
@@ -199,6 +206,63 @@ def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return cost, amount
+
+
+def key_and_amount(config: Run, index: int) -> tuple[str, Amount]:
+    """What decides the costs of a phase, and its amount of data."""
+    from ssat.estimate.prediction import amount_of, cost_key
+    from ssat.training.data import build_data
+
+    phase = config.mode.phases[index]
+    data = build_data(config, phase)
+    data.setup()
+    return cost_key(config, phase, data), amount_of(config, data)
+
+
+def plan(runs: Sequence[Run]) -> None:
+    """Look ahead over the runs of a sweep, and print how many calibrations their estimates will take."""
+    SWEEP[:] = [config_hash(run) for run in runs]
+    for run in runs:
+        with suppress(Exception):  # its own estimate says what is wrong with it
+            if not run.force and find_finished(run):
+                continue
+            config, folder = with_data(run, []), find_run_dir(run)
+            for index, phase in enumerate(run.mode.phases):
+                if run.force or not os.path.lexists(folder / phase.name / "phase.json"):
+                    PLANNED[config_hash(config), index] = key_and_amount(config, index)
+    calibrations = len({key for key, _ in PLANNED.values()} - COSTS.keys())
+    print(f"{len(runs)} runs to estimate, {calibrations} calibrations to come", flush=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Around an estimate or a sweep of them, also in a fit, where Lightning would end the process as if all was well.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; says how far it was.
+        SystemExit: 143 after SIGTERM, of which a line on stderr says the same.
+    """
+    from ssat.training.stop import Stop, Stopped
+
+    try:
+        with Stop().listening():
+            yield
+    except Stopped as stopped:
+        if stopped.number == signal.SIGINT:
+            raise KeyboardInterrupt(progress()) from None
+        print(f"stopped by SIGTERM: {progress()}", file=sys.stderr, flush=True)
+        raise SystemExit(stopped.code) from None
+
+
+def progress() -> str:
+    """How far the estimates are, as the sentence of one that is interrupted."""
+    if not SWEEP:
+        return "the run is not estimated, and the calibration has left nothing behind"
+    to_come = len({key for key, _ in PLANNED.values()} - COSTS.keys())
+    return (
+        f"{len(ESTIMATES)} of {len(SWEEP)} runs are estimated, {to_come} calibrations were still to come;"
+        " the same command begins again"
+    )
 
 
 def behind(config: Run, phase: Phase, last: Path) -> Done:
@@ -255,7 +319,8 @@ def sum_at_end() -> Iterator[None]:
             sums = {key: total(result["left"][key] for result in ESTIMATES) for key in SUMMED}
             memory = max(result["peak_memory_bytes"] for result in ESTIMATES)
             over = sum(result["status"] == "finished" for result in ESTIMATES)
-            counted = f"SUM of {len(ESTIMATES)} runs" + (f", {over} of them finished" if over else "")
+            of_all = f"{len(ESTIMATES)} of {len(SWEEP)}" if len(ESTIMATES) < len(SWEEP) else len(ESTIMATES)
+            counted = f"SUM of {of_all} runs" + (f", {over} of them finished" if over else "")
             notes = [f"{len(COSTS)} calibrations", *busy([row for result in ESTIMATES for row in result["phases"]])]
             for runs in dict.fromkeys(result["runs_dir"] for result in ESTIMATES):
                 needed = sum(each["left"]["disk_bytes"] for each in ESTIMATES if each["runs_dir"] == runs)

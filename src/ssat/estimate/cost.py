@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ssat.config.identity import config_hash
 from ssat.config.schema import Logger, Phase, Run
 from ssat.core.errors import enough_memory
 from ssat.core.launch import is_main_process
@@ -25,6 +24,7 @@ from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import build_data
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.stop import Stop
 
 EVAL_BATCHES = {True: 8, False: 64}  # at most, on a CPU and elsewhere
 ENDLESS = 10**6  # epochs: the calibration ends the fit, not the schedule
@@ -116,8 +116,8 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     together, every = prepared_together(config, data), gradient_period(config, phase)
     period = math.lcm(together, config.trainer.accumulate, every if 0 < every <= MERGED else 1)
     calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
-    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {})]
-    loggers = build_loggers(config, phase, folder, config_hash(config))
+    callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {}, Stop())]
+    loggers = build_loggers(config, phase, folder)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     trainer.limit_val_batches = max(EVAL_BATCHES[runs_on_cpu(config)], 2 * together)
     trainer.fit(module, datamodule=data)

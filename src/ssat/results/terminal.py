@@ -17,7 +17,7 @@ from ssat.results.paper.claims import Claim, status_counts
 from ssat.results.paper.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
 from ssat.results.paper.verdicts import Judged
 from ssat.results.tables import runs_table, to_markdown
-from ssat.results.text import FEWER_RUNS, largest, markdown_text
+from ssat.results.text import FEWER_RUNS, largest, markdown_text, shared_energy
 from ssat.runs.record import Record
 
 PIPE_WIDTH = 120  # characters of a table when the output is no terminal
@@ -39,6 +39,8 @@ def comparison_lines(records: list[Record]) -> Iterator[str]:
             "± is the 95 % interval that follows from the number of test images; of a single seed it does not include"
             " the differences between seeds.\n"
         )
+    if sentence := shared_energy(records):
+        yield f"{sentence}\n"
     for record in records:
         if not record.finished:
             error = f": {record.text('error')}" if record.get("error") else ""
@@ -72,6 +74,8 @@ def print_as(
     else:
         if not names and records:
             print(to_markdown(records))
+            if sentence := shared_energy(records):
+                print(f"\n{sentence}")
         if names != ["claims"]:
             print("\n".join(markdown(each) for each in chosen.values()))
         if not names or "claims" in names:

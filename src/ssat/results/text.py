@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ssat.config.words import as_typed_here
+from ssat.runs.record import Record
 
 FEWER_RUNS = as_typed_here(
     "python -m src.report runs=<a folder with fewer runs>"
@@ -63,3 +64,16 @@ def largest(items: Sequence[Item], size: Callable[[Item], int], *, most: int) ->
     """The `most` items of the greatest size, in their own order."""
     kept = sorted(range(len(items)), key=lambda index: -size(items[index]))[:most]
     return [items[index] for index in sorted(kept)]
+
+
+def shared_energy(records: Iterable[Record]) -> str:
+    """A sentence on the runs whose measured energy is left out because it is not theirs alone; empty without any."""
+    metered = [record for record in records if record.finished and record.get("energy.source")]
+    sharing = sum(record.shares_energy for record in metered)
+    if not sharing:
+        return ""
+    return (
+        f"{sharing} of {len(metered)} runs with measured energy ran beside another training on their machine. What each"
+        " of them measured is the energy of the whole machine, so it is left out of tables, charts and sums. The"
+        " records have it, marked as energy.shared."
+    )

@@ -27,10 +27,10 @@ AFRESH = "move the run folder away, or force=true to start afresh"
 # What the record of a run reads of every phase's own: numbers, what is null where it was not measured, and the rest.
 PHASE_NUMBERS = (
     *("epochs", "seconds", "steps", "peak_memory_bytes", "params.inference", "params.training"),
-    *("lam", "macs.full", "macs.auxiliary", "macs.both", "macs.step"),
+    "lam",
 )
 PHASE_FIGURES = (
-    *("images_per_s", "data_wait"),
+    *("images_per_s", "data_wait", "macs.full", "macs.auxiliary", "macs.both", "macs.step"),
     *("energy.kwh", "energy.co2_kg", "energy.co2_kg_lacoste", "energy.tdp_watts"),
 )
 PHASE_KEYS = {

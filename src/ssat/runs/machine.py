@@ -6,7 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +53,33 @@ def check_hardware(config: Run) -> None:
 
 LIBRARIES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "hydra-core", "numpy", "pillow", "codecarbon")
 
+GIT_SECONDS = 20  # a file system that hangs keeps no run from its record
+
 
 def git_commit() -> str | None:
-    """The commit of the code, with '+' when the working tree differs from it; None outside a repository."""
+    """The commit of the code, with '+' when the working tree differs from it; None where git does not say."""
     root = Path(__file__).resolve().parents[3]
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "check": True}
+        return subprocess.run(["git", *words], cwd=root, timeout=GIT_SECONDS, **options).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the libraries; None for one that is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def hardware(trainer: Trainer) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -21,6 +21,7 @@ from ssat.runs.own_phases import own_settings
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
 STATES = ("finished", "failed")
+MEASURED_ENERGY = ("energy.kwh", "energy.co2_kg")
 LARGEST = 1e30  # nothing that a run measures is larger; its square and its sums are finite
 
 
@@ -87,8 +88,13 @@ class Record:
         return lookup(self.values, key)
 
     def number(self, key: str) -> float | None:
-        """The finite number at a dotted key; None for anything else."""
-        return as_number(self.get(key))
+        """The finite number at a dotted key; None for anything else, and for measured energy that is not its own."""
+        return None if key in MEASURED_ENERGY and self.shares_energy else as_number(self.get(key))
+
+    @property
+    def shares_energy(self) -> bool:
+        """Whether its measured energy is the whole machine's, on which another training ran at the same time."""
+        return self.get("energy.shared") is True
 
     def text(self, key: str) -> str:
         """The value at a dotted key as text; empty where it is missing."""

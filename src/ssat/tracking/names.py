@@ -41,6 +41,7 @@ FIGURES = {  # name in the summary -> key of the record
     "co2_kg": "energy.co2_kg",
     "co2_kg_lacoste": "energy.co2_kg_lacoste",
     "energy_source": "energy.source",
+    "energy_shared": "energy.shared",
     "train_images": "data_fingerprint.splits.train",
     "test_images": "data_fingerprint.splits.test",
     "faithful": "faithful",
@@ -51,6 +52,7 @@ def figures(values: dict[str, Any]) -> dict[str, Any]:
     """The figures of a run's (or a phase's) record as `result/<name>`; what is missing is left out."""
     record = Record(Path(), "", values)
     found = {name: record.get(key.format(split=record.split)) for name, key in FIGURES.items()}
+    found |= {"kwh": record.number("energy.kwh"), "co2_kg": record.number("energy.co2_kg")}  # None where it is shared
     found["acc1"] = record.accuracy  # THE accuracy, as tables show it
     seconds = record.number("seconds")
     found["hours"] = None if seconds is None else seconds / 3600

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 import psutil
 
 from ssat.config.schema import Phase, Run
+from ssat.core.files import write_text
 from ssat.core.launch import is_main_process
 from ssat.runs.machine import git_commit
 from ssat.tracking.names import RESULT_TAG, columns
 
+ID_FILE = "wandb_id"  # in a phase's folder
 CSV_HAS_ALL = "the CSV file has every value"
 _warned: set[Path] = set()  # run folders whose one line has been printed
 
@@ -41,6 +45,27 @@ class MessageFilter:
             self._lost.append(msg.removeprefix("wandb: ").removeprefix("WARNING "))
 
     error = warning
+
+
+def run_id(folder: Path, config_hash: str) -> str:
+    """The W&B id of the training in `folder`, a phase's: made once and kept there, so that a continued run goes on with
+    its curve, and one that is repeated in another folder (`force=true`, another experiment) has its own.
+
+    A training that an earlier version began, whose id was made of the configuration alone, keeps that.
+    """
+    path, before = folder / ID_FILE, f"{config_hash}-{folder.name}"
+    with suppress(OSError, ValueError):
+        known = path.read_text().strip()
+        if re.fullmatch(r"[\w-]+", known, re.ASCII):
+            return known
+    began_before = any((folder.parent / "wandb").glob(f"*run-*-{before}"))
+    made = before if began_before else f"{config_hash}-{secrets.token_hex(4)}-{folder.name}"
+    if is_main_process():
+        try:
+            write_text(path, made + "\n")
+        except OSError as error:
+            warn(folder.parent, f"the id of the W&B run cannot be kept ({error})", "a continued run gets its own curve")
+    return made
 
 
 def open_run(config: Run, phase: Phase, run_dir: Path, run_id: str, lost: list[str]) -> Any:

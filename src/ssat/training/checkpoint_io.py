@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with replacing(Path(path)) as partial, open(partial, "wb") as file:
                 torch.save(checkpoint, file)
         except RuntimeError as error:
-            # On a full disk or after Ctrl-C torch.save stumbles over its own cut file, which hides the reason.
-            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+            # On a full disk or after a signal torch.save stumbles over its own cut file, which hides the reason.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt, SystemExit)):
                 raise error.__context__ from None
             raise

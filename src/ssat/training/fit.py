@@ -5,39 +5,50 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ssat.config.check import PRECISIONS
+from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
+from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
+from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
 from ssat.training.callbacks.progress import ProgressBar, ProgressLines
-from ssat.training.callbacks.safety import FiniteGuard, SaveOnSignal, Stamp
+from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
+from ssat.training.stop import Stop
 
 
-def build_loggers(config: Run, phase: Phase, folder: Path, run_id: str) -> list[Any]:
-    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for."""
+def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
+    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for.
+
+    Raises:
+        UserError: that one is not installed.
+    """
     loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
     name = config.logger.name
+    if name != "csv" and find_spec(name) is None:
+        raise UserError(f"logger={name} needs the package {name}: pip install {name}, or logger=csv", key="logger")
     if name == "tensorboard":
         loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
     elif name == "wandb":
         from ssat.tracking.logger import WandbLogger
+        from ssat.tracking.start import run_id
 
-        loggers.append(WandbLogger(config, phase, folder, f"{run_id}-{phase.name}"))
+        loggers.append(WandbLogger(config, phase, folder, run_id(folder, config_hash(config))))
     return loggers
 
 
@@ -58,16 +69,15 @@ def build_callbacks(
     history: History,
     meter: Meter,
     inputs: dict[str, Any],
+    stop: Stop,
 ) -> list[Callback]:
     """History first: the others read its rows; checkpoints last: they save what the others hold."""
     label = f"{config.mode.name}/{phase.name}"
-    checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [
         history,
         FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
         meter,
         Stamp(config.values, inputs, drop_last=data.drop_last),
-        SaveOnSignal(checkpoints / "last.ckpt"),
     ]
     style = progress_style(config)
     if style == "bar":
@@ -89,23 +99,16 @@ def build_callbacks(
             callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
     if phase.recipe.ema_decay:
         callbacks.append(MovingAverage(phase.recipe.ema_decay))
-    shared: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False}
-    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared))
     callbacks.append(
-        ModelCheckpoint(filename="last", train_time_interval=timedelta(minutes=config.checkpoint_minutes), **shared)
-    )
-    if phase.lam > 0:
-        monitor = f"{data.eval_split}/acc1"
-        callbacks.append(
-            # Only a whole checkpoint holds the averaged weights, those that were evaluated.
-            ModelCheckpoint(
-                filename="best",
-                monitor=monitor,
-                mode="max",
-                save_weights_only=not phase.recipe.ema_decay,
-                **shared,
-            )
+        Checkpoints(
+            folder / "checkpoints",
+            history,
+            stop,
+            seconds=config.checkpoint_minutes * 60,
+            monitor=f"{data.eval_split}/acc1" if phase.lam > 0 else None,
+            whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
         )
+    )
     return callbacks
 
 
@@ -114,11 +117,9 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")  # max_steps ends before it
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # teachers
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*ModelCheckpoint.*same directory.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")  # of other versions
 
 
 def build_trainer(config: Run, phase: Phase, folder: Path, loggers: list[Any], callbacks: list[Callback]) -> pl.Trainer:

@@ -36,6 +36,19 @@ def to_log(values: Values, trainer: pl.Trainer) -> dict[str, Tensor | float]:
     return watched(values) | {f"train/{name}": value for name, value in named.items()} | {"lr": lr}
 
 
+def write(named: Mapping[str, Tensor | float], trainer: pl.Trainer) -> None:
+    """Write what was measured in a step to the loggers, at that step.
+
+    Lightning's own way would write it again at every step, until something else is measured.
+    """
+    if not named or not trainer.loggers:
+        return
+    row = {name: float(value) for name, value in named.items()} | {"epoch": trainer.current_epoch}
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=trainer.global_step)
+        logger.save()
+
+
 class EpochMeans:
     """Running sums of the values; they stay on the device, where reading one would wait for it."""
 
@@ -60,10 +73,10 @@ class EpochMeans:
         divisors = {name: counts.get(_count_of(name), steps) for name in totals}
         return {f"train/{name}": total / max(divisors[name], 1.0) for name, total in totals.items()}
 
-    def state(self) -> dict[str, float]:
-        """The sums as a checkpoint holds them."""
-        return {name: float(value) for name, value in self.sums.items()}
+    def state(self) -> dict[str, Tensor]:
+        """The sums as a checkpoint holds them: to the last bit, so in their own precision."""
+        return {name: value.cpu() for name, value in self.sums.items()}
 
-    def load(self, state: Mapping[str, float]) -> None:
+    def load(self, state: Mapping[str, Tensor | float]) -> None:
         """Go on from a checkpoint's sums: those of its first process, which only make the means of that epoch."""
-        self.sums = {name: torch.tensor(value) for name, value in state.items()}
+        self.sums = {name: torch.as_tensor(value) for name, value in state.items()}

@@ -17,7 +17,7 @@ from ssat.training.batches import as_batch
 from ssat.training.classification import ClassLoss, head_from
 from ssat.training.freezing import freeze, freeze_unread
 from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
-from ssat.training.means import EpochMeans, to_log, watched
+from ssat.training.means import EpochMeans, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, optimizer_and_schedule
@@ -45,7 +45,7 @@ class JointModule(pl.LightningModule):
         frozen: the encoder stays as it is, in evaluation mode; only the head learns.
         partly_labelled: training targets may be NO_LABEL; L_cls is the mean over the labelled images of a batch.
         seed: of the per-step randomness, and of a task that is given by name.
-        log_every: steps between two logged values.
+        log_every: batches between two logged values; a logger gets each of them once, whatever `log_every_n_steps` is.
 
     Raises:
         UserError: values that do not fit each other.
@@ -90,7 +90,9 @@ class JointModule(pl.LightningModule):
         loss, values = self.joint_step(as_batch(batch, progress.batches), progress)
         self.means.add(values)
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
-        self.log_dict(to_log(values, self.trainer) if due else watched(values), on_step=True, on_epoch=False)
+        logged = to_log(values, self.trainer) if due else watched(values)
+        self.log_dict(logged, on_step=True, on_epoch=False, logger=False)  # for callbacks and progress bars
+        write(logged, self.trainer)
         return loss * window_scale(self.trainer, batch_idx)
 
     def joint_step(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ssat.config.identity import check_same_run, config_hash
+from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
@@ -22,6 +22,7 @@ from ssat.runs.folder import AFRESH, read_phase
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
 from ssat.training.build import build_module
+from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import build_data
@@ -29,6 +30,7 @@ from ssat.training.fit import build_callbacks, build_loggers, build_trainer, qui
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
 from ssat.training.remarks import remarks
+from ssat.training.stop import Stop, Stopped
 from ssat.training.weights import start_from
 
 
@@ -36,7 +38,25 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
     """Run every phase that is not finished yet and write `result.json`; called once in each process of a run.
 
     `prepared`: data modules that are set up already, by phase.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; says where the same command continues.
+        SystemExit: 143 after SIGTERM.
     """
+    stop = Stop()
+    try:
+        with stop.listening():
+            _run_phases(config, run_dir, prepared or {}, stop)
+    except Stopped as stopped:
+        where = stopped.where or "the same command continues with what is left"
+        if stopped.number == signal.SIGINT:
+            raise KeyboardInterrupt(where) from None
+        if is_main_process():
+            print(f"stopped by SIGTERM: {where}", file=sys.stderr, flush=True)
+        raise
+
+
+def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, ImageDataModule], stop: Stop) -> None:
     quiet()
     t = config.trainer
     if t.threads or t.devices > 1:
@@ -49,7 +69,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
             results.append(read_phase(done, config))
             say(f"{phase.name}: already finished")
             continue
-        results.append(run_phase(config, phase, run_dir, (prepared or {}).get(phase.name)))
+        results.append(run_phase(config, phase, run_dir, stop, prepared.get(phase.name)))
         if is_main_process():
             write_record(run_dir / phase.name, results[-1], name="phase.json")
     if is_main_process():
@@ -60,7 +80,9 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
         close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
 
 
-def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | None = None) -> dict[str, Any]:
+def run_phase(
+    config: Run, phase: Phase, run_dir: Path, stop: Stop, data: ImageDataModule | None = None
+) -> dict[str, Any]:
     """One fit, continued from its last checkpoint if there is one; returns the phase's part of the record."""
     folder = run_dir / phase.name
     data = data or build_data(config, phase)
@@ -80,25 +102,22 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, data: ImageDataModule | 
         start_from(phase, module, run_dir, config)
     footprint = config.footprint
     history, meter = History(), Meter(footprint.country if footprint.energy else None)
-    loggers = build_loggers(config, phase, folder, config_hash(config))
-    callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs)
+    loggers = build_loggers(config, phase, folder)
+    callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs, stop)
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     for remark in remarks(config, phase, data):
         say(f"{phase.name}: {remark}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
-    except SIGTERMException:
-        # Lightning's own exit code would be 0, and a scheduler would take the run for finished.
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit as stop:
-        # Lightning's answer to Ctrl-C, which would end without a word.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
+        totals = over_nodes(meter.totals)
+        return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)
+    except Stopped as stopped:
+        place = next(each.place for each in callbacks if isinstance(each, Checkpoints))
+        place = place or ("the last checkpoint" if last.exists() else "the beginning")
+        stopped.where = f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError) or history.began or not last.exists():
             raise
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.120}" if str(error) else repr(error)
         raise UserError(f"the training cannot go on from {last} ({reason}): if it is damaged, {AFRESH}") from error
-    totals = over_nodes(meter.totals)
-    return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import load_checkpoint, weights_of
+from ssat.core.launch import say
 from ssat.data.image import ImageDataModule
 from ssat.encoders.base import both_sides
 from ssat.runs.energy import device_tdp
@@ -19,6 +21,7 @@ from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
+from ssat.training.callbacks.meter import either
 from ssat.training.module import JointModule
 
 
@@ -30,7 +33,8 @@ def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
     torch.distributed.all_gather_object(everyone, totals)
     metered = [other for other in everyone if other["source"]]
     sums = {key: sum(other[key] for other in metered) for key in ("kwh", "co2_kg")}
-    return totals | sums | {"source": metered[0]["source"] if metered else None}
+    shared = either(*(other["shared"] for other in everyone))
+    return totals | sums | {"source": metered[0]["source"] if metered else None, "shared": shared}
 
 
 def phase_record(
@@ -82,8 +86,7 @@ def phase_record(
         "images_per_s": images / train_seconds if train_seconds else None,
         "data_wait": waited / train_seconds if train_seconds else None,
         "params": count_parameters(module.encoder, module.head, module.ssl, frozen=module.frozen),
-        "macs": count_macs(module.encoder, module.ssl, image, head=module.head)
-        | {"step": count_step_macs(module.encoder, module.ssl, image, head=module.head)},
+        "macs": all_macs(module, image),
         "peak_memory_bytes": peak_memory_bytes(),
         "energy": {
             "kwh": totals["kwh"] if totals["source"] else None,
@@ -95,6 +98,7 @@ def phase_record(
             else None,
             "tdp_watts": tdp,
             "source": totals["source"],
+            "shared": totals["shared"],
             "country": config.footprint.country,
         },
         "data_fingerprint": data.fingerprint(),
@@ -112,6 +116,22 @@ def phase_record(
             path.stem: str(path.relative_to(run_dir)) for path in sorted((folder / "checkpoints").glob("*.ckpt"))
         },
     }
+
+
+def all_macs(module: JointModule, image: tuple[int, int, int]) -> dict[str, int | None]:
+    """MACs of one image and of a step; None where those of a user's own encoder or task cannot be counted."""
+    parts = module.encoder, module.ssl, image
+    try:
+        return {**count_macs(*parts, head=module.head), "step": count_step_macs(*parts, head=module.head)}
+    except Exception as error:  # they are only written down
+        say(f"the multiply-accumulates are not recorded, counting them failed: {type(error).__name__}: {error}")
+        return dict.fromkeys(("full", "auxiliary", "both", "step"))
+
+
+def highest(values: Iterable[float | None]) -> float | None:
+    """The largest of `values`; None where one is not known."""
+    known = list(values)
+    return None if None in known else max(known)  # type: ignore[type-var]
 
 
 def summarise(rows: list[dict[str, float]], split: str) -> dict[str, dict[str, float]]:
@@ -167,7 +187,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
             "inference": last["params"]["inference"],
             "training": max(phase["params"]["training"] for phase in phases),
         },
-        "macs": {key: max(phase["macs"][key] for phase in phases) for key in last["macs"]},
+        "macs": {key: highest(phase["macs"][key] for phase in phases) for key in last["macs"]},
         "peak_memory_bytes": max(phase["peak_memory_bytes"] for phase in phases),
         "energy": {
             "kwh": total("kwh"),
@@ -175,6 +195,7 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
             "co2_kg_lacoste": total("co2_kg_lacoste"),
             "tdp_watts": last["energy"]["tdp_watts"],
             "source": last["energy"]["source"],
+            "shared": either(*(phase["energy"].get("shared") for phase in phases)),  # an earlier version did not know
             "country": last["energy"]["country"],
         },
         "data_fingerprint": last["data_fingerprint"],

@@ -31,7 +31,8 @@ def metric_points(record: Record, metric: str, across: str) -> Iterator[tuple[fl
     devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
     spent_before = {"seconds": 0.0, "wh": 0.0}
     for phase in record.phases:
-        seconds, kwh = as_number(phase.get("seconds")) or 0.0, as_number(lookup(phase, "energy.kwh")) or 0.0
+        seconds = as_number(phase.get("seconds")) or 0.0
+        kwh = 0.0 if record.shares_energy else as_number(lookup(phase, "energy.kwh")) or 0.0
         total = {"seconds": seconds * (devices or 1), "wh": kwh * 1000}
         epochs = list(_epochs(phase, metric, seconds))
         if across == "epoch":

@@ -87,7 +87,9 @@ def _tiles(records: Sequence[Record]) -> dict[str, str]:
         "When": " to ".join(distinct([days[0], days[-1]])) if days else "not recorded",
         "Training time": duration(sum(record.number("seconds") or 0 for record in finished)),
     }
-    return tiles | ({"Energy": quantity(sum(energies) * 1000, "Wh")} if energies else {})
+    sharing = sum(record.shares_energy for record in finished)
+    left_out = f" (without {sharing} runs beside others)" if sharing else ""
+    return tiles | ({"Energy": quantity(sum(energies) * 1000, "Wh") + left_out} if energies else {})
 
 
 def _comparisons(records: Sequence[Record], space: PageSpace) -> tuple[list[ComparisonPanel], int]:

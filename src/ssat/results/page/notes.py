@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ssat.results.tables import DAGGER
-from ssat.results.text import distinct, first_few
+from ssat.results.text import distinct, first_few, shared_energy
 from ssat.runs.record import Record
 
 
@@ -36,6 +36,8 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
     sources = distinct(f"{record.text('energy.source')}, {record.text('energy.country')}" for record in metered)
     if sources:
         yield f"Energy and CO2: {'; '.join(sources)}. CO2 Lacoste is hours × rated power × kg/kWh, the paper's formula."
+    if sentence := shared_energy(finished):
+        yield sentence
     yield "Time counts all phases of a run with their evaluations; images/s counts training alone."
     yield from _unfaithful(finished)
     yield from _versions(finished)

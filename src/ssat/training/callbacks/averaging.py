@@ -30,6 +30,10 @@ class MovingAverage(WeightAveraging):
         self._updates = trainer.global_step - 1  # those behind this one: an int, which no device is waited for
         super().on_train_batch_end(trainer, *args, **kwargs)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average in place also where all epochs were done and the fit, continued, has trained nothing."""
+        self._copy_average_to_current(pl_module)
+
     @torch.no_grad()
     def _follow(self, averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
         torch._foreach_lerp_(averages, weights, 1 - warmed_up(self.decay, self._updates))

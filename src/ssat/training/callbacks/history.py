@@ -17,15 +17,23 @@ class History(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.began = False  # this process has trained: a checkpoint, if there was one, has been restored
-        self._images, self._started, self._train_seconds, self._waited = 0, 0.0, 0.0, 0.0
+        self._started = 0.0
+        self._begin()
+
+    def _begin(self, images: int = 0, seconds: float = 0.0, waited: float = 0.0) -> None:
+        """Begin the epoch's row, or go on after what an interrupted run has spent in this epoch."""
+        self._images, self._train_seconds, self._waited = images, seconds, waited
+        self._before, self._waited_before = seconds, waited
+        self._evaluation: dict[str, float] = {}  # of this epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Everything is restored."""
-        self.began = True
+        """Everything is restored; no epoch starts where one goes on."""
+        self.began, self._started = True, time.perf_counter() - self._before
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the epoch's row."""
-        self._images, self._started, self._train_seconds = 0, time.perf_counter(), 0.0
+        self._begin()
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -34,7 +42,16 @@ class History(Callback):
         self._images += len(batch.images) * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
         loader: Any = trainer.train_dataloader
-        self._waited = loader.seconds_waited
+        self._waited = self._waited_before + loader.seconds_waited
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what earlier evaluations have measured: Lightning keeps it, and this one may measure less."""
+        for name in [name for name in trainer.callback_metrics if _is_eval(name)]:
+            del trainer.callback_metrics[name]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what the epoch's evaluation has measured."""
+        self._evaluation = {name: float(value) for name, value in trainer.callback_metrics.items() if _is_eval(name)}
 
     @property
     def images_per_s(self) -> float:
@@ -50,8 +67,7 @@ class History(Callback):
         """Close the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= pl_module.epoch_means()  # type: ignore[operator]
-        if trainer.num_val_batches and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
-            row |= {name: float(value) for name, value in trainer.callback_metrics.items() if _is_eval(name)}
+        row |= self._evaluation
         row["lr"] = float(trainer.optimizers[0].param_groups[-1]["lr"])
         row["throughput/images_per_s"] = self.images_per_s
         row["throughput/data_wait"] = self.data_wait
@@ -66,12 +82,14 @@ class History(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
+        """The rows so far, and what the running epoch has spent."""
+        running = {"images": self._images, "seconds": self._train_seconds, "waited": self._waited}
+        return {"rows": self.rows, "running": running}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
+        self._begin(**state_dict.get("running", {}))
 
 
 def _is_eval(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What keeps a run from being lost: its stamp, a guard against NaN, a checkpoint on a signal."""
+"""What keeps a run from being lost: its stamp, and a guard against NaN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from ssat.core.batch import Batch
@@ -80,15 +79,3 @@ class FiniteGuard(Callback):
             f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's image indices are in "
             f"{path}; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
         )
-
-
-class SaveOnSignal(Callback):
-    """Saves the last checkpoint at SIGTERM; Ctrl-C may fall into the middle of a step, so nothing is saved then."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save where the training stopped."""
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
-            trainer.save_checkpoint(self._path)

@@ -1,0 +1,74 @@
+"""SIGTERM and Ctrl-C: a training saves before it ends, anything else ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ssat.core.launch import is_main_process
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PROMISE = b"\nstopping: saving after this batch or this evaluation; Ctrl-C again ends at once\n"
+
+
+class Stopped(SystemExit):
+    """A signal has ended the run.
+
+    Attributes:
+        number: of the signal; the exit code is 128 more.
+        where: a sentence that says where the same command continues; empty where nobody knows yet.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number, self.where = number, ""
+
+
+class Stop:
+    """The wish of SIGTERM or Ctrl-C that this process ends.
+
+    Attributes:
+        received: number of the signal that waits to be obeyed, 0 = none.
+        waits: whether a signal waits for the next moment that can be saved; else it raises `Stopped` at once, and so
+            does a second Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.received, self.waits = 0, False
+        self._process, self._interrupted = os.getpid(), False
+        self._taken: list[int] = []  # signals, while this listens
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals inside the block; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        # None is a handler that is not Python's; nohup, and `&` in a script, ignore Ctrl-C.
+        before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+        self._taken = list(before)
+        self.listen()
+        try:
+            yield
+        finally:
+            self._taken = []
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take the signals back, within `listening`: Lightning sets handlers of its own when a loop begins."""
+        for number in self._taken:
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: Any) -> None:
+        if not self.waits or (number == signal.SIGINT and self._interrupted):
+            raise Stopped(number)
+        self._interrupted |= number == signal.SIGINT
+        if number == signal.SIGINT and self._process == os.getpid() and is_main_process():  # not a loader's worker
+            os.write(2, PROMISE)  # print may have been interrupted by this very signal
+        self.received = self.received or number
