@@ -18,6 +18,7 @@ from ssat.core.errors import UserError
 from ssat.core.views import AGAIN, View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
+from ssat.data.groups import grouped, refuse_shared
 from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
 from ssat.data.options import check_batch, check_choices, check_names, check_values
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
@@ -66,6 +67,7 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: the most that a split may take to be held in memory (`batched`).
         views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
+        group: which images are never on two sides of a split, a subset or a label budget, see `groups.grouped`.
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -98,8 +100,10 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: float = 4.0,
         views: Sequence[View | str] = (),
         eval_views: bool = False,
+        group: str | None = None,
     ) -> None:
         super().__init__()
+        source = grouped(source, group)
         if protocol == "paper" and source.trains_on_val and source.val is not None:
             source = replace(source, train=source.train + source.val, val=None)
         elif protocol == "strict" and source.val is None and not val_fraction:
@@ -158,8 +162,9 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
                 " or keep a part of the training images apart with data.val_fraction=0.2"
             )
+        refuse_shared(splits)
         self._chosen = dict(splits)
-        splits["train"] = self.choice.labelled(*splits["train"])
+        splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
         check_batch(len(splits["train"][1]), self.batch_size, 1, self._drops_last(len(splits["train"][1]), 1))
         self._splits = splits
         if self.skipped:

@@ -60,6 +60,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
         views=views,
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,
+        group=data.group,
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

@@ -169,4 +169,5 @@ def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
             )
         images += found
         counts.append(len(found))
-    return ImageList(images, np.repeat(np.arange(len(classes), dtype=np.int64), counts), root)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return ImageList(images, labels, root, class_depth=prefix.count("/") + 1)

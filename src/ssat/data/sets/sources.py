@@ -26,6 +26,19 @@ DIGITS_TEST = 360  # of 1,797: one fifth, stratified
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Which images belong together, such as those of one patient or video.
+
+    Attributes:
+        numbers: (N,) int64 group numbers.
+        names: of the groups, by number; those of the whole `Source`.
+    """
+
+    numbers: NDArray[np.int64]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class ImageList:
     """Images and their classes.
 
@@ -33,11 +46,15 @@ class ImageList:
         images: file names below `root`, or (N, H, W, 3) or (N, H, W) uint8 pixels, or encoded image files.
         labels: (N,) int64 class numbers.
         root: folder of the files; None for pixels and encoded files.
+        class_depth: the first parts of each name, up to the class folder; 0 = the files do not lie in class folders.
+        groups: of the images; None = each image stands for itself.
     """
 
     images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
     labels: NDArray[np.int64]
     root: Path | None = None
+    class_depth: int = 0
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +64,10 @@ class ImageList:
         if isinstance(self.images, np.ndarray):
             return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels)
         assert self.root == other.root
-        return ImageList([*self.images, *other.images], labels, self.root)
+        groups = self.groups
+        if groups is not None and other.groups is not None:
+            groups = Groups(np.concatenate([groups.numbers, other.groups.numbers]), groups.names)
+        return ImageList([*self.images, *other.images], labels, self.root, self.class_depth, groups)
 
     def read(self, index: int) -> Image.Image:
         """Image `index` as 8-bit RGB; raises UserError for a file that cannot be read."""
