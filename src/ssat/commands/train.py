@@ -161,6 +161,8 @@ def train(config: Run) -> None:
         build_module(config, phase, data.num_classes)
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
+    for line in data.overview().lines():
+        say(line)
     inputs = module_inputs(config, data) if is_main_process() else {}  # reads the images and weights once
     with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ class Data:
     val_fraction: float = key(0.0, "stratified share of the training images kept for validation", low=0, high=1)
     group: str | None = key(
         None,
-        "images that belong together (a patient, a video) and are never on two sides of a split, subset or label budget:"
+        "images that belong together (a patient, a video): never on two sides of a split, a subset or a label budget:"
         " 1 = first folder below the class folder | a regular expression with one ( ) | file.csv:column",
     )
     protocol: Literal["paper", "strict"] = key(

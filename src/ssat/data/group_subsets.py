@@ -2,8 +2,8 @@
 
 The greedy of `Stratified._chosen`: again and again, the class that is covered least gets the next of its groups in a
 random order; a group that would take its classes further past their share than they are below it is passed over. Then
-single groups are taken in or left out while that brings the classes closer to their shares. With groups of one image this
-chooses the images that `subsets` chooses.
+single groups are taken in or left out while that brings the classes closer to their shares. With groups of one image
+this chooses the images that `subsets` chooses.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ class Stratified:
     def __init__(self, images: ImageList, indices: Indices, classes: Sequence[str]) -> None:
         assert images.groups is not None
         self.indices = indices
-        present, first, inverse = np.unique(
-            images.groups.numbers[indices], return_index=True, return_inverse=True
-        )
+        present, first, inverse = np.unique(images.groups.numbers[indices], return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))  # in the order of the images, as single images have it
         self.group = rank[inverse]
         self.group_names = [str(images.groups.names[number]) for number in present[np.argsort(first)].tolist()]

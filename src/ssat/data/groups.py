@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
+from ssat.data.sets import GROUP_TABLE
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import Groups, ImageList, Source
 
-TABLE = re.compile(r"(.+?\.(?:csv|tsv))(?::(.*))?", re.IGNORECASE | re.DOTALL)
-SHAPES = "a folder level below the class folders (1), a regular expression with one group ('(video\\d+)') or file.csv:column"
+SHAPES = (
+    "a folder level below the class folders (1), a regular expression with one group ('(video\\d+)') or file.csv:column"
+)
+
+
+Indices = NDArray[np.int64]
+Splits = Mapping[str, tuple[ImageList, Indices]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def grouped(source: Source, group: str | None) -> Source:
     return replace(source, **parts)
 
 
-def refuse_shared(splits: dict[str, tuple[ImageList, np.ndarray]]) -> None:
+def refuse_shared(splits: Splits) -> None:
     """Refuse splits that share a group, which only folders of the user's own can.
 
     Raises:
@@ -72,7 +80,7 @@ def refuse_shared(splits: dict[str, tuple[ImageList, np.ndarray]]) -> None:
         )
 
 
-def shared_groups(splits: dict[str, tuple[ImageList, np.ndarray]]) -> dict[tuple[str, str], list[str]]:
+def shared_groups(splits: Splits) -> dict[tuple[str, str], list[str]]:
     """The names of the groups that two splits share, by the names of the two."""
     present = {
         split: (np.unique(images.groups.numbers[indices]), images.groups.names)
@@ -80,12 +88,31 @@ def shared_groups(splits: dict[str, tuple[ImageList, np.ndarray]]) -> dict[tuple
         if images.groups is not None
     }
     order = [split for split in ("train", "val", "test") if split in present]
-    found = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for place, one in enumerate(order):
         for other in order[place + 1 :]:
             both = np.intersect1d(present[one][0], present[other][0])
             if len(both):
                 found[one, other] = [present[one][1][number] for number in both.tolist()]
+    return found
+
+
+def groups_in(images: ImageList, indices: Indices) -> list[str]:
+    """The sorted names of the groups of these images; [] where they have none."""
+    if images.groups is None:
+        return []
+    return sorted(images.groups.names[number] for number in np.unique(images.groups.numbers[indices]).tolist())
+
+
+def group_fingerprint(splits: Splits) -> dict[str, dict[str, int | str]]:
+    """Groups of each split as a number, and as a SHA-256 of the group of every image; {} where there are none."""
+    found: dict[str, dict[str, int | str]] = {}
+    for split, (images, indices) in splits.items():
+        if images.groups is None:
+            continue
+        names = "".join(f"{images.groups.names[number]}\0" for number in images.groups.numbers[indices].tolist())
+        found.setdefault("groups", {})[split] = len(groups_in(images, indices))
+        found.setdefault("group_sha256", {})[split] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     return found
 
 
@@ -106,7 +133,7 @@ def _refusal(group: str, text: str) -> UserError:
 def _read(group: str, names: Sequence[Name], source: Source) -> list[str]:
     if re.fullmatch(r"[+-]?\d+", group):
         return _by_level(group, names, source)
-    table = TABLE.fullmatch(group)
+    table = GROUP_TABLE.fullmatch(group)
     if table:
         assert source.train.root is not None
         return _by_table(group, Path(table[1]).expanduser(), table[2] or "", names, source.train.root)
@@ -118,16 +145,18 @@ def _by_level(group: str, names: Sequence[Name], source: Source) -> list[str]:
     if level < 1:
         raise _refusal(group, f"is no folder level: 1 is the first folder below the class folder; it can be {SHAPES}")
     if not source.train.class_depth:
-        raise _refusal(group, f"counts folders below class folders, and data={source.name} has none: name a file.csv:column")
+        raise _refusal(
+            group, f"counts folders below class folders, and data={source.name} has none: name a file.csv:column"
+        )
     folders = [name.below.split("/")[:-1] for name in names]
     lacking = [name.whole for name, above in zip(names, folders, strict=True) if len(above) < level]
     if lacking:
         deepest = max(map(len, folders))
-        most = f"there are at most {deepest} levels" if deepest else "there are no folders below the class folders"
+        most = f"the deepest level is {deepest}" if deepest else "there are no folders below the class folders"
         raise _refusal(
             group,
             f"names the folder at level {level} below the class folder, and {len(lacking)} images do not lie that deep,"
-            f" the first is {lacking[0]!r} ({most}): name a level that every image has, a regular expression, or a table",
+            f" the first is {lacking[0]!r} ({most}): name a level of all images, a regular expression or a table",
         )
     return ["/".join(above[:level]) for above in folders]
 
@@ -184,7 +213,9 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
         if not value:
             raise _refusal(group, f"has no value in line {line}, for {row[name_at]!r}: fill it in")
         if found.setdefault(hits[0], value) != value:
-            raise _refusal(group, f"gives {names[hits[0]].whole!r} two groups, {found[hits[0]]!r} and {value!r}: keep one")
+            raise _refusal(
+                group, f"gives {names[hits[0]].whole!r} two groups, {found[hits[0]]!r} and {value!r}: keep one"
+            )
     lacking = [name.whole for number, name in enumerate(names) if number not in found]
     if lacking:
         raise _refusal(

@@ -18,9 +18,10 @@ from ssat.core.errors import UserError
 from ssat.core.views import AGAIN, View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
-from ssat.data.groups import grouped, refuse_shared
+from ssat.data.groups import group_fingerprint, grouped, refuse_shared
 from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
 from ssat.data.options import check_batch, check_choices, check_names, check_values
+from ssat.data.overview import Overview, overview
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
@@ -194,7 +195,7 @@ class ImageDataModule(pl.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """Name, images per split, and two SHA-256 of each split's images (see `ImageList`); reads all files, once.
 
-        `sha256` is also in the records of the time before `content`.
+        `sha256` is also in the records of the time before `content`. With `group` also the groups of each split.
 
         Raises:
             UserError: a file cannot be read.
@@ -206,8 +207,13 @@ class ImageDataModule(pl.LightningDataModule):
                 "splits": {name: len(indices) for name, (_, indices) in chosen},
                 "sha256": {name: images.digest(indices) for name, (images, indices) in chosen},
                 "content": {name: images.content(indices) for name, (images, indices) in chosen},
+                **group_fingerprint(self._chosen),
             }
         return self._fingerprint
+
+    def overview(self) -> Overview:
+        """Counts of each split, and what a look at the folders finds; reads no image."""
+        return overview(self.source, self._chosen, self.split("train"))
 
     def split(self, name: str) -> tuple[ImageList, Indices]:
         """The images that a split is taken from, and the indices of those that are in it."""

@@ -13,6 +13,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
+from ssat.data.sets.sources import Source
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.tasks import class_of, task_options
 
@@ -28,8 +29,11 @@ def build_views(config: Run, phase: Phase) -> list[View | str]:
     return views
 
 
-def build_data(config: Run, phase: Phase) -> ImageDataModule:
-    """The data of the configuration under the phase's augmentation, batch size and statistics."""
+def build_data(config: Run, phase: Phase, source: Source | None = None) -> ImageDataModule:
+    """The data of the configuration under the phase's augmentation, batch size and statistics.
+
+    `source` takes the place of the one that the configuration names.
+    """
     data, recipe = config.data, phase.recipe
     moments = getattr(data.statistics, recipe.statistics)
     augment = None if recipe.augment is None else asdict(recipe.augment)
@@ -38,7 +42,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
     channels = data.channels
     views = build_views(config, phase)
     return ImageDataModule(
-        create(SOURCES, data.source.kind, data.source.options, "data.source"),
+        source or create(SOURCES, data.source.kind, data.source.options, "data.source"),
         img_size=data.img_size,
         channels=channels,
         mean=moments.mean[:channels],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def phase_record(
             "country": config.footprint.country,
         },
         "data_fingerprint": data.fingerprint(),
+        "data_check": asdict(data.overview()),
         "class_names": list(data.class_names),
         "inputs": inputs,
         "skipped_images": list(data.skipped),

@@ -32,7 +32,19 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
     Raises:
         UserError: the folders are not as above, a class has no images, or is missing from a split.
     """
-    root = Path(root).expanduser()
+    return _read(Path(root).expanduser(), classes, lenient=False)
+
+
+def any_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
+    """As `image_folder`, but every split may lack classes: for the check that says which.
+
+    Raises:
+        UserError: the folders are not as `image_folder` reads them.
+    """
+    return _read(Path(root).expanduser(), classes, lenient=True)
+
+
+def _read(root: Path, classes: Sequence[str] | str | None, *, lenient: bool) -> Source:
     _check_root(root)
     splits = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
     if not splits:
@@ -41,15 +53,18 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
         raise UserError(f"data.root={str(root)!r} has {'/ and '.join(splits)}/ but no train/: {_expected(root)}")
     if classes == "common":
         classes = sorted(set.intersection(*(set(class_folders(folder, root)) for folder in splits.values())))
-    chosen = _choose(class_folders(splits["train"], root), classes, splits["train"])
+    found = class_folders(splits["train"], root)
+    if lenient:
+        found = sorted({name for folder in splits.values() for name in class_folders(folder, root)})
+    chosen = _choose(found, classes, splits["train"])
     if len(chosen) < 2:
         raise UserError(
             f"{str(splits['train'])!r} has one class only ({chosen[0]!r}), and a classifier needs two:"
             f" {_one_level_too_high(splits['train'] / chosen[0]) or _expected(root)}"
         )
-    for name in splits.keys() - {"train"}:
+    for name in splits.keys() - {"train"} if not lenient else ():
         _check_same_classes(splits[name], root, chosen, subset=classes is not None)
-    lists = {name: list_images(folder, root, chosen) for name, folder in splits.items()}
+    lists = {name: list_images(folder, root, chosen, lenient=lenient) for name, folder in splits.items()}
     test, val = lists.get("test"), lists.get("val")
     if test is None:
         test, val = val, None
@@ -149,18 +164,19 @@ def _image_names(folder: Path, prefix: str) -> list[str]:
     return names
 
 
-def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
+def list_images(folder: Path, root: Path, classes: list[str], *, lenient: bool = False) -> ImageList:
     """The images of the class folders in `folder`, with names below `root`.
 
     Raises:
-        UserError: a class has none.
+        UserError: a class has none, and that is not let pass.
     """
     images: list[str] = []
     counts = []
     prefix = "" if folder == root else f"{folder.name}/"
     for name in classes:
-        found = _image_names(folder / name, f"{prefix}{name}/")
-        if not found:
+        there_is = not lenient or (folder / name).is_dir()
+        found = _image_names(folder / name, f"{prefix}{name}/") if there_is else []
+        if not found and not lenient:
             there = [entry.name for entry in _entries(folder / name)]
             what = f"found only {listed(there)}" if there else "it is empty"
             raise UserError(
