@@ -114,7 +114,8 @@ def report(data: ImageDataModule, found: Audit, findings: list[str]) -> Iterator
     counts = found.overview
     root = data.source.train.root
     yield f"{data.source.name}{f' in {root}' if root is not None else ''}: {data.num_classes:,} classes"
-    for split, of_class in counts.counts.items():
+    for split in (name for name in ("train", "val", "test") if name in counts.counts):
+        of_class = counts.counts[split]
         total = sum(of_class.values())
         groups = f" in {_many(counts.groups[split], 'group')}" if split in counts.groups else ""
         ratio = imbalance(of_class)
