@@ -69,6 +69,9 @@ def parse(words: list[str]) -> dict[str, str]:
     Raises:
         UserError: an unknown word, a key without a value or a value that is not possible.
     """
+    for own in OWN:
+        if {"--check", f"data={own}"} <= {*words} and {"--help", "-h"}.isdisjoint(words):
+            return {"data": own, "--check": ""}  # its other words are overrides, read by check_data
     aliases = {"root": "data.root", "-h": "--help"}
     options, flags, _ = read_options(words, KEYS, names=("--check", "--help"), aliases=aliases)
     options |= dict.fromkeys(flags, "")
@@ -179,14 +182,14 @@ def prepare(words: list[str]) -> int:
 
         print(f"wrote {show([word for word in words if word != '--show'])}")
         return 0
-    if "--check" in words and {"--help", "-h"}.isdisjoint(words) and {f"data={name}" for name in OWN} & {*words}:
-        from ssat.commands.check_data import check as check_own
-
-        return check_own(words)
     options = parse(words)
     if "--help" in options:
         print(as_typed_here(USAGE), end="")
         return 0
+    if options["data"] in OWN:
+        from ssat.commands.check_data import check as check_own
+
+        return check_own(words)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH

@@ -108,9 +108,11 @@ def _fields(section: Any, prefix: str, *, only: tuple[str, ...] = (), skip: tupl
 
 def _spelled_once(key: str, value: Any) -> Any:
     """`value`; a path in one spelling, whichever was written: imgs, ./imgs/ and /here/imgs are one folder."""
-    table = GROUP_TABLE.fullmatch(value) if key == "group" and isinstance(value, str) else None
-    if table:  # the path of a table and its column
-        return f"{_spelled_once('root', table[1])}:{table[2]}"
+    if key == "group" and isinstance(value, str):
+        table = GROUP_TABLE.fullmatch(value)
+        if table:
+            return f"{_spelled_once('root', table[1])}:{table[2]}"
+        return int(value) if value.isdecimal() else value
     if key not in PATHS or not isinstance(value, str) or value == "previous":
         return _plain(value)
     path = os.path.abspath(os.path.expanduser(value))

@@ -37,7 +37,7 @@ class Name:
     below: str
 
 
-def grouped(source: Source, group: str | None) -> Source:
+def grouped(source: Source, group: int | str | None) -> Source:
     """`source` with the groups of its images; without `group` as it is.
 
     One name is one group, in whatever class and split it occurs.
@@ -52,6 +52,7 @@ def grouped(source: Source, group: str | None) -> Source:
     """
     if group is None:
         return source
+    group = str(group)
     lists = {split: images for split in ("train", "val", "test") if (images := getattr(source, split)) is not None}
     if any(images.root is None for images in lists.values()):
         raise _refusal(group, f"needs images in files, and those of data={source.name} have no names: leave it out")

@@ -101,7 +101,7 @@ class ImageDataModule(pl.LightningDataModule):
         memory_gb: float = 4.0,
         views: Sequence[View | str] = (),
         eval_views: bool = False,
-        group: str | None = None,
+        group: int | str | None = None,
     ) -> None:
         super().__init__()
         source = grouped(source, group)
