@@ -50,7 +50,7 @@ def test_findings_are_told_all_and_exit_with_one(root: Path, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert len(found["unreadable"]) == 30 and found["findings"] == ["30 files cannot be read"]
     assert prepare([word for word in words if word != "--json"]) == 1
-    assert capsys.readouterr().out.count("(not an image)") == 30
+    assert capsys.readouterr().out.count(".png: not an image") == 30
 
 
 @pytest.mark.parametrize(

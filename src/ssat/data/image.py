@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from ssat.core.batch import NO_LABEL, Batch
+from ssat.core.batch import Batch
 from ssat.core.errors import UserError
-from ssat.core.views import AGAIN, View
+from ssat.core.views import View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
-from ssat.data.groups import group_fingerprint, grouped, refuse_shared
+from ssat.data.groups import grouped, refuse_shared
 from ssat.data.memory import DecodedDataset, IndexDataset, Memory, Prepare, identity_collate, load
-from ssat.data.options import check_batch, check_choices, check_names, check_values
-from ssat.data.overview import Overview, overview
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
+from ssat.data.options import check_batch, check_choices, check_names, check_values, check_views
+from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
+from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
 from ssat.data.transforms.timm_transforms import eval_transform, train_transform
@@ -66,7 +66,7 @@ class ImageDataModule(pl.LightningDataModule):
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
         memory_gb: the most that a split may take to be held in memory (`batched`).
-        views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
+        views: extra views of each training image, in `Batch.views` (`batched`); `views.AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
         group: which images are never on two sides of a split, a subset or a label budget, see `groups.grouped`.
 
@@ -112,9 +112,7 @@ class ImageDataModule(pl.LightningDataModule):
         mean = IMAGENET_DEFAULT_MEAN[:channels] if mean is None else mean
         std = IMAGENET_DEFAULT_STD[:channels] if std is None else std
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
-        check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
-        if not 0 < label_fraction <= 1:
-            raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
+        check_choices(fraction, samples_per_class, val_fraction, label_fraction, on_bad_image)
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         self.source, self.img_size, self.channels = source, img_size, channels
         self.mean, self.std = tuple(mean), tuple(std)
@@ -132,11 +130,8 @@ class ImageDataModule(pl.LightningDataModule):
         )
         self.drop_last, self.pin_memory = drop_last, pin_memory
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
-        if views and pipeline == "timm":
-            raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
+        check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
-        if AGAIN in self.views and augment is None:
-            raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
         normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "crop_pct": eval_crop_pct, "channels": channels}
         self.eval_transform = eval_transform(img_size, **normal)
         if pipeline == "timm":
@@ -193,22 +188,13 @@ class ImageDataModule(pl.LightningDataModule):
         return {name: len(indices) for name, (_, indices) in self._splits.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Name, images per split, and two SHA-256 of each split's images (see `ImageList`); reads all files, once.
-
-        `sha256` is also in the records of the time before `content`. With `group` also the groups of each split.
+        """What `overview.fingerprint` says of the splits; reads all files, once.
 
         Raises:
             UserError: a file cannot be read.
         """
         if not self._fingerprint:
-            chosen = self._chosen.items()
-            self._fingerprint = {
-                "name": self.source.name,
-                "splits": {name: len(indices) for name, (_, indices) in chosen},
-                "sha256": {name: images.digest(indices) for name, (images, indices) in chosen},
-                "content": {name: images.content(indices) for name, (images, indices) in chosen},
-                **group_fingerprint(self._chosen),
-            }
+            self._fingerprint = fingerprint(self.source.name, self._chosen)
         return self._fingerprint
 
     def overview(self) -> Overview:
@@ -221,10 +207,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Labelled images of each class in a split."""
-        images, indices = self._splits[split]
-        labels = images.labels[indices]
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
+        return counts_by_class(*self._splits[split], self.class_names)
 
     def spread(self, split: str, n: int) -> list[int]:
         """Up to n indices of `split`, spread evenly over its classes."""
@@ -247,7 +230,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         self.setup()
         images, indices = self._splits["train"]
-        rank, world = self._rank_and_world()
+        rank, world = rank_and_world(self.trainer)
         drop_last = self._drops_last(len(indices), world)
         check_batch(len(indices), self.batch_size, world, drop_last)
         sampler = EpochSampler(
@@ -290,7 +273,7 @@ class ImageDataModule(pl.LightningDataModule):
         if split not in self._splits:
             raise UserError(f"{self.source.name} has no {split} images, only {', '.join(self._splits)}")
         images, indices = self._splits[split]
-        rank, world = self._rank_and_world()
+        rank, world = rank_and_world(self.trainer)
         batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
         if self.pipeline == "timm" or perturb is not None:
             dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
@@ -354,17 +337,6 @@ class ImageDataModule(pl.LightningDataModule):
         raw_dataset, prepare = self._batched_parts("train", evaluate=False)
         (batch,) = prepare([raw_dataset.__getitems__(keys)])
         return batch
-
-    def _rank_and_world(self) -> tuple[int, int]:
-        if not self.trainer:
-            return 0, 1
-        launched: Any = getattr(self.trainer, "_accelerator_connector", None)
-        if getattr(launched, "is_distributed", False) and launched.use_distributed_sampler:
-            raise UserError(
-                "ImageDataModule shares the images among the processes itself, and Lightning would do it once more: set"
-                " Trainer(use_distributed_sampler=False)"
-            )
-        return self.trainer.global_rank, self.trainer.world_size
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssat.core.batch import NO_LABEL
-from ssat.data.groups import Splits, groups_in, has_subfolders
+from ssat.data.groups import Indices, Splits, group_fingerprint, groups_in, has_subfolders
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import EXTENSIONS
@@ -65,7 +66,7 @@ class Overview:
         return f"{split} {sum(counts):,} images{groups}, {each} of each class"
 
 
-def overview(source: Source, splits: Splits, labelled: tuple[ImageList, np.ndarray] | None = None) -> Overview:
+def overview(source: Source, splits: Splits, labelled: tuple[ImageList, Indices] | None = None) -> Overview:
     """The overview of `splits`.
 
     Args:
@@ -73,16 +74,7 @@ def overview(source: Source, splits: Splits, labelled: tuple[ImageList, np.ndarr
         splits: images and the indices that are in it, by split.
         labelled: the training images after those without labels have lost them; None = all have theirs.
     """
-    counts = {
-        split: dict(
-            zip(
-                source.classes,
-                np.bincount(images.labels[indices], minlength=len(source.classes)).tolist(),
-                strict=True,
-            )
-        )
-        for split, (images, indices) in splits.items()
-    }
+    counts = {split: counts_by_class(images, indices, source.classes) for split, (images, indices) in splits.items()}
     empty = {split: [name for name, count in found.items() if not count] for split, found in counts.items()}
     return Overview(
         counts=counts,
@@ -94,7 +86,31 @@ def overview(source: Source, splits: Splits, labelled: tuple[ImageList, np.ndarr
     )
 
 
-def _labelled(part: tuple[ImageList, np.ndarray], splits: Splits) -> dict[str, int]:
+def counts_by_class(images: ImageList, indices: Indices, classes: Sequence[str]) -> dict[str, int]:
+    """Labelled images of each class."""
+    labels = images.labels[indices]
+    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(classes))
+    return dict(zip(classes, counts.tolist(), strict=True))
+
+
+def fingerprint(name: str, splits: Splits) -> dict[str, Any]:
+    """Name, images per split, two SHA-256 of each split's images (see `ImageList`), and its groups if there are any.
+
+    `sha256` is also in the records of the time before `content`, which reads all files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return {
+        "name": name,
+        "splits": {split: len(indices) for split, (_, indices) in splits.items()},
+        "sha256": {split: images.digest(indices) for split, (images, indices) in splits.items()},
+        "content": {split: images.content(indices) for split, (images, indices) in splits.items()},
+        **group_fingerprint(splits),
+    }
+
+
+def _labelled(part: tuple[ImageList, Indices], splits: Splits) -> dict[str, int]:
     images, indices = part
     indices = indices[images.labels[indices] != NO_LABEL]
     if len(indices) == len(splits["train"][1]):
