@@ -23,7 +23,7 @@ FLAT_COLOUR = 3.0
 ONES = np.array([bin(number).count("1") for number in range(2**16)], dtype=np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signature:
     """What is kept of an image.
 
