@@ -59,10 +59,8 @@ def test_a_multispectral_set_trains_and_its_record_says_how(tmp_path: Path, pipe
         train(*words, runs=tmp_path / "runs")
     run = train(*words, "recipe.augment.auto_augment=null", runs=tmp_path / "runs")
     record = record_of(run)
-    assert (
-        "left out 4 files that are not read as images: train/a: 1 .heic; train/b: 1 .heic;" in capsys.readouterr().out
-    )
-    assert record["ignored_files"]["test/b"] == {".heic": 1}
+    assert "4 files are not read: 4 .heic" in capsys.readouterr().out
+    assert record["phases"][-1]["data_check"]["not_read"] == {"a": {".heic": 2}, "b": {".heic": 2}}
     statistics = record["phases"][-1]["statistics"]
     assert np.allclose(statistics["mean"], [0.5] * 5, atol=0.03) and len(statistics["std"]) == 5
     assert list(run.glob("*/reconstructions/*.png"))

@@ -8,7 +8,8 @@ from PIL import Image, features
 
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
-from ssat.data.sets.folder import NO_PICTURES, USUAL, describe_ignored, extensions, image_folder
+from ssat.data.overview import NO_CLASS, not_read
+from ssat.data.sets.folder import NO_PICTURES, USUAL, extensions, image_folder
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
 CLASSES = ("train/a", "train/b", "test/a", "test/b")
@@ -28,7 +29,7 @@ def test_what_pillow_reads_is_an_image(tmp_path: Path, ending: str) -> None:
     source = image_folder(folder(tmp_path, f"0{ending}"))
     assert [len(images) for images in source.lists] == [2, 2]
     assert source.train.read(0).size == (32, 24) and source.train.read_tensor(1).shape == (3, 24, 32)
-    assert source.train.ignored == {}
+    assert not_read(source) == {}
 
 
 def test_the_endings_are_those_of_before_and_of_all_pictures_that_pillow_registers() -> None:
@@ -39,7 +40,7 @@ def test_the_endings_are_those_of_before_and_of_all_pictures_that_pillow_registe
     assert not {".mpg", ".h5", ".pdf", ".eps", ".heic", ".txt"} & {*extensions()}
 
 
-def test_other_files_are_counted_by_folder_and_ending(tmp_path: Path) -> None:
+def test_other_files_are_counted_by_class_and_ending(tmp_path: Path) -> None:
     root = folder(tmp_path)
     for name in ("train/a/x.heic", "train/a/deep/y.HEIC", "train/a/notes.txt", "test/b/x.heic", "train/b/README"):
         (root / name).parent.mkdir(exist_ok=True)
@@ -48,17 +49,14 @@ def test_other_files_are_counted_by_folder_and_ending(tmp_path: Path) -> None:
     (root / "train/a/.DS_Store").write_bytes(b"?")
     data = ImageDataModule(image_folder(root), img_size=8, batch_size=2, on_bad_image="skip")
     data.setup()
-    assert data.ignored == {
-        "train": {".jpg": 1},
-        "train/a": {".heic": 2, ".txt": 1},
-        "train/b": {"no ending": 1},
-        "test/b": {".heic": 1},
+    found = data.overview()
+    assert found.not_read == {
+        NO_CLASS: {".jpg": 1},
+        "a": {".heic": 2, ".txt": 1},
+        "b": {".heic": 1, "without an extension": 1},
     }
     assert data.skipped == [] and data.sizes == {"train": 2, "test": 2}
-    assert describe_ignored(data.ignored) == (
-        "left out 6 files that are not read as images: train: 1 .jpg; train/a: 2 .heic, 1 .txt; train/b: 1 no ending;"
-        " test/b: 1 .heic"
-    )
+    assert "6 files are not read: 3 .heic" in found.lines()[1]
 
 
 def test_a_class_of_unknown_files_only_names_one(tmp_path: Path) -> None:
@@ -71,4 +69,4 @@ def test_a_class_of_unknown_files_only_names_one(tmp_path: Path) -> None:
 def test_one_folder_without_splits_counts_too(tmp_path: Path) -> None:
     root = folder(tmp_path) / "train"
     (root / "a/x.heif").write_bytes(b"?")
-    assert image_folder(root).train.ignored == {"a": {".heif": 1}}
+    assert not_read(image_folder(root)) == {"a": {".heif": 1}}

@@ -1,4 +1,4 @@
-"""Fetch and check the paper's data sets. python -m src.prepare data=<name|all> [--check|--show]"""
+"""Fetch and check the paper's data sets, check your own. python -m src.prepare data=<name|all> [--check|--show]"""
 
 from __future__ import annotations
 
@@ -39,8 +39,13 @@ a broken download goes on. ImageNet and Chaoyang must be asked for: the command 
   --show            draw what training sees (both pipelines) and the images of each class, as one PNG; every override
                     of src.train is possible: data=image_folder data.root=my_images recipe.augment.re_prob=0
   --check           download nothing; compare what is there with the official counts and hashes
+  --check data=image_folder data.root=<folder> [--json]
+                    look at every image of yours: unreadable files, duplicates in and across splits, classes that a
+                    split lacks, files that are not read, sizes, groups on two sides (data.group); every override of
+                    src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=hf likewise
   --help            this text
 """
+OWN = ("image_folder", "hf")  # images that nobody has counted before
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 PIPE_WIDTH = 160  # of the table then
 
@@ -64,12 +69,18 @@ def parse(words: list[str]) -> dict[str, str]:
     Raises:
         UserError: an unknown word, a key without a value or a value that is not possible.
     """
+    for own in OWN:
+        if {"--check", f"data={own}"} <= {*words} and {"--help", "-h"}.isdisjoint(words):
+            return {"data": own, "--check": ""}  # its other words are overrides, read by check_data
     aliases = {"root": "data.root", "-h": "--help"}
     options, flags, _ = read_options(words, KEYS, names=("--check", "--help"), aliases=aliases)
     options |= dict.fromkeys(flags, "")
     name = options.get("data")
-    if name in ("image_folder", "hf"):
-        raise UserError(f"data={name} is your own choice of images: there is nothing to prepare (see docs/datasets.md)")
+    if name in OWN:
+        raise UserError(
+            f"data={name} is your own choice of images: there is nothing to prepare, --check looks for what is wrong"
+            " with them (see docs/datasets.md)"
+        )
     if name not in (None, "all", *CATALOG):
         raise UserError(
             f"data={name} does not exist{nearest(str(name), [*CATALOG])}; it can be: {', '.join(CATALOG)}, all"
@@ -175,6 +186,10 @@ def prepare(words: list[str]) -> int:
     if "--help" in options:
         print(as_typed_here(USAGE), end="")
         return 0
+    if options["data"] in OWN:
+        from ssat.commands.check_data import check as check_own
+
+        return check_own(words)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH

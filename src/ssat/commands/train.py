@@ -140,7 +140,6 @@ def train(config: Run) -> None:
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     from ssat.commands.prepare import fetch_missing
     from ssat.core.launch import launched_externally, run_processes
-    from ssat.data.sets.folder import describe_ignored
     from ssat.runs.energy import check_country
     from ssat.runs.machine import check_hardware
     from ssat.runs.record import write_record
@@ -162,8 +161,8 @@ def train(config: Run) -> None:
         build_module(config, phase, data.num_classes)
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
-    if data.ignored:
-        print(describe_ignored(data.ignored))
+    for line in data.overview().lines():
+        say(line)
     inputs = module_inputs(config, data) if is_main_process() else {}  # reads the images and weights once
     with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)

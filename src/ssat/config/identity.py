@@ -18,7 +18,7 @@ from ssat.config.schema import Component, Data, Run, Trainer
 from ssat.config.trust import trusted
 from ssat.core.errors import UserError
 from ssat.core.words import flatten
-from ssat.data.sets import SOURCES
+from ssat.data.sets import GROUP_TABLE, SOURCES
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
@@ -118,6 +118,11 @@ def _fields(section: Any, prefix: str, *, only: tuple[str, ...] = (), skip: tupl
 
 def _spelled_once(key: str, value: Any) -> Any:
     """`value`; a path in one spelling, whichever was written: imgs, ./imgs/ and /here/imgs are one folder."""
+    if key == "group" and isinstance(value, str):
+        table = GROUP_TABLE.fullmatch(value)
+        if table:
+            return f"{_spelled_once('root', table[1])}:{table[2]}"
+        return int(value) if value.isdecimal() else value
     if key not in PATHS or not isinstance(value, str) or value == "previous":
         return _plain(value)
     path = os.path.abspath(os.path.expanduser(value))

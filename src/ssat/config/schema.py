@@ -111,6 +111,11 @@ class Data:
     )
     samples_per_class: int | None = key(None, "or: so many training images of each class", low=1)
     val_fraction: float = key(0.0, "stratified share of the training images kept for validation", low=0, high=1)
+    group: int | str | None = key(
+        None,
+        "images that belong together (a patient, a video): never on two sides of a split, a subset or a label budget:"
+        " 1 = first folder below the class folder | a regular expression with one ( ) | file.csv:column",
+    )
     protocol: Literal["paper", "strict"] = key(
         "paper",
         "paper = test every epoch, train on official validation images where the paper does"

@@ -33,6 +33,11 @@ class Bands:
         """Width and height."""
         return self.bands[0].size
 
+    @property
+    def picture(self) -> Image.Image:
+        """What one sees of it, as `core.visible` has it: the first three channels, of two the first."""
+        return Image.merge("RGB", self.bands[:3] if len(self.bands) >= 3 else self.bands[:1] * 3)
+
     def each(self, change: Callable[[Image.Image], Image.Image]) -> Bands:
         """Every channel changed in the same way."""
         return Bands(tuple(change(band) for band in self.bands))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssat.core.batch import NO_LABEL
 from ssat.core.errors import UserError
+from ssat.data.group_subsets import Stratified
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.subsets import LABELS, official_subset, stratified_fraction, train_val_split
 from ssat.data.subsets import samples_per_class as choose_per_class
@@ -20,7 +23,10 @@ Splits = dict[str, tuple[ImageList, Indices]]
 
 @dataclass(frozen=True)
 class Choice:
-    """How the images of every split are chosen; the attributes are those of `ImageDataModule`."""
+    """How the images of every split are chosen; the attributes are those of `ImageDataModule`.
+
+    Of images with groups (`groups.grouped`) whole groups are chosen.
+    """
 
     fraction: float = 1.0
     samples_per_class: int | None = None
@@ -38,7 +44,7 @@ class Choice:
             UserError: `val_fraction` for a set with its own validation images, or a class that cannot be read.
         """
         skipped: list[str] = []
-        train = self._part(source.train.labels, self._readable(source, source.train, "training", skipped))
+        train = self._part(source, self._readable(source, source.train, "training", skipped))
         splits: Splits = {}
         if self.val_fraction and source.val is not None:
             raise UserError(
@@ -47,30 +53,41 @@ class Choice:
                 value=self.val_fraction,
             )
         if self.val_fraction:
-            kept, val = train_val_split(source.train.labels[train], self.val_fraction, self.seed)
-            splits["val"] = (source.train, train[val])
-            train = train[kept]
+            train, val = self._split(source, train)
+            splits["val"] = (source.train, val)
         splits["train"] = (source.train, train)
         for name, images in (("val", source.val), ("test", source.test)):
             if images is not None:
                 splits[name] = (images, self._readable(source, images, name, skipped))
         return splits, skipped
 
-    def labelled(self, images: ImageList, train: Indices) -> tuple[ImageList, Indices]:
+    def labelled(self, images: ImageList, train: Indices, classes: Sequence[str]) -> tuple[ImageList, Indices]:
         """The training images `train` with the labels that may be used: the others are left out, or get NO_LABEL."""
         if self.label_fraction == 1:
             return images, train
-        labels = images.labels[train]
-        share = stratified_fraction(labels, self.label_fraction, self.seed, key="label_fraction", stream=LABELS)
-        chosen = train[share]
+        budget: dict[str, Any] = {"key": "label_fraction", "stream": LABELS}
+        if images.groups is not None:
+            chosen = Stratified(images, train, classes).fraction(self.label_fraction, self.seed, **budget)
+        else:
+            chosen = train[stratified_fraction(images.labels[train], self.label_fraction, self.seed, **budget)]
         if self.unlabelled == "drop":
             return images, chosen
         labels = np.full_like(images.labels, NO_LABEL)
         labels[chosen] = images.labels[chosen]
         return replace(images, labels=labels), train
 
-    def _part(self, labels: NDArray[np.int64], train: Indices) -> Indices:
+    def _split(self, source: Source, train: Indices) -> tuple[Indices, Indices]:
+        """The training and the validation images of `train`."""
+        if source.train.groups is not None:
+            return Stratified(source.train, train, source.classes).split(self.val_fraction, self.seed)
+        kept, val = train_val_split(source.train.labels[train], self.val_fraction, self.seed)
+        return train[kept], train[val]
+
+    def _part(self, source: Source, train: Indices) -> Indices:
         """The part of the training images that is used."""
+        labels = source.train.labels
+        if source.train.groups is not None and (self.samples_per_class is not None or self.fraction < 1):
+            return self._part_of_groups(Stratified(source.train, train, source.classes))
         if self.samples_per_class is not None:
             return train[choose_per_class(labels[train], self.samples_per_class, self.seed)]
         if self.fraction == 1:
@@ -78,6 +95,15 @@ class Choice:
         if self.subset == "official":
             return np.intersect1d(train, official_subset(len(labels), self.fraction))
         return train[stratified_fraction(labels[train], self.fraction, self.seed)]
+
+    def _part_of_groups(self, images: Stratified) -> Indices:
+        if self.samples_per_class is not None:
+            return images.samples_per_class(self.samples_per_class, self.seed)
+        if self.subset == "official":
+            raise UserError(
+                "data.subset=official chooses single images, and data.group whole groups: leave out one of the two"
+            )
+        return images.fraction(self.fraction, self.seed)
 
     def _readable(self, source: Source, images: ImageList, split: str, skipped: list[str]) -> Indices:
         if self.on_bad_image == "error":

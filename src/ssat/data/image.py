@@ -14,14 +14,23 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
-from ssat.core.views import AGAIN, View
+from ssat.core.views import View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
+from ssat.data.groups import grouped, refuse_shared
 from ssat.data.memory import IndexDataset, Memory, Prepare, identity_collate, load
-from ssat.data.options import COLOURS, check_batch, check_choices, check_names, check_range, check_values
+from ssat.data.options import (
+    COLOURS,
+    check_batch,
+    check_choices,
+    check_names,
+    check_range,
+    check_values,
+    check_views,
+)
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import Pixels
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank
+from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
 from ssat.data.survey import refuse_unused_range
@@ -66,10 +75,11 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
         memory_gb: the most that a split may take to be held in memory (`batched`).
-        views: extra views of each training image, in `Batch.views` (`batched`); `AGAIN` = as the image itself.
+        views: extra views of each training image, in `Batch.views` (`batched`); `views.AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
         value_range: the values of the image files that are black and white, between them linear; None = 0 and the
             largest of their type, refused where they hold negative or floating-point values or use a part of it.
+        group: which images are never on two sides of a split, a subset or a label budget, see `groups.grouped`.
 
     Raises:
         UserError: a value that is not possible; `setup` and the loaders raise it for what the data do not allow.
@@ -104,8 +114,10 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         eval_views: bool = False,
         value_range: tuple[float, float] | None = None,
         own_statistics: bool = False,
+        group: int | str | None = None,
     ) -> None:
         super().__init__()
+        source = grouped(source, group)
         if protocol == "paper" and source.trains_on_val and source.val is not None:
             source = replace(source, train=source.train + source.val, val=None)
         elif protocol == "strict" and source.val is None and not val_fraction:
@@ -116,9 +128,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         mean = IMAGENET_DEFAULT_MEAN[:given] if mean is None else mean
         std = IMAGENET_DEFAULT_STD[:given] if std is None else std
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
-        check_choices(fraction, samples_per_class, val_fraction, on_bad_image)
-        if not 0 < label_fraction <= 1:
-            raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
+        check_choices(fraction, samples_per_class, val_fraction, label_fraction, on_bad_image)
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         check_range(value_range)
         # Grey images are read as colours and become grey after the augmentation.
@@ -139,11 +149,8 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         )
         self.drop_last, self.pin_memory = drop_last, pin_memory
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
-        if views and pipeline == "timm":
-            raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
+        check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
-        if AGAIN in self.views and augment is None:
-            raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
         self._make_transforms()
         self._memory: dict[str, Memory | None] = {}
         self.class_names = list(source.classes)
@@ -189,8 +196,9 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
                 f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
                 " or keep a part of the training images apart with data.val_fraction=0.2"
             )
+        refuse_shared(splits)
         self._chosen = dict(splits)
-        splits["train"] = self.choice.labelled(*splits["train"])
+        splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
         check_batch(len(splits["train"][1]), self.batch_size, 1, few=self._are_few(len(splits["train"][1]), 1))
         if self.channels not in COLOURS:
             splits["train"][0].read(int(splits["train"][1][0]))  # other files are refused before anything is written
@@ -227,7 +235,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         """
         self.setup()
         images, indices = self._splits["train"]
-        rank, world = self._rank_and_world()
+        rank, world = rank_and_world(self.trainer)
         check_batch(len(indices), self.batch_size, world, few=self._are_few(len(indices), world))
         drop_last = self._drops_last(len(indices), world)
         sampler = EpochSampler(
@@ -276,7 +284,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
                 key="data.perturb",
             )
         images, indices = self._splits[split]
-        rank, world = self._rank_and_world()
+        rank, world = rank_and_world(self.trainer)
         batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
         if self.pipeline == "timm" or perturb is not None:
             dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
@@ -324,17 +332,6 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         raw_dataset, prepare = self._batched_parts("train", evaluate=False)
         (batch,) = prepare([raw_dataset.__getitems__(keys)])
         return batch
-
-    def _rank_and_world(self) -> tuple[int, int]:
-        if not self.trainer:
-            return 0, 1
-        launched: Any = getattr(self.trainer, "_accelerator_connector", None)
-        if getattr(launched, "is_distributed", False) and launched.use_distributed_sampler:
-            raise UserError(
-                "ImageDataModule shares the images among the processes itself, and Lightning would do it once more: set"
-                " Trainer(use_distributed_sampler=False)"
-            )
-        return self.trainer.global_rank, self.trainer.world_size
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when

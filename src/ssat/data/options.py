@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ssat.core.errors import UserError
+from ssat.core.views import AGAIN, View
 
 COLOURS = (1, 3)  # channels of pictures: grey and RGB
 MOST_CHANNELS = 16
@@ -70,7 +71,17 @@ def check_names(**values: str) -> None:
             raise UserError(f"data.{key}={value!r} is not one of {', '.join(CHOICES[key])}")
 
 
-def check_choices(fraction: float, samples_per_class: int | None, val_fraction: float, on_bad_image: str) -> None:
+def check_views(views: Sequence[View | str], pipeline: str, *, augmented: bool) -> None:
+    """Raises: UserError: extra views that the pipeline or the recipe cannot make."""
+    if views and pipeline == "timm":
+        raise UserError("extra views for the SSL task are not possible with data.pipeline=timm: use batched")
+    if AGAIN in views and not augmented:
+        raise UserError("a second draw of the recipe's augmentation needs one, and recipe.augment is null")
+
+
+def check_choices(
+    fraction: float, samples_per_class: int | None, val_fraction: float, label_fraction: float, on_bad_image: str
+) -> None:
     """Raises: UserError: a share or a number of images that is not possible."""
     if not 0 < fraction <= 1:
         raise UserError(f"data.fraction={fraction} is outside (0, 1]: set the share of the training images to use")
@@ -81,5 +92,7 @@ def check_choices(fraction: float, samples_per_class: int | None, val_fraction: 
         )
     if not 0 <= val_fraction < 1:
         raise UserError(f"data.val_fraction={val_fraction} is outside [0, 1): 0 = no validation split, 0.1 = a tenth")
+    if not 0 < label_fraction <= 1:
+        raise UserError(f"data.label_fraction={label_fraction} is outside (0, 1]: set the share that is labelled")
     if on_bad_image not in ("error", "skip"):
         raise UserError(f"data.on_bad_image={on_bad_image!r} is not one of error, skip")

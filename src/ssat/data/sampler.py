@@ -162,3 +162,20 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)
+
+
+def rank_and_world(trainer: Any) -> tuple[int, int]:
+    """The rank of this process and how many there are; None = no trainer, and one process.
+
+    Raises:
+        UserError: Lightning would share the images among the processes as well.
+    """
+    if not trainer:
+        return 0, 1
+    launched: Any = getattr(trainer, "_accelerator_connector", None)
+    if getattr(launched, "is_distributed", False) and launched.use_distributed_sampler:
+        raise UserError(
+            "ImageDataModule shares the images among the processes itself, and Lightning would do it once more: set"
+            " Trainer(use_distributed_sampler=False)"
+        )
+    return trainer.global_rank, trainer.world_size

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ssat.core.batch import NO_LABEL
 from ssat.data.choose import Indices
+from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
 from ssat.data.sets.sources import ImageList, Source
 
 
@@ -22,11 +22,6 @@ class SplitImages:
     _fingerprint: dict[str, Any]
 
     @property
-    def ignored(self) -> dict[str, dict[str, int]]:
-        """Files in the folders of the images that are none, see `ImageList`."""
-        return {place: dict(n) for images in self.source.lists for place, n in images.ignored.items()}
-
-    @property
     def eval_split(self) -> str:
         """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
         return "val" if "val" in self._splits else "test"
@@ -37,22 +32,18 @@ class SplitImages:
         return {name: len(indices) for name, (_, indices) in self._splits.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Name, images per split, and two SHA-256 of each split's images (see `ImageList`); reads all files, once.
-
-        `sha256` is also in the records of the time before `content`.
+        """What `overview.fingerprint` says of the splits; reads all files, once.
 
         Raises:
             UserError: a file cannot be read.
         """
         if not self._fingerprint:
-            chosen = self._chosen.items()
-            self._fingerprint = {
-                "name": self.source.name,
-                "splits": {name: len(indices) for name, (_, indices) in chosen},
-                "sha256": {name: images.digest(indices) for name, (images, indices) in chosen},
-                "content": {name: images.content(indices) for name, (images, indices) in chosen},
-            }
+            self._fingerprint = fingerprint(self.source.name, self._chosen)
         return self._fingerprint
+
+    def overview(self) -> Overview:
+        """Counts of each split, and what a look at the folders finds; reads no image."""
+        return overview(self.source, self._chosen, self.split("train"))
 
     def split(self, name: str) -> tuple[ImageList, Indices]:
         """The images that a split is taken from, and the indices of those that are in it."""
@@ -60,10 +51,7 @@ class SplitImages:
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Labelled images of each class in a split."""
-        images, indices = self._splits[split]
-        labels = images.labels[indices]
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
+        return counts_by_class(*self._splits[split], self.class_names)
 
     def spread(self, split: str, n: int) -> list[int]:
         """Up to n indices of `split`, spread evenly over its classes."""

@@ -14,7 +14,13 @@ from ssat.runs.record import lookup
 
 FILE = "inputs.json"
 DATA_KEYS = ("splits", "sha256", "content")  # of a fingerprint; earlier records have no content
-PARTS = {"data": dict, "weights": dict, **{f"data.{key}": dict for key in DATA_KEYS}, "data.classes": list}
+GROUP_KEYS = ("groups", "group_sha256")  # of a fingerprint of data with data.group
+PARTS = {
+    "data": dict,
+    "weights": dict,
+    **{f"data.{key}": dict for key in (*DATA_KEYS, *GROUP_KEYS)},
+    "data.classes": list,
+}
 SHOWN = 5  # differences in one sentence
 
 
@@ -34,8 +40,9 @@ def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) 
 
 
 def data_inputs(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Images per split, SHA-256 of each, and the class names in the order of the labels."""
-    return {key: dict(fingerprint[key]) for key in DATA_KEYS} | {"classes": list(classes)}
+    """Images per split, SHA-256 of each, the class names in the order of the labels, and groups if there are any."""
+    keys = [*DATA_KEYS, *(key for key in GROUP_KEYS if key in fingerprint)]
+    return {key: dict(fingerprint[key]) for key in keys} | {"classes": list(classes)}
 
 
 def weight_files(run: Run) -> dict[str, Path]:
@@ -129,6 +136,11 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
         ours, theirs = _part(now, kind), _part(then, kind)
         found = [
             f"other {split} images or labels" for split in theirs if split in ours and ours[split] != theirs[split]
+        ]
+    if not found:
+        ours, theirs = _part(now, "group_sha256"), _part(then, "group_sha256")
+        found = [
+            f"other groups of the {split} images" for split in theirs if ours.get(split, theirs[split]) != theirs[split]
         ]
     return found
 

@@ -13,6 +13,7 @@ from ssat.config.schema import Moments, Phase, Run
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
+from ssat.data.sets.sources import Source
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.tasks import class_of, task_options
 
@@ -28,8 +29,11 @@ def build_views(config: Run, phase: Phase) -> list[View | str]:
     return views
 
 
-def build_data(config: Run, phase: Phase) -> ImageDataModule:
-    """The data of the configuration under the phase's augmentation, batch size and statistics."""
+def build_data(config: Run, phase: Phase, source: Source | None = None) -> ImageDataModule:
+    """The data of the configuration under the phase's augmentation, batch size and statistics.
+
+    `source` takes the place of the one that the configuration names.
+    """
     data, recipe = config.data, phase.recipe
     moments: Moments | None = getattr(data.statistics, recipe.statistics)
     augment = None if recipe.augment is None else asdict(recipe.augment)
@@ -39,7 +43,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
     given = 1 if channels == 1 else None  # values of the statistics: of grey images the first
     views = build_views(config, phase)
     return ImageDataModule(
-        create(SOURCES, data.source.kind, data.source.options, "data.source"),
+        source or create(SOURCES, data.source.kind, data.source.options, "data.source"),
         img_size=data.img_size,
         channels=channels,
         mean=None if moments is None else moments.mean[:given],
@@ -63,6 +67,7 @@ def build_data(config: Run, phase: Phase) -> ImageDataModule:
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,
         value_range=data.value_range,
+        group=data.group,
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

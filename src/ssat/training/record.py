@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,11 @@ def phase_record(
             "country": config.footprint.country,
         },
         "data_fingerprint": data.fingerprint(),
+        "data_check": asdict(data.overview()),
         "class_names": list(data.class_names),
         "statistics": {"mean": list(data.mean), "std": list(data.std)},
         "inputs": inputs,
         "skipped_images": list(data.skipped),
-        "ignored_files": data.ignored,
         "metrics": metrics,
         "history": rows,
         "reconstructions": [
@@ -201,7 +202,6 @@ def finished_record(config: Run, phases: list[dict[str, Any]], started: str) -> 
         "data_fingerprint": last["data_fingerprint"],
         "inputs": last.get("inputs", {}),
         "skipped_images": last["skipped_images"],
-        "ignored_files": last.get("ignored_files", {}),
         "metrics": last["metrics"],
         "selection": config.mode.phases[-1].recipe.report,
         "faithful": not reasons,

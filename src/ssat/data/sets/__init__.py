@@ -1,5 +1,7 @@
 """Data sets by the short name that `data.source.kind` gives their reader; docs/extend.md says how to add one."""
 
+import re
+
 SOURCES = {
     "digits": "ssat.data.sets.sources:digits",
     "cifar10": "ssat.data.sets.readers:cifar10",
@@ -14,3 +16,6 @@ SOURCES = {
     "hf": "ssat.data.sets.hub:hf",
     "stand_in": "ssat.data.sets.stand_in:stand_in",
 }
+
+# data.group=<file.csv>:<column>; here, as naming a run needs it and no array.
+GROUP_TABLE = re.compile(r"(.+?\.(?:csv|tsv))(?::(.*))?", re.IGNORECASE | re.DOTALL)

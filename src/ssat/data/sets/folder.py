@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,9 +37,9 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
 
     `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
     do; with both, `val` is the validation split. Or one folder `<root>/<class>/*` (or `train` alone): then
-    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files are ignored, other files
-    that are no images are counted (`ImageList.ignored`). The order is that of the sorted names and does not depend on
-    the machine.
+    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files and
+    files that are no images are left out; `overview.not_read` counts the latter. The order is that of the sorted names
+    and does not depend on the machine.
 
     Args:
         root: the folder.
@@ -49,7 +48,19 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
     Raises:
         UserError: the folders are not as above, a class has no images, or is missing from a split.
     """
-    root = Path(root).expanduser()
+    return _read(Path(root).expanduser(), classes, lenient=False)
+
+
+def any_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
+    """As `image_folder`, but every split may lack classes: for the check that says which.
+
+    Raises:
+        UserError: the folders are not as `image_folder` reads them.
+    """
+    return _read(Path(root).expanduser(), classes, lenient=True)
+
+
+def _read(root: Path, classes: Sequence[str] | str | None, *, lenient: bool) -> Source:
     _check_root(root)
     splits = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
     if not splits:
@@ -58,15 +69,18 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
         raise UserError(f"data.root={str(root)!r} has {'/ and '.join(splits)}/ but no train/: {_expected(root)}")
     if classes == "common":
         classes = sorted(set.intersection(*(set(class_folders(folder, root)) for folder in splits.values())))
-    chosen = _choose(class_folders(splits["train"], root), classes, splits["train"])
+    found = class_folders(splits["train"], root)
+    if lenient:
+        found = sorted({name for folder in splits.values() for name in class_folders(folder, root)})
+    chosen = _choose(found, classes, splits["train"])
     if len(chosen) < 2:
         raise UserError(
             f"{str(splits['train'])!r} has one class only ({chosen[0]!r}), and a classifier needs two:"
             f" {_one_level_too_high(splits['train'] / chosen[0]) or _expected(root)}"
         )
-    for name in splits.keys() - {"train"}:
+    for name in splits.keys() - {"train"} if not lenient else ():
         _check_same_classes(splits[name], root, chosen, subset=classes is not None)
-    lists = {name: list_images(folder, root, chosen) for name, folder in splits.items()}
+    lists = {name: list_images(folder, root, chosen, lenient=lenient) for name, folder in splits.items()}
     test, val = lists.get("test"), lists.get("val")
     if test is None:
         test, val = val, None
@@ -152,14 +166,14 @@ def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: 
         )
 
 
-def _image_names(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
-    """The image files of `folder` at any depth, sorted, each with `prefix` before its name; the others are counted."""
+def _image_names(folder: Path, prefix: str) -> list[str]:
+    """The image files of `folder` at any depth, sorted, each with `prefix` before its name."""
     names = []
     for entry in _entries(folder):
         if entry.is_dir():
-            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/", ignored)
+            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/")
         elif not entry.name.lower().endswith(extensions()):
-            ignored[_ending(entry.name)] += 1
+            continue  # `overview.not_read` counts them
         elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is a bad image
             names.append(prefix + entry.name)
         else:
@@ -167,25 +181,19 @@ def _image_names(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
     return names
 
 
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower() or "no ending"
-
-
-def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
+def list_images(folder: Path, root: Path, classes: list[str], *, lenient: bool = False) -> ImageList:
     """The images of the class folders in `folder`, with names below `root`.
 
     Raises:
-        UserError: a class has none.
+        UserError: a class has none, and that is not let pass.
     """
     images: list[str] = []
     counts = []
     prefix = "" if folder == root else f"{folder.name}/"
-    loose = Counter(_ending(entry.name) for entry in _entries(folder) if entry.is_file())  # in no class folder
-    ignored = {prefix.rstrip("/") or ".": loose}
     for name in classes:
-        others = ignored[f"{prefix}{name}"] = Counter()
-        found = _image_names(folder / name, f"{prefix}{name}/", others)
-        if not found:
+        there_is = not lenient or (folder / name).is_dir()
+        found = _image_names(folder / name, f"{prefix}{name}/") if there_is else []
+        if not found and not lenient:
             there = [entry.name for entry in _entries(folder / name)]
             what = f"found only {listed(there)}" if there else "it is empty"
             raise UserError(
@@ -195,19 +203,4 @@ def list_images(folder: Path, root: Path, classes: list[str]) -> ImageList:
         images += found
         counts.append(len(found))
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    return ImageList(images, labels, root, ignored={place: dict(others) for place, others in ignored.items() if others})
-
-
-def describe_ignored(ignored: Mapping[str, Mapping[str, int]]) -> str:
-    """The files that are no images, in one line: by folder and ending."""
-    total = sum(sum(endings.values()) for endings in ignored.values())
-    parts = [
-        f"{place}: {', '.join(f'{count:,} {ending}' for ending, count in sorted(endings.items()))}"
-        for place, endings in list(ignored.items())[:SHOWN]
-    ]
-    more = f"; and {len(ignored) - SHOWN} more folders" if len(ignored) > SHOWN else ""
-    one = total == 1
-    return (
-        f"left out {total:,} file{'s' * (not one)} that {'is' if one else 'are'} not read as {'an ' * one}"
-        f"image{'s' * (not one)}: {'; '.join(parts)}{more}"
-    )
+    return ImageList(images, labels, root, class_depth=prefix.count("/") + 1)

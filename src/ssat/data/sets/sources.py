@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +31,19 @@ DIGITS_TEST = 360  # of 1,797: one fifth, stratified
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Which images belong together, such as those of one patient or video.
+
+    Attributes:
+        numbers: (N,) int64 group numbers.
+        names: of the groups, by number; those of the whole `Source`.
+    """
+
+    numbers: NDArray[np.int64]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class ImageList:
     """Images and their classes.
 
@@ -39,14 +52,16 @@ class ImageList:
         labels: (N,) int64 class numbers.
         root: folder of the files; None for pixels and encoded files.
         pixels: how their values are read.
-        ignored: files beside them that are no images: how many of each ending, by folder.
+        class_depth: the first parts of each name, up to the class folder; 0 = the files do not lie in class folders.
+        groups: of the images; None = each image stands for itself.
     """
 
     images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
     labels: NDArray[np.int64]
     root: Path | None = None
     pixels: Pixels = RGB
-    ignored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    class_depth: int = 0
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,9 +71,10 @@ class ImageList:
         if isinstance(self.images, np.ndarray):
             return ImageList(np.concatenate([self.images, np.asarray(other.images)]), labels, pixels=self.pixels)
         assert self.root == other.root
-        return ImageList(
-            [*self.images, *other.images], labels, self.root, self.pixels, {**self.ignored, **other.ignored}
-        )
+        groups = self.groups
+        if groups is not None and other.groups is not None:
+            groups = Groups(np.concatenate([groups.numbers, other.groups.numbers]), groups.names)
+        return replace(self, images=[*self.images, *other.images], labels=labels, groups=groups)
 
     def read_as(self, pixels: Pixels) -> ImageList:
         """The same images, whose values are read as `pixels` says.

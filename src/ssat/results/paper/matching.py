@@ -30,6 +30,7 @@ PARTS_OF_DATA = (
     "data.samples_per_class",
     "data.label_fraction",
     "data.val_fraction",
+    "data.group",
     "data.classes",
     "data.subset",
     "data.protocol",
