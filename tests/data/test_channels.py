@@ -228,7 +228,7 @@ def test_arrays_of_many_channels_train_too(pipeline: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_own_statistics_are_those_of_the_training_pixels(tmp_path: Path, channels: int) -> None:
     root = folder(tmp_path, channels)
-    data = opened(root, channels, augment=None, val_fraction=0.25)
+    data = opened(root, channels, augment=None, val_fraction=0.25, batch_size=6)
     images, indices = data.split("train")
     assert len(indices) == 6
     values = np.stack([np.asarray(images.read(i).convert("L") if channels == 1 else images.read(i)) for i in indices])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from PIL import Image
 
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
