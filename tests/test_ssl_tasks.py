@@ -16,7 +16,8 @@ VIEWS = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3", "seed=3", "r
 VIEWS += ["recipe.base_lr=0.1", "recipe.lr_rule=absolute", "recipe.warmup_epochs=0"]
 
 
-@pytest.mark.parametrize("task", ["simclr", pytest.param("dino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["simclr", "dino"])
 def test_two_ranks_equal_one_process_with_the_gathered_batch(tmp_path, task):
     one = train(*VIEWS, f"ssl={task}", "recipe.batch_size=16", runs=tmp_path / "one")
     command_line = [*VIEWS, f"ssl={task}", "recipe.batch_size=8", "trainer=ddp_cpu"]

@@ -35,6 +35,7 @@ def test_the_sheets_of_two_image_folders_lie_side_by_side(tmp_path: Path) -> Non
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (grey, grey, grey)).save(path)
         words = ["data=image_folder", f"data.root={tmp_path / name}", "data.val_fraction=0.5", "data.img_size=32"]
+        words += ["recipe.batch_size=2"]
         assert prepare(["--show", "encoder=vit_micro", f"runs_dir={tmp_path}", "data.patch_size=4", *words]) == 0
     sheets = [path.read_bytes() for path in (tmp_path / "contact_sheets").iterdir()]
     assert len(set(sheets)) == 2

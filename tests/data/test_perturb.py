@@ -43,6 +43,7 @@ def test_a_perspective_follows_from_seed_and_index_alone() -> None:
     assert not np.array_equal(first, pixels(perspective(photo(32), 7, seed=2)))
 
 
+@pytest.mark.slow
 def test_as_much_becomes_black_as_under_torchvisions_random_perspective() -> None:
     white, count = Image.new("RGB", (32, 32), "white"), 2000
     ours = [(pixels(perspective(white, index, seed=0)) < 128).mean() for index in range(count)]

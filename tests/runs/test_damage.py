@@ -14,7 +14,7 @@ import torch
 
 from ssat.core.errors import UserError
 from ssat.runs.saved import saved_configuration
-from tests.helpers import command, fail_of, train
+from tests.helpers import train
 
 WORDS = ("mode=ssl_ft", "epochs=2", "eval_every=1")
 CKPT, PHASE = "finetune/checkpoints/last.ckpt", "pretrain/phase.json"
@@ -81,7 +81,8 @@ def test_what_is_no_file_in_place_of_one_is_refused(copy: Path, file: str, kind:
 def test_a_lock_that_is_no_file_is_refused(copy: Path) -> None:
     (copy / ".lock").unlink(missing_ok=True)
     (copy / ".lock").mkdir()
-    assert "is no file" in fail_of(command(*WORDS, f"run_dir={copy}", runs=copy.parent))
+    with pytest.raises(UserError, match="is no file, and it must be the lock"):
+        train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 
 def test_a_begun_run_without_its_configuration_is_not_taken_for_a_new_one(copy: Path) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssat.config.upgrade import VERSION
+from tests.helpers import train
+
 ROOT = Path(__file__).resolve().parents[2]
 OLD = Path(__file__).parent / "version_1"
 WORDS = (
@@ -47,6 +50,7 @@ def test_a_finished_old_run_is_skipped(runs: Path) -> None:
     assert sorted(path.name for path in (runs / "old").iterdir()) == sorted(path.name for path in OLD.iterdir())
 
 
+@pytest.mark.slow
 def test_an_old_run_with_another_value_is_another_run(runs: Path) -> None:
     done = command("train", *FINISHED, "seed=1", "trainer.max_steps=1", f"runs_dir={runs}")
     assert done.returncode == 0, done.stderr
@@ -74,25 +78,25 @@ def test_an_old_run_is_evaluated_to_the_accuracy_that_it_has_recorded(runs: Path
     assert measured["clean"]["acc1"] == pytest.approx(recorded["acc1"]["last"], abs=0.3)  # one image of 360
 
 
-def test_a_run_whose_hash_was_another_continues_after_its_finished_phase(runs: Path) -> None:
-    words = (*WORDS, "mode=ssl_ft", "epochs=2", "trainer.max_steps=2", "name=second", f"runs_dir={runs}")
-    assert command("train", *words).returncode == 0
-    (new,) = runs.glob("old/second-*")
+def test_a_run_whose_hash_was_another_continues_after_its_finished_phase(tmp_path: Path, capsys) -> None:
+    words = ("mode=ssl_ft", "epochs=2", "trainer.max_steps=2", "name=second", "experiment=old")
+    new = train(*words, runs=tmp_path)
     run = new.rename(new.with_name("second-01234567"))
     (run / "result.json").unlink()
     shutil.rmtree(run / "finetune")
     for name, now, then in (
-        ("config.yaml", "version: 3", "version: 2"),
+        ("config.yaml", f"version: {VERSION}", "version: 2"),
         ("pretrain/phase.json", new.name.removeprefix("second-"), "01234567"),
     ):
         text = (run / name).read_text()
         assert now in text
         (run / name).write_text(text.replace(now, then))
-    done = command("train", *words)
-    assert done.returncode == 0, done.stderr
-    assert "pretrain: already finished" in done.stdout
-    assert list(runs.glob("old/second-*")) == [run]
-    assert "skipped, already finished" in command("train", *words).stdout
+    capsys.readouterr()
+    assert train(*words, runs=tmp_path) == run
+    assert "pretrain: already finished" in capsys.readouterr().out
+    assert list(tmp_path.glob("old/second-*")) == [run]
+    train(*words, runs=tmp_path)
+    assert "skipped, already finished" in capsys.readouterr().out
 
 
 def test_a_newer_version_is_named_and_refused(runs: Path) -> None:

@@ -65,6 +65,7 @@ def test_a_name_of_the_users_own_is_not_taken_for_an_automatic_one() -> None:
         assert not is_automatic(name, of)
 
 
+@pytest.mark.slow
 def test_a_sweep_names_its_runs_ends_with_their_accuracies_and_each_is_found_again(tmp_path: Path) -> None:
     # As it was named before: a sweep's run with the name of any run, which must be skipped, not trained again.
     old = train("mode.lam=0.5", "epochs=1", "data.samples_per_class=5", "reconstruct_every=0", runs=tmp_path)

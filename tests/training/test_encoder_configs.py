@@ -112,7 +112,8 @@ def command(name: str, *overrides: str, runs: Path) -> subprocess.CompletedProce
     return subprocess.run(arguments(name, *overrides, runs=runs), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("name", ["cvt_13", pytest.param("swin_t", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cvt_13", "swin_t"])
 def test_two_processes_train_every_phase(name: str, tmp_path: Path) -> None:
     # DDP stops at the second step of a phase that leaves a trainable parameter without a gradient.
     done = command(name, "mode=ssl_ft", "trainer=ddp_cpu", "recipe.batch_size=8", runs=tmp_path)
