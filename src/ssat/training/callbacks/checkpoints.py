@@ -16,6 +16,7 @@ from ssat.core.errors import UserError
 from ssat.training.callbacks.history import History
 from ssat.training.stop import SIGNALS, Stop, Stopped
 
+AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
 PENDING = ".best.pending"  # no .ckpt: nobody takes it for a checkpoint
 
 
@@ -89,6 +90,8 @@ class Checkpoints(Checkpoint):
         done = batch_idx + 1
         ends_epoch = done >= trainer.num_training_batches or 0 <= trainer.max_steps <= trainer.global_step
         if ends_epoch or done % trainer.accumulate_grad_batches:
+            return
+        if trainer.world_size > 1 and done // trainer.accumulate_grad_batches % AGREE_EVERY:
             return
         number, due = self._agreed(trainer)
         if number or due:
