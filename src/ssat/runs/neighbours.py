@@ -41,7 +41,7 @@ class Presence:
 
     def _meet(self, path: Path) -> None:
         with suppress(OSError):
-            other = os.open(path, os.O_RDWR | os.O_APPEND)
+            other = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link, no pipe
             try:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() - os.fstat(other).st_mtime > FRESH:
