@@ -347,6 +347,7 @@ def test_the_files_of_the_page_train_in_a_folder_of_ones_own(tmp_path: Path) -> 
     assert record["phases"][0]["history"][-1]["train/mirror_right"] >= 0
 
 
+@pytest.mark.slow
 def test_the_files_of_the_page_train_inside_the_repository(tmp_path: Path) -> None:
     for name in ("src", "conf", "experiments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

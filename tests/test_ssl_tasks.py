@@ -57,6 +57,7 @@ def test_pre_training_makes_both_views_itself_and_evaluates_on_views(tmp_path, t
     assert record["phases"][0]["metrics"]["test"]["loss_ssl"]["last"] > 0
 
 
+@pytest.mark.slow
 def test_guidance_learns_from_a_resnet_56_that_the_framework_trained(tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [word for word in TINY if not word.startswith("encoder")]

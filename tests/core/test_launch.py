@@ -43,6 +43,7 @@ def test_two_processes_form_one_group(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rank_0_of_2", "rank_1_of_2"]
 
 
+@pytest.mark.slow
 def test_groups_can_follow_each_other_in_one_program(tmp_path):
     for job in range(2):
         folder = tmp_path / str(job)
