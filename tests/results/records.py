@@ -170,7 +170,7 @@ def _composed(words: tuple[str, ...]) -> dict[str, Any]:
 def sizes_of(data: str) -> dict[str, int]:
     """Images that the paper trains on and tests on, of an official set; else those of CIFAR-10."""
     card = CATALOG.get(data, CATALOG["cifar10"])
-    return {"train": card.train + (card.val or 0) * card.trains_on_val, "test": card.test}
+    return {"train": card.trained, "test": card.test}
 
 
 def run_of(

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssat.core.batch import NO_LABEL
 from ssat.core.errors import UserError
 from ssat.data.group_subsets import Stratified
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.subsets import LABELS, official_subset, stratified_fraction, train_val_split
+from ssat.data.subsets import LABELS, Indices, official_subset, stratified_fraction, train_val_split
 from ssat.data.subsets import samples_per_class as choose_per_class
 
 STRICT_FRACTION = 0.1  # of the training images select under data.protocol=strict
-Indices = NDArray[np.int64]
 Splits = dict[str, tuple[ImageList, Indices]]
 
 

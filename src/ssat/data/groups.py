@@ -12,20 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
 from ssat.data.sets import GROUP_TABLE
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import Groups, ImageList, Source
+from ssat.data.subsets import Indices
 
 SHAPES = (
     "a folder level below the class folders (1), a regular expression with one group ('(video\\d+)') or file.csv:column"
 )
 
 
-Indices = NDArray[np.int64]
 Splits = Mapping[str, tuple[ImageList, Indices]]
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +19,7 @@ from ssat.core.noise import sample_noise
 from ssat.data.content import CHUNK
 from ssat.data.sampler import Key
 from ssat.data.sets.sources import ImageList
+from ssat.data.subsets import Indices
 from ssat.data.transforms.augment import CROP_DRAWS, TrainTransform, resized_side
 from ssat.data.transforms.batched.geometry import crop_boxes
 from ssat.data.transforms.views import ViewTransform
@@ -27,8 +27,6 @@ from ssat.data.transforms.views import ViewTransform
 LARGEST_SIDE = 128  # pixels; above, a batch of whole images costs more than cropping each by itself
 FEW = 16  # images that a worker decodes before it crops them
 CPU_PIXELS, GPU_PIXELS = 2**18, 2**22  # of one augmentation call: 256 or 4,096 images of 32x32
-
-Indices = NDArray[np.int64]
 
 
 class RawBatch(NamedTuple):

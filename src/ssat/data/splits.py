@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ssat.data.choose import Indices
 from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
 from ssat.data.sets.sources import ImageList, Source
+from ssat.data.subsets import Indices
 
 
 class SplitImages:

@@ -10,7 +10,7 @@ from functools import cache
 
 LEVEL = 0.05  # of two-sided intervals: 95 %
 ABOVE, BELOW, NOISE, ONE_SEED = "above", "below", "within the noise", "one seed only"
-# Points by which seeds may differ where a single run does not tell: the most that repeated runs on small sets showed.
+# Points of deviation over seeds, assumed where a single run does not tell: a choice, not a measurement.
 SEED_DEVIATION = 2.0
 
 

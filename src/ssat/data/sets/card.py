@@ -82,6 +82,11 @@ class Card:
         return {"train": self.train, **({} if self.val is None else {"val": self.val}), "test": self.test}
 
     @property
+    def trained(self) -> int:
+        """Images that the paper trains on."""
+        return self.train + (self.val or 0) * self.trains_on_val
+
+    @property
     def download_megabytes(self) -> float:
         """Megabytes of all files together."""
         return sum(download.megabytes for download in self.downloads)

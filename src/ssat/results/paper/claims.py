@@ -19,7 +19,7 @@ from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number, lookup
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-SINGLE = "one seed only"  # of one of the sides: seeds may differ by as much
+SINGLE = ONE_SEED  # of one of the sides: seeds may differ by as much
 NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
 BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
 

@@ -278,7 +278,7 @@ def _is_whole(record: Record) -> bool:
     tested = record.number(f"data_fingerprint.splits.{record.split}")
     if record.classes not in (None, card.classes) or (record.split == "test" and tested not in (None, card.test)):
         return False
-    trained, whole = record.number("data_fingerprint.splits.train"), card.train + (card.val or 0) * card.trains_on_val
+    trained = record.number("data_fingerprint.splits.train")
     parts = [record.get(f"config.data.{key}") for key in ("samples_per_class", "val_fraction")]
     is_part = any(parts) or record.get("config.data.fraction") != 1 or record.get("config.data.protocol") != "paper"
-    return is_part or trained in (None, whole)
+    return is_part or trained in (None, card.trained)

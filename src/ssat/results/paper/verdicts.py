@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ssat.config.identity import config_hash
 from ssat.config.resolve import build
 from ssat.core.errors import UserError
-from ssat.results.intervals import SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
+from ssat.results.intervals import ONE_SEED, SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
 from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
 from ssat.results.paper.paper import Cell, Item
 from ssat.results.paper.settings import cell_settings, cell_words, differing
@@ -20,7 +20,7 @@ from ssat.results.text import largest
 from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
 
 REPRODUCED, DIFFERS = "reproduced within error", "differs"
-TOO_NOISY, ONE_SEED = "too noisy to tell", "one seed only"
+TOO_NOISY = "too noisy to tell"
 PARTIAL, OTHER = "partial data", "other settings"  # of runs that are not the cell's
 SAME, OTHERWISE = "as printed", "set otherwise"  # of settings, which no run measures
 MEASURED, OTHER_MACHINE, NOT_RUN, NOT_BUILT = "measured", "other machine", "not run", "not built yet"
