@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
@@ -151,6 +153,19 @@ def test_what_has_been_measured_is_measured_again_only_on_request(
     analyze([*words[:2], "images=6", words[3]], console)
     assert "already there" not in console.export_text()
     assert json.loads((tmp_path / "variance.json").read_text())["images"] == 6
+
+
+def test_weights_that_have_changed_are_measured_again(runs: list[Path], tmp_path: Path, console: Console) -> None:
+    run = shutil.copytree(runs[0], tmp_path / "experiment" / "run")
+    words = [listed([run]), "analysis=distance", "images=3"]
+    (before,) = analyze(words, console)
+    last = run / "scratch" / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    saved["state_dict"] = {name: 2 * value for name, value in saved["state_dict"].items()}
+    torch.save(saved, last)
+    (after,) = analyze(words, console)
+    assert "already there" not in console.export_text()
+    assert before["models"][0]["series"] != after["models"][0]["series"]
 
 
 def test_every_set_of_runs_has_a_default_folder_of_its_own_beside_the_experiments(

@@ -283,6 +283,23 @@ def test_best_and_last_belong_together_wherever_a_run_is_killed_between_them(
     assert measured(train(*words, runs=tmp_path / "killed"), "scratch") == whole
 
 
+EASY = ["data.samples_per_class=48", "recipe.lr_rule=absolute", "recipe.base_lr=3e-3", "recipe.augment.hflip=0"]
+EASY += ["recipe.augment.crop_scale=[0.9,1]", "recipe.augment.auto_augment=null", "recipe.augment.re_prob=0"]
+
+
+@pytest.mark.parametrize("ends", ["eval_every=2", "trainer.max_steps=80"])
+def test_an_end_of_training_that_no_epoch_has_evaluated_can_be_the_best(tmp_path, ends):
+    run = train("mode=scratch", *EASY, "epochs=3", ends, runs=tmp_path)
+    record = record_of(run)
+    saved = torch.load(run / "scratch" / "checkpoints" / "best.ckpt", weights_only=True)
+    last = torch.load(run / "scratch" / "checkpoints" / "last.ckpt", weights_only=True)
+    accuracy = record["metrics"]["test"]["acc1"]
+    assert accuracy["last"] == accuracy["best"]
+    assert (accuracy["best_epoch"], last["global_step"]) == (2, saved["global_step"])
+    assert record["phases"][0]["checkpoints"].keys() == {"best", "last"}
+    assert all(torch.equal(value, last["state_dict"][name]) for name, value in saved["state_dict"].items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "phase"), [("scratch", "scratch"), ("ssl_ft", "finetune"), ("ssat", "joint")])
 def test_runs_killed_at_random_moments_end_as_an_uninterrupted_one(tmp_path, mode, phase):

@@ -10,7 +10,7 @@
       ],
       "models": [                             in the order of runs=
         {"run": "...", "hash": "1a2b3c4d", "mode": "ssat", "name": "SSAT", "encoder": "vit_t", "seed": 0,
-         "checkpoint": "...", "epochs": [100], "finished": true, "seconds": 12.3,
+         "checkpoint": "...", "checkpoint_sha256": "...", "epochs": [100], "finished": true, "seconds": 12.3,
          "series": {"distance": {"x": [0, 1, ...], "y": [...], "std": [...]}},    by panel; std: over images, or null
          "summary": {"largest distance": 12.3},                                   a few numbers
          "values": {...}}                                                         everything else, see below

@@ -203,12 +203,11 @@ def full_precision() -> None:
 
 
 def already_done(path: Path, models: Sequence[Model], settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record at `path`, if it is of the same runs under the same settings."""
+    """The record at `path`, if it is of the same weights under the same settings."""
     try:
         record = read_json(path)
-        same = [(m["run"], m["hash"], m["finished"]) for m in record["models"]] == [
-            (m.facts["run"], m.facts["hash"], m.facts["finished"]) for m in models
-        ]
+        keys = ("run", "hash", "checkpoint_sha256", "finished")
+        same = [[m[key] for key in keys] for m in record["models"]] == [[m.facts[key] for key in keys] for m in models]
         return record if same and record["settings"] == settings else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

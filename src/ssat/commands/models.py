@@ -9,6 +9,7 @@ from pathlib import Path
 from ssat.analysis.models import Model, distinct_names
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.results.modes import mode_name
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
@@ -49,6 +50,7 @@ def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model
         "data": config.data.name,
         "seed": config.seed,
         "checkpoint": str(found.path),
+        "checkpoint_sha256": file_sha256(found.path),
         "epochs": [phase.epochs for phase in config.mode.phases],
         "finished": (run / "result.json").is_file(),
     }

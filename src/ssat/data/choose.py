@@ -10,6 +10,7 @@ import numpy as np
 
 from ssat.core.batch import NO_LABEL
 from ssat.core.errors import UserError
+from ssat.data.decode import LEAVE_OUT
 from ssat.data.group_subsets import Stratified
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.subsets import LABELS, Indices, official_subset, stratified_fraction, train_val_split
@@ -110,8 +111,10 @@ class Choice:
         skipped += bad
         lacking = np.setdiff1d(images.labels, images.labels[good])
         if len(lacking):
-            raise UserError(
-                f"none of the {split} images of class {source.classes[lacking[0]]!r} can be read (see {bad[0]}):"
-                " repair them, or leave the class out with data.classes"
-            )
+            none = f"none of the {split} images of class {source.classes[lacking[0]]!r} can be read"
+            try:
+                images.read(int(np.flatnonzero(images.labels == lacking[0])[0]))
+            except UserError as error:
+                reason = str(error).removesuffix(LEAVE_OUT)
+                raise UserError(f"{none} (the first: {reason}), or leave out the class with data.classes") from None
         return good

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 JPEG = b"\xff\xd8\xff"
 COLOURED = ("RGB", "RGBA", "CMYK")
+LEAVE_OUT = ", or leave out such files with data.on_bad_image=skip"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of so many channels
 
 Range = tuple[float, float]
@@ -126,8 +127,7 @@ def understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
     # Pillow's decoders answer damaged bytes with many kinds of exceptions (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise UserError(
-            f"cannot read the image {name or path} ({_reason(path, error)}): repair or remove the file,"
-            " or leave out such files with data.on_bad_image=skip"
+            f"cannot read the image {name or path} ({_reason(path, error)}): repair or remove the file{LEAVE_OUT}"
         ) from None
 
 

@@ -104,16 +104,19 @@ def run_phase(
     history, meter = History(), Meter(footprint.country if footprint.energy else None)
     loggers = build_loggers(config, phase, folder)
     callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs, stop)
+    checkpoints = next(each for each in callbacks if isinstance(each, Checkpoints))
     trainer = build_trainer(config, phase, folder, loggers, callbacks)
     for remark in remarks(config, phase, data):
         say(f"{phase.name}: {remark}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         totals = over_nodes(meter.totals)
+        if not any(name.startswith(f"{data.eval_split}/") for name in history.rows[-1]):
+            history.rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]
+            checkpoints.keep_best(trainer)
         return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)
     except Stopped as stopped:
-        place = next(each.place for each in callbacks if isinstance(each, Checkpoints))
-        place = place or ("the last checkpoint" if last.exists() else "the beginning")
+        place = checkpoints.place or ("the last checkpoint" if last.exists() else "the beginning")
         stopped.where = f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -99,6 +99,13 @@ class Checkpoints(Checkpoint):
         if number:
             raise Stopped(number)
 
+    def keep_best(self, trainer: pl.Trainer) -> None:
+        """Save the end of the training if it is the best: where no epoch ends, it is evaluated after `last.ckpt`."""
+        if self._is_best():
+            trainer.save_checkpoint(self._pending, weights_only=not self._whole)
+            if trainer.is_global_zero:
+                os.replace(self._pending, self.best)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the epoch, evaluated."""
         best = self._is_best()
