@@ -1,0 +1,139 @@
+"""What is known of every video of a set: its place in the original tree, and what became of it when it was prepared."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from ssat.core.errors import UserError
+from ssat.core.files import write_text
+
+MANIFEST = "manifest.csv"  # in the folder of a prepared set
+
+# ok; partial = decoded with errors, most frames are there; no_face = no crop; corrupt, missing, timeout = no frames.
+Status = Literal["ok", "partial", "no_face", "corrupt", "missing", "timeout"]
+USABLE: tuple[Status, ...] = ("ok", "partial")
+REAL, FAKE = 0, 1  # labels of a deepfake set
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video as its place in the set's tree, and the set's own lists, describe it.
+
+    Attributes:
+        dataset: ffpp, dfdc, dfdcp or video_folder.
+        video_id: unique in the set: its path below the raw folder without the ending.
+        path: the file below the raw folder, with `/`.
+        label: class number; of a deepfake set REAL or FAKE.
+        method: original, or how it was manipulated (Deepfakes, ...; dfdc where the set does not say); of a
+            video_folder the class.
+        level: of the compression: raw, c23 or c40; empty where the set has none.
+        split: train, val or test by the set's own lists; empty where they do not say.
+        source_id: video_id of the original that a fake was made of; empty for an original, or where it is unknown.
+        donor_id: video_id of the original whose face it shows; likewise.
+        group_id: videos of one group are never on two sides of a split: those of one identity, or of one original.
+        part: folder of a set that comes in parts (dfdc_train_part_7), else empty.
+    """
+
+    dataset: str
+    video_id: str
+    path: str
+    label: int
+    method: str
+    level: str = ""
+    split: str = ""
+    source_id: str = ""
+    donor_id: str = ""
+    group_id: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Entry(Video):
+    """A video that has been prepared, or could not be: a row of the manifest.
+
+    Attributes:
+        status: see `Status`.
+        reason: of every status but ok, one sentence.
+        n_frames: frames decoded.
+        fps: frames per second, by the file.
+        width, height: of the upright frames, pixels.
+        n_faces: largest number of faces in a frame that was searched.
+        det_rate: share of the searched frames with the face that was followed.
+        n_decode_errors: packets that could not be decoded.
+        n_stored: frames in the clip store.
+        clip: file of the clip store below the prepared folder; empty without frames.
+    """
+
+    status: Status = "ok"
+    reason: str = ""
+    n_frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    n_faces: int = 0
+    det_rate: float = 0.0
+    n_decode_errors: int = 0
+    n_stored: int = 0
+    clip: str = ""
+
+
+COLUMNS = [field.name for field in fields(Entry)]
+
+
+def entry_of(video: Video, **found: Any) -> Entry:
+    """The manifest's row of `video` with what was found."""
+    return Entry(**asdict(video) | found)
+
+
+def write_manifest(folder: Path, entries: Iterable[Entry]) -> Path:
+    """Replace the manifest of a prepared folder, ordered by video."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for entry in sorted(entries, key=lambda each: each.video_id):
+        writer.writerow(asdict(entry))
+    return write_text(folder / MANIFEST, text.getvalue())
+
+
+def read_manifest(folder: Path) -> list[Entry]:
+    """The rows of a prepared folder's manifest.
+
+    Raises:
+        UserError: there is none, or a row is damaged; names the line.
+    """
+    path = folder / MANIFEST
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no prepared videos ({MANIFEST} is missing): make them with python -m src.prepare"
+            " data=<name> data.raw=<folder of the original videos>",
+            key="data.root",
+            value=str(folder),
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}): prepare the videos again, finished ones are kept") from error
+    return [_entry(row, path, number) for number, row in enumerate(rows, 2)]
+
+
+def _entry(row: dict[str, Any], path: Path, line: int) -> Entry:
+    types = get_type_hints(Entry)
+    try:
+        return Entry(**{name: _value(types[name], row[name]) for name in COLUMNS})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} line {line} is damaged ({error!r}): prepare the videos again") from error
+
+
+def _value(kind: Any, text: str) -> Any:
+    return kind(text) if kind in (int, float) else str(text)
+
+
+def by_id(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Rows by video."""
+    return {entry.video_id: entry for entry in entries}

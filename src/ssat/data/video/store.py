@@ -1,0 +1,98 @@
+"""The frames of one video in one file: an uncompressed ZIP of images and `meta.json`, read frame by frame."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ssat.core.errors import UserError
+from ssat.core.files import replacing
+
+META = "meta.json"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal frames make equal files
+Coding = Literal["jpeg", "png", "webp"]
+OPTIONS: dict[Coding, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG", "subsampling": 0},
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "lossless": True},
+}
+
+
+def write_clip(
+    path: Path, frames: Iterable[NDArray[np.uint8]], meta: dict[str, Any], *, coding: Coding = "jpeg", quality: int = 95
+) -> int:
+    """Store `frames`, each (H, W, 3) uint8, in one step; returns their number.
+
+    Args:
+        path: of the file, which is there whole or not at all.
+        frames: consumed one by one, so that a long video never lies in memory.
+        meta: plain values; may be filled until the last frame has been taken.
+        coding: of the frames; jpeg without chroma subsampling, the others without loss.
+        quality: of jpeg.
+    """
+    options = OPTIONS[coding] | ({"quality": quality} if coding == "jpeg" else {})
+    count = 0
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
+        for count, frame in enumerate(frames, 1):
+            encoded = BytesIO()
+            Image.fromarray(np.ascontiguousarray(frame)).save(encoded, **options)
+            file.writestr(zipfile.ZipInfo(f"{count - 1:06d}", EPOCH), encoded.getvalue())
+        file.writestr(zipfile.ZipInfo(META, EPOCH), json.dumps(meta, sort_keys=True))
+    return count
+
+
+class StoredClip:
+    """The frames of one video in the store.
+
+    Attributes:
+        meta: what was written beside them.
+
+    Raises:
+        UserError: the file is not there, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as file:
+                self.meta: dict[str, Any] = json.loads(file.read(META))
+                self._names = sorted(name for name in file.namelist() if name != META)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise _damaged(path, error) from error
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """The frames at `indices` as (T, 3, H, W) uint8.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as file:
+                images = [np.array(_image(file.read(self._names[index]))) for index in indices]
+            return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+            raise _damaged(self.path, error) from error
+
+
+def _image(data: bytes) -> Image.Image:
+    return Image.open(BytesIO(data)).convert("RGB")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"the stored clip {path} cannot be read ({type(error).__name__}: {error}): remove it and run the same"
+        " python -m src.prepare again, which makes what is missing"
+    )
