@@ -158,7 +158,7 @@ def train(config: Run) -> None:
     for data in prepared.values():
         data.setup()
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
-        build_module(config, phase, data.num_classes)
+        build_module(config, phase, data.num_classes, data.class_counts("train"))
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
     for line in data.overview().lines():

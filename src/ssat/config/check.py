@@ -84,6 +84,50 @@ def check_ranges(recipe: Recipe) -> None:
         )
 
 
+def check_videos(run: Run, recipe: Recipe) -> None:
+    """What is of videos alone, and what videos do not take.
+
+    Raises:
+        UserError: names the key.
+    """
+    videos = run.data.frames is not None
+    if recipe.balance and recipe.w is not None:
+        raise UserError(
+            f"recipe.balance=true and recipe.w={recipe.w} both make up for classes of unequal sizes: set one of them"
+            " (recipe.w=null)",
+            key="recipe.balance",
+            value=True,
+        )
+    for key, value, default in (("balance", recipe.balance, False), ("clips_per_video", recipe.clips_per_video, 1)):
+        if not videos and value != default:
+            raise UserError(
+                f"recipe.{key}={str(value).lower()} is of videos, and data={run.data.name} are images: leave it out",
+                key=f"recipe.{key}",
+                value=value,
+            )
+    if videos and (recipe.cutmix or recipe.mixup):
+        raise UserError(
+            "recipe.mixup and recipe.cutmix mix images, and a mixed video is neither real nor fake: set both to 0",
+            key="recipe.mixup",
+            value=recipe.mixup,
+        )
+    for key, value, default in (
+        ("fraction", run.data.fraction, 1.0),
+        ("label_fraction", run.data.label_fraction, 1.0),
+        ("samples_per_class", run.data.samples_per_class, None),
+        ("group", run.data.group, None),
+        ("value_range", run.data.value_range, None),
+        ("pipeline", run.data.pipeline, None),
+    ):
+        if videos and value != default:
+            raise UserError(
+                f"data.{key}={value} is of images, and data={run.data.name} are videos: leave it out"
+                + (" (groups are made by src.prepare)" if key == "group" else ""),
+                key=f"data.{key}",
+                value=value,
+            )
+
+
 def check_phase(run: Run, phase: Phase) -> None:
     """Lambda, its schedule and the recipe of one phase.
 
@@ -115,6 +159,7 @@ def check_phase(run: Run, phase: Phase) -> None:
         )
     recipe = phase.recipe
     check_ranges(recipe)
+    check_videos(run, recipe)
     if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
         raise UserError(
             f"recipe.batch_size={recipe.batch_size} is odd, and mixup pairs images: make it even",

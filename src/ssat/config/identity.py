@@ -72,6 +72,8 @@ def identity(run: Run) -> dict[str, Any]:
     flat["mode.name"] = run.mode.name
     for index, phase in enumerate(run.mode.phases):
         flat |= _fields(phase, f"mode.phases.{index}")
+    unread = ".recipe.clip_augment." if run.data.frames is None else ".recipe.augment."
+    flat = {key: value for key, value in flat.items() if unread not in f"{key}."}
     flat |= _fields(run.trainer, "trainer")
     flat |= _fields(run, "", only=("seed", "eval_every"))
     return flat

@@ -124,6 +124,9 @@ class Data:
     on_bad_image: Literal["error", "skip"] = key(
         "error", "what an unreadable file does; skips are counted and reported"
     )
+    frames: int | None = key(None, "frames of a clip; null = the data are single images", low=2)
+    frame_step: int = key(4, "frames of the video from one frame of a clip to the next", low=1)
+    max_clips: int | None = key(None, "of each video in an evaluation; null = all of them (section 5.4)", low=1)
     extra: Mapping[str, Any] = key({}, identity=False)
 
 
@@ -201,6 +204,14 @@ class Recipe:
     mix_switch_prob: float = key(0.5, "of those, share mixed by CutMix", low=0, high=1)
     mix_mode: Literal["batch", "pair", "elem"] = key("batch", "one amount per batch, pair or image")
     augment: Augment | None = key({}, "null = none: resized only")
+    clip_augment: ClipAugment | None = key({}, "of videos, in place of augment; null = none: resized only")
+    clips_per_video: int = key(1, "of each training video in an epoch", low=1)
+    balance: bool = key(False, "videos: an epoch shows as many of each class, drawn anew; not together with w")
+    w: float | Literal["auto"] | None = key(
+        None, "Eq. 3: weight of real videos, 1 - w that of fake ones | auto = classes weigh alike | null = no weights",
+        above=0, high=1,
+    )
+    normalise_w: bool = key(True, "divide by the sum of the weights, so that lambda keeps its meaning | false = Eq. 3")
     eval_crop_pct: float = key(
         0.875, "row 10: resize to S / 0.875, centre crop, also at 32 px; 1 = plain resize", above=0, high=1
     )

@@ -37,7 +37,7 @@ class EpochSampler(Sampler[Key]):
     gets the same number of images.
 
     Args:
-        indices: (N,) the images to draw from.
+        indices: (N,) the images of every epoch; or a function of the epoch that gives as many in each.
         batch_size: of one rank.
         seed: of the order.
         rank, world: this process and their number.
@@ -46,7 +46,7 @@ class EpochSampler(Sampler[Key]):
 
     def __init__(
         self,
-        indices: NDArray[np.int64],
+        indices: NDArray[np.int64] | Callable[[int], NDArray[np.int64]],
         *,
         batch_size: int,
         seed: int = 0,
@@ -54,11 +54,11 @@ class EpochSampler(Sampler[Key]):
         world: int = 1,
         drop_last: bool = True,
     ) -> None:
-        self.indices = indices
+        self.indices = indices if callable(indices) else lambda epoch: indices
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world = rank, world
-        self.total = world * images_per_rank(len(indices), batch_size, world, drop_last=drop_last)
+        self.total = world * images_per_rank(len(self.indices(0)), batch_size, world, drop_last=drop_last)
         self.epoch = 0
         self.start = 0  # batches of the next pass that an interrupted run has already seen
 
@@ -71,7 +71,7 @@ class EpochSampler(Sampler[Key]):
         return self.total // self.world
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.random.RandomState([self.seed, self.epoch]).permutation(self.indices)[: self.total]
+        order = np.random.RandomState([self.seed, self.epoch]).permutation(self.indices(self.epoch))[: self.total]
         first, self.start = self.start * self.batch_size, 0
         return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
 

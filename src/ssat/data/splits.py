@@ -20,6 +20,7 @@ class SplitImages:
     _splits: dict[str, tuple[ImageList, Indices]]
     _chosen: dict[str, tuple[ImageList, Indices]]
     _fingerprint: dict[str, Any]
+    decides = "acc1"  # the metric that the best epoch has the highest value of
 
     @property
     def eval_split(self) -> str:

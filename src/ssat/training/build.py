@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -38,8 +39,16 @@ def build_encoder(config: Run, phase: Phase) -> Encoder:
     return encoder
 
 
-def build_module(config: Run, phase: Phase, num_classes: int) -> JointModule:
+def build_module(
+    config: Run, phase: Phase, num_classes: int, class_counts: Mapping[str, int] | None = None
+) -> JointModule:
     """The encoder first, so that every mode of one seed starts from the same encoder weights.
+
+    Args:
+        config: of the run.
+        phase: of the run.
+        num_classes: of the data.
+        class_counts: training images of each class, for recipe.w=auto; None = the module will not be trained.
 
     Raises:
         UserError: the recipe does not fit the encoder, the task or the labels.
@@ -52,6 +61,7 @@ def build_module(config: Run, phase: Phase, num_classes: int) -> JointModule:
         head = linear_head(encoder.num_features, num_classes, phase.head_init, norm=phase.head_norm)
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
     check_recipe(config, phase, encoder, ssl)
+    check_dimensions(config, encoder)
     module = JointModule(
         encoder,
         lam=lam,
@@ -67,6 +77,9 @@ def build_module(config: Run, phase: Phase, num_classes: int) -> JointModule:
         partly_labelled=_partly_labelled(config, phase),
         seed=config.seed,
         log_every=log_every(config),
+        class_weights=class_weights(recipe.w, class_counts),
+        normalise_weights=recipe.normalise_w,
+        per_video=config.data.frames is not None,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
     if config.trainer.compile:
@@ -106,6 +119,50 @@ def check_recipe(config: Run, phase: Phase, encoder: Encoder, ssl: Task | None) 
             key="recipe.no_decay",
             value=recipe.no_decay,
         )
+
+
+def check_dimensions(config: Run, encoder: Encoder) -> None:
+    """Refuse an encoder of images for videos, and one of clips for images.
+
+    Raises:
+        UserError: names both.
+    """
+    of_clips, videos = len(encoder.img_size) == 3, config.data.frames is not None
+    if of_clips != videos:
+        what, cure = ("clips", "videomae_b or videomae_s") if videos else ("single images", "vit_t, or another of images")
+        raise UserError(
+            f"encoder={config.encoder.name} reads {'clips' if of_clips else 'single images'}, and data={config.data.name}"
+            f" gives {what}: use encoder={cure}",
+            key="encoder",
+            value=config.encoder.name,
+        )
+
+
+def class_weights(w: float | str | None, counts: Mapping[str, int] | None) -> list[float] | None:
+    """The weight of each class in L_cls: Eq. 3's [w, 1 - w] for [real, fake].
+
+    Args:
+        w: of the first class; `auto` = every class weighs as much as another (for two classes w is the share of the
+            second); None = no weights.
+        counts: training images or videos of each class.
+
+    Raises:
+        UserError: a number for other than two classes, or a class without images.
+    """
+    if w is None or counts is None:
+        return None
+    if not all(counts.values()):
+        raise UserError(f"recipe.w={w} needs images of every class, and there are {dict(counts)}", key="recipe.w", value=w)
+    if w == "auto":
+        inverse = [1 / count for count in counts.values()]
+        return [each / sum(inverse) for each in inverse]
+    if len(counts) != 2:
+        raise UserError(
+            f"recipe.w={w} is the weight of one class of two, and the data have {len(counts)}: use recipe.w=auto or null",
+            key="recipe.w",
+            value=w,
+        )
+    return [float(w), 1 - float(w)]
 
 
 def optimization_of(phase: Phase) -> Optimization:

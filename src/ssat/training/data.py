@@ -10,12 +10,17 @@ import torch
 from ssat.config.create import create
 from ssat.config.identity import is_official
 from ssat.config.schema import Moments, Phase, Run
+from ssat.core.errors import UserError
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
 from ssat.data.sets.sources import Source
+from ssat.data.video.module import VideoDataModule
+from ssat.data.video.source import VideoSource
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.tasks import class_of, task_options
+
+AnyData = ImageDataModule | VideoDataModule
 
 
 def build_views(config: Run, phase: Phase) -> list[View | str]:
@@ -29,11 +34,50 @@ def build_views(config: Run, phase: Phase) -> list[View | str]:
     return views
 
 
-def build_data(config: Run, phase: Phase, source: Source | None = None) -> ImageDataModule:
+def build_data(config: Run, phase: Phase, source: Source | VideoSource | None = None) -> AnyData:
     """The data of the configuration under the phase's augmentation, batch size and statistics.
 
     `source` takes the place of the one that the configuration names.
     """
+    source = source or create(SOURCES, config.data.source.kind, config.data.source.options, "data.source")
+    if isinstance(source, VideoSource):
+        return _videos(config, phase, source)
+    return _images(config, phase, source)
+
+
+def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
+    data, recipe = config.data, phase.recipe
+    moments: Moments | None = getattr(data.statistics, recipe.statistics)
+    if moments is None or data.frames is None:
+        raise UserError(
+            f"data={data.name} are videos, and "
+            + ("data.frames=null is for images: set the frames of a clip" if moments else "their pixels are not measured:"
+               " set recipe.statistics=imagenet, or give data.statistics.own"),
+            key="data.frames" if moments else "recipe.statistics",
+        )
+    augment = None if recipe.clip_augment is None else asdict(recipe.clip_augment)
+    if augment is not None and data.hflip is not None:
+        augment["hflip"] = data.hflip
+    return VideoDataModule(
+        source,
+        img_size=data.img_size,
+        frames=data.frames,
+        frame_step=data.frame_step,
+        mean=moments.mean,
+        std=moments.std,
+        augment=augment,
+        batch_size=recipe.batch_size,
+        num_workers=num_workers(config),
+        repeats=recipe.clips_per_video,
+        balance=recipe.balance,
+        max_clips=data.max_clips,
+        seed=config.seed,
+        drop_last=bool(recipe.drop_last),
+        pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
+    )
+
+
+def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
     data, recipe = config.data, phase.recipe
     moments: Moments | None = getattr(data.statistics, recipe.statistics)
     augment = None if recipe.augment is None else asdict(recipe.augment)
@@ -43,7 +87,7 @@ def build_data(config: Run, phase: Phase, source: Source | None = None) -> Image
     given = 1 if channels == 1 else None  # values of the statistics: of grey images the first
     views = build_views(config, phase)
     return ImageDataModule(
-        source or create(SOURCES, data.source.kind, data.source.options, "data.source"),
+        source,
         img_size=data.img_size,
         channels=channels,
         mean=None if moments is None else moments.mean[:given],

@@ -17,8 +17,8 @@ from ssat.config.check import PRECISIONS
 from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
-from ssat.data.image import ImageDataModule
 from ssat.runs.machine import log_every, runs_on_cpu
+from ssat.training.data import AnyData
 from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.history import History
@@ -64,7 +64,7 @@ def build_callbacks(
     config: Run,
     phase: Phase,
     folder: Path,
-    data: ImageDataModule,
+    data: AnyData,
     module: JointModule,
     history: History,
     meter: Meter,
@@ -105,7 +105,7 @@ def build_callbacks(
             history,
             stop,
             seconds=config.checkpoint_minutes * 60,
-            monitor=f"{data.eval_split}/acc1" if phase.lam > 0 else None,
+            monitor=f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None,
             whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
         )
     )

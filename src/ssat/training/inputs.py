@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ssat.config.schema import Run
-from ssat.data.image import ImageDataModule
 from ssat.runs.inputs import inputs_of
-from ssat.training.data import build_data
+from ssat.training.data import AnyData, build_data
 
 
 def present_inputs(run: Run) -> dict[str, Any]:
@@ -21,6 +20,6 @@ def present_inputs(run: Run) -> dict[str, Any]:
     return module_inputs(run, data)
 
 
-def module_inputs(run: Run, data: ImageDataModule) -> dict[str, Any]:
+def module_inputs(run: Run, data: AnyData) -> dict[str, Any]:
     """The same for data that are already set up."""
     return inputs_of(run, data.fingerprint(), data.class_names)

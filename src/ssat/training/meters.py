@@ -30,7 +30,7 @@ class Meters(nn.ModuleDict):
         """One of them."""
         return cast("Metric", self[name])
 
-    def add(self, logits: Tensor, targets: Tensor) -> None:
+    def add(self, logits: Tensor, targets: Tensor, videos: Tensor | None = None) -> None:
         """Count logits (B, K) of a batch with its targets (B,); the loss is not smoothed."""
         self.meter("loss").update(F.cross_entropy(logits, targets), weight=len(logits))
         for name in self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, optimizer_and_schedule
 from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done, window_scale
+from ssat.training.video_meters import VideoMeters
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
 
 
@@ -46,6 +48,9 @@ class JointModule(pl.LightningModule):
         partly_labelled: training targets may be NO_LABEL; L_cls is the mean over the labelled images of a batch.
         seed: of the per-step randomness, and of a task that is given by name.
         log_every: batches between two logged values; a logger gets each of them once, whatever `log_every_n_steps` is.
+        class_weights: of L_cls, one for each class (Eq. 3: [w, 1 - w]); None = equal ones.
+        normalise_weights: divide L_cls by the sum of the batch's weights.
+        per_video: evaluation measures videos and not clips: each is the mean over its clips (`Batch.videos`).
 
     Raises:
         UserError: values that do not fit each other.
@@ -68,6 +73,9 @@ class JointModule(pl.LightningModule):
         partly_labelled: bool = False,
         seed: int = 0,
         log_every: int = 50,
+        class_weights: Sequence[float] | None = None,
+        normalise_weights: bool = True,
+        per_video: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(plain_values(locals()), logger=False)
@@ -79,9 +87,9 @@ class JointModule(pl.LightningModule):
         freeze_unread(self.encoder, self.head, self.ssl)
         classes = num_classes if self.lam > 0 else None
         self.mix = Mix(mixing, classes, label_smoothing, self.ssl)
-        self.cls_loss = ClassLoss(label_smoothing, partly_labelled=partly_labelled)
+        self.cls_loss = ClassLoss(label_smoothing, class_weights, normalise_weights, partly_labelled=partly_labelled)
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
-        self.optimization, self.means, self.meters = optimization or Optimization(), EpochMeans(), Meters(classes)
+        self.optimization, self.means, self.meters = optimization or Optimization(), EpochMeans(), (VideoMeters if per_video and classes else Meters)(classes)
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -127,7 +135,7 @@ class JointModule(pl.LightningModule):
         if self.head is None:
             self.meters.add_loss(self.run_tasks(batch).loss, len(batch.images))
         else:
-            self.meters.add(self(batch.images).float(), batch.targets)
+            self.meters.add(self(batch.images).float(), batch.targets, batch.videos)
 
     def on_validation_epoch_end(self) -> None:
         """Log what was measured under the name of the split."""

@@ -17,7 +17,6 @@ from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, say
-from ssat.data.image import ImageDataModule
 from ssat.runs.folder import AFRESH, read_phase
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
@@ -25,7 +24,7 @@ from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
-from ssat.training.data import build_data
+from ssat.training.data import AnyData, build_data
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
@@ -34,7 +33,7 @@ from ssat.training.stop import Stop, Stopped
 from ssat.training.weights import start_from
 
 
-def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataModule] | None = None) -> None:
+def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | None = None) -> None:
     """Run every phase that is not finished yet and write `result.json`; called once in each process of a run.
 
     `prepared`: data modules that are set up already, by phase.
@@ -56,7 +55,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, ImageDataMo
         raise
 
 
-def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, ImageDataModule], stop: Stop) -> None:
+def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], stop: Stop) -> None:
     quiet()
     t = config.trainer
     if t.threads or t.devices > 1:
@@ -81,13 +80,13 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, ImageDataModu
 
 
 def run_phase(
-    config: Run, phase: Phase, run_dir: Path, stop: Stop, data: ImageDataModule | None = None
+    config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyData | None = None
 ) -> dict[str, Any]:
     """One fit, continued from its last checkpoint if there is one; returns the phase's part of the record."""
     folder = run_dir / phase.name
     data = data or build_data(config, phase)
     data.setup()
-    module = build_module(config, phase, data.num_classes)
+    module = build_module(config, phase, data.num_classes, data.class_counts("train"))
     module.eval_split = data.eval_split
     last = folder / "checkpoints" / "last.ckpt"
     inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large

@@ -15,8 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssat.core.batch import NO_LABEL, Batch
-from ssat.data.image import ImageDataModule
 from ssat.encoders.base import Encoder
+from ssat.training.data import AnyData
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # Wu et al. 2018; DINO's k
 CHUNK = 1024  # queries at a time
@@ -81,7 +81,7 @@ PROBES = {"knn": knn_scores, "linear": linear_scores}
 
 
 def probe(
-    encoder: Encoder, data: ImageDataModule, split: str, device: torch.device, names: Sequence[str]
+    encoder: Encoder, data: AnyData, split: str, device: torch.device, names: Sequence[str]
 ) -> dict[str, float]:
     """Accuracies in percent on `split` of the probes `names`, which learn from the labelled training images.
 
@@ -105,7 +105,7 @@ def probe(
 class ProbeMonitor(Callback):
     """A probe's accuracy at every `every`-th epoch's evaluation; the only accuracy of a phase without labels."""
 
-    def __init__(self, name: str, every: int, data: ImageDataModule) -> None:
+    def __init__(self, name: str, every: int, data: AnyData) -> None:
         self._name, self._every, self._data = name, every, data
 
     @property

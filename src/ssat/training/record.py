@@ -15,13 +15,12 @@ from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.launch import say
-from ssat.data.image import ImageDataModule
-from ssat.encoders.base import both_sides
 from ssat.runs.energy import device_tdp
 from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
+from ssat.training.data import AnyData
 from ssat.training.callbacks.meter import either
 from ssat.training.module import JointModule
 
@@ -44,7 +43,7 @@ def phase_record(
     run_dir: Path,
     trainer: pl.Trainer,
     module: JointModule,
-    data: ImageDataModule,
+    data: AnyData,
     inputs: dict[str, Any],
     rows: list[dict[str, float]],
     totals: dict[str, Any],
@@ -66,8 +65,7 @@ def phase_record(
                     "best_epoch": metrics["val"]["acc1"]["best_epoch"],
                 }
     module.to("cpu")
-    size = config.encoder.options.get("img_size", config.data.img_size)
-    image = (module.encoder.in_chans, *both_sides(size))
+    image = (module.encoder.in_chans, *module.encoder.img_size)
     train_seconds = sum(row["train_seconds"] for row in rows)
     waited = sum(row["throughput/data_wait"] * row["train_seconds"] for row in rows)
     images = sum(row["throughput/images_per_s"] * row["train_seconds"] for row in rows)
@@ -117,8 +115,8 @@ def phase_record(
     }
 
 
-def all_macs(module: JointModule, image: tuple[int, int, int]) -> dict[str, int | None]:
-    """MACs of one image and of a step; None where those of a user's own encoder or task cannot be counted."""
+def all_macs(module: JointModule, image: tuple[int, ...]) -> dict[str, int | None]:
+    """MACs of one image, or clip, and of a step; None where those of a user's own encoder or task cannot be counted."""
     parts = module.encoder, module.ssl, image
     try:
         return {**count_macs(*parts, head=module.head), "step": count_step_macs(*parts, head=module.head)}

@@ -6,10 +6,10 @@ import math
 
 from ssat.config.schema import Phase, Run
 from ssat.core.schedules import warmed_up
-from ssat.data.image import ImageDataModule
+from ssat.training.data import AnyData
 
 
-def remarks(config: Run, phase: Phase, data: ImageDataModule) -> list[str]:
+def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     """Sentences on settings of a phase that do less, or something else, than they say on so few images.
 
     Args:

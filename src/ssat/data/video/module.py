@@ -1,0 +1,342 @@
+"""Prepared videos to batches of clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.data.options import check_batch
+from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
+from ssat.data.transforms.clip_augment import ClipAugment, ClipEval
+from ssat.data.video.clips import EvalClips, TrainClips, collate, normalise
+from ssat.data.video.manifest import Entry
+from ssat.data.video.source import VideoSource
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VideoOverview:
+    """Counts of a set's splits.
+
+    Attributes:
+        counts: videos of each class, by split and class.
+        methods: videos of each method, by split and method.
+        unscored: videos without frames, by split and status.
+        remarks: what else a reader of the numbers should know.
+    """
+
+    counts: dict[str, dict[str, int]]
+    methods: dict[str, dict[str, int]]
+    unscored: dict[str, dict[str, int]]
+    remarks: list[str]
+
+    def lines(self) -> list[str]:
+        """One line of counts, and one for each remark."""
+        parts = []
+        for split, counts in self.counts.items():
+            lost = sum(self.unscored.get(split, {}).values())
+            each = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+            parts.append(f"{split} {sum(counts.values()):,} videos ({each}{f'; {lost:,} without frames' * bool(lost)})")
+        return [f"data: {'; '.join(parts)}", *(f"data: {remark}" for remark in self.remarks)]
+
+
+class VideoDataModule(pl.LightningDataModule):
+    """Training clips, and all segments of the validation and test videos, of a `source`.
+
+    An epoch shows one clip of each training video, at a random place, `repeats` times. The order, the places and the
+    augmentation are functions of (seed, epoch, video). An evaluation sees every segment of `frames` frames of a video
+    (section 5.4); `Batch.videos` says which video a clip is of.
+
+    Args:
+        source: the videos.
+        img_size: side in pixels of the square frames in a batch.
+        frames: of a clip.
+        frame_step: frames of the original video from one frame of a clip to the next; a multiple of the store's.
+        mean, std: (3,) of the normalisation, on [0, 1]; None = ImageNet's.
+        augment: the arguments of `ClipAugment`; None = the evaluation transform.
+        batch_size: clips of one rank.
+        num_workers: worker processes of each loader.
+        repeats: clips of each training video in an epoch.
+        balance: an epoch shows as many videos of each class, those of the larger ones drawn anew in every epoch.
+        max_clips: of each video in an evaluation; None = all.
+        seed: of order, places and augmentation.
+        drop_last: drop the last, incomplete training batch.
+        pin_memory: for a faster copy to a GPU.
+
+    Raises:
+        UserError: a value that is not possible.
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        *,
+        img_size: int,
+        frames: int = 16,
+        frame_step: int = 4,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augment: dict[str, Any] | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        repeats: int = 1,
+        balance: bool = False,
+        max_clips: int | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.source, self.img_size, self.frames = source, img_size, frames
+        self.mean, self.std = tuple(mean or IMAGENET_DEFAULT_MEAN), tuple(std or IMAGENET_DEFAULT_STD)
+        self.step = _stored_step(frame_step, source)
+        self.augment, self.batch_size, self.num_workers = augment, batch_size, num_workers
+        self.repeats, self.balance, self.max_clips = repeats, balance, max_clips
+        self.seed, self.drop_last, self.pin_memory = seed, drop_last, pin_memory
+        self.eval_transform = ClipEval(img_size)
+        self.train_transform = self.eval_transform if augment is None else ClipAugment(img_size, **augment)
+        self.class_names, self.num_classes = list(source.classes), len(source.classes)
+        self.skipped: list[str] = []  # nothing is left out in silence: see VideoSource.unscored
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader: EpochLoader | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Refuse sets that cannot be trained on.
+
+        Raises:
+            UserError: no training or evaluation videos, or a class without any.
+        """
+        if not self.source.splits.get("train"):
+            raise UserError(f"{self.source.name} has no training videos in {self.source.root}")
+        if not self.sizes.keys() & {"val", "test"}:
+            raise UserError(f"{self.source.name} has no evaluation videos in {self.source.root}")
+        lacking = np.flatnonzero(np.bincount(self.labels("train"), minlength=self.num_classes) == 0)
+        if len(lacking):
+            raise UserError(
+                f"{self.source.name} has no training video of class {self.class_names[lacking[0]]!r} in"
+                f" {self.source.root}: prepare some, or look at its report.md for what failed"
+            )
+        check_batch(self._clips(), self.batch_size, 1, few=False)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Videos of each split that has some."""
+        return {name: len(entries) for name, entries in self.source.splits.items() if entries}
+
+    @property
+    def decides(self) -> str:
+        """The metric that the best epoch has the highest value of; classes of unequal sizes fool the accuracy."""
+        return "auc" if self.num_classes == 2 else "balanced_acc"
+
+    @property
+    def eval_split(self) -> str:
+        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
+        return "val" if "val" in self.sizes else "test"
+
+    def entries(self, split: str) -> list[Entry]:
+        """The videos of a split; `Batch.videos` counts in them.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if split not in self.sizes:
+            raise UserError(f"{self.source.name} has no {split} videos, only {', '.join(self.sizes)}")
+        return list(self.source.splits[split])
+
+    def labels(self, split: str) -> Indices:
+        """(N,) class numbers of a split's videos."""
+        return np.array([entry.label for entry in self.source.splits[split]], dtype=np.int64)
+
+    def split(self, name: str) -> tuple[list[Entry], Indices]:
+        """The videos of a split and their numbers."""
+        entries = self.entries(name)
+        return entries, np.arange(len(entries))
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Videos of each class in a split."""
+        counts = np.bincount(self.labels(split), minlength=self.num_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, videos per split, and two SHA-256 of each: of names and labels, and of those and the stored frames."""
+        splits = {name: self.entries(name) for name in self.sizes}
+        named = {name: _digest([[e.video_id, e.label] for e in entries]) for name, entries in splits.items()}
+        stored = {
+            name: _digest([[e.video_id, e.label, e.clip_sha256, self.source.passport] for e in entries])
+            for name, entries in splits.items()
+        }
+        sizes = {name: len(entries) for name, entries in splits.items()}
+        return {"name": self.source.name, "splits": sizes, "sha256": named, "content": stored}
+
+    def overview(self) -> VideoOverview:
+        """Counts of each split."""
+        methods: dict[str, dict[str, int]] = {}
+        for split in self.sizes:
+            of_split = methods.setdefault(split, {})
+            for entry in self.entries(split):
+                of_split[entry.method] = of_split.get(entry.method, 0) + 1
+        unscored: dict[str, dict[str, int]] = {}
+        for split, entries in self.source.unscored.items():
+            for entry in entries:
+                of_status = unscored.setdefault(split, {})
+                of_status[entry.status] = of_status.get(entry.status, 0) + 1
+        counts = {split: self.class_counts(split) for split in self.sizes}
+        return VideoOverview(counts, methods, unscored, list(self.source.remarks))
+
+    def _clips(self) -> int:
+        """Clips of an epoch before those are dropped that do not fill a batch."""
+        counts = np.bincount(self.labels("train"), minlength=self.num_classes)
+        videos = self.num_classes * int(counts.min()) if self.balance else int(counts.sum())
+        return self.repeats * videos
+
+    def images_per_epoch(self, world: int = 1) -> int:
+        """Clips that an epoch trains on."""
+        return world * images_per_rank(self._clips(), self.batch_size, world, drop_last=self.drop_last)
+
+    def _of_epoch(self, epoch: int) -> Indices:
+        """The clips of an epoch, as `TrainClips` numbers them."""
+        labels = self.labels("train")
+        if not self.balance:
+            return np.arange(self.repeats * len(labels))
+        random = np.random.RandomState([self.seed, epoch, 1])
+        least = np.bincount(labels, minlength=self.num_classes).min()
+        drawn = [random.permutation(np.flatnonzero(labels == label))[:least] for label in range(self.num_classes)]
+        return np.concatenate([np.concatenate(drawn) + number * len(labels) for number in range(self.repeats)])
+
+    def train_dataloader(self) -> EpochLoader:
+        """Clips of the training videos, augmented, at new places and in a new order in every epoch.
+
+        Raises:
+            UserError: they do not fill a batch of all processes.
+        """
+        rank, world = rank_and_world(self.trainer)
+        check_batch(self._clips(), self.batch_size, world, few=False)
+        sampler = EpochSampler(
+            self._of_epoch, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
+        )
+        options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
+        if getattr(self.trainer, "overfit_batches", 0):
+            keys = list(sampler)
+            options = {"batch_sampler": [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]}
+        loader = self._loader(self._train_clips(), **options)
+        loader.load_state_dict(self._place)
+        self._place = {"epoch": 0, "batches": 0}
+        self._train_loader = loader
+        return loader
+
+    def _train_clips(self) -> TrainClips:
+        return TrainClips(
+            self.entries("train"),
+            self.source.root,
+            frames=self.frames,
+            step=self.step,
+            transform=self.train_transform,
+            seed=self.seed,
+            repeat=self.repeats,
+        )
+
+    def val_dataloader(self) -> EpochLoader:
+        """The segments of the validation videos, or of the test videos where there are none."""
+        return self.eval_loader(self.eval_split)
+
+    def test_dataloader(self) -> EpochLoader:
+        """The segments of the test videos."""
+        return self.eval_loader("test")
+
+    def predict_dataloader(self) -> Batches:
+        """The segments of the test videos, or of the validation videos where there are none, in their order."""
+        return Batches(self.eval_loader("test" if "test" in self.sizes else "val"))
+
+    def eval_clips(self, split: str) -> EvalClips:
+        """Every segment of every video of `split`."""
+        return EvalClips(
+            self.entries(split),
+            self.source.root,
+            frames=self.frames,
+            step=self.step,
+            transform=self.eval_transform,
+            max_clips=self.max_clips,
+        )
+
+    def eval_loader(self, split: str, perturb: Any = None) -> EpochLoader:
+        """Every segment of every video of `split` once.
+
+        Raises:
+            UserError: there is no such split, or clips are to be perturbed.
+        """
+        if perturb is not None:
+            raise UserError("data.perturb changes single images, and this run is of videos: leave it out")
+        clips = self.eval_clips(split)
+        rank, world = rank_and_world(self.trainer)
+        batches = eval_batches(np.arange(len(clips)), batch_size=self.batch_size, rank=rank, world=world)
+        return self._loader(clips, batch_sampler=batches)
+
+    def _loader(self, dataset: Any, **kwargs: Any) -> EpochLoader:
+        return EpochLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            collate_fn=collate,
+            prepare=partial(normalise, mean=self.mean, std=self.std, device=self._device()),
+            **kwargs,
+        )
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def fixed_batch(self, n: int, split: str | None = None) -> Batch:
+        """The first segments of n videos of `split`, spread evenly over its classes; None = test, else val."""
+        split = split or ("test" if "test" in self.sizes else "val")
+        clips, order = self.eval_clips(split), np.argsort(self.labels(split), kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
+        batch = collate(clips.__getitems__([(0, clips.first_of(int(video))) for video in chosen]))
+        (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
+        return normal
+
+    def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
+        """These training clips as they are in `epoch`."""
+        batch = collate(self._train_clips().__getitems__([(epoch, index) for index in indices]))
+        (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
+        return normal
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batches handed out, see `ImageDataModule.state_dict`."""
+        return self._train_loader.state_dict() if self._train_loader else self._place
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there: in the next loader, or in the one that there is already."""
+        self._place = state_dict
+        if self._train_loader is not None:
+            self._train_loader.load_state_dict(state_dict)
+
+
+def _stored_step(frame_step: int, source: VideoSource) -> int:
+    """Stored frames from one frame of a clip to the next."""
+    stride = int(source.passport.get("stride", 1))
+    if frame_step % stride:
+        raise UserError(
+            f"data.frame_step={frame_step} is not a multiple of {stride}: {source.root} was prepared with every"
+            f" {stride}th frame (stride={stride})",
+            key="data.frame_step",
+            value=frame_step,
+        )
+    return frame_step // stride
+
+
+def _digest(rows: Any) -> str:
+    import json
+
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
