@@ -165,7 +165,6 @@ class ClipEval:
 
 
 def _chance(rng: np.random.Generator, prob: float) -> bool:
-    # Drawn in any case: changing one probability then leaves the draws of the others as they were.
     return bool(rng.random() < prob)
 
 

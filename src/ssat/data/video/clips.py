@@ -169,8 +169,8 @@ def _with_frames(entries: Sequence[Entry]) -> list[Entry]:
     for entry in entries:
         if entry.n_stored < 1 or not entry.clip:
             raise UserError(
-                f"the video {entry.video_id} has no stored frames ({entry.status}: {entry.reason or 'no reason given'}),"
-                " so there is no clip of it: prepare the videos again, or leave it out"
+                f"the video {entry.video_id} has no stored frames ({entry.status}: {entry.reason or 'no reason'}):"
+                " prepare the videos again, or leave it out"
             )
     return list(entries)
 
