@@ -13,11 +13,13 @@ class Batch(NamedTuple):
     """One batch of normalised images; a named tuple, so that every loader and device transfer understands it.
 
     Attributes:
-        images: (B, C, H, W) float, normalised.
+        images: (B, C, H, W) float, normalised; of clips (B, C, T, H, W).
         targets: (B,) int64 class indices, NO_LABEL where there is none; or (B, K) float when mixed.
         views: extra views of the same images, each (B, C, h, w), for the SSL tasks that ask for them.
         indices: (B,) int64 position of each image in its data set; keys the per-sample random masks.
         unmixed: the images as they were before mixup or cutmix; None where nothing was mixed.
+        videos: (B,) int64 number of the video that each clip is from, over whose clips evaluation averages; None of
+            images.
     """
 
     images: Tensor
@@ -25,3 +27,4 @@ class Batch(NamedTuple):
     views: tuple[Tensor, ...] = ()
     indices: Tensor | None = None
     unmixed: Tensor | None = None
+    videos: Tensor | None = None
