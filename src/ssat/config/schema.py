@@ -153,6 +153,36 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class ClipAugment:
+    """Of training clips (Appendix D.3); the values are those of the DFDC winner's code, one draw for all frames."""
+
+    jpeg_prob: float = key(0.5, "share of clips that are compressed again", low=0, high=1)
+    jpeg_quality: tuple[int, int] = key((60, 100), low=1, high=100)
+    noise_prob: float = key(0.1, "share with Gaussian noise", low=0, high=1)
+    noise_var: tuple[float, float] = key((10.0, 50.0), "its variance, grey levels squared", low=0)
+    noise_per_frame: bool = key(False, "another noise in every frame; false = one for the clip")
+    blur_prob: float = key(0.05, "share of blurred clips", low=0, high=1)
+    blur_kernel: int = key(3, "pixels, odd", low=1)
+    blur_sigma: tuple[float, float] = key((0.8493, 0.8493), "pixels", above=0)
+    hflip_prob: float = key(0.5, "share of mirrored clips", low=0, high=1)
+    colour_prob: float = key(0.7, "share with one of brightness + contrast, fancy PCA, hue + saturation", low=0, high=1)
+    brightness: float = key(0.2, low=0, high=1)
+    contrast: float = key(0.2, low=0, high=1)
+    pca_std: float = key(0.1, low=0, high=1)
+    hue: float = key(20.0, "units of 2 degrees", low=0, high=90)
+    saturation: float = key(30.0, "of 255", low=0, high=255)
+    value: float = key(20.0, "of 255", low=0, high=255)
+    grey_prob: float = key(0.2, "share of grey clips", low=0, high=1)
+    affine_prob: float = key(0.5, "share that is moved, resized and turned", low=0, high=1)
+    shift: float = key(0.1, "of the side", low=0, high=1)
+    scale: float = key(0.2, low=0, high=0.99)
+    rotate: float = key(10.0, "degrees", low=0, high=180)
+    reverse_prob: float = key(0.0, "share that runs backwards; harmful by the paper", low=0, high=1)
+    resample_prob: float = key(0.0, "share at a lower frame rate; harmful by the paper", low=0, high=1)
+    resample_factor: tuple[int, int] = key((2, 4), "of the frame rate", low=1)
+
+
+@dataclass(frozen=True)
 class DecoderSize:
     """Of the reconstruction's transformer decoder."""
 

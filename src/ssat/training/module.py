@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
 
 from ssat.config.schema import Recipe
@@ -87,7 +88,12 @@ class JointModule(pl.LightningModule):
         freeze_unread(self.encoder, self.head, self.ssl)
         classes = num_classes if self.lam > 0 else None
         self.mix = Mix(mixing, classes, label_smoothing, self.ssl)
-        self.cls_loss = ClassLoss(label_smoothing, class_weights, normalise_weights, partly_labelled=partly_labelled)
+        self.cls_loss = ClassLoss(
+            label_smoothing,
+            partly_labelled=partly_labelled,
+            class_weights=None if class_weights is None else torch.tensor(class_weights),
+            normalize="weights" if normalise_weights else "none",
+        )
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
         self.optimization, self.means, self.meters = optimization or Optimization(), EpochMeans(), (VideoMeters if per_video and classes else Meters)(classes)
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated

@@ -302,13 +302,14 @@ class VideoDataModule(pl.LightningDataModule):
         split = split or ("test" if "test" in self.sizes else "val")
         clips, order = self.eval_clips(split), np.argsort(self.labels(split), kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
-        batch = collate(clips.__getitems__([(0, clips.first_of(int(video))) for video in chosen]))
+        batch = collate([clips[0, int(np.searchsorted(clips.videos, video))] for video in chosen])
         (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
         return normal
 
     def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
         """These training clips as they are in `epoch`."""
-        batch = collate(self._train_clips().__getitems__([(epoch, index) for index in indices]))
+        clips = self._train_clips()
+        batch = collate([clips[epoch, index] for index in indices])
         (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
         return normal
 
