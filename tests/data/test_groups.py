@@ -177,14 +177,14 @@ def test_a_table_may_write_the_names_in_several_ways(
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("2", "data.group=2 names the folder at level 2 below the class folder, and 48 images do not lie that deep"),
+        ("2", "data.group=2 names the folder at level 2 below the class folder, and 48 files do not lie that deep"),
         ("0", "is no folder level"),
         ("-1", "is no folder level"),
         ("video", "with no capture group"),
         (r"(video)(\d)", "with 2 capture groups"),
         ("(video", "is not understood as a regular expression"),
-        (r"(video0\d)", "finds no group in the names of 8 images, the first is 'video10/000.png'"),
-        (r"(video0\d)?", "finds no group in the names of 8 images"),
+        (r"(video0\d)", "finds no group in the names of 8 files, the first is 'video10/000.png'"),
+        (r"(video0\d)?", "finds no group in the names of 8 files"),
         ("gone.csv:patient", "cannot be read, 'gone.csv': No such file"),
     ],
 )
@@ -199,11 +199,11 @@ def test_a_group_that_cannot_be_is_one_sentence(make_folder: MakeFolder, group: 
     [
         ("file,patient\nreal/1.png,a\n", "patent", "no column 'patent' (did you mean patient?)"),
         ("file,patient\nreal/1.png,a\n", "", "names a table and no column"),
-        ("file,patient\n{0},a\n", "patient", "has no row for 3 images, the first is"),
+        ("file,patient\n{0},a\n", "patient", "has no row for 3 files, the first is"),
         ("file,patient\nx,a\n", "patient", "a table without a column of file names"),
         ("file,patient\n{all}{0},b\n", "patient", "two groups, 'a' and 'b'"),
         ("file,patient\n{0},\n", "patient", "has no value in line 2"),
-        ("file,patient\n000.png,a\n", "patient", "is the name of 2 images"),
+        ("file,patient\n000.png,a\n", "patient", "is the name of 2 files"),
         ("", "patient", "is an empty table"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_table_that_does_not_tell_the_groups_is_one_sentence(
 def test_a_level_that_some_images_lack_names_the_first(make_folder: MakeFolder) -> None:
     root = videos(make_folder)
     Image.new("RGB", (4, 4)).save(root / "real" / "loose.png")
-    with pytest.raises(UserError, match=r"1 images do not lie that deep, the first is 'real/loose.png'"):
+    with pytest.raises(UserError, match=r"1 files do not lie that deep, the first is 'real/loose.png'"):
         grouped(image_folder(root), "1")
 
 

@@ -30,10 +30,12 @@ class Stratified:
         images: with groups.
         indices: of those to choose from.
         classes: names by label.
+        noun: what they are, for messages.
     """
 
-    def __init__(self, images: ImageList, indices: Indices, classes: Sequence[str]) -> None:
+    def __init__(self, images: ImageList, indices: Indices, classes: Sequence[str], *, noun: str = "images") -> None:
         assert images.groups is not None
+        self.noun = noun
         self.indices = indices
         present, first, inverse = np.unique(images.groups.numbers[indices], return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))  # in the order of the images, as single images have it
@@ -83,26 +85,26 @@ class Stratified:
             )
         return self._where(found)
 
-    def split(self, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    def split(
+        self, fraction: float, seed: int, *, key: str = "val_fraction", stream: int = SPLIT
+    ) -> tuple[Indices, Indices]:
         """The indices for training and for validation, of whole groups, both with every class.
 
         Raises:
             UserError: a class has all its images in one group, or the groups are too few or too large.
         """
         if not 0 < fraction < 1:
-            raise UserError(
-                f"data.val_fraction={fraction} is outside (0, 1): set the share of the images to keep apart"
-            )
+            raise UserError(f"data.{key}={fraction} is outside (0, 1): set the share of the {self.noun} to keep apart")
         if 1 in self.groups_of_class:
             label = self.groups_of_class.index(1)
             only = next(name for name, held in zip(self.group_names, self.content, strict=True) if label in dict(held))
             raise UserError(
-                f"data.group: all {self.class_sizes[label]} images of class {self.class_names[label]!r} are in one"
-                f" group, {only!r}, which cannot be on both sides of data.val_fraction={fraction}: add images of"
+                f"data.group: all {self.class_sizes[label]} {self.noun} of class {self.class_names[label]!r} are in one"
+                f" group, {only!r}, which cannot be on both sides of data.{key}={fraction}: add {self.noun} of"
                 " another group, or leave the class out with data.classes",
                 key="data.group",
             )
-        val = self._share(fraction, seed, "val_fraction", SPLIT, both=True)
+        val = self._share(fraction, seed, key, stream, both=True)
         return self._where(set(range(len(self.group_names))) - val), self._where(val)
 
     def _share(self, fraction: float, seed: int, key: str, stream: int, *, both: bool) -> Chosen:
@@ -119,8 +121,8 @@ class Stratified:
             )
         if sum(sizes) > TOO_MUCH * total:
             raise UserError(
-                f"data.{key}={fraction} of {images} images is {total}, and whole groups (data.group) with every class"
-                f" have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
+                f"data.{key}={fraction} of {images} {self.noun} is {total}, and whole groups (data.group) with every"
+                f" class have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
                 key=f"data.{key}",
                 value=fraction,
             )

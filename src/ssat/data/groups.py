@@ -155,8 +155,8 @@ def _by_level(group: str, names: Sequence[Name], source: Source) -> list[str]:
         most = f"the deepest level is {deepest}" if deepest else "there are no folders below the class folders"
         raise _refusal(
             group,
-            f"names the folder at level {level} below the class folder, and {len(lacking)} images do not lie that deep,"
-            f" the first is {lacking[0]!r} ({most}): name a level of all images, a regular expression or a table",
+            f"names the folder at level {level} below the class folder, and {len(lacking)} files do not lie that deep,"
+            f" the first is {lacking[0]!r} ({most}): name a level of all files, a regular expression or a table",
         )
     return ["/".join(above[:level]) for above in folders]
 
@@ -177,7 +177,7 @@ def _by_pattern(group: str, names: Sequence[Name]) -> list[str]:
     if lacking:
         raise _refusal(
             group,
-            f"finds no group in the names of {len(lacking)} images, the first is {lacking[0].below!r} (of"
+            f"finds no group in the names of {len(lacking)} files, the first is {lacking[0].below!r} (of"
             f" {lacking[0].whole!r}): write a regular expression that matches every path below the class folder",
         )
     return [value for value in found if value]
@@ -206,7 +206,7 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
         if len(hits) > 1:
             raise _refusal(
                 group,
-                f"has {row[name_at]!r} in line {line}, which is the name of {len(hits)} images, such as"
+                f"has {row[name_at]!r} in line {line}, which is the name of {len(hits)} files, such as"
                 f" {names[hits[0]].whole!r} and {names[hits[1]].whole!r}: write their paths below {str(root)!r}",
             )
         value = row[value_at].strip() if value_at < len(row) else ""
@@ -220,8 +220,8 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
     if lacking:
         raise _refusal(
             group,
-            f"has no row for {len(lacking)} images, the first is {lacking[0]!r} (its file names are in the column"
-            f" {header[name_at]!r}): add rows, or move the images away",
+            f"has no row for {len(lacking)} files, the first is {lacking[0]!r} (its file names are in the column"
+            f" {header[name_at]!r}): add rows, or move the files away",
         )
     return [found[number] for number in range(len(names))]
 
