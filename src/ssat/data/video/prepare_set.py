@@ -1,0 +1,257 @@
+"""All videos of a set: which are left to do, in which order, by several processes, and what became of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssat.core.errors import UserError
+from ssat.data.video import decode
+from ssat.data.video.faces import read_boxes
+from ssat.data.video.journal import FINISHED, Journal, claim, one_at_a_time
+from ssat.data.video.manifest import USABLE, Entry, Video, write_manifest
+from ssat.data.video.pool import Lost, run
+from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, refreshed, unwritable
+from ssat.data.video.report import write_report
+
+TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
+SIZE, MOST = 20_000_000, 20
+Task = tuple[Video, Entry | None]  # a video, and the row of its original
+
+
+@dataclass
+class Progress:
+    """How far a command is.
+
+    Attributes:
+        total: videos of this command.
+        kept: of them finished by an earlier command.
+        done: prepared, or found to be impossible, by this one.
+        statuses: of all that are kept or done.
+    """
+
+    total: int = 0
+    kept: int = 0
+    done: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> int:
+        """Videos without frames."""
+        return sum(count for status, count in self.statuses.items() if status not in USABLE)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a command works; nothing here changes what it makes.
+
+    Attributes:
+        workers: processes; 0 works in this one, without time-outs.
+        device: of the detector.
+        shard: part of the videos that is this command's, from (1, n) to (n, n).
+        limit: videos at most.
+        timeout: seconds for a video, more for a large file.
+        force: prepare again what is finished, and with other options.
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+    shard: tuple[int, int] = (1, 1)
+    limit: int | None = None
+    timeout: float = TIMEOUT
+    force: bool = False
+
+
+def prepare_all(
+    dataset: str,
+    videos: Sequence[Video],
+    raw: Path,
+    out: Path,
+    options: PrepareOptions,
+    *,
+    how: How | None = None,
+    missing: Sequence[Entry] = (),
+    classes: Sequence[str] = (),
+    boxes: Path | None = None,
+    progress: Callable[[Progress], None] = lambda state: None,
+) -> Progress:
+    """Prepare the videos that are not finished; writes the manifest and the report, also when it is interrupted.
+
+    Args:
+        dataset: name of the set.
+        videos: that are there.
+        raw: their folder.
+        out: prepared folder.
+        options: of the store.
+        how: processes, shard and the like.
+        missing: rows of videos that the set lists and that are not there.
+        classes: names of the labels.
+        boxes: file of the user's own boxes, with detector=boxes.
+        progress: called after each video.
+
+    Raises:
+        UserError: `out` was made with other options or cannot be written, or a package is missing.
+        KeyboardInterrupt: after the manifest has been written.
+    """
+    how = how or How()
+    passport = options.passport()
+    chosen = selected(videos, how.shard, how.limit)
+    try:
+        Tools.of(options, how.device)  # a missing package is said before anything is written
+        out.mkdir(parents=True, exist_ok=True)
+        claim(out, dataset, passport, {"classes": [*classes], "versions": versions(options)}, force=how.force)
+        journal = Journal(out, how.shard, passport)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    with closing(journal):
+        rows = journal.rows()
+        plan = Plan(chosen, rows, out, options, again=how.force)
+        state = Progress(len(chosen), len(plan.kept), 0, Counter(row.status for row in plan.kept.values()))
+        progress(state)
+        start = functools.partial(_start, raw, out, options, how.device, boxes)
+        seconds = functools.partial(_seconds, raw, how.timeout)
+        try:
+            bounded = how.device == "cpu"
+            work = run(start, plan.queue, workers=how.workers, seconds=seconds, bounded=bounded)
+            with closing(work):
+                for (video, _), result in work:
+                    entry = _lost(video, out, result) if isinstance(result, Lost) else result
+                    journal.add(entry)
+                    plan.finish(entry, state)
+                    progress(state)
+        except OSError as error:
+            raise unwritable(out, error) from error
+        finally:
+            _compact(dataset, journal, videos, missing)
+    return state
+
+
+def _start(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Path | None) -> Callable[[Task], Entry]:
+    tools = Tools.of(options, device, None if boxes is None else read_boxes(boxes))
+
+    def work(task: Task) -> Entry:
+        video, original = task
+        return prepare_video(video, raw, out, options, tools, original)
+
+    return work
+
+
+def _lost(video: Video, out: Path, end: Lost) -> Entry:
+    return lost(video, out, "timeout" if end.timed_out else "corrupt", end.reason)
+
+
+def _seconds(raw: Path, timeout: float, task: Task) -> float:
+    try:
+        size = (raw / task[0].path).stat().st_size
+    except OSError:
+        return timeout
+    return timeout * min(max(size / SIZE, 1), MOST)
+
+
+def _compact(dataset: str, journal: Journal, videos: Sequence[Video], missing: Sequence[Entry]) -> None:
+    """Manifest and report from the lines of all shards."""
+    by_id = {video.video_id: video for video in videos}
+    try:
+        with one_at_a_time(journal.out):
+            rows = {row.video_id: row for row in missing} | journal.rows()
+            rows = {name: refreshed(row, by_id[name]) if name in by_id else row for name, row in rows.items()}
+            write_manifest(journal.out, rows.values())
+            write_report(journal.out, dataset, [*rows.values()], len(by_id.keys() - rows.keys()))
+    except OSError as error:
+        raise unwritable(journal.out, error) from error
+
+
+def versions(options: PrepareOptions) -> dict[str, str]:
+    """Of what decides the pixels.
+
+    Raises:
+        UserError: PyAV is not installed.
+    """
+    names = ["numpy", "pillow", *(["facenet-pytorch", "torch"] if options.detector == "mtcnn" else [])]
+    return decode.versions() | {name: importlib.metadata.version(name) for name in names}
+
+
+def selected(videos: Sequence[Video], shard: tuple[int, int] = (1, 1), limit: int | None = None) -> list[Video]:
+    """The videos of one shard, each original followed by its fakes, so that both are in one shard and a limit."""
+    number, count = shard
+    mine = [video for video in videos if count == 1 or _place(_root(video), count) == number]
+    return sorted(mine, key=lambda video: (_root(video), bool(video.source_id), video.video_id))[:limit]
+
+
+def _root(video: Video) -> str:
+    return video.source_id or video.video_id
+
+
+def _place(name: str, count: int) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") % count + 1
+
+
+class Plan:
+    """The order of the work: a fake waits for the boxes of its original.
+
+    Args:
+        chosen: videos of this command.
+        rows: of earlier ones.
+        out: prepared folder.
+        options: of the store.
+        again: whether nothing of them is kept.
+
+    Attributes:
+        kept: rows of the chosen videos that are finished.
+        queue: what can be done now.
+    """
+
+    def __init__(
+        self, chosen: Sequence[Video], rows: dict[str, Entry], out: Path, options: PrepareOptions, *, again: bool
+    ) -> None:
+        self._rows, self._borrows = rows, options.detects and options.reuse_original_boxes
+        self.kept = {} if again else {v.video_id: rows[v.video_id] for v in chosen if _finished(rows, v, out)}
+        todo = {video.video_id for video in chosen} - self.kept.keys()
+        self._waiting: dict[str, list[Video]] = defaultdict(list)
+        self.queue: deque[Task] = deque()
+        for video in chosen:
+            source = video.source_id
+            waits = self._borrows and source in todo
+            own = video.video_id in self.kept and OWN_BOXES in self.kept[video.video_id].reason
+            if waits and (video.video_id in todo or own):
+                self._waiting[source].append(video)
+            elif video.video_id in todo:
+                self.queue.append((video, rows.get(source)))
+
+    def finish(self, entry: Entry, state: Progress) -> None:
+        """Note a result, and queue what waited for it."""
+        before = self.kept.pop(entry.video_id, None)
+        if before is not None:
+            state.statuses[before.status] -= 1
+            state.kept -= 1
+        state.done += 1
+        state.statuses[entry.status] += 1
+        for video in self._waiting.pop(entry.video_id, []):
+            if video.video_id not in self.kept or entry.clip:  # its own boxes were found while the original failed
+                self.queue.append((video, entry))
+
+
+def _finished(rows: dict[str, Entry], video: Video, out: Path) -> bool:
+    row = rows.get(video.video_id)
+    return row is not None and row.status in FINISHED and (not row.clip or (out / row.clip).is_file())
+
+
+def ensure_apart(raw: Path, out: Path) -> None:
+    """The store does not lie among the original videos, nor they in it.
+
+    Raises:
+        UserError: one folder is in the other.
+    """
+    inner, outer = out.resolve(), raw.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise UserError(
+            f"data.root={out} lies in data.raw={raw}, or the other way round: name another folder for what is made",
+            key="data.root",
+            value=str(out),
+        )
