@@ -16,7 +16,6 @@ from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.launch import say
 from ssat.data.image import ImageDataModule
-from ssat.encoders.base import both_sides
 from ssat.runs.energy import device_tdp
 from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
@@ -66,8 +65,7 @@ def phase_record(
                     "best_epoch": metrics["val"]["acc1"]["best_epoch"],
                 }
     module.to("cpu")
-    size = config.encoder.options.get("img_size", config.data.img_size)
-    image = (module.encoder.in_chans, *both_sides(size))
+    image = (module.encoder.in_chans, *module.encoder.img_size)
     train_seconds = sum(row["train_seconds"] for row in rows)
     waited = sum(row["throughput/data_wait"] * row["train_seconds"] for row in rows)
     images = sum(row["throughput/images_per_s"] * row["train_seconds"] for row in rows)
@@ -117,7 +115,7 @@ def phase_record(
     }
 
 
-def all_macs(module: JointModule, image: tuple[int, int, int]) -> dict[str, int | None]:
+def all_macs(module: JointModule, image: tuple[int, ...]) -> dict[str, int | None]:
     """MACs of one image and of a step; None where those of a user's own encoder or task cannot be counted."""
     parts = module.encoder, module.ssl, image
     try:
