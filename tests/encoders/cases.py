@@ -17,6 +17,7 @@ from ssat.encoders.resnet_cifar import CifarResNet
 from ssat.encoders.sl_vit import sl_vit
 from ssat.encoders.swin import SwinTransformer
 from ssat.encoders.timm_vit import TimmVisionTransformer
+from ssat.encoders.videomae import VideoTransformer
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.masking import random_mask
 from tests.encoders.mixer import Mixer
@@ -48,6 +49,7 @@ small_swin = partial(
     drop_path=0.0,
 )
 small_sl_vit = partial(sl_vit, img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, drop_path=0.0)
+small_video = partial(VideoTransformer, 4, 8, 4, embed_dim=24, depth=2, num_heads=2)
 small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
 
 
@@ -82,6 +84,11 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "timm": partial(TimmVisionTransformer, "test_vit", 32, patch_size=8),
     "timm-registers-average": partial(TimmVisionTransformer, "test_vit2", 32, patch_size=8, in_chans=1),
     "timm-no-class-token": partial(TimmVisionTransformer, "test_vit3", 32, patch_size=8),
+    "videomae": small_video,
+    "videomae-rectangular-grey": partial(
+        VideoTransformer, 6, (4, 8), 4, tubelet_size=3, in_chans=1, embed_dim=16, depth=1, num_heads=1
+    ),
+    "videomae-checkpointed": partial(small_video, checkpoint_blocks=True),
     "mixer": partial(Mixer, 16, embed_dim=24, depth=2),
     "mixer-rectangular-grey": partial(Mixer, (8, 16), in_chans=1, embed_dim=16, depth=1),
     "least": Least,
@@ -110,6 +117,8 @@ def mask_for(encoder: Encoder, batch: int = 3, ratio: float = 0.6) -> Tensor:
 
 
 def hidden_pixels(encoder: Encoder, mask: Tensor) -> Tensor:
-    """`mask` (B, L) as pixels (B, 1, H, W)."""
-    cells = mask.view(len(mask), 1, *encoder.mask_grid[-2:])
-    return cells.repeat_interleave(encoder.mask_cell_px, dim=2).repeat_interleave(encoder.mask_cell_px, dim=3)
+    """`mask` (B, L) as pixels (B, 1, H, W), of clips (B, 1, T, H, W)."""
+    pixels = mask.view(len(mask), 1, *encoder.mask_grid)
+    for dim, (size, cells) in enumerate(zip(encoder.img_size, encoder.mask_grid, strict=True), 2):
+        pixels = pixels.repeat_interleave(size // cells, dim=dim)
+    return pixels

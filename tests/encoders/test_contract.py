@@ -69,7 +69,7 @@ def test_map_covers_the_image_at_the_last_latent_scale(encoder):
     needs(encoder, "forward_map")
     images = images_for(encoder)
     scale = encoder.latent_scales[-1]
-    size = (-(-images.shape[2] // scale), -(-images.shape[3] // scale))
+    size = (*encoder.mask_grid[:-2], *(-(-side // scale) for side in images.shape[-2:]))
     assert encoder.forward_map(images).shape == (len(images), encoder.latent_dims[-1], *size)
 
 
@@ -88,7 +88,7 @@ def test_flat_tokens_are_one_per_mask_cell_after_the_prefix(encoder):
     assert all(out.shape[1:] == tokens for out in outputs) == encoder.flat_tokens
     last = encoder.image_tokens(outputs[-1])
     final = encoder.forward_dense(images_for(encoder)).map
-    assert last.shape[1] == final.shape[2] * final.shape[3]
+    assert last.shape[1] == math.prod(final.shape[2:])
 
 
 def test_layer_ids_name_every_parameter_from_0_to_the_rest(encoder):

@@ -17,6 +17,7 @@ from ssat.tasks.latent import LatentReconstruction
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.several import Several
 from ssat.tasks.simclr import SimCLR
+from ssat.tasks.videomae import VideoMAE
 from tests.encoders.cases import by_name, images_for  # noqa: F401 - by_name for a line of yours
 from tests.tasks.rotation import Rotation
 
@@ -65,6 +66,9 @@ CASES: dict[str, tuple[str, Callable[[Encoder], Task]]] = {
     "simmim-and-rotation": ("mixer", lambda encoder: Several({"simmim": mae(encoder), "rotation": Rotation(encoder)})),
     "mae-and-guidance": ("vit", lambda encoder: Several({"mae": mae(encoder), "guidance": Guidance(encoder)})),
     "mae-and-simclr": ("vit", lambda encoder: Several({"mae": mae(encoder), "simclr": SimCLR(encoder)})),
+    "videomae": ("videomae", partial(VideoMAE, decoder_dim=16, decoder_depth=2, decoder_heads=2)),
+    "videomae-rectangular-grey": ("videomae-rectangular-grey", partial(VideoMAE, mask_ratio=0.5, decoder_depth=1)),
+    "videomae-checkpointed": ("videomae-checkpointed", partial(VideoMAE, mean=(0.5,) * 3, std=(0.25,) * 3)),
     "mae-rectangular-grey": ("vit-rectangular-grey", partial(mae, mask_ratio=0.5, decoder_depth=1)),
 }
 

@@ -97,6 +97,10 @@ def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
     return candidates[-1]
 
 
+# Where a file keeps its weights: Lightning's and most others', MAE's, DeepSpeed's.
+WRAPPERS = ("state_dict", "model", "module")
+# What a published file holds besides the encoder.
+OUTSIDE = ("decoder", "encoder_to_decoder", "mask_token", "head.", "classifier.")
 TEACHER = re.compile(r"^ssl\.(tasks\.\w+\.)?teacher\.")
 
 
@@ -110,19 +114,26 @@ def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
         content: Any = _safetensors(path)
     else:
         content = load_checkpoint(path)
-    content = content.get("state_dict", content.get("model", content))
+    wrapper = next((key for key in WRAPPERS if key in content), None)
+    content = content if wrapper is None else content[wrapper]
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = within({name: value for name, value in content.items() if isinstance(value, Tensor)}, "module.")
     if teacher:
         averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
         if not averaged:
             raise UserError(f"mode.start=teacher, but {path} holds none: only ssl=dino and ssl=latent keep one")
         return averaged
-    if any(name.startswith("encoder.") for name in tensors):
-        return {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
-    outside = ("decoder", "mask_token", "head.")
-    return {name: value for name, value in tensors.items() if not name.startswith(outside)}
+    bare = any(name.startswith("embeddings.") for name in tensors)  # transformers has them beside its `encoder.`
+    if any(name.startswith("encoder.") for name in tensors) and not bare:
+        return within(tensors, "encoder.")
+    return {name: value for name, value in tensors.items() if not name.startswith(OUTSIDE)}
+
+
+def within(tensors: StateDict, prefix: str) -> StateDict:
+    """Those whose names begin with `prefix`, without it; all of them if no name does."""
+    inner = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return inner or tensors
 
 
 def _safetensors(path: Path) -> StateDict:

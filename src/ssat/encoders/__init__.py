@@ -8,4 +8,5 @@ ENCODERS = {
     "swin": "ssat.encoders.swin:SwinTransformer",
     "resnet": "ssat.encoders.resnet:ResNet",
     "resnet_cifar": "ssat.encoders.resnet_cifar:CifarResNet",
+    "videomae": "ssat.encoders.videomae:VideoTransformer",
 }

@@ -42,7 +42,10 @@ class Dense(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """An image encoder; one with a masked pass can also look at a partly hidden image.
+    """An encoder of images; one with a masked pass can also look at a partly hidden image.
+
+    An encoder of clips states an `img_size` of three sides. Where this page says images (B, C, H, W), it takes clips
+    (B, C, T, H, W), its mask grid has time slots, and its maps are (B, D, t, h, w).
 
     Training on labels alone needs `num_features`, `img_size`, `in_chans` and `forward_features`. The masked pass needs
     `mask_style`, `mask_grid`, `mask_cell_px`, `latent_dims`, `latent_scales` and `forward_masked` as well. Everything
@@ -50,12 +53,12 @@ class Encoder(nn.Module):
 
     Attributes:
         num_features: width of the feature vector of `forward_features`.
-        img_size: (height, width) of the images, pixels.
+        img_size: (height, width) of the images, pixels; of clips (frames, height, width).
         in_chans: channels of the images.
         mask_style: what the masked pass makes of hidden cells: `dropped` (it computes the visible tokens only, as a
             plain ViT can), `zeroed` (its maps are 0 there), `replaced` (a mask token stands for them); None = the
             encoder has no masked pass.
-        mask_grid: (rows, cols) of the mask; L = rows * cols cells.
+        mask_grid: (rows, cols) of the mask; L = rows * cols cells; of clips (slots, rows, cols).
         mask_cell_px: pixels per mask cell and side.
         latent_dims: channels of each map in `Latent.maps`; the last one is that of `forward_map` too.
         latent_scales: pixels per position of each map, per side.
@@ -107,9 +110,14 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no masked pass")
 
-    def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
+    @property
+    def takes_clips(self) -> bool:
+        """Whether it takes clips (B, C, T, H, W) and not images."""
+        return len(self.img_size) == 3
+
+    def forward_masked_plain(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """`forward_masked` in its plainest form, without shortcuts: what tests and MAC counts compare with."""
-        return self.forward_masked(images, mask)
+        return self.forward_masked(images, mask, num_visible=num_visible)
 
     def forward_joint(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> tuple[Tensor, Latent]:
         """Both passes at once: (features (B, num_features), latent); an encoder may share work between them."""
@@ -163,9 +171,8 @@ class Encoder(nn.Module):
         """Raises: UserError: images of another size or channel count than the encoder was built for."""
         expected = (self.in_chans, *self.img_size)
         if tuple(images.shape[1:]) != expected:
-            raise UserError(
-                f"images are {tuple(images.shape[1:])} (channels, height, width), the encoder takes {expected}"
-            )
+            what, sides = ("clips", "frames, height, width") if self.takes_clips else ("images", "height, width")
+            raise UserError(f"{what} are {tuple(images.shape[1:])}, the encoder takes {expected} (channels, {sides})")
 
     def image_tokens(self, tokens: Tensor) -> Tensor:
         """A block's `tokens` (B, N, D) without class token and registers."""
@@ -207,6 +214,24 @@ def both_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
     return (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
 
 
+def patch_grid(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """(rows, cols) of the patches of an image.
+
+    Raises:
+        UserError: the patches do not divide the image.
+    """
+    for side in img_size:
+        if patch_size < 1 or side < patch_size or side % patch_size:
+            below = max(patch_size, side // patch_size * patch_size)
+            raise UserError(
+                f"img_size={side} is not a multiple of patch_size={patch_size}: "
+                f"use data.img_size={below} or {below + patch_size}, or another encoder.patch_size",
+                key="data.img_size",
+                value=side,
+            )
+    return img_size[0] // patch_size, img_size[1] // patch_size
+
+
 def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor]:
     """Indices of the visible (B, V) and of the hidden cells (B, L - V) of `mask` (B, L), both in raster order.
 
@@ -228,7 +253,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """`tokens` (B, rows * cols, D) in raster order as a map (B, D, rows, cols)."""
+    """`tokens` (B, rows * cols, D) in raster order as a map (B, D, rows, cols); of clips (B, D, slots, rows, cols)."""
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 

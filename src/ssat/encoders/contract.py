@@ -11,11 +11,11 @@ from ssat.encoders.base import Encoder, MaskStyle
 
 ALWAYS = {
     "num_features": "the width of forward_features",
-    "img_size": "(height, width) of its images",
+    "img_size": "(height, width) of its images, or (frames, height, width) of its clips",
     "in_chans": "the channels of its images",
 }
 MASKED = {
-    "mask_grid": "(rows, cols) of the mask",
+    "mask_grid": "(rows, cols) of the mask, or (slots, rows, cols)",
     "mask_cell_px": "the pixels per mask cell and side",
     "latent_dims": "the channels of each latent map",
     "latent_scales": "the pixels per position of each latent map",
@@ -57,6 +57,8 @@ def _first_problem(encoder: Encoder) -> str:
         return ""
     if len(encoder.latent_dims) != len(encoder.latent_scales):
         return f"states latent_dims={encoder.latent_dims} and latent_scales={encoder.latent_scales} of other length"
+    if len(encoder.mask_grid) != len(encoder.img_size):
+        return f"states mask_grid={tuple(encoder.mask_grid)} and img_size={tuple(encoder.img_size)} of other length"
     covered = tuple(cells * encoder.mask_cell_px for cells in encoder.mask_grid[-2:])
     if covered != tuple(encoder.img_size[-2:]):
         return (
@@ -72,7 +74,7 @@ def _wrong_features(encoder: Encoder) -> str:
     was_training = encoder.training
     encoder.eval()
     with torch.random.fork_rng(devices=[]):
-        features = encoder.forward_features(torch.zeros(2, encoder.in_chans, *encoder.img_size[-2:]))
+        features = encoder.forward_features(torch.zeros(2, encoder.in_chans, *encoder.img_size))
     encoder.train(was_training)
     shape = tuple(getattr(features, "shape", ()))
     if shape == (2, encoder.num_features):

@@ -296,7 +296,7 @@ class ConvolutionalVisionTransformer(Encoder):
         visible, _ = split_mask(mask, num_visible)
         return self._latent(images, mask, visible)
 
-    def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
+    def forward_masked_plain(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """The same with every position computed and the hidden ones set to 0."""
         return self._latent(images, mask, None)
 

@@ -30,6 +30,17 @@ def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
     return torch.cat([encode(cols), encode(rows)], dim=1).float()
 
 
+def sincos_sequence(length: int, dim: int) -> Tensor:
+    """Fixed 1-D sine-cosine table (length, dim): even channels are sines, odd ones cosines (Vaswani et al. 2017, 3.5).
+
+    Channel j of position p encodes p / 10000^(2 (j // 2) / dim).
+    """
+    channel = torch.arange(dim)
+    rate = 10000.0 ** (-2 * (channel // 2).double() / dim)
+    angles = torch.arange(length, dtype=torch.float64).unsqueeze(1) * rate
+    return torch.where(channel % 2 == 0, angles.sin(), angles.cos()).float()
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention of (B, H, N, d); in fp32 on a CPU, whose bf16 kernel is slower than its fp32 one."""
     if q.device.type != "cpu" or q.dtype == torch.float32:
@@ -66,6 +77,14 @@ class Attention(nn.Module):
         """Attention of heads: (B, H, Q, d)."""
         return attend(q, k, v)
 
+    def bias(self) -> Tensor | None:
+        """Of queries, keys and values (3D,), if they have one."""
+        return self.qkv.bias
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values (..., 3D) of tokens (..., D)."""
+        return F.linear(x, self.qkv.weight, self.bias())
+
     def mix(self, qkv: Tensor) -> Tensor:
         """Attention of projected tokens (B, N, 3D), before the output projection: (B, N, D)."""
         q, k, v = (self.heads(part) for part in qkv.chunk(3, dim=-1))
@@ -74,9 +93,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """(B, N, D) to (B, N, D), or to (B, queries, D): only the first `queries` tokens ask."""
         if queries is None:
-            return self.proj(self.mix(self.qkv(x)))
+            return self.proj(self.mix(self.project(x)))
         dim = x.shape[-1]
-        bias = self.qkv.bias
+        bias = self.bias()
         q = F.linear(x[:, :queries], self.qkv.weight[:dim], None if bias is None else bias[:dim])
         k, v = F.linear(x, self.qkv.weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
         return self.proj(self.attend(self.heads(q), self.heads(k), self.heads(v)).transpose(1, 2).flatten(2))
@@ -157,7 +176,7 @@ class Block(nn.Module):
 
     def forward_packed(self, x: Tensor, samples: list[tuple[int, int]]) -> Tensor:
         """The same on several views in one flat (T, D): linear layers see all tokens, attention each view apart."""
-        qkv = self.attn.qkv(self.norm1(x))
+        qkv = self.attn.project(self.norm1(x))
         views = qkv.split([count * tokens for count, tokens in samples])
         mixed = [
             self.attn.mix(view.view(count, tokens, -1)).flatten(0, 1)

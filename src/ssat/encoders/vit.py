@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
-from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, split_mask, tokens_to_map
+from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, patch_grid, split_mask, tokens_to_map
 from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table
 
 PosEmbed = Literal["sincos", "learnable"]
@@ -57,20 +57,11 @@ class VisionTransformer(Encoder):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        height, width = self.img_size = both_sides(img_size)
-        for side in self.img_size:
-            if patch_size < 1 or side < patch_size or side % patch_size:
-                below = max(patch_size, side // patch_size * patch_size)
-                raise UserError(
-                    f"img_size={side} is not a multiple of patch_size={patch_size}: "
-                    f"use data.img_size={below} or {below + patch_size}, or another encoder.patch_size",
-                    key="data.img_size",
-                    value=side,
-                )
+        self.img_size = both_sides(img_size)
+        grid = patch_grid(self.img_size, patch_size)
         check_choice("encoder.pos_embed", pos_embed, get_args(PosEmbed))
         if depth < 1:
             raise UserError(f"encoder.depth={depth} is not at least 1", key="encoder.depth", value=depth)
-        grid = (height // patch_size, width // patch_size)
         self.mask_grid, self.mask_cell_px = grid, patch_size
         self.in_chans, self.num_features, self.depth = in_chans, embed_dim, depth
         self.latent_dims, self.latent_scales = (embed_dim,), (patch_size,)
@@ -140,9 +131,9 @@ class VisionTransformer(Encoder):
             x = block(x)
         return self._latent(x)
 
-    def forward_masked_plain(self, images: Tensor, mask: Tensor) -> Latent:
+    def forward_masked_plain(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """As MAE writes it: embed every patch, then drop the hidden ones."""
-        visible, _ = split_mask(mask)
+        visible, _ = split_mask(mask, num_visible)
         x = self.embed(images, mask)
         x = torch.cat([x[:, :1], gather_tokens(x[:, 1:], visible)], dim=1)
         for block in self.blocks:

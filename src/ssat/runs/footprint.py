@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssat.core.batch import Batch
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task
-from ssat.tasks.masking import random_mask
-from ssat.tasks.reconstruction import Reconstruction
+from ssat.tasks.masked import MaskedPrediction
 
 STEP_BATCH = 2  # a task that compares images needs two
 
@@ -41,12 +40,13 @@ def macs_of(call: Callable[[], object]) -> int:
 
 
 def count_macs(
-    encoder: Encoder, ssl: Task | None, image: tuple[int, int, int], *, head: nn.Module | None = None
+    encoder: Encoder, ssl: Task | None, image: tuple[int, ...], *, head: nn.Module | None = None
 ) -> dict[str, int]:
-    """MACs of one image (channels, height, width) by the plain formulation, all tokens computed, as Table 3 counts.
+    """MACs of one image (channels, height, width), or of one clip (channels, frames, height, width).
 
-    `full`: the classification pass; `auxiliary`: the SSL pass; `both`: a joint step's forward. What training saves by
-    leaving out unread tokens is not subtracted.
+    They are those of the plain formulation, all tokens computed, as Table 3 counts. `full`: the classification pass;
+    `auxiliary`: the SSL pass; `both`: a joint step's forward. What training saves by leaving out unread tokens is not
+    subtracted.
     """
     device = next(encoder.parameters()).device
     images = torch.zeros(1, *image, device=device)
@@ -57,9 +57,9 @@ def count_macs(
     if head is not None:
         full += macs_of(lambda: head(torch.zeros(1, encoder.num_features, device=device)))
     auxiliary = 0
-    if isinstance(ssl, Reconstruction):
-        mask = random_mask(1, ssl.grid, ssl.mask_ratio, device=device)
-        auxiliary = macs_of(lambda: ssl.forward_reference(encoder, images, mask))
+    if isinstance(ssl, MaskedPrediction):
+        mask = ssl.fixed_mask(torch.zeros(1, dtype=torch.int64, device=device))
+        auxiliary = macs_of(lambda: ssl.forward_reference(encoder, images, mask, num_visible=ssl.num_visible))
     elif ssl is not None:
         # The classification may share a pass with the task: what the task costs is what it adds.
         batch = Batch(images, views=ssl.blank_views(images))
@@ -72,7 +72,7 @@ def count_macs(
 
 
 def count_step_macs(
-    encoder: Encoder, ssl: Task | None, image: tuple[int, int, int], *, head: nn.Module | None = None
+    encoder: Encoder, ssl: Task | None, image: tuple[int, ...], *, head: nn.Module | None = None
 ) -> int:
     """MACs per image of one training step, forward and backward, as it runs: what unread tokens save is subtracted."""
     device = next(encoder.parameters()).device

@@ -7,4 +7,5 @@ TASKS = {
     "dino": "ssat.tasks.dino:DINO",
     "drloc": "ssat.tasks.drloc:Drloc",
     "guidance": "ssat.tasks.guidance:Guidance",
+    "videomae": "ssat.tasks.videomae:VideoMAE",
 }

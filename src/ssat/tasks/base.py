@@ -39,6 +39,7 @@ class Task(nn.Module):
     Attributes:
         masked: whether it reads the encoder's masked pass (class).
         flat_tokens: whether it needs an encoder with `flat_tokens` (class).
+        clips: whether it serves encoders of clips, and not those of images (class).
         reads: further methods of the encoder that it calls, such as `forward_dense` (class).
         full: whether it reads the encoder's full pass also where no features are asked for.
         extra_views: the views of each image that it reads from `Batch.views`, in this order.
@@ -50,6 +51,7 @@ class Task(nn.Module):
 
     masked: bool = False
     flat_tokens: bool = False
+    clips: bool = False
     reads: tuple[str, ...] = ()
     full: bool = True
     extra_views: Sequence[View | str] = ()
@@ -98,6 +100,14 @@ class Task(nn.Module):
                 key="ssl",
                 value=name,
             )
+        if cls.clips != encoder.takes_clips:
+            problem = (
+                f"{task} hides tubes of clips, and {other} takes images: use encoder=videomae_s or videomae_b, or"
+                " another task, such as ssl=mae"
+                if cls.clips
+                else f"{task} reads images, and {other} takes clips: use ssl=videomae"
+            )
+            raise UserError(problem, key="ssl", value=name)
         if cls.flat_tokens and not encoder.flat_tokens:
             raise UserError(
                 f"{task} reads one flat grid of tokens, and {other} does not produce one: use encoder=vit_t, deit_ti or"

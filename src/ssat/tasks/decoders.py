@@ -57,7 +57,7 @@ class MAEDecoder(nn.Module):
         out_dim: int | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(dim, depth, num_heads)
+        check_sizes(dim, depth, num_heads)
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
         table = torch.cat([torch.zeros(1, dim), sincos_table(dim, grid)])
@@ -83,9 +83,9 @@ class MAEDecoder(nn.Module):
             x = block(x)
         return self.pred(self.norm(self.blocks[-1](x, queries=hidden.shape[1])))
 
-    def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
+    def forward_all(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
         """Predictions (B, L, out_dim) of every patch in raster order: the plain formulation, for pictures and tests."""
-        visible, _ = split_mask(mask)
+        visible, _ = split_mask(mask, num_visible)
         shown = self._embed(latent)
         tokens = self.mask_token.expand(len(mask), mask.shape[1], -1)
         index = visible.unsqueeze(-1).expand(-1, -1, shown.shape[-1])
@@ -143,7 +143,7 @@ class FusedDecoder(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("ssl.fuse", fuse, get_args(Fusion))
-        _check_sizes(dim, depth, num_heads)
+        check_sizes(dim, depth, num_heads)
         self.grid = grid
         self.first = len(encoder_dims) - 1 if fuse == "last" else 0
         dims, scales = encoder_dims[self.first :], encoder_scales[self.first :]
@@ -169,7 +169,7 @@ class FusedDecoder(nn.Module):
         _, hidden = split_mask(mask, num_visible)
         return self.pred(self.norm(gather_tokens(self._decode(latent, mask), hidden)))
 
-    def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
+    def forward_all(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
         """Predictions (B, L, p * p * C) of every cell in raster order."""
         return self.pred(self.norm(self._decode(latent, mask)))
 
@@ -221,7 +221,7 @@ class PixelShuffleDecoder(nn.Module):
         _, hidden = split_mask(mask, num_visible)
         return gather_tokens(self.forward_all(latent, mask), hidden)
 
-    def forward_all(self, latent: Latent, mask: Tensor) -> Tensor:
+    def forward_all(self, latent: Latent, mask: Tensor, *, num_visible: int | None = None) -> Tensor:
         """Predictions (B, L, p * p * C) of every cell in raster order."""
         image = self.shuffle(self.head(latent.maps[-1]))
         return patchify(image[:, :, : self.size[0], : self.size[1]], self.mask_cell_px)
@@ -287,7 +287,8 @@ def build_decoder(
     )
 
 
-def _check_sizes(dim: int, depth: int, num_heads: int) -> None:
+def check_sizes(dim: int, depth: int, num_heads: int) -> None:
+    """Raises: UserError: a decoder without blocks, or of a width that its heads or the position table cannot share."""
     if depth < 1:
         raise UserError(f"ssl.decoder_depth={depth} is not at least 1", key="ssl.decoder_depth", value=depth)
     if dim % num_heads or dim % 4:

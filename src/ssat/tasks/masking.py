@@ -20,13 +20,25 @@ def num_visible(length: int, ratio: float) -> int:
     Raises:
         UserError: `ratio` is outside (0, 1), or leaves no cell visible or none hidden.
     """
+    return _checked(int(length * (1 - ratio)), length, ratio)
+
+
+def num_visible_in_tubes(cells: int, ratio: float) -> int:
+    """Visible ones of `cells` tubes: all but int(ratio * cells), as VideoMAE counts (196: 49, 20, 10 at .75, .9, .95).
+
+    Raises:
+        UserError: as `num_visible`.
+    """
+    return _checked(cells - int(ratio * cells), cells, ratio)
+
+
+def _checked(visible: int, length: int, ratio: float) -> int:
     if not 0 < ratio < 1:
         raise UserError(
             f"ssl.mask_ratio={ratio} is outside (0, 1): it is the share of the patches that is hidden",
             key="ssl.mask_ratio",
             value=ratio,
         )
-    visible = int(length * (1 - ratio))
     if not 0 < visible < length:
         what = "leaves no visible patch" if visible == 0 else "hides no patch"
         raise UserError(
@@ -74,8 +86,20 @@ def mask_scores(noise: Tensor, grid: tuple[int, ...], kind: MaskKind, size: int)
 
 def mask_from_noise(noise: Tensor, ratio: float) -> Tensor:
     """Boolean mask (B, L), True = removed; in each row of `noise` (B, L) the cells with the smallest values stay."""
-    visible = noise.argsort(dim=1, stable=True)[:, : num_visible(noise.shape[1], ratio)]
-    return torch.ones_like(noise, dtype=torch.bool).scatter_(1, visible, False)
+    return _keeping(noise, num_visible(noise.shape[1], ratio))
+
+
+def tube_mask(noise: Tensor, ratio: float, slots: int) -> Tensor:
+    """Boolean mask (B, slots * cells), True = removed: one spatial mask of `noise` (B, cells), the same in every slot.
+
+    Source: Tong et al. 2022, sec. 3.3.
+    """
+    return _keeping(noise, num_visible_in_tubes(noise.shape[1], ratio)).repeat(1, slots)
+
+
+def _keeping(noise: Tensor, visible: int) -> Tensor:
+    kept = noise.argsort(dim=1, stable=True)[:, :visible]
+    return torch.ones_like(noise, dtype=torch.bool).scatter_(1, kept, False)
 
 
 def random_mask(

@@ -12,12 +12,12 @@ from torch import Tensor
 from ssat.core.batch import Batch
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
-from ssat.core.noise import sample_noise
 from ssat.core.views import View, weak_view
-from ssat.encoders.base import Encoder, gather_tokens, split_mask
-from ssat.tasks.base import RandomTask, TaskOutput, check_views
+from ssat.encoders.base import Encoder
+from ssat.tasks.base import check_views
 from ssat.tasks.decoders import Decoder, DecoderKind, Fusion, build_decoder
 from ssat.tasks.hog import hog, hog_dim
+from ssat.tasks.masked import MaskedPrediction
 from ssat.tasks.masking import MaskKind, mask_from_noise, mask_scores, num_visible
 from ssat.tasks.patches import normalise_patches, patchify, unpatchify
 
@@ -26,7 +26,7 @@ Source = Literal["mixed", "unmixed", "weak"]
 DISTANCES = {"mse": torch.square, "l1": torch.abs}
 
 
-class Reconstruction(RandomTask):
+class Reconstruction(MaskedPrediction):
     """Masked image modelling: predict the pixels of the hidden patches (section 4, L_SSAT).
 
     Args:
@@ -57,7 +57,6 @@ class Reconstruction(RandomTask):
         >>> loss, features, logs = task(encoder, Batch(torch.randn(8, 3, 32, 32)), True)
     """
 
-    masked, full = True, False
     decoder: Decoder
 
     def __init__(
@@ -107,7 +106,7 @@ class Reconstruction(RandomTask):
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
         self.distance = DISTANCES[loss]
         self.grid, self.patch_size = encoder.mask_grid, encoder.mask_cell_px
-        self.length = math.prod(self.grid)
+        self.length = self.noise_length = math.prod(self.grid)
         self.num_visible = num_visible(self.length, mask_ratio)
         if mask_block < 1:
             raise UserError(f"ssl.mask_block={mask_block} is not at least 1", key="ssl.mask_block", value=mask_block)
@@ -133,11 +132,8 @@ class Reconstruction(RandomTask):
         """A phase that classifies nothing augments its images for the reconstruction alone: `weak` means `mixed`."""
         return dict(options) | ({"source": "mixed"} if options.get("source") == "weak" else {})
 
-    def draw_mask(self, batch: Batch) -> Tensor:
-        """Mask (B, L) of the batch's samples: the next draw in training, always the same one in evaluation."""
-        return self._mask(self.noise(batch, self.length))
-
-    def _mask(self, noise: Tensor) -> Tensor:
+    def mask_of(self, noise: Tensor) -> Tensor:
+        """Mask (B, L) of uniform `noise` (B, L)."""
         return mask_from_noise(mask_scores(noise, self.grid, self.mask_kind, self.mask_block), self.mask_ratio)
 
     def target_dim(self, encoder: Encoder) -> int | None:
@@ -149,30 +145,8 @@ class Reconstruction(RandomTask):
         """Whether the predictions can be shown."""
         return self.target_kind == "pixels"
 
-    def forward(self, encoder: Encoder, batch: Batch, with_features: bool, mask: Tensor | None = None) -> TaskOutput:
-        """Mean loss over the hidden patches of the source images; `mask` (B, L) fixes which are hidden."""
-        images = self._source(batch)
-        known = self.num_visible if mask is None else None
-        if mask is None:
-            mask = self.draw_mask(batch)
-        features = None
-        if with_features and images is batch.images:
-            features, latent = encoder.forward_joint(images, mask, num_visible=known)
-        else:
-            features = encoder.forward_features(batch.images) if with_features else None
-            latent = encoder.forward_masked(images, mask, num_visible=known)
-        prediction = self.decoder(latent, mask, num_visible=known)
-        _, hidden = split_mask(mask, known)
-        targets = self.target(images)
-        loss = self.distance(prediction.float() - gather_tokens(targets, hidden)).mean()
-        # Every row hides the same number of patches, so the mean over them is sum(mask * loss) / sum(mask).
-        return TaskOutput(loss, features, self.monitors(targets))
-
-    def monitors(self, targets: Tensor) -> dict[str, Tensor]:
-        """What to log of the targets (B, L, out_dim); here nothing."""
-        return {}
-
-    def _source(self, batch: Batch) -> Tensor:
+    def source_of(self, batch: Batch) -> Tensor:
+        """The images that `source` names."""
         if self.source == "unmixed" and batch.unmixed is not None:
             return batch.unmixed
         if self.source == "weak":
@@ -205,12 +179,11 @@ class Reconstruction(RandomTask):
         patches = patchify(images, self.patch_size)
         return unpatchify(patches * ~mask.unsqueeze(-1), self.patch_size, self.grid)
 
-    def fixed_mask(self, indices: Tensor) -> Tensor:
-        """The mask (B, L) that evaluation and pictures use for the samples `indices`."""
-        return self._mask(sample_noise(indices, self.length, seed=self.seed, draw=self.FIXED_DRAW))
-
-    def forward_reference(self, encoder: Encoder, images: Tensor, mask: Tensor) -> Tensor:
+    def forward_reference(
+        self, encoder: Encoder, images: Tensor, mask: Tensor, *, num_visible: int | None = None
+    ) -> Tensor:
         """The loss in the plain formulation: all patches predicted in raster order, then masked; for tests and MACs."""
-        prediction = self.decoder.forward_all(encoder.forward_masked_plain(images, mask), mask).float()
+        latent = encoder.forward_masked_plain(images, mask, num_visible=num_visible)
+        prediction = self.decoder.forward_all(latent, mask, num_visible=num_visible).float()
         per_patch = self.distance(prediction - self.target(images)).mean(dim=-1)
         return (per_patch * mask).sum() / mask.sum()

@@ -20,8 +20,8 @@ from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
-from ssat.training.data import AnyData
 from ssat.training.callbacks.meter import either
+from ssat.training.data import AnyData
 from ssat.training.module import JointModule
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssat.config.create import checked_options, create, defaults_of, load
-from ssat.config.schema import Component, Phase, Run
+from ssat.config.schema import Component, Moments, Phase, Run
 from ssat.encoders.base import Encoder
 from ssat.tasks import TASKS
 from ssat.tasks.base import Task
@@ -33,6 +33,15 @@ def class_of(task: Component) -> type[Task]:
     return task_class(load(TASKS, task.kind, "ssl.kind"), task.kind)
 
 
+def _statistics(config: Run, phase: Phase) -> dict[str, Any]:
+    """`mean` and `std` with which the data of this phase are normalised, where the configuration states them."""
+    moments: Moments | None = getattr(config.data.statistics, phase.recipe.statistics)
+    if moments is None:
+        return {}
+    given = 1 if config.data.channels == 1 else None
+    return {"mean": moments.mean[:given], "std": moments.std[:given]}
+
+
 def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
     """All options of a task in this phase: null ones are the recipe's, those that are not given have their default."""
     recipe = phase.recipe
@@ -43,6 +52,7 @@ def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
         "decoder_depth": decoder.depth,
         "decoder_heads": decoder.num_heads,
     }
+    of_recipe |= _statistics(config, phase)
     given = dict(task.options)
     given |= {key: value for key, value in of_recipe.items() if key in given and given[key] is None}
     defaults = defaults_of(TASKS, task.kind, "ssl.kind")

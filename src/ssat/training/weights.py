@@ -26,20 +26,24 @@ def start_from(phase: Phase, module: JointModule, run_dir: Path, config: Run) ->
         path = run_dir / names[names.index(phase.name) - 1] / "checkpoints" / "last.ckpt"
     else:
         path = checkpoint_of(Path(source))
-    load_encoder(module.encoder, path, teacher=phase.start == "teacher")
+    fresh = load_encoder(module.encoder, path, teacher=phase.start == "teacher")
+    if fresh:
+        say(f"{phase.name}: {', '.join(fresh)} not in {path}: they start anew")
 
 
-def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> None:
+def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> list[str]:
     """Load the encoder, or the SSL task's `teacher`, of `path` into `encoder`, every tensor of it.
 
-    A fixed position table follows from the image size and is kept; a learnable one of another grid is resampled.
+    A fixed position table follows from the image size and is kept; a learnable one of another grid is resampled. What
+    one of the two passes alone reads may be missing, as published files of one pass lack it; its names are returned.
 
     Raises:
         UserError: the file is of another encoder; says the first differences.
     """
     given = encoder.adapt_weights(encoder_weights(path, teacher=teacher))
     missing, unexpected, misshapen = compare(encoder, given)
-    problems = [f"{name} is missing in the file" for name in missing]
+    of_one_pass = encoder.only_masked() | encoder.only_full()
+    problems = [f"{name} is missing in the file" for name in missing if name not in of_one_pass]
     problems += [f"{name} is not part of this encoder" for name in unexpected]
     problems += misshapen
     if problems:
@@ -48,7 +52,8 @@ def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> None
             + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
             + "; choose the encoder and sizes it was trained with"
         )
-    encoder.load_state_dict(given)
+    encoder.load_state_dict(given, strict=False)
+    return missing
 
 
 def compare(encoder: Encoder, given: StateDict) -> tuple[list[str], list[str], list[str]]:
@@ -73,12 +78,12 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
         adapt_stem: fit the stem to this encoder's channels, keeping the sum of its responses.
 
     Raises:
-        UserError: no such weights, or fewer than 95 % of the encoder's tensors fit; says what differs.
+        UserError: no such weights, or fewer than 95 % of the tensors that both passes read fit; says what differs.
     """
     name = encoder.timm_name if source is True else str(source)
     weights = encoder.adapt_weights(timm_weights(encoder) if source is True else pretrained_file(str(source)))
     stem = encoder.stem
-    if stem in weights and weights[stem].ndim == 4 and weights[stem].shape[1] != encoder.in_chans:
+    if stem in weights and weights[stem].ndim >= 4 and weights[stem].shape[1] != encoder.in_chans:
         if not adapt_stem:
             raise UserError(
                 f"{name} reads {weights[stem].shape[1]} channels and data.channels={encoder.in_chans}: set"
@@ -88,7 +93,7 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
     missing, unexpected, misshapen = compare(encoder, weights)
     own = encoder.state_dict()
     fitting = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
-    needed = [key for key in own if key not in encoder.only_masked()]
+    needed = [key for key in own if key not in encoder.only_masked() | encoder.only_full()]
     share = sum(key in fitting for key in needed) / len(needed)
     notes = [
         f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -139,8 +144,9 @@ def _first_line(error: Exception) -> str:
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """A stem (D, C, h, w) for `channels` channels: summed for one, else repeated and scaled to the same response."""
+    """A stem (D, C, ...) for `channels` channels: summed for one, else repeated and scaled to the same response."""
     if channels == 1:
         return weight.sum(1, keepdim=True)
     given = weight.shape[1]
-    return weight.repeat(1, -(-channels // given), 1, 1)[:, :channels] * (given / channels)
+    times = -(-channels // given)
+    return weight.repeat(1, times, *[1] * (weight.ndim - 2))[:, :channels] * (given / channels)

@@ -23,7 +23,8 @@ from ssat.tasks.reconstruction import Reconstruction
 from ssat.training.build import build_encoder
 from ssat.training.tasks import build_ssl
 
-ABSTRACT = {"vit": "a pattern for the others"}
+CLIPS = "of clips, which no set of images has"
+ABSTRACT = {"vit": "a pattern for the others", **dict.fromkeys(("videomae_b", "videomae_micro", "videomae_s"), CLIPS)}
 NAMED = {"timm": ["encoder.name=vit_tiny_patch16_224"]}  # an example of what the user names
 QUICK_ENCODERS = ("vit_t", "cvt_13", "swin_t")
 PACKED = {True: ("vit_t",), False: ("vit_t", "vit_2m8", "sl_vit")}  # by `quick`

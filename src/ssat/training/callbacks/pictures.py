@@ -14,18 +14,23 @@ from torch import Tensor, nn
 from ssat.core.batch import Batch
 from ssat.core.files import replacing
 from ssat.core.visible import visible
-from ssat.tasks.reconstruction import Reconstruction
+from ssat.tasks.masked import MaskedPrediction
+
+CLIPS, FRAMES = 3, 6  # of a batch and of each clip, in a film strip
 
 
-def parts_with_pictures(task: nn.Module | None) -> Iterator[Reconstruction]:
+def parts_with_pictures(task: nn.Module | None) -> Iterator[MaskedPrediction]:
     """The tasks within `task` that reconstruct pixels, so that there is a picture to show."""
     for part in () if task is None else task.modules():
-        if isinstance(part, Reconstruction) and part.has_pictures:
+        if isinstance(part, MaskedPrediction) and part.has_pictures:
             yield part
 
 
 class Reconstructions(Callback):
-    """Original | masked | reconstructed, for a fixed batch with fixed masks, as a PNG every few epochs."""
+    """Original | masked | reconstructed, for a fixed batch with fixed masks, as a PNG every few epochs.
+
+    Of images each row shows one kind, of clips each clip is a film strip: three rows, with frames over time.
+    """
 
     def __init__(self, folder: Path, batch: Batch, mean: list[float], std: list[float], every: int) -> None:
         self._folder, self._batch, self._every = folder, batch, every
@@ -47,7 +52,7 @@ class Reconstructions(Callback):
 
     @torch.no_grad()
     def picture(self, pl_module: Any) -> Tensor:
-        """(3, H, W) uint8: three rows, a column per image."""
+        """(3, H, W) uint8: three rows, a column per image; of clips three rows each, a column per frame."""
         images, indices = self._batch.images.to(pl_module.device), self._batch.indices
         assert indices is not None
         was_training = pl_module.training
@@ -57,11 +62,21 @@ class Reconstructions(Callback):
         rebuilt = task.reconstruct(pl_module.encoder, images, mask)
         hidden = task.hide(images, mask)
         pl_module.train(was_training)
-        rows = [self._denormalise(row.float().cpu()) for row in (images, hidden, rebuilt)]
-        return _grid(torch.stack(rows))
+        rows = torch.stack([images, hidden, rebuilt]).float().cpu()  # (3, B, C, H, W), of clips (3, B, C, T, H, W)
+        if rows.ndim == 5:
+            return _grid(self._denormalise(rows))
+        strips = [_grid(self._denormalise(clip)) for clip in film_strips(rows)]
+        return torch.cat(strips, dim=1)
 
-    def _denormalise(self, images: Tensor) -> Tensor:
-        return visible((images * self._std + self._mean).clamp(0, 1))
+    def _denormalise(self, rows: Tensor) -> Tensor:
+        return torch.stack([visible(row) for row in (rows * self._std + self._mean).clamp(0, 1)])
+
+
+def film_strips(rows: Tensor) -> Tensor:
+    """Of clips (R, B, C, T, H, W) the first CLIPS, of each FRAMES over time: (CLIPS, R, FRAMES, C, H, W)."""
+    frames = rows.shape[3]
+    chosen = torch.linspace(0, frames - 1, min(FRAMES, frames)).round().long()
+    return rows[:, :CLIPS, :, chosen].permute(1, 0, 3, 2, 4, 5)
 
 
 def _grid(rows: Tensor, gap: int = 2, shortest: int = 64) -> Tensor:
