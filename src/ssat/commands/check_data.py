@@ -22,7 +22,7 @@ from ssat.data.overview import said_not_read
 from ssat.data.sets import SOURCES
 from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import any_folder
-from ssat.training.data import build_data
+from ssat.training.data import build_images
 
 SETS, CLASSES = 20, 30  # at most in the text
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
@@ -57,7 +57,7 @@ def own_data(overrides: list[str]) -> ImageDataModule:
     part, source = config.data.source, None
     if part.kind == "image_folder":
         source = any_folder(**checked_options(SOURCES, part.kind, part.options, "data.source"))
-    return build_data(config, config.mode.phases[-1], source)
+    return build_images(config, config.mode.phases[-1], source)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ssat.core.errors import UserError
 from ssat.core.visible import visible
 from ssat.data.image import ImageDataModule
 from ssat.data.options import CHOICES
-from ssat.training.data import build_data
+from ssat.training.data import build_images
 
 IMAGES, EPOCHS = 8, 4  # rows of the sheet, columns of each pipeline
 NAMED = 40  # classes at most whose names are written below their bars
@@ -54,7 +54,7 @@ def show(overrides: list[str], out: Path | None = None) -> Path:
 
 def _data(config: Run, pipeline: Any) -> ImageDataModule:
     changed = replace(config, data=replace(config.data, pipeline=pipeline))
-    data = build_data(changed, config.mode.phases[-1])
+    data = build_images(changed, config.mode.phases[-1])
     data.setup()
     return data
 

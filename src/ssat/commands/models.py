@@ -10,6 +10,7 @@ from ssat.analysis.models import Model, distinct_names
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
+from ssat.data.image import ImageDataModule
 from ssat.results.modes import mode_name
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
@@ -55,4 +56,6 @@ def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model
         "finished": (run / "result.json").is_file(),
     }
     encoder, head = found.module.encoder, found.module.head
+    if not isinstance(found.data, ImageDataModule):
+        raise UserError(f"runs={run} is of videos, and the analyses are of single images")
     return Model(str(facts["name"]), encoder, head, found.data, split, found.device, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
@@ -98,7 +99,11 @@ def check_videos(run: Run, recipe: Recipe) -> None:
             key="recipe.balance",
             value=True,
         )
-    for key, value, default in (("balance", recipe.balance, False), ("clips_per_video", recipe.clips_per_video, 1)):
+    of_videos: tuple[tuple[str, Any, Any], ...] = (
+        ("balance", recipe.balance, False),
+        ("clips_per_video", recipe.clips_per_video, 1),
+    )
+    for key, value, default in of_videos:
         if not videos and value != default:
             raise UserError(
                 f"recipe.{key}={str(value).lower()} is of videos, and data={run.data.name} are images: leave it out",
@@ -111,14 +116,15 @@ def check_videos(run: Run, recipe: Recipe) -> None:
             key="recipe.mixup",
             value=recipe.mixup,
         )
-    for key, value, default in (
+    of_images: tuple[tuple[str, Any, Any], ...] = (
         ("fraction", run.data.fraction, 1.0),
         ("label_fraction", run.data.label_fraction, 1.0),
         ("samples_per_class", run.data.samples_per_class, None),
         ("group", run.data.group, None),
         ("value_range", run.data.value_range, None),
         ("pipeline", run.data.pipeline, None),
-    ):
+    )
+    for key, value, default in of_images:
         if videos and value != default:
             raise UserError(
                 f"data.{key}={value} is of images, and data={run.data.name} are videos: leave it out"

@@ -238,8 +238,10 @@ class Recipe:
     clips_per_video: int = key(1, "of each training video in an epoch", low=1)
     balance: bool = key(False, "videos: an epoch shows as many of each class, drawn anew; not together with w")
     w: float | Literal["auto"] | None = key(
-        None, "Eq. 3: weight of real videos, 1 - w that of fake ones | auto = classes weigh alike | null = no weights",
-        above=0, high=1,
+        None,
+        "Eq. 3: weight of real videos, 1 - w that of fake ones | auto = classes weigh alike | null = no weights",
+        above=0,
+        high=1,
     )
     normalise_w: bool = key(True, "divide by the sum of the weights, so that lambda keeps its meaning | false = Eq. 3")
     eval_crop_pct: float = key(

@@ -32,6 +32,10 @@ class SplitImages:
         """Images of each split that exists."""
         return {name: len(indices) for name, (_, indices) in self._splits.items()}
 
+    def samples(self, split: str) -> int:
+        """Images that a pass over a split shows."""
+        return self.sizes[split]
+
     def fingerprint(self) -> dict[str, Any]:
         """What `overview.fingerprint` says of the splits; reads all files, once.
 

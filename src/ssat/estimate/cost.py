@@ -14,15 +14,15 @@ import torch
 from ssat.config.schema import Logger, Phase, Run
 from ssat.core.errors import enough_memory
 from ssat.core.launch import is_main_process
-from ssat.data.image import ImageDataModule
 from ssat.data.memory import CPU_PIXELS, GPU_PIXELS
+from ssat.data.video.module import VideoDataModule
 from ssat.estimate.calibration import Calibration
 from ssat.runs.machine import peak_memory_bytes, runs_on_cpu
 from ssat.runs.record import write_record
 from ssat.training.build import build_module
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
-from ssat.training.data import build_data
+from ssat.training.data import AnyData, build_data
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
 from ssat.training.stop import Stop
 
@@ -96,9 +96,9 @@ def gradient_period(config: Run, phase: Phase) -> int:
     return min(found, default=0)
 
 
-def prepared_together(config: Run, data: ImageDataModule) -> int:
+def prepared_together(config: Run, data: AnyData) -> int:
     """Batches that the loader makes in one call, see `Prepare.together`."""
-    if data.pipeline != "batched":
+    if isinstance(data, VideoDataModule) or data.pipeline != "batched":
         return 1
     return max(1, (CPU_PIXELS if runs_on_cpu(config) else GPU_PIXELS) // (data.batch_size * data.img_size**2))
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ssat.config.schema import Phase, Run
-from ssat.data.image import ImageDataModule
+from ssat.data.video.module import VideoDataModule
 from ssat.estimate.cost import MERGED, Cost, gradient_period
 from ssat.runs.energy import device_tdp
 from ssat.runs.footprint import lacoste_co2
 from ssat.runs.machine import hardware, log_every
+from ssat.training.data import AnyData
 
 WEIGHING = 4 / 3  # of a step: two more backward passes through the encoder
 # Of a recipe, what changes no step's cost.
@@ -33,10 +34,10 @@ class Amount:
     images: int
 
 
-def amount_of(config: Run, data: ImageDataModule) -> Amount:
+def amount_of(config: Run, data: AnyData) -> Amount:
     """How much data a phase has."""
     world = config.trainer.processes
-    step, train, evaluated = data.batch_size * world, data.sizes["train"], data.sizes[data.eval_split]
+    step, train, evaluated = data.batch_size * world, data.samples("train"), data.samples(data.eval_split)
     # A few labelled images that fill no batch are one of their own.
     return Amount(max(1, train // step), math.ceil(math.ceil(evaluated / world) / data.batch_size), min(step, train))
 
@@ -130,12 +131,23 @@ def energy(config: Run, cost: Cost, seconds: float) -> dict[str, float | None]:
     }
 
 
-def cost_key(config: Run, phase: Phase, data: ImageDataModule) -> str:
-    """What decides what the parts of a phase cost: neither seed nor the number of images and epochs, nor rates."""
-    images, source = data.source.train.images, config.data.source
-    loader: list[Any] = [data.pipeline, images.shape[1:] if isinstance(images, np.ndarray) else asdict(source)]
+def _loader(config: Run, data: AnyData) -> list[Any]:
+    """What decides the cost of loading."""
+    if isinstance(data, VideoDataModule):
+        return [asdict(config.data.source), data.frames, config.data.frame_step, config.data.max_clips]
+    images = data.source.train.images
+    loader: list[Any] = [
+        data.pipeline,
+        images.shape[1:] if isinstance(images, np.ndarray) else asdict(config.data.source),
+    ]
     if not isinstance(images, np.ndarray) and data.pipeline == "batched":
         loader.append(data.sizes)  # decoded once, at the start
+    return loader
+
+
+def cost_key(config: Run, phase: Phase, data: AnyData) -> str:
+    """What decides what the parts of a phase cost: neither seed nor the number of images and epochs, nor rates."""
+    loader = _loader(config, data)
     kept = ("lam_schedule", "balance_every", "head_norm", "frozen", "layer_decay")
     parts = {
         "encoder": asdict(config.encoder) | {"pretrained": None},

@@ -129,7 +129,9 @@ def check_dimensions(config: Run, encoder: Encoder) -> None:
     """
     of_clips, videos = len(encoder.img_size) == 3, config.data.frames is not None
     if of_clips != videos:
-        what, cure = ("clips", "videomae_b or videomae_s") if videos else ("single images", "vit_t, or another of images")
+        what, cure = (
+            ("clips", "videomae_b or videomae_s") if videos else ("single images", "vit_t, or another of images")
+        )
         raise UserError(
             f"encoder={config.encoder.name} reads {'clips' if of_clips else 'single images'}, and data={config.data.name}"
             f" gives {what}: use encoder={cure}",
@@ -152,7 +154,9 @@ def class_weights(w: float | str | None, counts: Mapping[str, int] | None) -> li
     if w is None or counts is None:
         return None
     if not all(counts.values()):
-        raise UserError(f"recipe.w={w} needs images of every class, and there are {dict(counts)}", key="recipe.w", value=w)
+        raise UserError(
+            f"recipe.w={w} needs images of every class, and there are {dict(counts)}", key="recipe.w", value=w
+        )
     if w == "auto":
         inverse = [1 / count for count in counts.values()]
         return [each / sum(inverse) for each in inverse]

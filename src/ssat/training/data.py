@@ -45,14 +45,33 @@ def build_data(config: Run, phase: Phase, source: Source | VideoSource | None = 
     return _images(config, phase, source)
 
 
+def build_images(config: Run, phase: Phase, source: Source | None = None) -> ImageDataModule:
+    """`build_data` for what only looks at images.
+
+    Raises:
+        UserError: the data are videos.
+    """
+    data = build_data(config, phase, source)
+    if isinstance(data, ImageDataModule):
+        return data
+    raise UserError(
+        f"data={config.data.name} are videos, and this looks at single images: choose a set of images",
+        key="data",
+        value=config.data.name,
+    )
+
+
 def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
     data, recipe = config.data, phase.recipe
     moments: Moments | None = getattr(data.statistics, recipe.statistics)
     if moments is None or data.frames is None:
         raise UserError(
             f"data={data.name} are videos, and "
-            + ("data.frames=null is for images: set the frames of a clip" if moments else "their pixels are not measured:"
-               " set recipe.statistics=imagenet, or give data.statistics.own"),
+            + (
+                "data.frames=null is for images: set the frames of a clip"
+                if moments
+                else "their pixels are not measured: set recipe.statistics=imagenet, or give data.statistics.own"
+            ),
             key="data.frames" if moments else "recipe.statistics",
         )
     augment = None if recipe.clip_augment is None else asdict(recipe.clip_augment)

@@ -18,7 +18,6 @@ from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
 from ssat.runs.machine import log_every, runs_on_cpu
-from ssat.training.data import AnyData
 from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.history import History
@@ -27,6 +26,7 @@ from ssat.training.callbacks.pictures import Reconstructions, parts_with_picture
 from ssat.training.callbacks.progress import ProgressBar, ProgressLines
 from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
+from ssat.training.data import AnyData
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.stop import Stop

@@ -95,7 +95,8 @@ class JointModule(pl.LightningModule):
             normalize="weights" if normalise_weights else "none",
         )
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
-        self.optimization, self.means, self.meters = optimization or Optimization(), EpochMeans(), (VideoMeters if per_video and classes else Meters)(classes)
+        self.optimization, self.means = optimization or Optimization(), EpochMeans()
+        self.meters: Any = VideoMeters(classes) if per_video and classes else Meters(classes)
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

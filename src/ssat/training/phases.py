@@ -79,9 +79,7 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
         close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
 
 
-def run_phase(
-    config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyData | None = None
-) -> dict[str, Any]:
+def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyData | None = None) -> dict[str, Any]:
     """One fit, continued from its last checkpoint if there is one; returns the phase's part of the record."""
     folder = run_dir / phase.name
     data = data or build_data(config, phase)

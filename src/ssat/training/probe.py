@@ -80,9 +80,7 @@ def linear_scores(queries: Tensor, features: Tensor, labels: Tensor, classes: in
 PROBES = {"knn": knn_scores, "linear": linear_scores}
 
 
-def probe(
-    encoder: Encoder, data: AnyData, split: str, device: torch.device, names: Sequence[str]
-) -> dict[str, float]:
+def probe(encoder: Encoder, data: AnyData, split: str, device: torch.device, names: Sequence[str]) -> dict[str, float]:
     """Accuracies in percent on `split` of the probes `names`, which learn from the labelled training images.
 
     Both are seen as in evaluation, without augmentation.

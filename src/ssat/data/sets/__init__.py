@@ -15,6 +15,10 @@ SOURCES = {
     "image_folder": "ssat.data.sets.folder:image_folder",
     "hf": "ssat.data.sets.hub:hf",
     "stand_in": "ssat.data.sets.stand_in:stand_in",
+    "ffpp": "ssat.data.video.sets:ffpp",
+    "dfdc": "ssat.data.video.sets:dfdc",
+    "dfdcp": "ssat.data.video.sets:dfdcp",
+    "video_folder": "ssat.data.video.sets:video_folder",
 }
 
 # data.group=<file.csv>:<column>; here, as naming a run needs it and no array.

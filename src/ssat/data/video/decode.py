@@ -287,7 +287,8 @@ def _upright_shape(raw: Any) -> tuple[int, int]:
 
 
 def _upright(raw: Any) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = raw.to_ndarray(format="rgb24")
+    # By default it would start threads for every frame, as many as the machine has cores.
+    image: NDArray[np.uint8] = raw.to_ndarray(format="rgb24", threads=1)
     a, b, c, d = _matrix(raw)
     if b:  # x becomes the vertical axis
         image = image.transpose(1, 0, 2)

@@ -67,6 +67,7 @@ class Entry(Video):
         n_decode_errors: packets that could not be decoded.
         n_stored: frames in the clip store.
         clip: file of the clip store below the prepared folder; empty without frames.
+        clip_sha256: of its bytes; empty without frames.
     """
 
     status: Status = "ok"
@@ -80,6 +81,7 @@ class Entry(Video):
     n_decode_errors: int = 0
     n_stored: int = 0
     clip: str = ""
+    clip_sha256: str = ""
 
 
 COLUMNS = [field.name for field in fields(Entry)]

@@ -195,6 +195,10 @@ class VideoDataModule(pl.LightningDataModule):
         counts = {split: self.class_counts(split) for split in self.sizes}
         return VideoOverview(counts, methods, unscored, list(self.source.remarks))
 
+    def samples(self, split: str) -> int:
+        """Clips that a pass over a split shows."""
+        return self._clips() if split == "train" else len(self.eval_clips(split))
+
     def _clips(self) -> int:
         """Clips of an epoch before those are dropped that do not fill a batch."""
         counts = np.bincount(self.labels("train"), minlength=self.num_classes)

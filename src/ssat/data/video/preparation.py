@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts, judged, probe
 from ssat.data.video.faces import Box, Boxes, Detector, DetectorName, batch_size, detector_of
@@ -309,6 +310,7 @@ def _stored(video: Video, path: Path, target: Path, options: PrepareOptions, fac
         det_rate=face.det_rate,
         n_stored=n_stored,
         clip=clip_path(video),
+        clip_sha256=file_sha256(target),
     )
 
 

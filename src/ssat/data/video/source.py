@@ -22,6 +22,7 @@ class VideoSource:
         unscored: videos of the same splits that have no frames; they count as failures.
         passport: how the clips were made and split; another passport is other data.
         remarks: what a training is to say before its first step.
+        complete: whether every video that the set's own lists expect can be used.
     """
 
     name: str
@@ -31,3 +32,4 @@ class VideoSource:
     unscored: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
     passport: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    complete: bool = False

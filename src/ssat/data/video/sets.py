@@ -1,0 +1,101 @@
+"""Prepared sets of videos by name: each function here returns a `VideoSource`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssat.core.errors import UserError
+from ssat.core.read import read_json
+from ssat.data.video.journal import ABOUT
+from ssat.data.video.manifest import Entry, read_manifest
+from ssat.data.video.protocol import dfdc_splits, dfdcp_splits, ffpp_splits, folder_splits
+from ssat.data.video.sides import Splits
+from ssat.data.video.source import VideoSource
+
+DEEPFAKE = ("real", "fake")  # classes of the published sets, by label
+
+
+def ffpp(
+    root: str, held_out: str | None = None, methods: Sequence[str] | None = None, level: str | None = None
+) -> VideoSource:
+    """FaceForensics++, see `protocol.ffpp_splits`.
+
+    Raises:
+        UserError: `root` holds no prepared videos of it, or not those that are asked for.
+    """
+    entries, about = _prepared("ffpp", root)
+    splits = ffpp_splits(entries, held_out=held_out, methods=methods, level=level)
+    chosen = next((entry.level for part in splits.parts.values() for entry in part), "")
+    return _source(root, about, splits, DEEPFAKE, level=chosen, held_out=held_out)
+
+
+def dfdc(
+    root: str,
+    val_parts: Sequence[int] | None = None,
+    test_parts: Sequence[int] | None = None,
+    identities: str | None = None,
+) -> VideoSource:
+    """DFDC, see `protocol.dfdc_splits`; `identities` is its `identity_csv`.
+
+    Raises:
+        UserError: `root` holds no prepared videos of it, or not those that are asked for.
+    """
+    entries, about = _prepared("dfdc", root)
+    splits = dfdc_splits(entries, val_parts=val_parts, test_parts=test_parts, identity_csv=identities)
+    return _source(root, about, splits, DEEPFAKE)
+
+
+def dfdcp(root: str, val_fraction: float = 0.1, seed: int = 0) -> VideoSource:
+    """The preview of DFDC, see `protocol.dfdcp_splits`.
+
+    Raises:
+        UserError: `root` holds no prepared videos of it.
+    """
+    entries, about = _prepared("dfdcp", root)
+    return _source(root, about, dfdcp_splits(entries, val_fraction=val_fraction, seed=seed), DEEPFAKE)
+
+
+def video_folder(root: str, val_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 0) -> VideoSource:
+    """The user's own videos, see `protocol.folder_splits`.
+
+    Raises:
+        UserError: `root` holds no prepared videos of a folder, or they cannot be split.
+    """
+    entries, about = _prepared("video_folder", root)
+    splits = folder_splits(entries, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    return _source(root, about, splits, about["classes"])
+
+
+def _prepared(dataset: str, root: str) -> tuple[list[Entry], dict[str, Any]]:
+    """The rows of a prepared folder, and how it was made."""
+    folder = Path(root)
+    entries = read_manifest(folder)
+    path = folder / ABOUT
+    try:
+        about = read_json(path)
+        there = about["dataset"], about["options"], about["classes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: run the same python -m src.prepare again", key="data.root") from error
+    if there[0] != dataset:
+        raise UserError(
+            f"data.root={root} was prepared as data={there[0]}, not as data={dataset}: name its own folder, or choose"
+            f" data={there[0]}",
+            key="data.root",
+            value=root,
+        )
+    return entries, about
+
+
+def _source(root: str, about: dict[str, Any], splits: Splits, classes: Sequence[str], **protocol: Any) -> VideoSource:
+    return VideoSource(
+        name=about["dataset"],
+        classes=tuple(classes),
+        root=Path(root),
+        splits=splits.parts,
+        unscored=splits.unscored,
+        passport=about["options"] | protocol,
+        remarks=splits.remarks,
+        complete=splits.complete,
+    )
