@@ -13,6 +13,7 @@ from rich.console import Console
 from ssat.core.errors import UserError
 from ssat.data.video.layouts import Index, describe, scan
 from ssat.data.video.manifest import FAKE, REAL, read_manifest, write_manifest
+from ssat.data.video.protocol import ffpp_splits
 from tests.data.video.trees import all_ffpp, dfdc_part, ffpp, metadata, prepared, touch
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[4] / "shared"))
@@ -396,6 +397,13 @@ def test_the_real_samples_are_recognised(samples: Path) -> None:
     }
     assert sum(count.found for count in found.counts) == 7 and sum(count.missing for count in found.counts) == 4993
     assert "give data.raw" in refused("ffpp", samples)
+    splits = ffpp_splits(prepared(found), held_out="FaceSwap")
+    assert {name: sorted(row.method for row in rows) for name, rows in splits.parts.items()} == {
+        "train": ["Deepfakes", "Face2Face", "original"],
+        "val": ["NeuralTextures", "original"],
+        "test": ["FaceSwap", "original"],
+        "in_domain": ["original"],
+    }
     dfdc = scan("dfdc", samples / "dfdc")
     assert [video.label for video in dfdc.videos] == [FAKE] * 3
     assert [row.path for row in dfdc.missing] == ["dfdc_train_part_0/awnfpubqmo.mp4"]
