@@ -381,6 +381,20 @@ def test_two_files_with_one_id_a_pipe_and_a_loop(tmp_path: Path) -> None:
     assert "is a link to a folder that holds it" in refused("video_folder", root)
 
 
+def test_a_name_that_no_manifest_can_hold_is_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "real/a.mp4", "fake/b.mp4")
+    try:
+        Path(os.fsdecode(os.fsencode(root) + b"/fake/\xff.mp4")).touch()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    assert "is no UTF-8 name: rename it" in refused("video_folder", root)
+
+
+def test_a_test_split_alone_is_enough_to_evaluate(tmp_path: Path) -> None:
+    index = scan("video_folder", touch(tmp_path, "test/real/p1/a.mp4", "test/fake/p1/b.mp4"), group=1)
+    assert {(video.split, video.group_id) for video in index.videos} == {("test", "p1")}
+
+
 # The real samples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from ssat.data.video.layouts.tree import (
     check_root,
     damaged,
     entries,
-    folders,
     found_in,
     listing,
     read_mapping,
     read_table,
+    readable_folders,
     video_id,
     wrong_root,
 )
@@ -74,10 +75,10 @@ def scan_dfdc(root: str | Path) -> Index:
 
 def _parts(folder: Path, prefix: str, levels: int) -> Iterator[str]:
     """Folders that hold a metadata.json, by number; '' is `folder` itself."""
-    if (folder / METADATA).is_file():
+    if os.path.isfile(folder / METADATA):  # False, where pathlib raises, in a folder of another user
         yield prefix.rstrip("/")
     elif levels:
-        for name in sorted(folders(folder), key=lambda name: (part_number(name) or 0, name)):
+        for name in sorted(readable_folders(folder), key=lambda name: (part_number(name) or 0, name)):
             yield from _parts(folder / name, f"{prefix}{name}/", levels - 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
 
 
 def _is_tree(folder: Path) -> bool:
-    return any((folder / top).is_dir() for top in TOPS)
+    return any(os.path.isdir(folder / top) for top in TOPS)
 
 
 def _places(root: Path) -> Iterator[Place]:
