@@ -154,6 +154,11 @@ def test_two_endings_of_one_ffpp_video_are_refused(tmp_path: Path) -> None:
     assert "071.AVI" in text and "071.mp4" in text and "two files for one video" in text
 
 
+def test_two_names_of_one_level_are_refused(tmp_path: Path) -> None:
+    ffpp(tmp_path, ["071"], level="raw")
+    assert "youtube/c0/videos and original" in refused("ffpp", ffpp(tmp_path, ["054"], level="c0"))
+
+
 def test_links_spaces_and_unicode_work(tmp_path: Path) -> None:
     real = ffpp(tmp_path / "disk", ["071", "Deepfakes/071_054"])
     root = tmp_path / "Gesichter é 北京" / "with space"
@@ -221,7 +226,10 @@ def test_official_test_and_validation_of_dfdc(tmp_path: Path, inner: str) -> Non
 def test_a_test_folder_without_labels_is_told(tmp_path: Path) -> None:
     dfdc_part(tmp_path, "dfdc_train_part_0", ["aaa"])
     touch(tmp_path, "test/t1.mp4")
-    assert any("test/ has no labels.csv" in remark for remark in scan("dfdc", tmp_path).remarks)
+    metadata(tmp_path, "test", {"t1.mp4": {"label": "FAKE"}})
+    index = scan("dfdc", tmp_path)
+    assert any("test/ has no labels.csv" in remark for remark in index.remarks)
+    assert {video.part for video in index.videos} == {"dfdc_train_part_0"}
 
 
 def test_a_wrong_level_of_dfdc_is_told_the_right_folder(tmp_path: Path) -> None:

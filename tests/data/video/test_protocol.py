@@ -134,6 +134,17 @@ def test_table_13(everything: list[Entry]) -> None:
     assert not splits.complete and splits.remarks[0].startswith("140 of the 4,140 videos")
 
 
+def test_a_set_without_one_of_the_four_methods_is_not_complete(everything: list[Entry]) -> None:
+    rows = [row for row in everything if row.method != "NeuralTextures"]
+    splits = ffpp_splits(rows, held_out="FaceSwap")
+    assert kinds(splits["train"]) == {"original": 720, "Deepfakes": 720, "Face2Face": 720}
+    assert not splits.complete and splits.remarks == [
+        "no video of NeuralTextures is prepared: the splits go without",
+        "1,000 of the 4,140 videos of the official splits are not there or cannot be used",
+    ]
+    assert ffpp_splits(rows, held_out="FaceSwap", methods=["Deepfakes", "Face2Face"]).complete
+
+
 def test_one_method_and_a_later_method(everything: list[Entry]) -> None:
     splits = ffpp_splits(everything, methods=["Deepfakes"])
     assert kinds(splits["train"]) == {"original": 720, "Deepfakes": 720} and splits.complete

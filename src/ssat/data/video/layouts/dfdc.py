@@ -62,7 +62,8 @@ def scan_dfdc(root: str | Path) -> Index:
     """
     root = check_root(root, EXPECTED)
     official = [name for name in OFFICIAL if (root / name / LABELS).is_file()]
-    parts = [part for part in _parts(root, "", DEEPEST) if part.partition("/")[0] not in official]
+    # Never a part, whatever lies in it: its videos would be trained on.
+    parts = [part for part in _parts(root, "", DEEPEST) if part.partition("/")[0] not in OFFICIAL]
     _check_level(root, parts, official)
     found = Found()
     for part in parts:
@@ -136,9 +137,9 @@ def _root_of(name: str, facts: dict[str, dict[str, Any]], path: Path) -> str:
         if not isinstance(original, str) or "/" in original or "\\" in original:
             raise damaged(path, f"the original of {chain[-1]!r} is {original!r}, no file name")
         if original in chain:
-            break
+            return min(chain)  # they name one another
         chain.append(original)
-    return min(chain) if len(chain) > 1 and facts.get(chain[-1], {}).get("original") else chain[-1]
+    return chain[-1]
 
 
 def _read_official(root: Path, folder: str, found: Found) -> None:
