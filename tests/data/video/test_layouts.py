@@ -13,6 +13,7 @@ from rich.console import Console
 from ssat.core.errors import UserError
 from ssat.data.video.layouts import Index, describe, scan
 from ssat.data.video.manifest import FAKE, REAL, read_manifest, write_manifest
+from ssat.data.video.protocol import ffpp_splits
 from tests.data.video.trees import all_ffpp, dfdc_part, ffpp, metadata, prepared, touch
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[4] / "shared"))
@@ -153,6 +154,11 @@ def test_two_endings_of_one_ffpp_video_are_refused(tmp_path: Path) -> None:
     assert "071.AVI" in text and "071.mp4" in text and "two files for one video" in text
 
 
+def test_two_names_of_one_level_are_refused(tmp_path: Path) -> None:
+    ffpp(tmp_path, ["071"], level="raw")
+    assert "youtube/c0/videos and original" in refused("ffpp", ffpp(tmp_path, ["054"], level="c0"))
+
+
 def test_links_spaces_and_unicode_work(tmp_path: Path) -> None:
     real = ffpp(tmp_path / "disk", ["071", "Deepfakes/071_054"])
     root = tmp_path / "Gesichter é 北京" / "with space"
@@ -220,7 +226,10 @@ def test_official_test_and_validation_of_dfdc(tmp_path: Path, inner: str) -> Non
 def test_a_test_folder_without_labels_is_told(tmp_path: Path) -> None:
     dfdc_part(tmp_path, "dfdc_train_part_0", ["aaa"])
     touch(tmp_path, "test/t1.mp4")
-    assert any("test/ has no labels.csv" in remark for remark in scan("dfdc", tmp_path).remarks)
+    metadata(tmp_path, "test", {"t1.mp4": {"label": "FAKE"}})
+    index = scan("dfdc", tmp_path)
+    assert any("test/ has no labels.csv" in remark for remark in index.remarks)
+    assert {video.part for video in index.videos} == {"dfdc_train_part_0"}
 
 
 def test_a_wrong_level_of_dfdc_is_told_the_right_folder(tmp_path: Path) -> None:
@@ -380,6 +389,20 @@ def test_two_files_with_one_id_a_pipe_and_a_loop(tmp_path: Path) -> None:
     assert "is a link to a folder that holds it" in refused("video_folder", root)
 
 
+def test_a_name_that_no_manifest_can_hold_is_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "real/a.mp4", "fake/b.mp4")
+    try:
+        Path(os.fsdecode(os.fsencode(root) + b"/fake/\xff.mp4")).touch()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    assert "is no UTF-8 name: rename it" in refused("video_folder", root)
+
+
+def test_a_test_split_alone_is_enough_to_evaluate(tmp_path: Path) -> None:
+    index = scan("video_folder", touch(tmp_path, "test/real/p1/a.mp4", "test/fake/p1/b.mp4"), group=1)
+    assert {(video.split, video.group_id) for video in index.videos} == {("test", "p1")}
+
+
 # The real samples
 
 
@@ -396,6 +419,13 @@ def test_the_real_samples_are_recognised(samples: Path) -> None:
     }
     assert sum(count.found for count in found.counts) == 7 and sum(count.missing for count in found.counts) == 4993
     assert "give data.raw" in refused("ffpp", samples)
+    splits = ffpp_splits(prepared(found), held_out="FaceSwap")
+    assert {name: sorted(row.method for row in rows) for name, rows in splits.parts.items()} == {
+        "train": ["Deepfakes", "Face2Face", "original"],
+        "val": ["NeuralTextures", "original"],
+        "test": ["FaceSwap", "original"],
+        "in_domain": ["original"],
+    }
     dfdc = scan("dfdc", samples / "dfdc")
     assert [video.label for video in dfdc.videos] == [FAKE] * 3
     assert [row.path for row in dfdc.missing] == ["dfdc_train_part_0/awnfpubqmo.mp4"]

@@ -75,7 +75,7 @@ def official_splits(root: Path | None = None) -> OfficialSplits:
 
 
 def choose_level(present: Collection[str], asked: str | None, where: str) -> str:
-    """The level to use: the one that is asked for, else c23 where there is more than one.
+    """The level to use: the one that is asked for, else c23 if it is there, else the only one (of c40 and raw c40).
 
     Args:
         present: levels that there are; not empty.
@@ -86,7 +86,7 @@ def choose_level(present: Collection[str], asked: str | None, where: str) -> str
         UserError: it is none of the levels, or not there.
     """
     if asked is None:
-        return next(iter(present)) if len(present) == 1 else DEFAULT_LEVEL if DEFAULT_LEVEL in present else min(present)
+        return DEFAULT_LEVEL if DEFAULT_LEVEL in present else min(present)
     level = "raw" if asked == "c0" else asked
     if level not in LEVELS:
         text = f"data.level={asked} is no level of FaceForensics++{nearest(str(asked), list(LEVELS))}"

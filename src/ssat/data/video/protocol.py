@@ -69,7 +69,8 @@ def ffpp_splits(
         sides |= {TEST: of("test", [held_out]), "in_domain": of("test", trained)}
     else:
         sides |= {TEST: of("test", trained)} | {f"test_{name}": of("test", [name]) for name in trained}
-    counts = table13(rows, [*trained, *([held_out] if held_out else [])])
+    # Of all four where none is named: a set without one of them is not complete.
+    counts = table13(rows, [*(methods or METHODS), *([held_out] if held_out else [])])
     counts = [count for count in counts if count.method != held_out or count.split == "test"]
     short = sum(count.missing for count in counts)
     if short:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from ssat.data.video.layouts.tree import (
     check_root,
     damaged,
     entries,
-    folders,
     found_in,
     listing,
     read_mapping,
     read_table,
+    readable_folders,
     video_id,
     wrong_root,
 )
@@ -61,7 +62,8 @@ def scan_dfdc(root: str | Path) -> Index:
     """
     root = check_root(root, EXPECTED)
     official = [name for name in OFFICIAL if (root / name / LABELS).is_file()]
-    parts = [part for part in _parts(root, "", DEEPEST) if part.partition("/")[0] not in official]
+    # Never a part, whatever lies in it: its videos would be trained on.
+    parts = [part for part in _parts(root, "", DEEPEST) if part.partition("/")[0] not in OFFICIAL]
     _check_level(root, parts, official)
     found = Found()
     for part in parts:
@@ -74,10 +76,10 @@ def scan_dfdc(root: str | Path) -> Index:
 
 def _parts(folder: Path, prefix: str, levels: int) -> Iterator[str]:
     """Folders that hold a metadata.json, by number; '' is `folder` itself."""
-    if (folder / METADATA).is_file():
+    if os.path.isfile(folder / METADATA):  # False, where pathlib raises, in a folder of another user
         yield prefix.rstrip("/")
     elif levels:
-        for name in sorted(folders(folder), key=lambda name: (part_number(name) or 0, name)):
+        for name in sorted(readable_folders(folder), key=lambda name: (part_number(name) or 0, name)):
             yield from _parts(folder / name, f"{prefix}{name}/", levels - 1)
 
 
@@ -135,9 +137,9 @@ def _root_of(name: str, facts: dict[str, dict[str, Any]], path: Path) -> str:
         if not isinstance(original, str) or "/" in original or "\\" in original:
             raise damaged(path, f"the original of {chain[-1]!r} is {original!r}, no file name")
         if original in chain:
-            break
+            return min(chain)  # they name one another
         chain.append(original)
-    return min(chain) if len(chain) > 1 and facts.get(chain[-1], {}).get("original") else chain[-1]
+    return chain[-1]
 
 
 def _read_official(root: Path, folder: str, found: Found) -> None:

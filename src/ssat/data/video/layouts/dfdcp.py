@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def scan_dfdcp(root: str | Path) -> Index:
 
 
 def _is_tree(folder: Path) -> bool:
-    return (folder / LIST).is_file()
+    return os.path.isfile(folder / LIST)
 
 
 def _video(path: str, fact: dict[str, Any], source: Path) -> Video:

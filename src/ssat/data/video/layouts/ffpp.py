@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssat.core.errors import UserError
 from ssat.core.words import nearest
 from ssat.data.sets.checks import listed
 from ssat.data.video.ffpp_splits import (
@@ -78,6 +80,7 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
     if not present:
         raise wrong_root(root, "has no video in any <level>/videos folder", EXPECTED)
     chosen = present if level == "all" else {choose_level(present, level, str(root))}
+    _refuse_two_names(root, places)
     official = official_splits(root)
     used = [place for place in places if place.level in chosen]
     originals = {
@@ -99,7 +102,7 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
 
 
 def _is_tree(folder: Path) -> bool:
-    return any((folder / top).is_dir() for top in TOPS)
+    return any(os.path.isdir(folder / top) for top in TOPS)
 
 
 def _places(root: Path) -> Iterator[Place]:
@@ -109,6 +112,15 @@ def _places(root: Path) -> Iterator[Place]:
             place = f"{folder}/{name}/videos"
             if name in FOLDERS and (root / place).is_dir():
                 yield Place(method, FOLDERS[name], place, listing(root / place, deep=False))
+
+
+def _refuse_two_names(root: Path, places: Sequence[Place]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for place in places:
+        other = seen.setdefault((place.method, place.level), place.folder)
+        if other != place.folder:
+            text = f"has {other} and {place.folder}, two names for one level: remove one of them"
+            raise UserError(f"data.raw={str(root)!r} {text}", key="data.raw", value=str(root))
 
 
 def _pattern(method: str) -> re.Pattern[str]:

@@ -151,8 +151,8 @@ def _groups(
         split or "train": ImageList(found, np.array(labels[split], dtype=np.int64), root, class_depth=2 if split else 1)
         for split, found in names.items()
     }
-    first = next(iter(lists))  # a set may have a test split only
-    train = lists.pop("train", None) or lists.pop(first)
+    # A set may have a test split only.
+    train = lists.pop("train" if "train" in lists else next(iter(lists)))
     source = grouped(Source("video_folder", classes, train, lists.get("test"), lists.get("val")), group)
     found_groups: dict[str, str] = {}
     for images in source.lists:

@@ -126,8 +126,8 @@ def near_root(root: Path, is_right: Callable[[Path], bool]) -> Path | None:
     """The folder above `root`, or one or two levels below it, that is right."""
     here = root.absolute()
     above = (folder for folder in list(here.parents)[:ABOVE])
-    below = [root / name for name in _readable_folders(root)]
-    deeper = (folder / name for folder in below for name in _readable_folders(folder))
+    below = [root / name for name in readable_folders(root)]
+    deeper = (folder / name for folder in below for name in readable_folders(folder))
     for candidates in (above, below, deeper):
         for folder in candidates:
             if is_right(folder):
@@ -135,11 +135,12 @@ def near_root(root: Path, is_right: Callable[[Path], bool]) -> Path | None:
     return None
 
 
-def _readable_folders(folder: Path) -> list[str]:
+def readable_folders(folder: Path) -> list[str]:
+    """As `folders`; [] where it may not be listed, such as lost+found."""
     try:
         return folders(folder)
     except UserError:
-        return []  # of another user, somewhere near
+        return []
 
 
 def read_mapping(path: Path) -> dict[str, dict[str, Any]]:
