@@ -83,8 +83,8 @@ class ClassLoss:
         partly_labelled: some targets are NO_LABEL; L_cls is the mean over the others.
         class_weights: (K,) of the classes; Eq. 3 is that of `real_and_fake`. None = all count the same.
         normalize: what the weighted sum over the batch is divided by: `weights` = the sum of the targets' weights, over
-            all processes, so that L_cls has the size of an unweighted one and lambda means the same; `none` = the number
-            of targets, which is Eq. 3 as printed and makes L_cls smaller (3.4 times with 82 % fakes).
+            all processes, so that L_cls has the size of an unweighted one and lambda means the same; `none` = the
+            number of targets, which is Eq. 3 as printed and makes L_cls smaller (3.4 times with 82 % fakes).
     """
 
     def __init__(

@@ -63,8 +63,8 @@ class VideoMeters:
         """What they say by name, over all processes; starts anew.
 
         Of videos: `acc1` and `balanced_acc` in percent, `log_loss`, and with two classes `auc`, `ap` and `eer` in
-        [0, 1]. Of clips: `loss`, the mean cross-entropy, and with two classes `clip_auc`. A value is nan where it is not
-        defined, as all videos are of one class. Nothing where no clip was counted.
+        [0, 1]. Of clips: `loss`, the mean cross-entropy, and with two classes `clip_auc`. A value is nan where the
+        videos are all of one class and do not define it. Nothing where no clip was counted.
 
         Raises:
             UserError: a prediction is nan.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import random
 import warnings
 from typing import Any
@@ -22,7 +23,7 @@ class AlbumentationsClip:
     """(T, 3, H, W) uint8 clip and random numbers -> (T, 3, size, size) uint8, by albumentations.
 
     Same operations, order and ranges as the `options`; three are ours in both: fancy PCA, which albumentations rounds
-    to no change at all in 8 bits, the choice of the colour operation, and what happens to time.
+    to next to no change in 8 bits, the choice of the colour operation, and what happens to time.
 
     Args:
         options: probabilities and ranges.
@@ -71,7 +72,7 @@ def checked(transform: Any, **arguments: Any) -> Any:
 
 
 def _pipelines(o: ClipAugment) -> tuple[Any, dict[int, Any], Any]:
-    a, cv2 = _library()
+    a, cv2 = library()
     low, high = (float(np.sqrt(variance)) / 255 for variance in o.noise_var)
     kernel = (o.blur_kernel, o.blur_kernel)
     resizes = [
@@ -107,7 +108,13 @@ def _pipelines(o: ClipAugment) -> tuple[Any, dict[int, Any], Any]:
     return a.Compose(before), {0: a.Compose([light]), 2: a.Compose([hsv])}, a.Compose(after)
 
 
-def _library() -> tuple[Any, Any]:
+def library() -> tuple[Any, Any]:
+    """albumentations and OpenCV.
+
+    Raises:
+        UserError: they are not installed, or another version is.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # an import would ask the internet for its newest version
     try:
         version = importlib.metadata.version("albumentations")
         import albumentations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,8 @@ from ssat.core.files import replacing
 
 META = "meta.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal frames make equal files
+# What zipfile, json and Pillow raise on flipped bytes; a flipped flag reads as "encrypted" or "not implemented".
+DAMAGE = (OSError, KeyError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 Coding = Literal["jpeg", "png", "webp"]
 OPTIONS: dict[Coding, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "subsampling": 0},
@@ -46,7 +49,7 @@ def write_clip(
         for count, frame in enumerate(frames, 1):
             encoded = BytesIO()
             Image.fromarray(np.ascontiguousarray(frame)).save(encoded, **options)
-            file.writestr(zipfile.ZipInfo(f"{count - 1:06d}", EPOCH), encoded.getvalue())
+            file.writestr(zipfile.ZipInfo(_name(count - 1), EPOCH), encoded.getvalue())
         file.writestr(zipfile.ZipInfo(META, EPOCH), json.dumps(meta, sort_keys=True))
     return count
 
@@ -67,8 +70,11 @@ class StoredClip:
             with zipfile.ZipFile(path) as file:
                 self.meta: dict[str, Any] = json.loads(file.read(META))
                 self._names = sorted(name for name in file.namelist() if name != META)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise _damaged(path, error) from error
+        # A flipped byte in a name would put the frames into another order.
+        if self._names != [_name(index) for index in range(len(self._names))]:
+            raise _damaged(path, ValueError("the frames are not numbered in order"))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -83,8 +89,12 @@ class StoredClip:
             with zipfile.ZipFile(self.path) as file:
                 images = [np.array(_image(file.read(self._names[index]))) for index in indices]
             return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise _damaged(self.path, error) from error
+
+
+def _name(index: int) -> str:
+    return f"{index:06d}"
 
 
 def _image(data: bytes) -> Image.Image:

@@ -1,0 +1,142 @@
+"""The weighted cross-entropy of Eq. 3 by hand, and what weighing must not change."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssat.core.batch import Batch
+from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+from ssat.tasks.base import Task, TaskOutput
+from ssat.training.classification import ClassLoss, real_and_fake, real_weight
+from ssat.training.module import JointModule
+from ssat.training.steps import Progress
+from tests.encoders.cases import build, images_for
+
+
+def loss_of(logits: Tensor, targets: Tensor, w: float | None, normalize: str = "weights", **options: float) -> float:
+    weights = None if w is None else real_and_fake(w)
+    loss = ClassLoss(options.pop("smoothing", 0.0), class_weights=weights, normalize=normalize, **options)
+    return loss(logits, Batch(torch.zeros(len(targets)), targets)).item()
+
+
+P_FAKE = torch.tensor([0.2, 0.6, 0.9])
+LOGITS = torch.stack([(1 - P_FAKE).log(), P_FAKE.log()], 1)
+LABELS = torch.tensor([0, 1, 1])  # real, fake, fake
+
+
+def test_equation_3_by_hand() -> None:
+    terms = [-0.75 * math.log(0.8), -0.25 * math.log(0.6), -0.25 * math.log(0.9)]
+    assert loss_of(LOGITS, LABELS, 0.75, "none") == pytest.approx(sum(terms) / 3)
+    assert loss_of(LOGITS, LABELS, 0.75) == pytest.approx(sum(terms) / (0.75 + 0.25 + 0.25))
+
+
+def test_w_belongs_to_the_real_class() -> None:
+    assert torch.equal(real_and_fake(0.82), torch.tensor([0.82, 1 - 0.82]))
+    real, fake = LABELS.new_zeros(3), LABELS.new_ones(3)
+    assert loss_of(LOGITS, real, 0.8, "none") == pytest.approx(0.8 * F.cross_entropy(LOGITS, real).item())
+    assert loss_of(LOGITS, fake, 0.8, "none") == pytest.approx(0.2 * F.cross_entropy(LOGITS, fake).item())
+
+
+def test_equal_weights_are_no_weights() -> None:
+    plain = loss_of(LOGITS, LABELS, None)
+    assert loss_of(LOGITS, LABELS, 0.5) == pytest.approx(plain)
+    assert loss_of(LOGITS, LABELS, 0.5, "none") == pytest.approx(plain / 2)
+
+
+def test_the_automatic_weight_gives_both_classes_the_same_influence() -> None:
+    labels = torch.tensor([1] * 82 + [0] * 18)
+    w = real_weight(labels)
+    assert w == pytest.approx(0.82)
+    logits = torch.zeros(100, 2, requires_grad=True)
+    loss = ClassLoss(0.0, class_weights=real_and_fake(w))(logits, Batch(torch.zeros(100), labels))
+    loss.backward()
+    assert logits.grad is not None and logits.grad.sum(0).abs().max() < 1e-6  # no push to either class
+    literal = loss_of(logits.detach(), labels, w, "none")
+    assert literal / loss.item() == pytest.approx(2 * 0.82 * 0.18)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_smoothing_and_missing_labels_together(smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 3), torch.tensor([0, -1, 2, 1, -1, 2])
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    total = 0.0
+    for row, target in zip(logits.log_softmax(1), targets.tolist(), strict=True):
+        if target >= 0:
+            smooth = torch.full((3,), smoothing / 3)
+            smooth[target] += 1 - smoothing
+            total -= (weights * smooth * row).sum().item()
+    for normalize, size in (("weights", 0.5 + 0.2 + 0.3 + 0.2), ("none", 4)):
+        loss = ClassLoss(smoothing, partly_labelled=True, class_weights=weights, normalize=normalize)
+        found = loss(logits, Batch(torch.zeros(6), targets))
+        assert found.item() == pytest.approx(total / size, rel=1e-5)
+    expected = F.cross_entropy(logits, targets, weights, ignore_index=-1, label_smoothing=smoothing)
+    assert total / 1.2 == pytest.approx(expected.item(), rel=1e-5)  # "weights" is PyTorch's mean
+
+
+def test_mixed_targets_are_weighed_as_their_parts() -> None:
+    hard = F.one_hot(LABELS, 2).float()
+    for normalize in ("weights", "none"):
+        assert loss_of(LOGITS, hard, 0.75, normalize) == pytest.approx(loss_of(LOGITS, LABELS, 0.75, normalize))
+    mixed = torch.tensor([[0.3, 0.7]])
+    expected = -(0.75 * 0.3 * math.log(0.8) + 0.25 * 0.7 * math.log(0.2))
+    assert loss_of(LOGITS[:1], mixed, 0.75, "none") == pytest.approx(expected)
+    assert loss_of(LOGITS[:1], mixed, 0.75) == pytest.approx(expected / (0.75 * 0.3 + 0.25 * 0.7))
+
+
+def test_a_batch_without_labels_has_a_loss_of_0_with_a_gradient() -> None:
+    logits = torch.randn(4, 2, requires_grad=True)
+    loss = ClassLoss(0.1, partly_labelled=True, class_weights=real_and_fake(0.8))
+    found = loss(logits, Batch(torch.zeros(4), torch.full((4,), -1)))
+    found.backward()
+    assert found.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_half_precision_is_computed_in_fp32() -> None:
+    loss = ClassLoss(0.0, class_weights=real_and_fake(0.8).half())
+    found = loss(LOGITS.bfloat16(), Batch(torch.zeros(3), LABELS))
+    assert found.dtype == torch.float32
+
+
+class Squares(Task):
+    def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> TaskOutput:
+        features = encoder.forward_features(batch.images)
+        return TaskOutput(features.square().mean(), features if with_features else None, {})
+
+
+@pytest.mark.parametrize("lam", [1.0, 0.1, 0.0])
+def test_equation_1_holds_with_the_weighted_loss(lam: float) -> None:
+    encoder: nn.Module = build("vit")
+    images = images_for(encoder)
+    batch = Batch(images, torch.arange(len(images)) % 2, indices=torch.arange(len(images)))
+    module = JointModule(encoder, num_classes=2, ssl=Squares() if lam < 1 else None, lam=lam).eval()
+    module.cls_loss = ClassLoss(0.0, class_weights=real_and_fake(0.75))
+    found, _ = module.joint_step(batch, Progress(0, 0.0))
+    features = encoder.forward_features(images)
+    squares = features.square().mean()
+    if lam == 0:
+        expected = squares
+    else:
+        weighted = F.cross_entropy(module.head(features), batch.targets, torch.tensor([0.75, 0.25]))
+        expected = lam * weighted + (1 - lam) * squares
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"), [([1, 1], "no real"), ([0], "no fake"), ([], "no real"), ([0, 1, 2], "other labels")]
+)
+def test_what_cannot_be_balanced_is_refused(labels: list[int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        real_weight(labels)
+
+
+@pytest.mark.parametrize("w", [0.0, 1.0, -1.0, float("nan")])
+def test_a_weight_out_of_range_is_refused(w: float) -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        real_and_fake(w)
