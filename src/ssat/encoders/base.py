@@ -170,9 +170,13 @@ class Encoder(nn.Module):
     def check_images(self, images: Tensor) -> None:
         """Raises: UserError: images of another size or channel count than the encoder was built for."""
         expected = (self.in_chans, *self.img_size)
-        if tuple(images.shape[1:]) != expected:
-            what, sides = ("clips", "frames, height, width") if self.takes_clips else ("images", "height, width")
-            raise UserError(f"{what} are {tuple(images.shape[1:])}, the encoder takes {expected} (channels, {sides})")
+        if tuple(images.shape[1:]) == expected:
+            return
+        what, sides, cure = "images", "height, width", "take encoder=videomae_s for videos"
+        if self.takes_clips:
+            what, sides, cure = "clips", "frames, height, width", "choose data of videos, or encoder=vit_t for images"
+        problem = f"{what} are {tuple(images.shape[1:])}, the encoder takes {expected} (channels, {sides})"
+        raise UserError(problem if images.ndim == len(expected) + 1 else f"{problem}: {cure}")
 
     def image_tokens(self, tokens: Tensor) -> Tensor:
         """A block's `tokens` (B, N, D) without class token and registers."""
