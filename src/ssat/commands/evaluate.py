@@ -24,7 +24,7 @@ Evaluates the last phase of a run as its training did, and beside it on perturbe
 
   run=<folder>            of python -m src.train
   checkpoint=last         last, best, or a checkpoint file of that run
-  split=test              test or val
+  split=test              test or val; of videos also in_domain, test_Deepfakes and the like (docs/video.md)
   phase=<the last>        of the run: pretrain, finetune, joint ...
   probe=knn,linear        what the encoder's features are worth, also where no labels were learned: k-NN (20 neighbours,
                           temperature 0.07) and a logistic regression, both on the training images
@@ -34,10 +34,12 @@ Evaluates the last phase of a run as its training did, and beside it on perturbe
   batch_size=<the run's>  images at a time; under bf16 another size may change a few predictions
   force=true              evaluate again what has been evaluated
   data.root=... trainer.accelerator=cpu ...     any key of the run that has changed since
+  data=<name> data.root=...                     other data of the same classes, such as data=ffpp for a run on dfdc
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 """
 OWN = {
     "run": "",
+    "data": "",
     "checkpoint": "last",
     "split": "test",
     "phase": "",
@@ -49,6 +51,20 @@ OWN = {
     "force": "false",
 }
 PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
+# Columns of `detection_metrics`: heading and form of the number.
+DETECTION = {
+    "n_total": ("videos", "{:,}"),
+    "n_failed": ("failed", "{:,}"),
+    "accuracy": ("acc %", "{:.2f}"),
+    "accuracy_low": ("from", "{:.1f}"),
+    "accuracy_high": ("to", "{:.1f}"),
+    "accuracy_all": ("of all %", "{:.2f}"),
+    "balanced_accuracy": ("balanced", "{:.2f}"),
+    "auc": ("AUC", "{:.4f}"),
+    "ap": ("AP", "{:.4f}"),
+    "eer": ("EER", "{:.4f}"),
+    "log_loss": ("log-loss", "{:.4f}"),
+}
 HANDED_ON = ("data", "trainer")  # groups whose keys may be changed
 
 
@@ -60,6 +76,8 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """
     given, _, overrides = read_options(words, dict.fromkeys(OWN, "..."), handed_on=HANDED_ON, empty=True)
     options = OWN | given
+    if options["data"]:
+        overrides = [f"data={options['data']}", *overrides]
     if not options["run"]:
         raise UserError("say which run: run=<folder that python -m src.train has made>")
     if not {*options["probe"].split(",")} <= {"", "knn", "linear"}:
@@ -85,12 +103,29 @@ def summarise(results: dict[str, dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def show_detection(found: dict[str, Any], console: Console) -> None:
+    """A line for the videos of all methods, and for each method with the originals."""
+    rows = [["method", *(heading for heading, _ in DETECTION.values())]]
+    for name, of in {"all": found, **found["methods"]}.items():
+        numbers = ["-" if of[key] is None else form.format(of[key]) for key, (_, form) in DETECTION.items()]
+        rows.append([name, *numbers])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        console.print("  ".join([name.ljust(widths[0]), *numbers]))
+    console.print("from, to: Wilson's 95 % interval of acc; of all: videos without a score are errors")
+    for note in dict.fromkeys(found["notes"]):
+        console.print(f"note: {note}")
+
+
 def show(record: dict[str, Any], console: Console) -> None:
     """One short table."""
     clean = record["clean"] | (record.get("probe") or {})
     named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
     rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in PROBED]
     console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
+    if record.get("detection"):
+        show_detection(record["detection"], console)
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -123,6 +158,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     config = saved_configuration(run, overrides)
     # Heavy imports only for a command line that can be right.
     from ssat.data.transforms.perturb import SEVERITIES, perturbations
+    from ssat.runs.detection import detection_metrics, write_predictions_csv
     from ssat.runs.machine import versions
     from ssat.runs.predictions import write_predictions
     from ssat.runs.record import write_record
@@ -136,7 +172,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
     what = options["probe"].replace(",", "+") or perturb or "clean"
     of_phase = f"{options['phase']}-" if options["phase"] else ""
-    name = f"{of_phase}{Path(options['checkpoint']).stem}-{options['split']}-{what}.json"
+    of_data = f"{options['data']}-" if options["data"] else ""
+    name = f"{of_phase}{Path(options['checkpoint']).stem}-{of_data}{options['split']}-{what}.json"
     settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
     done = run / "evaluations" / name
     if done.is_file() and options["force"] != "true":
@@ -154,7 +191,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         options["checkpoint"],
         options["split"],
         int(options["batch_size"] or 0),
-        other_data=any(word.startswith("data.") for word in overrides),
+        other_data=any(word.startswith(("data.", "data=")) for word in overrides),
     )
     if evaluator.module.head is None and not options["probe"]:
         raise UserError(
@@ -163,6 +200,9 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
+    scores = evaluator.video_scores() if clean else []
+    if scores:
+        write_predictions_csv(done.with_suffix(".csv"), scores)
     if clean and what == "clean":
         write_predictions(done.with_suffix(".npz"), config_hash(config), evaluator.predictions)
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
@@ -174,6 +214,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "perturb": perturb or None,
         "settings": settings,
         "clean": clean,
+        "detection": detection_metrics(scores) if scores else None,
         "probe": evaluator.probe(options["probe"].split(",")) if options["probe"] else None,
         "perturbed": perturbed,
         "summary": summarise(perturbed) if perturbed else None,

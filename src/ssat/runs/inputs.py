@@ -15,10 +15,11 @@ from ssat.runs.record import lookup
 FILE = "inputs.json"
 DATA_KEYS = ("splits", "sha256", "content")  # of a fingerprint; earlier records have no content
 GROUP_KEYS = ("groups", "group_sha256")  # of a fingerprint of data with data.group
+PASSPORT = "passport"  # of a fingerprint of videos: how their clips were made
 PARTS = {
     "data": dict,
     "weights": dict,
-    **{f"data.{key}": dict for key in (*DATA_KEYS, *GROUP_KEYS)},
+    **{f"data.{key}": dict for key in (*DATA_KEYS, *GROUP_KEYS, PASSPORT)},
     "data.classes": list,
 }
 SHOWN = 5  # differences in one sentence
@@ -41,7 +42,7 @@ def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) 
 
 def data_inputs(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Images per split, SHA-256 of each, the class names in the order of the labels, and groups if there are any."""
-    keys = [*DATA_KEYS, *(key for key in GROUP_KEYS if key in fingerprint)]
+    keys = [*DATA_KEYS, *(key for key in (*GROUP_KEYS, PASSPORT) if key in fingerprint)]
     return {key: dict(fingerprint[key]) for key in keys} | {"classes": list(classes)}
 
 
@@ -137,12 +138,20 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
         found = [
             f"other {split} images or labels" for split in theirs if split in ours and ours[split] != theirs[split]
         ]
+    if found:
+        found += [f"clips were made with {change}" for change in passport_changes(now, then)]
     if not found:
         ours, theirs = _part(now, "group_sha256"), _part(then, "group_sha256")
         found = [
             f"other groups of the {split} images" for split in theirs if ours.get(split, theirs[split]) != theirs[split]
         ]
     return found
+
+
+def passport_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """How the clips of two data differ: 'detector=none, were with mtcnn'."""
+    ours, theirs = _part(now, PASSPORT), _part(then, PASSPORT)
+    return [f"{key}={ours.get(key)}, were with {theirs[key]}" for key in theirs if ours.get(key) != theirs[key]]
 
 
 def _count(images: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssat.config.fields import defaults_in
+from ssat.config.overrides import composed
 from ssat.config.resolve import build
 from ssat.config.schema import Data, Run
 from ssat.config.trust import trusted
@@ -20,8 +22,18 @@ from ssat.runs.folder import read_config
 COPY = "copy the run again"  # what to do about a run folder with a damaged file
 
 
+# What the network was trained for stays; the rest is the other set's.
+OF_THE_NETWORK = ("img_size", "patch_size", "channels", "statistics", "frames", "frame_step", "value_range")
+
+
+def _other_data(trained: Mapping[str, Any], name: str, words: Sequence[str]) -> dict[str, Any]:
+    """The data that the words `data=<name> data.<key>=...` name, in the sizes of those a run was trained on."""
+    composed_data: Any = OmegaConf.to_container(composed([name, *words]), resolve=True)
+    return {**composed_data["data"], **{key: trained[key] for key in OF_THE_NETWORK if key in trained}}
+
+
 def saved_configuration(run: Path, overrides: list[str]) -> Run:
-    """The run's configuration with the overrides, which must name keys that it has.
+    """The run's configuration with the overrides, which must name keys that it has; `data=<name>` names other data.
 
     Raises:
         UserError: there is no run, its configuration is damaged, or there is no such key.
@@ -34,6 +46,10 @@ def saved_configuration(run: Path, overrides: list[str]) -> Run:
         raise UserError(f"{path} is damaged: {COPY}")
     # A run of an earlier version lacks the keys that have come since.
     values["data"] = defaults_in(Data) | values["data"]
+    if named := [word for word in overrides if word.startswith("data=")]:
+        others = [word for word in overrides if word.startswith("data.")]
+        values["data"] = _other_data(values["data"], named[-1], others)
+        overrides = [word for word in overrides if word not in named]
     keys = list(flatten(values))
     for word in overrides:
         key = word.split("=")[0]

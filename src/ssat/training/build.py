@@ -133,8 +133,8 @@ def check_dimensions(config: Run, encoder: Encoder) -> None:
             ("clips", "videomae_b or videomae_s") if videos else ("single images", "vit_t, or another of images")
         )
         raise UserError(
-            f"encoder={config.encoder.name} reads {'clips' if of_clips else 'single images'}, and data={config.data.name}"
-            f" gives {what}: use encoder={cure}",
+            f"encoder={config.encoder.name} reads {'clips' if of_clips else 'single images'}, and"
+            f" data={config.data.name} gives {what}: use encoder={cure}",
             key="encoder",
             value=config.encoder.name,
         )
@@ -162,7 +162,7 @@ def class_weights(w: float | str | None, counts: Mapping[str, int] | None) -> li
         return [each / sum(inverse) for each in inverse]
     if len(counts) != 2:
         raise UserError(
-            f"recipe.w={w} is the weight of one class of two, and the data have {len(counts)}: use recipe.w=auto or null",
+            f"recipe.w={w} is the weight of one class of two, and the data have {len(counts)}: use auto or null",
             key="recipe.w",
             value=w,
         )

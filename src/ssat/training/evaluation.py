@@ -8,20 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from ssat.config.schema import Run
+from ssat.core.batch import Batch
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
+from ssat.core.launch import say
+from ssat.data.video.module import VideoDataModule
+from ssat.runs.detection import VideoScore
 from ssat.runs.folder import read_record
-from ssat.runs.inputs import DATA_KEYS, data_inputs, read_inputs, recorded, refuse_changes
+from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
+from ssat.training.video_scores import video_scores
 
 
 def find_checkpoint(run: Path, phase: str, name: str) -> Path:
@@ -88,8 +95,11 @@ class Evaluator:
         if not then and (run / phase / "phase.json").is_file():
             then = recorded(read_record(run / phase / "phase.json", COPY))
         kept = ("classes",) if only_classes else ("classes", *DATA_KEYS)
-        then = {key: value for key, value in then.get("data", {}).items() if key in kept}
+        trained = then.get("data", {})
+        then = {key: value for key, value in trained.items() if key in kept}
         now = data_inputs(self.data.fingerprint(), self.data.class_names)
+        if changes := passport_changes(now, trained):
+            say(f"note: the clips are made otherwise than those it was trained on: {'; '.join(changes)}")
         cure = "give the data it was trained on" + ("" if only_classes else ", or say data.root=... if you mean others")
         refuse_changes({"data": now}, {"data": then}, run, cure)
 
@@ -103,8 +113,10 @@ class Evaluator:
     def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
         """acc1 and acc5 in percent and the mean loss; every image counts once.
 
-        `self.predictions` is then a row for each image: its index in the data, its class and the predicted one.
+        `self.predictions` is then a row for each image, or video: its index in the data, its class and the predicted
+        one.
         """
+        self.module.meters.take()
         seen: list[Tensor] = []
         rows: list[Tensor] = []
         head = cast("torch.nn.Module", self.module.head)
@@ -113,11 +125,25 @@ class Evaluator:
         if console is not None and console.is_terminal:
             loader = track(loader, title, console=console, transient=True)
         for number, batch in enumerate(loader):
-            moved = batch._replace(images=batch.images.to(self.device), targets=batch.targets.to(self.device))
+            moved = Batch(*(part.to(self.device) if isinstance(part, Tensor) else part for part in batch))  # type: ignore[arg-type]
             # Not around the loader: the batched pipeline would resize in half precision.
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 self.module.validation_step(moved, number)
             rows.append(torch.stack([batch.indices.cpu(), batch.targets.cpu(), seen.pop().cpu()], dim=1))
         hook.remove()
-        self.predictions = torch.cat(rows).numpy()
-        return {name: float(value) for name, value in self.module.meters.take().items()}
+        values = {name: float(value) for name, value in self.module.meters.take().items()}
+        self.predictions = torch.cat(rows).numpy() if self.scored_videos is None else self.scored_videos
+        return values
+
+    @property
+    def scored_videos(self) -> NDArray[np.int64] | None:
+        """`predictions` of videos after an evaluation: a row for each, its number in the split; None of images."""
+        if not isinstance(self.data, VideoDataModule):
+            return None
+        scores, labels = sorted(self.module.meters.scores.items()), self.data.labels(self.split)
+        return np.array([[video, labels[video], int(probs.argmax())] for video, (probs, _) in scores], dtype=np.int64)
+
+    def video_scores(self) -> list[VideoScore]:
+        """What the last evaluation has predicted of every video; [] of images, or of other than two classes."""
+        data = self.data
+        return video_scores(self.module, data, self.split) if isinstance(data, VideoDataModule) else []

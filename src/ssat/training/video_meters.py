@@ -63,8 +63,8 @@ class VideoMeters:
         """What they say by name, over all processes; starts anew.
 
         Of videos: `acc1` and `balanced_acc` in percent, `log_loss`, and with two classes `auc`, `ap` and `eer` in
-        [0, 1]. Of clips: `loss`, the mean cross-entropy, and with two classes `clip_auc`. A value is nan where the
-        videos are all of one class and do not define it. Nothing where no clip was counted.
+        [0, 1]. Of clips: `loss`, the mean cross-entropy, and with two classes `clip_auc`. A value is left out
+        where the videos are all of one class and do not define it. Nothing where no clip was counted.
 
         Raises:
             UserError: a prediction is nan.
@@ -84,10 +84,7 @@ class VideoMeters:
         }
         if self.num_classes == 2:
             values["clip_auc"] = roc_auc(clips.targets, np.exp(log_probs[:, 1]))
-        return {
-            name: torch.tensor(float("nan") if value is None else float(value), device=device)
-            for name, value in values.items()
-        }
+        return {name: torch.tensor(float(value), device=device) for name, value in values.items() if value is not None}
 
     def _gathered(self) -> Clips | None:
         """The clips of all processes, in an order that does not tell which process had which; None = there are none."""

@@ -170,7 +170,7 @@ class VideoDataModule(pl.LightningDataModule):
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Name, videos per split, and two SHA-256 of each: of names and labels, and of those and the stored frames."""
+        """Name, videos per split, two SHA-256 of each (names and labels; those and the frames), and the passport."""
         splits = {name: self.entries(name) for name in self.sizes}
         named = {name: _digest([[e.video_id, e.label] for e in entries]) for name, entries in splits.items()}
         stored = {
@@ -178,7 +178,8 @@ class VideoDataModule(pl.LightningDataModule):
             for name, entries in splits.items()
         }
         sizes = {name: len(entries) for name, entries in splits.items()}
-        return {"name": self.source.name, "splits": sizes, "sha256": named, "content": stored}
+        passport = dict(self.source.passport)
+        return {"name": self.source.name, "splits": sizes, "sha256": named, "content": stored, "passport": passport}
 
     def overview(self) -> VideoOverview:
         """Counts of each split."""
