@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
-from ssat.core.launch import run_processes
 from ssat.data.sampler import eval_batches
 from ssat.runs.detection import VideoScore, detection_metrics
 from ssat.training.classification import ClassLoss, real_and_fake
@@ -113,9 +113,8 @@ def test_nan_is_refused() -> None:
         meters.take()
 
 
-def measure_a_rank(folder: Path) -> None:
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+def measure_a_rank(folder: Path, rank: int, world: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     kept = {}
     for num_classes in (2, 3):
         meters = VideoMeters(num_classes)
@@ -130,7 +129,14 @@ def measure_a_rank(folder: Path) -> None:
 
 
 def test_two_processes_measure_and_weigh_what_one_does(tmp_path: Path) -> None:
-    run_processes(measure_a_rank, tmp_path, processes=2)
+    # Forked as a loader's workers are: two new programs would spend 10 CPU seconds on imports.
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=measure_a_rank, args=(tmp_path, rank, 2), daemon=True) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     for num_classes in (2, 3):
         meters = VideoMeters(num_classes)
