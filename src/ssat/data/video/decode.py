@@ -224,7 +224,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _video_stream(path: Path, container: Any) -> Any:
     """The first video stream that is no attached picture, such as the cover of a song."""
-    moving = [one for one in container.streams.video if "attached_pic" not in one.disposition.name]
+    picture = _av().stream.Disposition.attached_pic
+    moving = [one for one in container.streams.video if not one.disposition & picture]
     if not moving:
         kinds = sorted({one.type for one in container.streams}) or ["nothing"]
         raise BadVideo(path, f"it holds no video ({', '.join(kinds)} only)")
