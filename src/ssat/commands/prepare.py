@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from ssat.commands.prepare_videos import SETS, is_video_set, prepare_videos
 from ssat.config.command_line import explain, fail
 from ssat.config.words import as_typed_here, command_line
 from ssat.core.errors import UserError
@@ -27,6 +26,7 @@ from ssat.data.sets.checks import Missing, locate
 from ssat.data.sets.download import Report
 from ssat.data.sets.obtain import obtain, verify
 from ssat.data.sets.sources import Source
+from ssat.data.video import SETS
 
 USAGE = f"""\
 python -m src.prepare data=<name|all> [data.root=<folder>] [mirror=<address>] [--check|--show]
@@ -184,7 +184,9 @@ def prepare(words: list[str]) -> int:
 
         print(f"wrote {show([word for word in words if word != '--show'])}")
         return 0
-    if is_video_set(words):
+    if any(f"data={name}" in words for name in SETS):
+        from ssat.commands.prepare_videos import prepare_videos  # it needs torch
+
         return prepare_videos(words)
     options = parse(words)
     if "--help" in options:

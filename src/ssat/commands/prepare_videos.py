@@ -20,6 +20,7 @@ from ssat.core.errors import UserError, usable_paths
 from ssat.core.files import file_sha256
 from ssat.core.options import is_true, read_options, whole_number
 from ssat.core.words import duration, printable
+from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS
 from ssat.data.video.faces import BOXES_FORM, DETECTORS, read_boxes
 from ssat.data.video.manifest import MANIFEST
@@ -29,7 +30,6 @@ from ssat.data.video.prepare_set import Progress as State
 from ssat.data.video.report import REPORT
 from ssat.data.video.store import Coding
 
-SETS = ("ffpp", "dfdc", "dfdcp", "video_folder")
 CODINGS: tuple[str, ...] = get_args(Coding)
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 SOME_FAILED = 3  # exit code
@@ -74,11 +74,6 @@ KEYS = {
     "max_frames": "128", "max_seconds": "600", "coding": "jpeg", "quality": "95", "reuse_original_boxes": "true",
     "workers": "8", "device": "cpu", "shard": "3/16", "limit": "10", "timeout": "120", "force": "true",
 }  # fmt: skip
-
-
-def is_video_set(words: list[str]) -> bool:
-    """Whether the command line names a set of videos."""
-    return any(word == f"data={name}" for word in words for name in SETS)
 
 
 def prepare_videos(words: list[str]) -> int:

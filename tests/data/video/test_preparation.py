@@ -45,7 +45,7 @@ class Follows:
 
     def detect(self, frames):
         found = []
-        for frame in frames:
+        for _frame in frames:
             x = 5 * self.searched
             found.append([Box(x, 8, x + 16, 24)] + [Box(40, 40, 60, 60)] * 2 * (self.searched == 1))
             self.searched += 1
