@@ -89,10 +89,12 @@ def test_parameters_that_a_phase_does_not_read_are_frozen_in_it() -> None:
         ("swin_t", "ssat", set()),
         ("cvt_13", "ssat", set()),
         ("cvt_13", "ssl_ft", {"norm.weight", "norm.bias"}),
+        ("videomae_micro", "scratch", {"norm.weight", "norm.bias"}),
+        ("videomae_micro", "ssat", set()),
+        ("videomae_micro", "ssl_ft", {"fc_norm.weight", "fc_norm.bias"}),
     ):
-        config = composed(
-            name, f"mode={mode}", "encoder.depths=[1,1,1,1]" if name == "swin_t" else "encoder.depths=[1,1,1]"
-        )
+        small = {"swin_t": ["encoder.depths=[1,1,1,1]"], "cvt_13": ["encoder.depths=[1,1,1]"]}
+        config = composed(name, f"mode={mode}", *small.get(name, []))
         module = build_module(config, config.mode.phases[0], 10)
         assert {n for n, p in module.encoder.named_parameters() if not p.requires_grad} == frozen
 

@@ -35,7 +35,7 @@ def class_of(task: Component) -> type[Task]:
 
 
 def _statistics(config: Run, phase: Phase) -> dict[str, Any]:
-    """`mean` and `std` with which the data of this phase are normalised; empty where only the data will tell."""
+    """`mean` and `std` with which the clips of this phase are normalised; empty where only the data will tell."""
     moments: Moments | None = getattr(config.data.statistics, phase.recipe.statistics)
     if moments is None:
         return {}
@@ -47,8 +47,10 @@ def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
     """All options of a task in this phase: null ones are the recipe's, those that are not given have their default."""
     recipe = phase.recipe
     decoder = recipe.decoder.get(config.encoder.name, recipe.decoder["default"])
-    of_recipe = {"norm_pix": recipe.norm_pix, **_statistics(config, phase)}
-    if not class_of(task).clips:  # the recipe's decoders are of images
+    of_recipe: dict[str, Any] = {"norm_pix": recipe.norm_pix}
+    if class_of(task).clips:  # the recipe's decoders are of images
+        of_recipe |= _statistics(config, phase)
+    else:
         of_recipe |= {
             "decoder_dim": decoder.dim,
             "decoder_depth": decoder.depth,
@@ -56,7 +58,7 @@ def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
         }
     given = dict(task.options)
     given |= {key: value for key, value in of_recipe.items() if key in given and given[key] is None}
-    if "mean" in given and given["mean"] is None:
+    if class_of(task).clips and given.get("mean", ()) is None:
         raise UserError(
             f"ssl={task.name} needs the mean and std of the data, and recipe.statistics={recipe.statistics} measures"
             " them later: give data.statistics.own={mean:[...],std:[...]}, or choose recipe.statistics=official",
