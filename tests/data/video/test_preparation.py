@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Follows:
 
     def detect(self, frames):
         found = []
-        for _frame in frames:
+        for _ in frames:
             x = 5 * self.searched
             found.append([Box(x, 8, x + 16, 24)] + [Box(40, 40, 60, 60)] * 2 * (self.searched == 1))
             self.searched += 1
@@ -211,7 +212,9 @@ def test_a_torn_line_of_the_journal_is_dropped_and_one_writer_is_alone(tmp_path:
     journal = Journal(tmp_path, (1, 1), {})
     journal.add(rows[1])
     assert journal.rows() == {"real/a": rows[0], "real/b": rows[1]}
-    assert Journal(tmp_path, (2, 2), {"other": 1}).rows() == {}
+    journal.close()
+    with closing(Journal(tmp_path, (2, 2), {"other": 1})) as other:
+        assert other.rows() == {}
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
