@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from ssat.commands.prepare_videos import SETS, is_video_set, prepare_videos
+from ssat.commands.prepare_videos import SETS, is_video_set, prepare_videos, read_words
 from ssat.config.command_line import explain, fail
 from ssat.config.words import as_typed_here, command_line
 from ssat.core.errors import UserError
@@ -75,6 +75,9 @@ def parse(words: list[str]) -> dict[str, str]:
     for own in OWN:
         if {"--check", f"data={own}"} <= {*words} and {"--help", "-h"}.isdisjoint(words):
             return {"data": own, "--check": ""}  # its other words are overrides, read by check_data
+    if is_video_set(words):
+        values, flags = read_words(words)
+        return values | dict.fromkeys(flags, "")
     aliases = {"root": "data.root", "-h": "--help"}
     options, flags, _ = read_options(words, KEYS, names=("--check", "--help"), aliases=aliases)
     options |= dict.fromkeys(flags, "")
