@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -16,22 +13,6 @@ from tests.data.video.synthetic import write_video_folder
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 SAMPLES = SHARED / "data" / "deepfake_samples"
-
-
-@pytest.fixture(autouse=True)
-def layouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the part that reads the trees, where it is not there."""
-    name = "ssat.data.video.layouts"
-    if importlib.util.find_spec(name) is None:
-        module = ModuleType(name)
-        module.scan, module.describe = scan, lambda index: f"{len(index.videos)} videos"  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-def scan(dataset: str, root: Path, **options) -> SimpleNamespace:
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.mp4"))
-    videos = [Video(dataset, path[:-4], path, int("fake" in path), path.split("/")[0]) for path in files]
-    return SimpleNamespace(videos=videos, missing=[], remarks=[], root=root, classes=("real", "fake"))
 
 
 def refused(*words: str) -> str:

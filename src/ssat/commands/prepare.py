@@ -66,6 +66,10 @@ class Outcome:
 KEYS = {"data": "<name>", "data.root": "<folder>", "mirror": "<address>"}
 
 
+def _of_videos(words: list[str]) -> bool:
+    return any(f"data={name}" in words for name in SETS)
+
+
 def parse(words: list[str]) -> dict[str, str]:
     """The command line as {'data': ..., 'data.root': ..., 'mirror': ..., '--check': ''}.
 
@@ -75,6 +79,11 @@ def parse(words: list[str]) -> dict[str, str]:
     for own in OWN:
         if {"--check", f"data={own}"} <= {*words} and {"--help", "-h"}.isdisjoint(words):
             return {"data": own, "--check": ""}  # its other words are overrides, read by check_data
+    if _of_videos(words):
+        from ssat.commands.prepare_videos import read_words  # it needs torch
+
+        values, flags = read_words(words)
+        return values | dict.fromkeys(flags, "")
     aliases = {"root": "data.root", "-h": "--help"}
     options, flags, _ = read_options(words, KEYS, names=("--check", "--help"), aliases=aliases)
     options |= dict.fromkeys(flags, "")
@@ -184,7 +193,7 @@ def prepare(words: list[str]) -> int:
 
         print(f"wrote {show([word for word in words if word != '--show'])}")
         return 0
-    if any(f"data={name}" in words for name in SETS):
+    if _of_videos(words):
         from ssat.commands.prepare_videos import prepare_videos  # it needs torch
 
         return prepare_videos(words)

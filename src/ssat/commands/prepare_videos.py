@@ -76,13 +76,23 @@ KEYS = {
 }  # fmt: skip
 
 
+def read_words(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Values by key, and flags.
+
+    Raises:
+        UserError: an unknown word, or a key without a value.
+    """
+    values, flags, _ = read_options(words, KEYS, names=("--dry-run", "--help"), aliases={"-h": "--help"})
+    return values, flags
+
+
 def prepare_videos(words: list[str]) -> int:
     """The command; returns its exit code.
 
     Raises:
         UserError: a word, a file or a folder is wrong, a package is missing, or no video can be used.
     """
-    values, flags, _ = read_options(words, KEYS, names=("--dry-run", "--help"), aliases={"-h": "--help"})
+    values, flags = read_words(words)
     if "--help" in flags:
         print(as_typed_here(USAGE), end="")
         return 0
