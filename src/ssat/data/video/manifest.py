@@ -58,7 +58,7 @@ class Entry(Video):
 
     Attributes:
         status: see `Status`.
-        reason: of every status but ok, one sentence.
+        reason: of every status but ok, one sentence; of an ok one a remark, such as whose boxes it has.
         n_frames: frames decoded.
         fps: frames per second, by the file.
         width, height: of the upright frames, pixels.
