@@ -128,7 +128,7 @@ def sweeper():
     """A sweeper as Hydra sets it up, without the command around it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sweeper_class = Plugins.instance().class_name_to_class["hydra_plugins.ssat_sweeper.VariantSweeper"]
-        made = sweeper_class(None, None, rows=None, columns=None, skip=None, unbuilt=None)
+        made = sweeper_class(None, None, rows=None, columns=None, skip=None, cells=None, trains_nothing=None)
         loader = GlobalHydra.instance().config_loader()
         made.hydra_context = HydraContext(config_loader=loader, callbacks=Callbacks())
         made.config = compose("train", return_hydra_config=True)
@@ -162,9 +162,9 @@ def test_a_wrong_key_in_a_row_names_its_row_before_anything_starts(sweeper):
         sweeper.compose(sweeper.combine([]))
 
 
-def test_what_is_not_built_yet_is_one_sentence(sweeper):
-    sweeper.unbuilt = "video is not built yet"
-    with pytest.raises(UserError, match="cannot be run yet: video is not built yet"):
+def test_an_experiment_without_a_training_says_what_to_do_instead(sweeper):
+    sweeper.trains_nothing = "Table 13 counts videos"
+    with pytest.raises(UserError, match="Table 13 counts videos"):
         sweeper.sweep([])
 
 

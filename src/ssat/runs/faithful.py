@@ -50,7 +50,7 @@ def beyond_the_paper(config: Run) -> list[str]:
 
 
 def _video_reasons(config: Run, last: dict[str, Any]) -> list[str]:
-    """What of a run on videos is not as in section 5.4, as far as that says it; the level of FaceForensics++ is ours."""
+    """What of a run on videos is not as in section 5.4, as far as that says it; the level c23 is an assumption."""
     data, source = config.data, config.data.source
     reasons = []
     if source.kind not in PAPER_VIDEO_DATA:

@@ -20,7 +20,7 @@ from ssat.runs.record import Record, as_number, lookup
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SINGLE = ONE_SEED  # of one of the sides: seeds may differ by as much
-NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
+NO_EVIDENCE, NEEDS = "no runs yet", "no measure yet"
 BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
 
 
@@ -328,6 +328,6 @@ def _network(found: CellResult | None) -> tuple[float, float] | None:
 
 
 def status_counts(claims: Sequence[Claim]) -> str:
-    """'50 no runs yet, 4 not built yet', the most frequent first."""
+    """'50 no runs yet, 4 no measure yet', the most frequent first."""
     counts = Counter(claim.status for claim in claims)
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())

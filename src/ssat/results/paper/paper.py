@@ -57,10 +57,8 @@ class Experiment:
 
     def start(self, row: str, column: str) -> list[str]:
         """The overrides of the run that the cell's run starts from; [] where it starts from none."""
-        named = next(
-            (word for word in words_of_cell(self.cells, row, column) if word.startswith("mode.init_from=")), ""
-        )
-        folder = f"run_dir={named.partition('=')[2]}"
+        of_cell = words_of_cell(self.cells, row, column)
+        named = next((word.partition("=")[2] for word in of_cell if word.startswith("mode.init_from=")), "")
         others = (self.words(*place) for place in self.places if named)
         return next((words for words in others if f"run_dir={named}" in words), [])
 
