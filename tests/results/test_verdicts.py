@@ -136,7 +136,8 @@ def trained_cells(*names: str) -> dict[tuple[str, ...], str]:
 
 @pytest.mark.parametrize(
     "names",
-    [(name,) for name in ("table5", "table7", "table8", "figure5")] + [pytest.param((), marks=pytest.mark.slow)],
+    [("table5",), ("table7",), ("table8",), ("figure5",), pytest.param((), marks=pytest.mark.slow)],
+    ids=" ".join,
 )
 def test_every_cell_of_the_paper_is_faithful_to_it(names: tuple[str, ...]):
     """The record's `faithful` and the verdict on a cell are one rule."""

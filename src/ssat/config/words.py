@@ -44,7 +44,8 @@ def words_of_cell(cells: Mapping[str, Sequence[str]] | None, row: str, column: s
         row: of the cell.
         column: of the cell.
     """
-    found = [words for pattern, words in (cells or {}).items() if fnmatchcase(f"{row} / {column}", pattern)]
+    place = " / ".join(name for name in (row, column) if name)
+    found = [words for pattern, words in (cells or {}).items() if fnmatchcase(place, pattern)]
     return [re.sub(r"\{(runs_dir|seed)\}", r"${\1}", word) for words in found for word in words]
 
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from ssat.config.schema import Run
@@ -70,7 +71,7 @@ def variants(
     command line's (`given`) over all.
 
     Raises:
-        UserError: `skip` names no variant.
+        UserError: `skip` or `cells` names no variant.
     """
     found = []
     for row, row_words in (rows or {"": ()}).items():
@@ -81,7 +82,10 @@ def variants(
             replaced = {key_of(word) for word in of_column}
             of_row = [word for word in without_given(row_words or (), given) if key_of(word) not in replaced]
             found.append(Variant(label, tuple(expand_tasks(of_row + of_column))))
-    unknown = [name for name in skip or () if name not in {variant.label for variant in found}]
+    labels = {variant.label for variant in found}
+    if lost := [pattern for pattern in cells or () if not any(fnmatchcase(label, pattern) for label in labels)]:
+        raise UserError(f"cells names {lost[0]!r}, which is no 'row / column' of this experiment")
+    unknown = [name for name in skip or () if name not in labels]
     if unknown:
         raise UserError(f"skip names {unknown[0]!r}, which is no 'row / column' of this experiment")
     return [variant for variant in found if variant.label not in (skip or ())]

@@ -128,13 +128,13 @@ def match_runs(item: Item, records: Sequence[Record]) -> Matches:
 
 
 def _counted(matches: Matches, records: Sequence[Record]) -> Matches:
-    """The runs whose data were counted as the table counts them (Table 13), those of the most videos first."""
+    """The runs whose data were counted as the table counts them (Table 13), of them the one with the most videos."""
     of_videos = [cell for cell in matches.item.cells.values() if cell.measure == "videos"]
     found = (
         {record: total for record in records if (total := official_videos(record, TOTAL, TOTAL))} if of_videos else {}
     )
     for cell in of_videos:
-        matches.exact.records[cell.row, cell.column] = sorted(found, key=lambda record: -found[record])
+        matches.exact.records[cell.row, cell.column] = [max(found, key=lambda record: found[record])] if found else []
     return matches
 
 
