@@ -108,6 +108,13 @@ def test_a_part_of_the_set_is_partial_data_with_its_counts() -> None:
     assert result.verdict == PARTIAL and "40 of 40 videos scored" in judgement(result)
 
 
+def test_small_runs_of_all_rows_stand_in_one_table() -> None:
+    small = ("epochs=3", "data.max_clips=2")
+    runs = [video_run(row, f"cross-training {METHODS[0]}", *small, complete=False) for row in ITEM.experiment.rows]
+    [part] = shown(*runs).parts[1:]
+    assert [result.cell.row for result in part.results] == [*ITEM.experiment.rows]
+
+
 def test_many_videos_without_a_score_are_a_part_of_the_test() -> None:
     judged = shown(video_run(SSAT, "cross-training Deepfakes", found=of_videos(92.4, scored=200)))
     result = judged.find(SSAT, "cross-training Deepfakes")

@@ -45,7 +45,7 @@ def swept_values(words: Sequence[str], swept: Sequence[str], config: Run) -> dic
     if given.get("ssl") == "several":
         given["ssl"] = "+".join(config.ssl.tasks)
     start = config.mode.phases[0].init_from
-    if start and "${" in given.get("mode.init_from", ""):
+    if start and "$" in given.get("mode.init_from", ""):  # the folder that an experiment file names
         given["mode.init_from"] = Path(start).name
     return {
         leaf if leaves[leaf := key.rpartition(".")[2]] == 1 else key: given[key]

@@ -23,7 +23,7 @@ from ssat.results.paper.settings import (
     start_words,
 )
 from ssat.results.paper.videos import TOTAL, is_of_videos, is_whole_set, official_videos
-from ssat.runs.record import Record
+from ssat.runs.record import START, Record
 
 # Keys that choose a part of the data: runs that differ in them never share a table, whatever its columns are.
 PARTS_OF_DATA = (
@@ -42,7 +42,7 @@ FOLLOWS_DATA = re.compile(r"encoder\.(img_size|patch_size|in_chans|strides|windo
 FOLLOWS_GROUP = {
     "encoder": ("encoder.", "ssl."),
     "data": ("data.",),
-    "mode": ("mode.", "ssl."),
+    "mode": ("mode.", "ssl.", START),
     "ssl": ("ssl.",),
     "recipe": ("recipe.", "mode.ssl_recipe.", "epochs"),
     "input": ("data.img_size", "data.patch_size"),
@@ -222,7 +222,7 @@ def _images_of(record: Record) -> dict[str, Any]:
 
 def _varied_words(experiment: Experiment, has_column: bool) -> list[str]:
     """The overrides by which rows and columns differ; a run without a column has a column of its own data."""
-    words = [word for row in experiment.rows.values() for word in row]
+    words = [word for each in (experiment.rows, experiment.cells) for found in each.values() for word in found]
     return words + [word for column in experiment.columns.values() for word in column] * has_column
 
 
