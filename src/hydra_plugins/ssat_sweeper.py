@@ -28,12 +28,25 @@ from ssat.config.identity import config_hash
 from ssat.config.overrides import FAULTS
 from ssat.config.resolve import resolve
 from ssat.config.schema import Launcher
-from ssat.config.words import CONF, FILES
+from ssat.config.words import CONF, FILES, as_typed_here
 from ssat.core.errors import UserError
 from ssat.runs.folder import describe, find_finished, run_name, usable
 from ssat.runs.names import ends_of, with_swept
 from ssat.sweeps.here import check_launcher, run_here
-from ssat.sweeps.jobs import Job, JobOutcome, Request, exit_code, key_of, outcome_of, report_failure, summary, variants
+from ssat.sweeps.jobs import (
+    Job,
+    JobOutcome,
+    Request,
+    exit_code,
+    key_of,
+    outcome_of,
+    own_folder,
+    report_failure,
+    stages,
+    summary,
+    variants,
+    without_start,
+)
 from ssat.sweeps.names import swept_keys, swept_values
 from ssat.sweeps.slurm import run_on_cluster
 from ssat.sweeps.table import results_table
@@ -47,7 +60,8 @@ class VariantSweeperConf(BasicSweeperConf):
     rows: Any = None  # name of a row: its list of overrides
     columns: Any = None
     skip: Any = None  # each 'row / column' that is not run
-    unbuilt: Any = None  # why this experiment cannot be run yet
+    cells: Any = None  # patterns of 'row / column': overrides of these alone
+    trains_nothing: Any = None  # why there is nothing to train, and what to do instead
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=VariantSweeperConf, provider="ssat")
@@ -64,25 +78,37 @@ class VariantSweeper(BasicSweeper):
     """Rows x columns, times `params` and what the command line sweeps; a failed job does not stop the others."""
 
     def __init__(
-        self, max_batch_size: int | None, params: Any, rows: Any, columns: Any, skip: Any, unbuilt: str | None
+        self,
+        max_batch_size: int | None,
+        params: Any,
+        rows: Any,
+        columns: Any,
+        skip: Any,
+        cells: Any,
+        trains_nothing: str | None,
     ) -> None:
         super().__init__(max_batch_size, params)
         self.rows, self.columns, self.skip = plain(rows), plain(columns), plain(skip)
-        self.unbuilt = unbuilt
+        self.cells, self.trains_nothing = plain(cells), trains_nothing
+        self.failed: dict[str, Request] = {}
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every job that is not finished yet.
 
         Raises:
-            UserError: the experiment cannot be run, a job does not compose, or the launcher cannot start.
+            UserError: the experiment trains nothing, a job does not compose, or the launcher cannot start.
             SystemExit: 2 when a job's values were refused, 1 when one crashed.
         """
-        if self.unbuilt:
-            raise UserError(f"this experiment cannot be run yet: {self.unbuilt}")
+        if self.trains_nothing:
+            raise UserError(as_typed_here(self.trains_nothing))
         launcher = parse(Launcher, OmegaConf.to_container(self.master.launcher, resolve=True), "launcher")
         jobs, results = self.compose(self.combine(arguments))
         total = len(jobs) + len(results)
         results += [(job, outcome) for job in jobs if (outcome := before_start(job))]
+        # The folders of the runs that did not finish: none of them is a start.
+        self.failed = {
+            own_folder(job): job for job, outcome in results if outcome.status != "skipped" and own_folder(job)
+        }
         known = {id(job) for job, _ in results}
         left = [job for job in jobs if id(job) not in known]
         estimates = any(job.config.estimate for job in jobs)  # they are of this machine and have a sum of their own
@@ -120,7 +146,7 @@ class VariantSweeper(BasicSweeper):
         """Every job's overrides, each list once, and the row and column that it belongs to."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         found: dict[tuple[str, ...], str] = {}
-        for variant in variants(self.rows, self.columns, skip=self.skip, given=arguments):
+        for variant in variants(self.rows, self.columns, skip=self.skip, cells=self.cells, given=arguments):
             overrides = parser.parse_overrides([*self._parse_config(), *variant.words, *arguments])
             for words in itertools.chain(*self.split_arguments(overrides, None)):
                 found.setdefault(tuple(words), variant.label)
@@ -183,22 +209,37 @@ class VariantSweeper(BasicSweeper):
         with usable(jobs[0].config, "written", key="runs_dir"):
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self.master, folder / "multirun.yaml")
-        if launcher.name == "local" or jobs[0].config.estimate:
-            yield from self.launch_here(jobs, total)
-            return
-        print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
+        here = launcher.name == "local" or jobs[0].config.estimate
+        if not here:
+            print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
         start = run_on_cluster if launcher.name == "slurm" else run_here
-        for done, (job, outcome) in enumerate(start(jobs, launcher, folder), start=total - len(jobs) + 1):
-            print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
-            yield job, outcome
+        done = total - len(jobs)
+        for stage in stages(jobs):
+            refused = [(job, outcome) for job in stage if (outcome := without_start(job, self.failed))]
+            known = {id(job) for job, _ in refused}
+            ready = [job for job in stage if id(job) not in known]
+            running = self.launch_here(ready, total, done + len(refused)) if here else start(ready, launcher, folder)
+            for job, outcome in itertools.chain(refused, running if ready else ()):
+                done += 1
+                if not here:
+                    print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
+                if outcome.status != "finished" and own_folder(job):
+                    self.failed[own_folder(job)] = job
+                yield job, outcome
 
-    def launch_here(self, jobs: Sequence[Job], total: int) -> Iterator[tuple[Job, JobOutcome]]:
-        """With Hydra's launcher: its basic one runs one job after the other in this process."""
+    def launch_here(self, jobs: Sequence[Job], total: int, before: int) -> Iterator[tuple[Job, JobOutcome]]:
+        """With Hydra's launcher: its basic one runs one job after the other in this process.
+
+        Args:
+            jobs: to run.
+            total: of the sweep.
+            before: how many of them have been run or skipped.
+        """
         assert self.launcher is not None, "setup() comes first"
         one_by_one = isinstance(self.launcher, BasicLauncher)
         size = 1 if one_by_one else self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
-            chunk, first = jobs[start : start + size], total - len(jobs) + start
+            chunk, first = jobs[start : start + size], before + start
             if one_by_one:
                 print(f"\n[{first + 1}/{total}] {chunk[0]}", flush=True)
             try:

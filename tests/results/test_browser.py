@@ -97,7 +97,7 @@ def test_a_verdict_filters_the_papers_cells(page: Page):
     sections = "[...document.querySelectorAll('section.item')].filter((s) => !s.hidden).length"
     before, after = page.run(
         f"(() => {{ const f = document.querySelector('[data-filter=verdict]'); const n = {sections};"
-        f"f.value = 'not built yet'; f.dispatchEvent(new Event('change')); return [n, {sections}] }})()"
+        f"f.value = 'not trained here'; f.dispatchEvent(new Event('change')); return [n, {sections}] }})()"
     )
     assert 0 < after < before
 

@@ -13,11 +13,13 @@ from ssat.results.paper.claims import (
     derived,
     ledger,
 )
+from ssat.results.paper.measures import PERSPECTIVE, measure
 from ssat.results.paper.paper import Cell, Experiment, Item
-from ssat.results.paper.verdicts import PERSPECTIVE, judge, measure
+from ssat.results.paper.verdicts import judge
 from ssat.runs.record import Record
 from tests.results.records import run_of, write_json
 
+PERSPECTIVE_CELL = Cell("t", "r", "c", "perspective", "%")
 MODES = Experiment(
     "modes",
     rows={"scratch": ["mode=scratch"], "SSAT": ["mode=ssat"]},
@@ -204,9 +206,9 @@ def test_a_perspective_accuracy_of_something_else_is_not_the_runs(tmp_path, fore
     run = Record(tmp_path / "result.json", "depths", run_of("encoder=vit_t", "data=cifar10").values | {"hash": "abcd"})
     path = tmp_path / "evaluations" / "last-test-perspective.json"
     write_json(path, evaluation_of(run, 40.0))
-    assert measure("perspective", run) == 40.0
+    assert measure(PERSPECTIVE_CELL, run) == 40.0
     write_json(path, evaluation_of(run, 40.0, **foreign))
-    assert measure("perspective", run) is None
+    assert measure(PERSPECTIVE_CELL, run) is None
 
 
 def test_more_than_half_of_the_comparisons_decide_a_claim_about_most():

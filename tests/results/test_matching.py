@@ -6,7 +6,7 @@ from ssat.results.paper.matching import match_runs
 from ssat.results.paper.paper import Cell, Experiment, Item, read_experiment, read_paper
 from ssat.results.paper.verdicts import (
     DIFFERS,
-    NOT_BUILT,
+    NOT_OURS,
     NOT_RUN,
     ONE_SEED,
     OTHER_MACHINE,
@@ -189,9 +189,10 @@ def test_nothing_of_the_paper_stands_in_our_column():
     assert all(each.ours is None and each.difference is None for each in judged.exact)
 
 
-def test_what_is_not_built_says_so():
-    unbuilt = Experiment("depths", {"1": []}, {"CIFAR-10": []}, [], unbuilt="video is not built yet")
-    assert judge(item(unbuilt), []).exact[0].verdict == NOT_BUILT
+def test_a_row_that_the_experiment_lacks_is_another_network():
+    ours = Experiment("depths", {"1": []}, {"CIFAR-10": []}, [])
+    both = Item("depths", "", "", item().cells, ours)
+    assert [each.verdict for each in judge(both, []).exact] == [NOT_RUN, NOT_OURS, NOT_OURS, NOT_OURS]
 
 
 def test_cost_of_the_network_needs_no_full_schedule():

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from ssat.config.identity import config_hash
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
-from ssat.config.words import CONF
+from ssat.config.words import CONF, words_of_cell
 from ssat.core.words import flatten
 from ssat.data.sets.catalog import CATALOG
 from ssat.runs.footprint import lacoste_co2
@@ -28,9 +28,10 @@ TABLES = [f"table{number}" for number in range(1, 15)]
 FIGURES = [f"figure{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 10, 12)]
 MEASURES = {
     "acc1", "params_inference", "params_training", "gflops", "hours", "co2_kg_lacoste", "perspective",
-    "train_images", "test_images", "classes", "img_size", "video", "setting",
+    "train_images", "test_images", "classes", "img_size", "videos", "zero_shot", "setting",
 }  # fmt: skip
-ACCURACIES = ("acc1", "perspective", "video")
+ACCURACIES = ("acc1", "perspective", "zero_shot")
+OTHERS = {"table8": ["Cross-efficient-vit", "DFDC winner"]}  # rows of other people's networks
 
 # Counted by hand in the paper; a cell that spans several rows (Tables 7 and 9) counts in each of them.
 CELLS = {
@@ -39,7 +40,7 @@ CELLS = {
     "table12": 5 * 2, "table13": 4 * 6, "table14": 41,
 }  # fmt: skip
 RUNS = {
-    "table1": 36, "table2": 8, "table3": 18, "table4": 6, "table5": 12, "table6": 15, "table7": 14, "table8": 0,
+    "table1": 36, "table2": 8, "table3": 18, "table4": 6, "table5": 12, "table6": 15, "table7": 14, "table8": 24,
     "table9": 10, "table10": 10, "table11": 8, "table12": 10, "table13": 0, "table14": 0, "figure1": 24,
     "figure3": 12, "figure4": 8, "figure5": 10, "figure6": 6, "figure7": 6, "figure8": 6, "figure9": 3,
     "figure10": 3, "figure12": 6,
@@ -61,13 +62,14 @@ def experiment(name: str) -> dict:
 def words(name: str, row: str, column: str) -> list[str]:
     """The overrides of one cell."""
     each = experiment(name)
-    return [*each["base"], *each["rows"][row], *each["columns"][column]]
+    of_cell = words_of_cell(each.get("cells"), row, column)
+    return [*each["base"], *each["rows"][row], *each["columns"][column], *of_cell]
 
 
 def jobs(name: str) -> dict[frozenset, tuple[str, str]]:
     """The different override lists that the experiment runs, each with a cell that it serves."""
     each = experiment(name)
-    if each.get("unbuilt"):
+    if each.get("trains_nothing"):
         return {}
     places = [place for place in product(each["rows"], each["columns"]) if " / ".join(place) not in each["skip"]]
     return {frozenset(words(name, *place)): place for place in reversed(places)}
@@ -127,7 +129,8 @@ def test_every_table_and_every_figure_with_data_has_numbers_and_an_experiment() 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_and_experiment_name_the_same_rows_and_columns(name: str) -> None:
-    assert [str(row) for row in NUMBERS[name]["rows"]] == [str(row) for row in experiment(name)["rows"]]
+    ours = [str(row) for row in NUMBERS[name]["rows"] if row not in OTHERS.get(name, ())]
+    assert ours == [str(row) for row in experiment(name)["rows"]]
     assert list(NUMBERS[name]["columns"]) == list(experiment(name)["columns"])
     used = {column for row in NUMBERS[name]["rows"].values() for column in row or {}} - {"key"}
     assert used <= set(NUMBERS[name]["columns"])
@@ -140,7 +143,7 @@ def test_skip_and_notes_name_existing_cells(name: str) -> None:
     assert set(experiment(name)["skip"]) <= {" / ".join(place) for place in product(rows, columns)}
     for note in NUMBERS[name].get("notes", []):
         assert note["text"]
-        assert note.get("row", next(iter(rows))) in rows
+        assert note.get("row", next(iter(rows))) in [*rows, *OTHERS.get(name, ())]
         assert note.get("column", next(iter(columns))) in columns
 
 
@@ -151,7 +154,7 @@ def test_no_printed_cell_is_skipped_and_no_empty_one_of_a_table_is_run(name: str
         is_printed = bool(cell(f"{name}/{row}/{column}"))
         if f"{row} / {column}" in each["skip"]:
             assert not is_printed
-        elif name in TABLES and not each.get("unbuilt"):
+        elif name in TABLES and not each.get("trains_nothing"):
             assert is_printed
 
 
@@ -162,7 +165,7 @@ def test_measures_are_known() -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 def test_two_rows_or_two_accuracy_columns_never_run_the_same(name: str) -> None:
     each = experiment(name)
-    if each.get("unbuilt"):
+    if each.get("trains_nothing"):
         return
     rows = [frozenset(row) for row in each["rows"].values()]
     assert len(set(rows)) == len(rows)
@@ -183,8 +186,8 @@ def test_the_header_says_the_number_of_runs_and_the_commands(name: str) -> None:
     assert len(jobs(name)) == RUNS[name]
     kind, number = re.fullmatch(r"(table|figure)(\d+)", name).groups()
     assert header.startswith(f"# @package _global_\n# {kind.title()} {number}: ")
-    if experiment(name).get("unbuilt"):
-        assert "No runs yet" in header or "Nothing is run" in header
+    if experiment(name).get("trains_nothing"):
+        assert "Nothing is run" in header
         return
     assert f"= {RUNS[name]} runs of " in header
     assert f"python -m src.train +experiments={name}\n" in header or f"+experiments={name} " in header
@@ -469,7 +472,7 @@ def test_a_claim_that_the_papers_own_numbers_contradict_has_a_note(claim: dict) 
     assert not against or claim.get("note")
 
 
-def test_the_papers_own_numbers_contradict_three_of_its_comparisons() -> None:
+def test_the_papers_own_numbers_contradict_four_of_its_comparisons() -> None:
     against = {
         claim["id"]: len([1 for a, b in pairs(claim) if cell(a) and cell(b) and cell(a)["value"] <= cell(b)["value"]])
         for claim in CLAIMS
@@ -479,6 +482,7 @@ def test_the_papers_own_numbers_contradict_three_of_its_comparisons() -> None:
         "cvt-is-best": 2,
         "resnet-below-most": 3,
         "best-heads": 1,
+        "video-generalises": 3,
     }
 
 

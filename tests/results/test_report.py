@@ -78,12 +78,13 @@ def test_without_runs_every_cell_is_listed_as_not_run_with_its_command(tmp_path:
                 [line] = [
                     s for s in out.splitlines() if s.startswith(f"  {cell.row}, {cell.column}") and told(item, s)
                 ][:1]
-                assert "not run" in line or "not built yet" in line
+                assert "not run" in line or "not trained here" in line
     assert not any(item in out for item in ("reproduced", "partial data:"))
 
 
 def told(item: Item, line: str) -> bool:
-    return f"experiment={item.name}" in line or bool(item.experiment.unbuilt) and item.experiment.unbuilt in line
+    nothing = item.experiment.trains_nothing
+    return f"experiment={item.name}" in line or bool(nothing) and nothing in line or "not trained here" in line
 
 
 def test_save_writes_every_table_in_every_form(runs: Path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from ssat.sweeps.jobs import (
     outcome_of,
     own_words,
     repeat_command,
+    stages,
     summary,
     variants,
 )
@@ -128,7 +130,7 @@ def sweeper():
     """A sweeper as Hydra sets it up, without the command around it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sweeper_class = Plugins.instance().class_name_to_class["hydra_plugins.ssat_sweeper.VariantSweeper"]
-        made = sweeper_class(None, None, rows=None, columns=None, skip=None, unbuilt=None)
+        made = sweeper_class(None, None, rows=None, columns=None, skip=None, cells=None, trains_nothing=None)
         loader = GlobalHydra.instance().config_loader()
         made.hydra_context = HydraContext(config_loader=loader, callbacks=Callbacks())
         made.config = compose("train", return_hydra_config=True)
@@ -162,10 +164,71 @@ def test_a_wrong_key_in_a_row_names_its_row_before_anything_starts(sweeper):
         sweeper.compose(sweeper.combine([]))
 
 
-def test_what_is_not_built_yet_is_one_sentence(sweeper):
-    sweeper.unbuilt = "video is not built yet"
-    with pytest.raises(UserError, match="cannot be run yet: video is not built yet"):
+def test_an_experiment_without_a_training_says_what_to_do_instead(sweeper):
+    sweeper.trains_nothing = "Table 13 counts videos"
+    with pytest.raises(UserError, match="Table 13 counts videos"):
         sweeper.sweep([])
+
+
+# Runs that start from another run of the sweep
+
+
+def begins(sweeper, tmp_path) -> list[str]:
+    """Sets up two rows: one fine-tunes the network that the other trains; returns what the command line adds."""
+    sweeper.rows = {"from it": [], "first": []}
+    folder = "{runs_dir}/mine/first-s{seed}"
+    sweeper.cells = {
+        "from it": ["mode=finetune", f"mode.init_from={folder}"],
+        "fir*": ["mode=scratch", f"run_dir={folder}"],
+    }
+    return [f"runs_dir={tmp_path}"]
+
+
+def test_overrides_of_a_cell_name_the_runs_own_folder_and_seed(sweeper, tmp_path):
+    sweeper.rows = {"a": ["mode=ssat"], "b": ["mode=scratch"]}
+    sweeper.columns = {"x 1": ["data=svhn"], "x 2": ["data=cifar10"]}
+    sweeper.cells = {"a / x *": ["run_dir={runs_dir}/it-{seed}", "mode.lam=0.3"], "b / x 2": ["data=digits"]}
+    jobs, _ = sweeper.compose(sweeper.combine(["seed=0,3", f"runs_dir={tmp_path}"]))
+    assert [job.config.run_dir for job in jobs[:2]] == [f"{tmp_path}/it-0", f"{tmp_path}/it-3"]
+    assert [job.config.data.name for job in jobs[-2:]] == ["digits", "digits"]
+
+
+def test_a_pattern_that_fits_no_cell_is_refused(sweeper):
+    sweeper.rows, sweeper.cells = {"a": []}, {"b *": ["seed=1"]}
+    with pytest.raises(UserError, match=r"cells names 'b \*'"):
+        sweeper.combine([])
+
+
+def stage_names(jobs: list[Job]) -> list[list[str]]:
+    return [[f"{job.label} {job.config.seed}" for job in stage] for stage in stages(jobs)]
+
+
+def test_a_run_comes_after_the_run_that_it_starts_from(sweeper, tmp_path):
+    jobs, _ = sweeper.compose(sweeper.combine([*begins(sweeper, tmp_path), "seed=0,1"]))
+    assert stage_names(jobs) == [["first 0", "first 1"], ["from it 0", "from it 1"]]
+    assert "-init_from=first-s0-" in jobs[0].name
+
+
+@pytest.mark.parametrize(("status", "code", "third"), [("crashed", 1, "refused"), ("finished", 0, "finished")])
+def test_nothing_starts_from_a_run_that_did_not_finish(sweeper, tmp_path, capsys, status, code, third):
+    words = begins(sweeper, tmp_path)
+    begun = []
+
+    def launch_here(jobs: list[Job], total: int, before: int) -> Iterator[tuple[Job, JobOutcome]]:
+        for number, job in enumerate(jobs, before):
+            begun.append((number, job.label))
+            yield job, JobOutcome(status if job.label == "first" else "finished")
+
+    sweeper.launch_here = launch_here
+    sweeper.config.hydra.sweep.dir = str(tmp_path / "sweep")
+    end = 0
+    try:
+        sweeper.sweep(words)
+    except SystemExit as error:
+        end = int(error.code)
+    assert (end, begun[0]) == (code, (0, "first"))
+    assert (len(begun) == 1) == (third == "refused")
+    assert ("starts from the run of" in capsys.readouterr().err) == (third == "refused")
 
 
 def launched(sweeper, *words: str) -> tuple[list[int], int]:

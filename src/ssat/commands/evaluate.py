@@ -208,7 +208,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
     record = {
         "run": str(run),
-        "hash": config_hash(config),
+        "hash": config_hash(saved_configuration(run, [])),  # without the overrides: whose weights these are
         "checkpoint": options["checkpoint"],
         "split": options["split"],
         "perturb": perturb or None,

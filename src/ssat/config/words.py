@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ssat.core.errors import UserError
@@ -32,6 +33,20 @@ def command_line(command: str, words: Iterable[str] = ()) -> str:
 def as_typed_here(text: str) -> str:
     """A help text or message whose `python -m src.<command>` is as it is typed here."""
     return text if in_repository() else re.sub(r"python -m src\.(\w+)", r"ssat \1", text)
+
+
+def words_of_cell(cells: Mapping[str, Sequence[str]] | None, row: str, column: str) -> list[str]:
+    """The overrides that one cell of an experiment has beside those of its row and its column.
+
+    Args:
+        cells: of the experiment file: a pattern of `row / column` such as `SSAT / zero-shot *`, and its overrides, in
+            which {runs_dir} and {seed} stand for the run's own.
+        row: of the cell.
+        column: of the cell.
+    """
+    place = " / ".join(name for name in (row, column) if name)
+    found = [words for pattern, words in (cells or {}).items() if fnmatchcase(place, pattern)]
+    return [re.sub(r"\{(runs_dir|seed)\}", r"${\1}", word) for words in found for word in words]
 
 
 def expand_tasks(words: list[str]) -> list[str]:

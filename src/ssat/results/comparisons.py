@@ -16,7 +16,7 @@ from ssat.results.labels import distinct_labels
 from ssat.results.modes import mode_name
 from ssat.runs.faithful import PAPER_EPOCHS
 from ssat.runs.predictions import paired_variance
-from ssat.runs.record import Record, as_number
+from ssat.runs.record import START, Record, as_number
 
 CAVEAT = "Keep in mind: "
 
@@ -113,7 +113,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     found = []
     for (data, encoder), by_key in by_pair.items():
         groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
-        variants = distinct_labels([settings[id(members[0])] for members in groups], skip=("mode.", "ssl."))
+        variants = distinct_labels([settings[id(members[0])] for members in groups], skip=("mode.", "ssl.", START))
         for members, variant in zip(groups, variants, strict=True):
             found.append(Comparison(data, encoder, variant, _arms(members, settings)))
     return found
@@ -125,8 +125,8 @@ def finished_comparisons(records: Sequence[Record]) -> list[Comparison]:
 
 
 def shared_settings(record: Record) -> dict[str, Any]:
-    """A run's settings without those of its mode and its SSL task."""
-    return {key: value for key, value in record.settings.items() if not key.startswith(("mode.", "ssl."))}
+    """A run's settings without those of its mode, its SSL task and the run that it starts from."""
+    return {key: value for key, value in record.settings.items() if not key.startswith(("mode.", "ssl.", START))}
 
 
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:

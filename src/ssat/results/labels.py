@@ -8,11 +8,12 @@ from itertools import combinations
 from typing import Any
 
 from ssat.results.text import shorten
+from ssat.runs.record import START
 
 MOST = 3  # settings of a label, unless more are needed to tell two groups apart
 WIDTH = 36  # characters of a setting
 # A key that only another one reads: the encoder's is what was run, whatever the data's says.
-PHASES = "mode.phases."  # most keys below it repeat another one
+PHASES, SOURCE = "mode.phases.", "data.source."  # most keys below them repeat another one
 REPLACED_BY = {"data.patch_size": "encoder.patch_size", "data.root": "data.source.root"}
 
 
@@ -44,8 +45,9 @@ def _differing(groups: Sequence[Mapping[str, Any]], skip: tuple[str, ...]) -> li
     keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
     values = {key: [str(group.get(key)) for group in groups] for key in keys}
     found = [key for key in keys if len(set(values[key])) > 1]
-    said = {(key.rpartition(".")[2], *values[key]) for key in found if not key.startswith(PHASES)}
-    return [key for key in found if not key.startswith(PHASES) or (key.rpartition(".")[2], *values[key]) not in said]
+    repeating = [key for key in found if key.startswith((PHASES, SOURCE, START)) and key not in REPLACED_BY.values()]
+    said = {(key.rpartition(".")[2], *values[key]) for key in found if key not in repeating}
+    return [key for key in found if key not in repeating or (key.rpartition(".")[2], *values[key]) not in said]
 
 
 def _is_replaced(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:

@@ -149,8 +149,8 @@ def show_item(console: Console, judged: Judged, *, commands: bool) -> None:
 def experiment_command(judged: Judged) -> str:
     """The command that runs a whole table or figure, or why there is none."""
     experiment = judged.item.experiment
-    if experiment.unbuilt:
-        return experiment.unbuilt
+    if experiment.trains_nothing:
+        return experiment.trains_nothing
     return command_line("train", [f"+experiments={judged.item.name}"]) if experiment.rows else "nothing to run"
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from ssat.config.identity import official_name
 from ssat.config.schema import Run
+from ssat.runs.record import lookup
 
 PAPER_EPOCHS = 100
 PAPER_BATCH = 64
 PAPER_MODES = ("scratch", "ssat", "ssl_ft", "finetune")
-PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "simmim", "swin_light")
+PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "simmim", "swin_light", "videomae")
 PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
 USUAL = {"mask": "random", "target": "pixels", "source": "mixed"}
 PAPER_PROTOCOLS = ([50, 50], [50, 100], [100, 50], [100, 100])  # epochs of SSL and of fine-tuning, Table 3
@@ -18,6 +19,10 @@ GANI_PROTOCOL = [200, 100]  # Table 7, with DINO
 PRETRAINED = ("deit_tiny_patch16_224", "deit_small_patch16_224")  # Table 5, from ImageNet's weights
 # Whose loss, or whose norm, sees a forward batch as a whole: accumulated batches are not one large batch to them.
 COMPARE_IMAGES, BATCH_NORM = ("simclr", "dino"), ("resnet", "resnet_cifar", "cvt")
+PAPER_VIDEO_ENCODERS = ("videomae_s", "videomae_b")  # section 5.4 does not state the size
+PAPER_VIDEO_DATA = ("ffpp", "dfdc")
+PAPER_MASK_RATIOS = (0.75, 0.95)  # Table 8
+VIDEO = {"frames": 16, "img_size": 224, "max_clips": None}  # of `data`: all segments of 16 frames are tested
 PAPER_ENCODERS = ("vit_t", "vit_s", "vit_b", "cvt_13", "swin_t", "resnet_50", "vit_2m8", "sl_vit", "deit_ti")
 PAPER_DATA = (
     "cifar10",
@@ -44,15 +49,43 @@ def beyond_the_paper(config: Run) -> list[str]:
     return [f"{what} goes beyond the paper" for what in used]
 
 
+def _video_reasons(config: Run, last: dict[str, Any]) -> list[str]:
+    """What of a run on videos is not as in section 5.4, as far as that says it; the level c23 is an assumption."""
+    data, source = config.data, config.data.source
+    reasons = []
+    if source.kind not in PAPER_VIDEO_DATA:
+        reasons.append(f"{data.name} is not one of the paper's sets of videos")
+    elif lookup(last, "data_check.complete") is not True:
+        reasons.append(f"the videos are a part of {data.name}")
+    reasons += [
+        f"data.{key}={getattr(data, key)}, in place of {value}"
+        for key, value in VIDEO.items()
+        if getattr(data, key) != value
+    ]
+    chosen = [key for key in ("methods", "val_parts", "test_parts", "identities") if source.options.get(key)]
+    reasons += [f"data.{key}={source.options[key]} is another protocol than the paper's" for key in chosen]
+    level = lookup(last, "data_fingerprint.passport.level")
+    if level not in (None, "", "c23"):
+        reasons.append(f"level {level}: c23 is assumed of the paper")
+    if config.recipe.name != "videomae" or config.recipe.w != "auto":
+        reasons.append(f"recipe={config.recipe.name}, recipe.w={config.recipe.w}, in place of videomae and auto")
+    ratios = {task.options.get("mask_ratio") for task in config.ssl.tasks.values()}
+    if any(phase.lam < 1 for phase in config.mode.phases) and not ratios <= {*PAPER_MASK_RATIOS}:
+        reasons.append(f"ssl.mask_ratio={', '.join(map(str, ratios))} is neither 0.75 nor 0.95")
+    return reasons
+
+
 def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
     data, phases = config.data, config.mode.phases
-    reasons = []
-    if official_name(config) not in PAPER_DATA:
+    is_video = data.frames is not None
+    reasons = _video_reasons(config, last) if is_video else []
+    if not is_video and official_name(config) not in PAPER_DATA:
         named = f"a folder called {data.name}" if data.name in PAPER_DATA else data.name
         reasons.append(f"{named} is not one of the paper's data sets")
     is_pretrained = config.encoder.name in PRETRAINED and config.encoder.pretrained
-    if config.encoder.name not in PAPER_ENCODERS and not is_pretrained:
+    encoders = PAPER_VIDEO_ENCODERS if is_video else PAPER_ENCODERS
+    if config.encoder.name not in encoders and not is_pretrained:
         reasons.append(f"{config.encoder.name} is not one of the paper's encoders")
     if config.mode.name not in PAPER_MODES:
         reasons.append(f"mode={config.mode.name} is not one of the paper's")

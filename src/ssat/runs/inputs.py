@@ -34,10 +34,34 @@ def inputs_of(run: Run, fingerprint: Mapping[str, Any], classes: Sequence[str]) 
         classes: names in the order of the labels.
 
     Returns:
-        `data` (splits, sha256, content, classes) and `weights` (the SHA-256 of each file by its key).
+        `data` (splits, sha256, content, classes), `weights` (the SHA-256 of each file by its key), and `start` where it
+        starts from a finished run.
     """
     weights = {key: file_sha256(path) for key, path in weight_files(run).items()}
-    return {"data": data_inputs(fingerprint, classes), "weights": weights}
+    inputs = {"data": data_inputs(fingerprint, classes), "weights": weights}
+    start = start_run(run)
+    return inputs | {"start": start} if start else inputs
+
+
+def start_run(run: Run) -> dict[str, Any] | None:
+    """What the finished run in the folder `mode.init_from` is; None where there is none.
+
+    Returns:
+        `run` (its folder), `hash`, `mode`, `seed` and `config`, and `complete`: whether its videos were the whole set.
+    """
+    source = run.mode.phases[0].init_from
+    if not source or source == "previous" or not Path(source).is_dir():
+        return None
+    try:
+        record = read_json(Path(source) / "result.json")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("status") != "finished" or not isinstance(record.get("config"), dict):
+        return None
+    phases = record.get("phases")
+    last = phases[-1] if isinstance(phases, list) and phases else {}
+    kept = {key: record.get(key) for key in ("hash", "mode", "seed", "config")}
+    return {"run": str(source), **kept, "complete": lookup(last, "data_check.complete")}
 
 
 def data_inputs(fingerprint: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

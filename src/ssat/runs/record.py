@@ -22,6 +22,7 @@ SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
 STATES = ("finished", "failed")
 MEASURED_ENERGY = ("energy.kwh", "energy.co2_kg")
+START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run starts from, and the key that names it
 LARGEST = 1e30  # nothing that a run measures is larger; its square and its sums are finite
 
 
@@ -130,9 +131,11 @@ class Record:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What the run computes, but for its seed (`settings_of`)."""
+        """What the run computes, but for its seed (`settings_of`), and what the run that it starts from does."""
         config = self.get("config")
-        return settings_of(config, self.mode) if isinstance(config, dict) else {}
+        settings = settings_of(config, self.mode) if isinstance(config, dict) else {}
+        start = self.get("inputs.start.config")
+        return with_start(settings, settings_of(start, self.text("inputs.start.mode"))) if start else settings
 
     @cached_property
     def settings_key(self) -> str:
@@ -147,7 +150,9 @@ class Record:
     @cached_property
     def shared_key(self) -> str:
         """The same but for the settings of mode and SSL task: equal for runs that may be compared."""
-        shared = {key: value for key, value in _read(self.settings).items() if not key.startswith(("mode.", "ssl."))}
+        shared = {
+            key: value for key, value in _read(self.settings).items() if not key.startswith(("mode.", "ssl.", START))
+        }
         return json.dumps(shared, sort_keys=True, default=str)
 
     @property
@@ -174,6 +179,15 @@ def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
         else:
             settings[key] = value
     return settings
+
+
+def with_start(settings: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with those of the run that it starts from, below `start.`, in place of its folder.
+
+    So runs of several seeds that each start from a run of their own seed are runs of one configuration.
+    """
+    own = {key: value for key, value in settings.items() if key != INIT_FROM}
+    return own | {START + key: value for key, value in start.items()}
 
 
 def _read(settings: Mapping[str, Any]) -> dict[str, Any]:

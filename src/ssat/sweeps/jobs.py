@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from ssat.config.schema import Run
-from ssat.config.words import as_typed_here, command_line, expand_tasks
+from ssat.config.words import as_typed_here, command_line, expand_tasks, words_of_cell
 from ssat.core.errors import UserError
 
 Status = Literal["finished", "skipped", "refused", "crashed", "stopped"]
@@ -60,24 +62,30 @@ def variants(
     columns: Mapping[str, Sequence[str] | None] | None,
     *,
     skip: Sequence[str] | None = None,
+    cells: Mapping[str, Sequence[str]] | None = None,
     given: Sequence[str] = (),
 ) -> list[Variant]:
     """rows x columns without `skip`, row by row; a nameless one where there are neither rows nor columns.
 
-    A column's override wins over its row's of the same key, and the command line's (`given`) over both.
+    A column's override wins over its row's of the same key, that of `cells` (`words_of_cell`) over both, and the
+    command line's (`given`) over all.
 
     Raises:
-        UserError: `skip` names no variant.
+        UserError: `skip` or `cells` names no variant.
     """
     found = []
     for row, row_words in (rows or {"": ()}).items():
         for column, column_words in (columns or {"": ()}).items():
             label = " / ".join(name for name in (row, column) if name)
-            of_column = without_given(column_words or (), given)
+            of_column = without_given([*(column_words or ()), *words_of_cell(cells, row, column)], given)
+            of_column = list({key_of(word): word for word in of_column}.values())
             replaced = {key_of(word) for word in of_column}
             of_row = [word for word in without_given(row_words or (), given) if key_of(word) not in replaced]
             found.append(Variant(label, tuple(expand_tasks(of_row + of_column))))
-    unknown = [name for name in skip or () if name not in {variant.label for variant in found}]
+    labels = {variant.label for variant in found}
+    if lost := [pattern for pattern in cells or () if not any(fnmatchcase(label, pattern) for label in labels)]:
+        raise UserError(f"cells names {lost[0]!r}, which is no 'row / column' of this experiment")
+    unknown = [name for name in skip or () if name not in labels]
     if unknown:
         raise UserError(f"skip names {unknown[0]!r}, which is no 'row / column' of this experiment")
     return [variant for variant in found if variant.label not in (skip or ())]
@@ -92,6 +100,37 @@ def without_given(words: Sequence[str], given: Sequence[str]) -> list[str]:
     if "data" in taken and any(key_of(word) == "data" for word in words):
         taken.add("trainer.accumulate")
     return [word for word in words if key_of(word) not in taken]
+
+
+def stages(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in the order in which they can run: one that starts from another's run comes in a later stage."""
+    left, found = list(jobs), []
+    while left:
+        folders = {folder for job in left if (folder := own_folder(job))}
+        ready = [job for job in left if start_folder(job) not in folders] or left  # a circle has no first
+        found.append(ready)
+        left = [job for job in left if job not in ready]
+    return found
+
+
+def own_folder(job: Request) -> str:
+    """The folder that the job's command names for its run; empty where it names none, or does not compose."""
+    run_dir = job.config.run_dir if isinstance(job, Job) else None
+    return os.path.realpath(run_dir) if run_dir else ""
+
+
+def start_folder(job: Job) -> str | None:
+    """The folder of the run that the job starts from; None where it starts from none."""
+    source = job.config.mode.phases[0].init_from
+    return os.path.realpath(source) if source and source != "previous" else None
+
+
+def without_start(job: Job, failed: Mapping[str, Request]) -> JobOutcome | None:
+    """The refusal of a job whose start is one of the `failed` runs, by folder; None where it can run."""
+    start = failed.get(start_folder(job) or "")
+    if start is None:
+        return None
+    return JobOutcome("refused", f"it starts from the run of {start}, which did not finish: repeat that one first")
 
 
 def key_of(word: str) -> str:

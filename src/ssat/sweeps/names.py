@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from ssat.config.identity import NEUTRAL
 from ssat.config.schema import Run
@@ -43,6 +44,9 @@ def swept_values(words: Sequence[str], swept: Sequence[str], config: Run) -> dic
     given = {key_of(word): _value(word) for word in words}
     if given.get("ssl") == "several":
         given["ssl"] = "+".join(config.ssl.tasks)
+    start = config.mode.phases[0].init_from
+    if start and "$" in given.get("mode.init_from", ""):  # the folder that an experiment file names
+        given["mode.init_from"] = Path(start).name
     return {
         leaf if leaves[leaf := key.rpartition(".")[2]] == 1 else key: given[key]
         for key in swept

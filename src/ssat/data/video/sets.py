@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from ssat.core.errors import UserError
 from ssat.core.read import read_json
 from ssat.data.video.journal import ABOUT
-from ssat.data.video.manifest import Entry, read_manifest
-from ssat.data.video.protocol import dfdc_splits, dfdcp_splits, ffpp_splits, folder_splits
+from ssat.data.video.layouts.index import Count
+from ssat.data.video.manifest import USABLE, Entry, read_manifest
+from ssat.data.video.protocol import dfdc_splits, dfdcp_splits, ffpp_splits, folder_splits, table13
 from ssat.data.video.sides import Splits
 from ssat.data.video.source import VideoSource
 
 DEEPFAKE = ("real", "fake")  # classes of the published sets, by label
+DFDC_VIDEOS = 119_154  # of the 50 training parts (Dolhansky et al. 2020)
+LOST = 0.02  # share of a set without frames that still is the set; the paper lost up to 3 of 280
 
 
 def ffpp(
@@ -28,7 +32,17 @@ def ffpp(
     entries, about = _prepared("ffpp", root)
     splits = ffpp_splits(entries, held_out=held_out, methods=methods, level=level)
     chosen = next((entry.level for part in splits.parts.values() for entry in part), "")
-    return _source(root, about, splits, DEEPFAKE, level=chosen, held_out=held_out)
+    rows = [entry for entry in entries if entry.level == chosen]
+    return _source(
+        root,
+        about,
+        splits,
+        DEEPFAKE,
+        complete=_all_there(rows, splits.counts),
+        official=table13(rows),
+        level=chosen,
+        held_out=held_out,
+    )
 
 
 def dfdc(
@@ -44,7 +58,10 @@ def dfdc(
     """
     entries, about = _prepared("dfdc", root)
     splits = dfdc_splits(entries, val_parts=val_parts, test_parts=test_parts, identity_csv=identity_csv)
-    return _source(root, about, splits, DEEPFAKE)
+    parts = [entry for entry in entries if entry.split not in ("val", "test")]
+    asked = [Count("", "", "", DFDC_VIDEOS, sum(entry.status in USABLE for entry in parts))]
+    there = sum(entry.status != "missing" for entry in parts) >= DFDC_VIDEOS
+    return _source(root, about, splits, DEEPFAKE, complete=there and _few_lost(asked))
 
 
 def dfdcp(root: str, val_fraction: float = 0.1, seed: int = 0) -> VideoSource:
@@ -88,7 +105,26 @@ def _prepared(dataset: str, root: str) -> tuple[list[Entry], dict[str, Any]]:
     return entries, about
 
 
-def _source(root: str, about: dict[str, Any], splits: Splits, classes: Sequence[str], **protocol: Any) -> VideoSource:
+def _all_there(rows: Sequence[Entry], counts: Sequence[Count]) -> bool:
+    """Whether all videos of the official lists are there, and hardly any of them is without frames."""
+    there = Counter((row.split, row.method) for row in rows if row.status != "missing")
+    return all(there[count.split, count.method] >= (count.expected or 0) for count in counts) and _few_lost(counts)
+
+
+def _few_lost(counts: Sequence[Count]) -> bool:
+    return all(count.missing <= LOST * (count.expected or 0) for count in counts)
+
+
+def _source(
+    root: str,
+    about: dict[str, Any],
+    splits: Splits,
+    classes: Sequence[str],
+    *,
+    complete: bool | None = None,
+    official: Sequence[Count] = (),
+    **protocol: Any,
+) -> VideoSource:
     return VideoSource(
         name=about["dataset"],
         classes=tuple(classes),
@@ -97,5 +133,6 @@ def _source(root: str, about: dict[str, Any], splits: Splits, classes: Sequence[
         unscored=splits.unscored,
         passport=about["options"] | protocol,
         remarks=splits.remarks,
-        complete=splits.complete,
+        complete=splits.complete if complete is None else complete,
+        official=official,
     )

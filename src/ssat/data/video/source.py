@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssat.data.video.layouts.index import Count
 from ssat.data.video.manifest import Entry
 
 
@@ -22,7 +23,8 @@ class VideoSource:
         unscored: videos of the same splits that have no frames; they count as failures.
         passport: how the clips were made and split; another passport is other data.
         remarks: what a training is to say before its first step.
-        complete: whether every video that the set's own lists expect can be used.
+        complete: whether every video of the official set is there; a few of them may have no frames.
+        official: of a set with official counts (Table 13) the expected and the usable videos, by split and method.
     """
 
     name: str
@@ -33,3 +35,4 @@ class VideoSource:
     passport: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     complete: bool = False
+    official: Sequence[Count] = ()

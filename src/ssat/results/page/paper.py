@@ -28,9 +28,9 @@ from ssat.results.paper.paper_tables import (
     shown_ours,
     total,
 )
-from ssat.results.paper.verdicts import NOT_BUILT, VERDICTS, CellResult, Judged, Part
+from ssat.results.paper.verdicts import NOT_OURS, VERDICTS, CellResult, Judged, Part
 
-STYLES = {verdict: f"v-{verdict.split()[0]}" for verdict in VERDICTS} | {NOT_BUILT: "v-not-built"}  # CSS classes
+STYLES = {verdict: f"v-{verdict.split()[0]}" for verdict in VERDICTS} | {NOT_OURS: "v-not-ours"}  # CSS classes
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from ssat.results.comparisons import Comparison, arm_difference, finished_compar
 from ssat.results.intervals import ABOVE, BELOW, NOISE, ONE_SEED, Difference, mean_difference
 from ssat.results.paper.derived import derived, margin_of
 from ssat.results.paper.paper import Item
-from ssat.results.paper.verdicts import ACCURACIES, OTHER_MACHINE, CellResult, Judged
+from ssat.results.paper.verdicts import ACCURACIES, OTHER_MACHINE, CellResult, Judged, measured_on
 from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number, lookup
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SINGLE = ONE_SEED  # of one of the sides: seeds may differ by as much
-NO_EVIDENCE, NEEDS = "no runs yet", "not built yet"
+NO_EVIDENCE, NEEDS = "no runs yet", "no measure yet"
 BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
 
 
@@ -235,7 +235,7 @@ def _sign_of_results(a: CellResult | None, b: CellResult | None, *, comparisons:
     """
     if a is None or b is None or not a.records or not b.records or a.records == b.records:
         return None
-    sides = ((a.values, a.records[0].split_size), (b.values, b.records[0].split_size))
+    sides = (_side(a), _side(b))
     is_clean = a.cell.measure == b.cell.measure == "acc1"
     paired = paired_variance([*a.records], [*b.records]) if is_clean else None
     sign = mean_difference(*sides, paired=paired).sign
@@ -309,8 +309,12 @@ def _gain(result: CellResult | None, base: CellResult | None) -> Difference | No
     """What a cell has more than its base; None where one of them was not measured."""
     if result is None or base is None or not result.records or not base.records:
         return None
-    sides = [(each.values, each.records[0].split_size) for each in (result, base)]
-    return mean_difference(*sides)
+    return mean_difference(_side(result), _side(base))
+
+
+def _side(result: CellResult) -> tuple[Sequence[float], int | None]:
+    """The accuracies of a measured cell, and on how many images or videos."""
+    return result.values, measured_on(result.cell, result.records[0])
 
 
 def _network(found: CellResult | None) -> tuple[float, float] | None:
@@ -324,6 +328,6 @@ def _network(found: CellResult | None) -> tuple[float, float] | None:
 
 
 def status_counts(claims: Sequence[Claim]) -> str:
-    """'50 no runs yet, 4 not built yet', the most frequent first."""
+    """'50 no runs yet, 4 no measure yet', the most frequent first."""
     counts = Counter(claim.status for claim in claims)
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())

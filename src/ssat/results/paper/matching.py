@@ -18,11 +18,12 @@ from ssat.results.paper.settings import (
     deciding_settings,
     differing,
     fits,
-    fixed_by_name,
     fixed_settings,
-    row_of,
+    place_of,
+    start_words,
 )
-from ssat.runs.record import Record
+from ssat.results.paper.videos import TOTAL, is_of_videos, is_whole_set, official_videos
+from ssat.runs.record import START, Record
 
 # Keys that choose a part of the data: runs that differ in them never share a table, whatever its columns are.
 PARTS_OF_DATA = (
@@ -41,7 +42,7 @@ FOLLOWS_DATA = re.compile(r"encoder\.(img_size|patch_size|in_chans|strides|windo
 FOLLOWS_GROUP = {
     "encoder": ("encoder.", "ssl."),
     "data": ("data.",),
-    "mode": ("mode.", "ssl."),
+    "mode": ("mode.", "ssl.", START),
     "ssl": ("ssl.",),
     "recipe": ("recipe.", "mode.ssl_recipe.", "epochs"),
     "input": ("data.img_size", "data.patch_size"),
@@ -57,6 +58,7 @@ RELEVANT_KEYS = {
     "test_images": ("data.",),
     "classes": ("data.",),
     "img_size": ("data.",),
+    "videos": ("data.",),
 }
 
 
@@ -108,7 +110,9 @@ class Matches:
 def match_runs(item: Item, records: Sequence[Record]) -> Matches:
     """Put the finished runs into the cells of `item`."""
     matches = Matches(item)
-    if not item.experiment.rows or item.experiment.unbuilt:
+    if item.experiment.trains_nothing:
+        return _counted(matches, records)
+    if not item.experiment.rows:
         return matches
     others: dict[str, Block] = {}
     for record, row, columns in _with_places(item, records):
@@ -123,6 +127,17 @@ def match_runs(item: Item, records: Sequence[Record]) -> Matches:
     return matches
 
 
+def _counted(matches: Matches, records: Sequence[Record]) -> Matches:
+    """The runs whose data were counted as the table counts them (Table 13), of them the one with the most videos."""
+    of_videos = [cell for cell in matches.item.cells.values() if cell.measure == "videos"]
+    found = (
+        {record: total for record in records if (total := official_videos(record, TOTAL, TOTAL))} if of_videos else {}
+    )
+    for cell in of_videos:
+        matches.exact.records[cell.row, cell.column] = [max(found, key=lambda record: found[record])] if found else []
+    return matches
+
+
 def _is_own(record: Record, item: Item) -> bool:
     """Whether the run was made for this table or figure."""
     return record.get("experiment") == item.name
@@ -133,12 +148,10 @@ def _with_places(item: Item, records: Sequence[Record]) -> Iterator[tuple[Record
 
     They open the blocks that runs of other experiments may join.
     """
-    rows, columns = fixed_by_name(item.experiment.rows), fixed_by_name(item.experiment.columns)
     places: dict[str, tuple[str | None, list[str]]] = {}  # of all runs that share their settings
     for record in sorted(filter(lambda r: r.finished, records), key=lambda r: not _is_own(r, item)):
         if record.settings_key not in places:
-            fitting = [name for name, fixed in columns.items() if fits(record, fixed)]
-            places[record.settings_key] = row_of(record, rows), fitting
+            places[record.settings_key] = place_of(record, item.experiment)
         yield record, *places[record.settings_key]
 
 
@@ -209,7 +222,7 @@ def _images_of(record: Record) -> dict[str, Any]:
 
 def _varied_words(experiment: Experiment, has_column: bool) -> list[str]:
     """The overrides by which rows and columns differ; a run without a column has a column of its own data."""
-    words = [word for row in experiment.rows.values() for word in row]
+    words = [word for each in (experiment.rows, experiment.cells) for found in each.values() for word in found]
     return words + [word for column in experiment.columns.values() for word in column] * has_column
 
 
@@ -238,13 +251,14 @@ def _block_title(record: Record, experiment: Experiment, has_column: bool) -> st
     """What the runs of one block share, in words."""
     varied = {_key_of(word) for word in _varied_words(experiment, has_column)}
     images, epochs = record.number("data_fingerprint.splits.train"), epochs_text(record, last=True)
+    noun = "videos" if is_of_videos(record) else "images"
     recipe = record.text("config.recipe.name")
     has_all_images = has_column and record.get("config.data.fraction") == 1 and "data" in varied
     parts = [] if has_column else [record.data]
     if "encoder" not in varied:
         parts.append(record.encoder)
     if images and not has_all_images:
-        parts.append(f"{images:,.0f} training images")
+        parts.append(f"{images:,.0f} training {noun}")
     if epochs and "epochs" not in varied:
         parts.append(epochs)
     if recipe not in ("", "official") and "recipe" not in varied:
@@ -266,12 +280,16 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
     if relevant is None and (is_cut or record.get("config.data.verify") is False):
         return False
-    words = cell_words(experiment, row, column)
-    return not differing(record.settings_key, words, relevant or ("",)) and (relevant is not None or _is_whole(record))
+    words, start = cell_words(experiment, row, column), start_words(experiment, row, column)
+    if differing(record.settings_key, words, start, relevant or ("",)):
+        return False
+    return relevant is not None or (_is_whole(record) and (not start or record.get("inputs.start.complete") is True))
 
 
 def _is_whole(record: Record) -> bool:
-    """Whether the images are all those of the official set, as far as the record tells."""
+    """Whether the images, or videos, are all those of the official set, as far as the record tells."""
+    if is_of_videos(record):
+        return is_whole_set(record)
     card = CATALOG.get(record.data)
     if card is None:
         return True

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ssat.config.words import EXPERIMENTS, command_line
+from ssat.config.words import EXPERIMENTS, as_typed_here, command_line, words_of_cell
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
 
@@ -28,7 +28,8 @@ class Experiment:
         columns: for each column its overrides.
         base: overrides that all cells share.
         skip: (row, column) of the cells that are not run.
-        unbuilt: why it cannot be run yet; empty where it can.
+        cells: patterns of `row / column` with overrides of these cells alone, see `words_of_cell`.
+        trains_nothing: why there is nothing to train, and what to do instead; empty where there is.
     """
 
     name: str
@@ -36,16 +37,34 @@ class Experiment:
     columns: dict[str, list[str]]
     base: list[str]
     skip: frozenset[tuple[str, str]] = frozenset()
-    unbuilt: str = ""
+    cells: dict[str, list[str]] = field(default_factory=dict)
+    trains_nothing: str = ""
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Row and column of every cell that is run."""
+        return [place for place in product(self.rows, self.columns) if place not in self.skip]
 
     def words(self, row: str, column: str) -> list[str]:
         """The overrides of one cell; a later one of the same key replaces an earlier one."""
-        words = {word.split("=")[0]: word for word in [*self.base, *self.rows[row], *self.columns[column]]}
+        of_cell = words_of_cell(self.cells, row, column)
+        words = {word.split("=")[0]: word for word in [*self.base, *self.rows[row], *self.columns[column], *of_cell]}
         return list(words.values())
+
+    def has(self, cell: Cell) -> bool:
+        """Whether the cell is one of its rows and columns."""
+        return cell.row in self.rows and cell.column in self.columns
+
+    def start(self, row: str, column: str) -> list[str]:
+        """The overrides of the run that the cell's run starts from; [] where it starts from none."""
+        of_cell = words_of_cell(self.cells, row, column)
+        named = next((word.partition("=")[2] for word in of_cell if word.startswith("mode.init_from=")), "")
+        others = (self.words(*place) for place in self.places if named)
+        return next((words for words in others if f"run_dir={named}" in words), [])
 
     def command(self, row: str, column: str) -> str:
         """The command line that runs one cell; empty where nothing can be run."""
-        if self.unbuilt:
+        if self.trains_nothing:
             return ""
         words = [word for word in self.words(row, column) if word != "trainer.accumulate=1"]  # the default
         words.append(f"experiment={self.name}")
@@ -153,7 +172,8 @@ def read_experiment(name: str) -> Experiment:
         columns=_overrides(sweeper.get("columns")),
         base=[*_chosen_groups(content.get("defaults")), *_as_words(own)],
         skip=frozenset(_row_and_column(str(pair)) for pair in sweeper.get("skip") or ()),
-        unbuilt=str(sweeper.get("unbuilt") or ""),
+        cells=_overrides(sweeper.get("cells")),
+        trains_nothing=as_typed_here(str(sweeper.get("trains_nothing") or "")),
     )
 
 

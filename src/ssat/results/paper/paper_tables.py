@@ -15,9 +15,10 @@ from ssat.config.words import as_typed_here
 from ssat.results.paper.paper import Cell
 from ssat.results.paper.verdicts import (
     ACCURACIES,
+    COUNTS,
     DIFFERS,
     MEASURED,
-    NOT_BUILT,
+    NOT_OURS,
     NOT_RUN,
     ONE_SEED,
     OTHER,
@@ -42,10 +43,10 @@ STYLES = {
     MEASURED: "cyan",
     OTHER_MACHINE: "cyan",
 }
-DECIMALS = {"train_images": 0, "test_images": 0, "classes": 0, "img_size": 0}
-EVALUATE = as_typed_here(
-    "python -m src.evaluate run='<its folder>' data.perturb=perspective"
-)  # the training names the folder
+DECIMALS = dict.fromkeys(COUNTS, 0)
+# What measures a trained network otherwise than its training did, which names the folder.
+EVALUATE = as_typed_here("python -m src.evaluate run='<its folder>' data.perturb=perspective")
+ZERO_SHOT = as_typed_here("python -m src.evaluate run={folder} data=ffpp data.root=data/ffpp split=test_{method}")
 
 
 def heading(judged: Judged) -> str:
@@ -111,7 +112,7 @@ def judgement(result: CellResult) -> str:
     """'+0.31 ± 0.80, reproduced within error': the difference, where there is one, the verdict, and what limits it."""
     near = f"but so is {_listed(result.as_near)}" if result.as_near else ""
     settings = _listed(result.differs_in)
-    return ", ".join(filter(None, (shown_difference(result), result.verdict, near, settings)))
+    return ", ".join(filter(None, (shown_difference(result), result.verdict, near, result.remark, settings)))
 
 
 def _listed(words: Sequence[str], most: int = 3) -> str:
@@ -126,17 +127,23 @@ def _decimals(result: CellResult) -> int:
 def command(judged: Judged, cell: Cell) -> str:
     """The command that runs a cell; empty where nothing can be run yet."""
     experiment = judged.item.experiment
-    if cell.row not in experiment.rows or cell.column not in experiment.columns:
+    if not experiment.has(cell):
         return ""
     line = experiment.command(cell.row, cell.column)
-    return f"{line} && {EVALUATE}" if line and cell.measure == "perspective" else line
+    if line and cell.measure == "perspective":
+        return f"{line} && {EVALUATE}"
+    if line and cell.measure == "zero_shot":
+        named = next(word for word in experiment.words(cell.row, cell.column) if word.startswith("run_dir="))
+        folder = named.partition("=")[2].replace("${runs_dir}", "runs").replace("${seed}", "0")  # the defaults
+        return f"{line} && {ZERO_SHOT.format(folder=folder, method=cell.column.split()[-1])}"
+    return line
 
 
 def missing(judged: Judged) -> Iterator[str]:
     """A line for every cell of the paper's configuration without a run: its place and its command."""
     for each in judged.exact:
-        if each.verdict in (NOT_RUN, NOT_BUILT):
-            line = command(judged, each.cell) or judged.item.experiment.unbuilt or "see the notes"
+        if each.verdict in (NOT_RUN, NOT_OURS):
+            line = command(judged, each.cell) or judged.item.experiment.trains_nothing or "see the notes"
             printed = f", the paper: {each.cell.shown}" if each.cell.shown else ""
             yield f"{each.cell.row}, {each.cell.column}{printed}: {each.verdict}: {line}"
 

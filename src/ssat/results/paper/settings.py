@@ -16,7 +16,7 @@ from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.results.paper.paper import Experiment, read_yaml
 from ssat.runs.faithful import BATCH_NORM, COMPARE_IMAGES
-from ssat.runs.record import Record, settings_of
+from ssat.runs.record import INIT_FROM, START, Record, settings_of, with_start
 
 # Keys that change how fast a run is or how often it is measured, not what its last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
@@ -81,9 +81,40 @@ def row_of(record: Record, rows: dict[str, dict[str, Any]]) -> str | None:
     return max(fitting, key=lambda name: len(rows[name]), default=None)
 
 
+def place_of(record: Record, experiment: Experiment) -> tuple[str | None, list[str]]:
+    """The row that the run belongs to (None: it fits none), and its columns.
+
+    Where cells have overrides of their own, a row is first looked for among whole cells, and then among the rows that
+    name a mode.
+    """
+    rows, columns = fixed_by_name(experiment.rows), fixed_by_name(experiment.columns)
+    if experiment.cells:
+        cells = {place: fixed_of_cell(experiment, *place) for place in experiment.places}
+        fitting = {place: fixed for place, fixed in cells.items() if fits(record, fixed)}
+        if fitting:
+            row, _ = max(fitting, key=lambda place: len(fitting[place]))
+            return row, [column for name, column in fitting if name == row]
+        rows = {name: fixed for name, fixed in rows.items() if "mode.name" in fixed}
+    return row_of(record, rows), [name for name, fixed in columns.items() if fits(record, fixed)]
+
+
+def fixed_of_cell(experiment: Experiment, row: str, column: str) -> dict[str, Any]:
+    """The settings that row, column and the cell's own overrides fix, and those of the run that it starts from."""
+    of_cell = [word for word in experiment.words(row, column) if word not in experiment.base]
+    fixed = fixed_settings(tuple(word for word in of_cell if not word.startswith((f"{INIT_FROM}=", "run_dir="))))
+    start = [word for word in experiment.start(row, column) if word not in experiment.base]
+    begun = fixed_settings(tuple(word for word in start if not word.startswith("run_dir=")))
+    return fixed | {START + key: value for key, value in begun.items()}
+
+
 def cell_words(experiment: Experiment, row: str, column: str) -> tuple[str, ...]:
     """A cell's overrides, sorted: many tables have the same cell, which is then composed once."""
     return tuple(sorted(experiment.words(row, column)))
+
+
+def start_words(experiment: Experiment, row: str, column: str) -> tuple[str, ...]:
+    """The same of the run that the cell's run starts from."""
+    return tuple(sorted(experiment.start(row, column)))
 
 
 @cache
@@ -97,9 +128,22 @@ def cell_settings(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
-def differing(settings_key: str, words: tuple[str, ...], relevant: tuple[str, ...] = ("",)) -> tuple[str, ...]:
-    """The settings in which a run is not a cell, of those whose keys begin with one of `relevant`: 'epochs=6'."""
-    wanted, ours = _deciding(cell_settings(words)), deciding_settings(settings_key)
+def differing(
+    settings_key: str, words: tuple[str, ...], start: tuple[str, ...] = (), relevant: tuple[str, ...] = ("",)
+) -> tuple[str, ...]:
+    """The settings in which a run is not a cell: 'epochs=6'.
+
+    Args:
+        settings_key: of the run.
+        words: the cell's overrides.
+        start: those of the run that it starts from.
+        relevant: beginnings of the keys that are compared.
+    """
+    wanted = cell_settings(words)
+    wanted = _deciding(with_start(wanted, cell_settings(start)) if start else wanted)
+    ours = deciding_settings(settings_key)
+    if INIT_FROM in ours:  # what it started from is not known
+        wanted = {key: value for key, value in wanted.items() if not key.startswith(START)}
     keys = sorted(key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
     return tuple(f"{key}={ours.get(key)}" for key in keys if wanted.get(key) != ours.get(key))
 
@@ -112,6 +156,10 @@ def deciding_settings(settings_key: str) -> dict[str, Any]:
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide a result; the batch is that of an optimizer step, on any number of devices."""
+    start = {key.removeprefix(START): value for key, value in settings.items() if key.startswith(START)}
+    if start:
+        own = {key: value for key, value in settings.items() if not key.startswith(START)}
+        return with_start(_deciding(own), _deciding(start))
     kept = {key: value for key, value in settings.items() if not key.startswith(SAME_RESULT) or key == SOURCE}
     for key, value in list(kept.items()):
         if key.endswith("recipe.batch_size"):

@@ -5,44 +5,41 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ssat.config.identity import config_hash
-from ssat.config.resolve import build
-from ssat.core.errors import UserError
 from ssat.results.intervals import ONE_SEED, SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
 from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
+from ssat.results.paper.measures import measure
 from ssat.results.paper.paper import Cell, Item
-from ssat.results.paper.settings import cell_settings, cell_words, differing
+from ssat.results.paper.settings import cell_settings, cell_words, differing, start_words
+from ssat.results.paper.videos import (
+    detection,
+    is_of_videos,
+    is_whole_test,
+    remark,
+    scored,
+)
 from ssat.results.text import largest
-from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
+from ssat.runs.record import Record
 
 REPRODUCED, DIFFERS = "reproduced within error", "differs"
 TOO_NOISY = "too noisy to tell"
 PARTIAL, OTHER = "partial data", "other settings"  # of runs that are not the cell's
 SAME, OTHERWISE = "as printed", "set otherwise"  # of settings, which no run measures
-MEASURED, OTHER_MACHINE, NOT_RUN, NOT_BUILT = "measured", "other machine", "not run", "not built yet"
+MEASURED, OTHER_MACHINE, NOT_RUN = "measured", "other machine", "not run"
+NOT_OURS = "not trained here"  # a network of other people that the framework does not have
 NO_KEY = "no key"  # the paper prints a setting that no key of the configuration holds
 VERDICTS = (
     *(REPRODUCED, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
-    *(MEASURED, OTHER_MACHINE, SAME, OTHERWISE, NO_KEY, NOT_RUN, NOT_BUILT),
+    *(MEASURED, OTHER_MACHINE, SAME, OTHERWISE, NO_KEY, NOT_RUN, NOT_OURS),
 )
 WIDEST = 5.0  # points; an interval that is wider on either side says nothing
 PAPER_DEVICE = "A5000"
 OF_MACHINE = ("hours", "co2_kg_lacoste")
-# The settings of the command that measures Table 2's perspective cells.
-PERSPECTIVE = {
-    "checkpoint": "last",
-    "split": "test",
-    "phase": "",
-    "probe": "",
-    "data.perturb": "perspective",
-    "seeds": "5",
-}
-COUNTS = ("train_images", "test_images", "classes", "img_size")
-ACCURACIES = ("acc1", "perspective")
+COUNTS = ("train_images", "test_images", "classes", "img_size", "videos")
+ACCURACIES = ("acc1", "perspective", "zero_shot")
 MOST_BLOCKS = 20  # blocks of other runs that are shown of one table or figure
 
 
@@ -59,6 +56,7 @@ class CellResult:
         tolerance: half the width of the 95 % interval of ours minus the paper's.
         differs_in: the settings in which runs that are not the cell's differ from it.
         as_near: rows of the same column whose printed number the same interval holds.
+        remark: of videos, how many of them were scored.
     """
 
     cell: Cell
@@ -69,6 +67,7 @@ class CellResult:
     tolerance: float | None = None
     differs_in: tuple[str, ...] = ()
     as_near: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def ours(self) -> float | None:
@@ -175,10 +174,12 @@ def judge_cell(cell: Cell, records: list[Record], item: Item) -> CellResult:
         return judge_setting(cell, item)
     measured = _measured(cell, records)
     if not measured:
-        return CellResult(cell, NOT_BUILT if item.experiment.unbuilt else NOT_RUN)
+        return CellResult(cell, NOT_RUN if item.experiment.has(cell) else NOT_OURS)
     runs, values = zip(*measured, strict=True)
     allowed = tolerance(cell, runs, values)
-    if cell.number is None:
+    if _is_part(cell, runs, values):
+        verdict = PARTIAL
+    elif cell.number is None:
         verdict = MEASURED
     elif cell.measure in OF_MACHINE and not all(PAPER_DEVICE in run.text("hardware.device") for run in runs):
         verdict = OTHER_MACHINE
@@ -186,7 +187,32 @@ def judge_cell(cell: Cell, records: list[Record], item: Item) -> CellResult:
         verdict = MEASURED
     else:
         verdict = compared(cell, values, allowed)
-    return CellResult(cell, verdict, runs, values, tolerance=allowed)
+    return CellResult(cell, verdict, runs, values, tolerance=allowed, remark=_remark(cell, runs))
+
+
+def _is_part(cell: Cell, runs: Sequence[Record], values: Sequence[float]) -> bool:
+    """Whether videos are missing that the paper has."""
+    if cell.measure == "videos":
+        return values[0] < (cell.number or 0.0)
+    tested = [found for run in runs if (found := _tested(cell, run))]
+    return not all(map(is_whole_test, tested))
+
+
+def _tested(cell: Cell, run: Record) -> Mapping[str, Any]:
+    """What was measured of every test video of an accuracy; {} of other measures and of images."""
+    if cell.measure == "zero_shot":
+        return detection(run, cell.column)
+    return detection(run) if cell.measure == "acc1" and is_of_videos(run) else {}
+
+
+def measured_on(cell: Cell, run: Record) -> int | None:
+    """Test images, or scored videos, that the cell's accuracy of a run is of."""
+    found = _tested(cell, run)
+    return scored(found) if found else run.split_size
+
+
+def _remark(cell: Cell, runs: Sequence[Record]) -> str:
+    return "; ".join(dict.fromkeys(text for run in runs if (text := remark(_tested(cell, run)))))
 
 
 def compared(cell: Cell, values: Sequence[float], allowed: float) -> str:
@@ -203,7 +229,7 @@ def compared(cell: Cell, values: Sequence[float], allowed: float) -> str:
 
 def judge_setting(cell: Cell, item: Item) -> CellResult:
     """The value that the cell's configuration sets, compared with the value that the paper prints."""
-    if not cell.key or cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
+    if not cell.key or not item.experiment.has(cell):
         return CellResult(cell, NO_KEY)
     ours = cell_settings(cell_words(item.experiment, cell.row, cell.column)).get(cell.key)
     return CellResult(cell, SAME if ours == cell.value else OTHERWISE, setting=str(ours))
@@ -215,10 +241,13 @@ def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:
     if not measured:
         return CellResult(cell, NOT_RUN)
     runs, values = zip(*measured, strict=True)
-    if cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
-        return CellResult(cell, PARTIAL, runs, values)
-    differs_in = differing(runs[0].settings_key, cell_words(item.experiment, cell.row, cell.column))
-    return CellResult(cell, PARTIAL if _is_less(runs[0], differs_in) else OTHER, runs, values, differs_in=differs_in)
+    told = _remark(cell, runs)
+    if not item.experiment.has(cell):
+        return CellResult(cell, PARTIAL, runs, values, remark=told)
+    words = [of(item.experiment, cell.row, cell.column) for of in (cell_words, start_words)]
+    differs_in = differing(runs[0].settings_key, *words)
+    verdict = PARTIAL if _is_less(runs[0], differs_in) else OTHER
+    return CellResult(cell, verdict, runs, values, differs_in=differs_in, remark=told)
 
 
 def _is_less(record: Record, differs_in: Sequence[str]) -> bool:
@@ -231,93 +260,8 @@ def _is_less(record: Record, differs_in: Sequence[str]) -> bool:
 def _measured(cell: Cell, records: list[Record]) -> list[tuple[Record, float]]:
     """The runs with a value, one for each seed; a single run where the seed changes nothing."""
     by_seed = {record.get("seed"): record for record in records}
-    found = [(run, value) for run in by_seed.values() if (value := measure(cell.measure, run)) is not None]
+    found = [(run, value) for run in by_seed.values() if (value := measure(cell, run)) is not None]
     return found[:1] if cell.measure in RELEVANT_KEYS else found
-
-
-def measure(name: str, record: Record) -> float | None:
-    """A run's value of a measure, in the unit of the paper's tables; None where the run does not have it."""
-    return MEASURES[name](record) if name in MEASURES else None
-
-
-def _gflops(record: Record) -> float | None:
-    """GMAC of the passes of all phases (Table 3: 0.43+1.26).
-
-    A phase that learns only labels has the full pass, one without labels the auxiliary pass, a joint one both.
-    """
-    total = 0.0
-    for phase in record.phases:
-        lam = as_number(phase.get("lam"))
-        if lam is None:
-            return None
-        key = "full" if lam == 1 else "auxiliary" if lam == 0 else "both"
-        macs = as_number(lookup(phase, f"macs.{key}"))
-        if macs is None:
-            return None
-        total += macs / 1e9
-    return total or None
-
-
-def _hours(record: Record) -> float | None:
-    """Hours times devices."""
-    seconds = record.number("seconds")
-    devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
-    return None if seconds is None else seconds / 3600 * (devices or 1)
-
-
-def _perspective(record: Record) -> float | None:
-    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run.
-
-    Only of this run, its last weights, all its test images and the command's own perturbation.
-    """
-    try:
-        values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
-    except ValueError:
-        return None
-    settings = lookup(values, "settings")
-    settings = settings if isinstance(settings, dict) else {}
-    said, overrides = {key: settings.get(key) for key in PERSPECTIVE}, settings.get("overrides") or []
-    is_own = lookup(values, "hash") in (record.get("hash"), _hash_now(record))
-    on_all = lookup(values, "data_fingerprint.splits.test") == record.get("data_fingerprint.splits.test")
-    content = lookup(values, "data_fingerprint.sha256.test") == record.get("data_fingerprint.sha256.test")
-    if not (is_own and on_all and content and said == PERSPECTIVE) or any(map(_changes_images, overrides)):
-        return None
-    return as_percentage(lookup(values, "summary.acc1_mean"))
-
-
-def _changes_images(override: Any) -> bool:
-    return not isinstance(override, str) or (override.startswith("data.") and not override.startswith("data.root="))
-
-
-def _hash_now(record: Record) -> str | None:
-    """The run's hash by today's rule, where an earlier version has written its record."""
-    try:
-        return config_hash(build(record.get("config"), str(record.path)))
-    except (UserError, TypeError, AttributeError):
-        return None
-
-
-def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:
-    def read(record: Record) -> float | None:
-        value = record.number(key)
-        return None if value is None else value / factor
-
-    return read
-
-
-MEASURES: dict[str, Callable[[Record], float | None]] = {
-    "acc1": lambda record: record.accuracy,
-    "perspective": _perspective,
-    "params_inference": _scaled("params.inference", 1e6),
-    "params_training": _scaled("params.training", 1e6),
-    "gflops": _gflops,
-    "hours": _hours,
-    "co2_kg_lacoste": lambda record: record.number("energy.co2_kg_lacoste"),
-    "train_images": lambda record: record.number("data_fingerprint.splits.train"),
-    "test_images": lambda record: record.number("data_fingerprint.splits.test"),
-    "classes": lambda record: record.classes,
-    "img_size": lambda record: record.number("config.data.img_size"),
-}
 
 
 def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -> float | None:
@@ -330,7 +274,7 @@ def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -
     if cell.number is None:
         return None
     if cell.measure in ACCURACIES:
-        images = runs[0].split_size
+        images = measured_on(cell, runs[0])
         if images is None:
             return None
         of_images = image_variance(values, images) / len(values) + image_variance([cell.number], images)
