@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,35 +20,10 @@ from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, 
 from ssat.data.transforms.clip_augment import ClipAugment, ClipEval
 from ssat.data.video.clips import EvalClips, TrainClips, collate, normalise
 from ssat.data.video.manifest import Entry
+from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
 
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class VideoOverview:
-    """Counts of a set's splits.
-
-    Attributes:
-        counts: videos of each class, by split and class.
-        methods: videos of each method, by split and method.
-        unscored: videos without frames, by split and status.
-        remarks: what else a reader of the numbers should know.
-    """
-
-    counts: dict[str, dict[str, int]]
-    methods: dict[str, dict[str, int]]
-    unscored: dict[str, dict[str, int]]
-    remarks: list[str]
-
-    def lines(self) -> list[str]:
-        """One line of counts, and one for each remark."""
-        parts = []
-        for split, counts in self.counts.items():
-            lost = sum(self.unscored.get(split, {}).values())
-            each = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-            parts.append(f"{split} {sum(counts.values()):,} videos ({each}{f'; {lost:,} without frames' * bool(lost)})")
-        return [f"data: {'; '.join(parts)}", *(f"data: {remark}" for remark in self.remarks)]
 
 
 class VideoDataModule(pl.LightningDataModule):
@@ -183,18 +157,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def overview(self) -> VideoOverview:
         """Counts of each split."""
-        methods: dict[str, dict[str, int]] = {}
-        for split in self.sizes:
-            of_split = methods.setdefault(split, {})
-            for entry in self.entries(split):
-                of_split[entry.method] = of_split.get(entry.method, 0) + 1
-        unscored: dict[str, dict[str, int]] = {}
-        for split, entries in self.source.unscored.items():
-            for entry in entries:
-                of_status = unscored.setdefault(split, {})
-                of_status[entry.status] = of_status.get(entry.status, 0) + 1
-        counts = {split: self.class_counts(split) for split in self.sizes}
-        return VideoOverview(counts, methods, unscored, list(self.source.remarks))
+        return overview_of(self.source)
 
     def samples(self, split: str) -> int:
         """Clips that a pass over a split shows."""
