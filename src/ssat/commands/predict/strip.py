@@ -132,7 +132,7 @@ def _head(figure: Figure, total: float, row: Predicted, judge: Judge) -> None:
     of_face = f"face {row.face + 1} of {len(row.faces)}, " if len(row.faces) > 1 else ""
     clips = len(row.faces[row.face].clips)
     facts = [
-        f"{judge.classes[scored]} {row.probs[scored]:.3f}: {verdict} at threshold {judge.threshold:g}"
+        f"score of {judge.classes[scored]} {row.probs[scored]:.3f}, threshold {judge.threshold:g}: {verdict}"
         if len(judge.classes) == 2
         else f"{verdict} {row.probs[scored]:.3f}",
         f"{of_face}mean of {clips} clip{'s' * (clips != 1)}",
@@ -199,6 +199,9 @@ def _curve(axis: Any, row: Predicted, judge: Judge, seconds: Sequence[float], en
     peak = row.faces[row.face].peak(scored)
     if peak is not None and len(row.faces[row.face].clips) > 1:
         axis.axvspan(peak.begin, peak.end, color=COLOURS[row.face], alpha=0.12, linewidth=0)
+        text, middle = f"highest {peak.probs[scored]:.3f}", (peak.begin + peak.end) / 2
+        low = peak.probs[scored] > 0.5  # the other half of the axes is free there
+        axis.text(middle, 0.06 if low else 0.94, text, fontsize=7, color=COLOURS[row.face], ha="center", va="center")
     for number in order:
         clips, colour = row.faces[number].clips, COLOURS[number]
         counts = number == row.face

@@ -48,11 +48,8 @@ def overview_of(source: VideoSource) -> VideoOverview:
         labels = Counter(entry.label for entry in entries)
         counts[split] = {name: labels[label] for label, name in enumerate(classes)}
         methods[split] = dict(Counter(entry.method for entry in entries))
-    unscored = {
-        split: dict(Counter(str(entry.status) for entry in entries))
-        for split, entries in source.unscored.items()
-        if entries
-    }
+    lost = {name: entries for name, entries in source.unscored.items() if entries}
+    unscored = {split: dict(Counter(str(entry.status) for entry in entries)) for split, entries in lost.items()}
     rates = [entry.fps for entry in splits.get("train", ()) if entry.fps]
     low, high = np.quantile(rates, [0.05, 0.95]) if rates else (0.0, 0.0)
     fps = (round(float(low), 3), round(float(high), 3)) if rates else None
