@@ -15,8 +15,7 @@ from ssat.config.words import CONF
 from ssat.core.batch import Batch
 from ssat.encoders.base import Encoder
 from ssat.runs.footprint import macs_of
-from ssat.tasks.masking import random_mask
-from ssat.tasks.reconstruction import Reconstruction
+from ssat.tasks.masked import MaskedPrediction
 from ssat.training.build import build_encoder
 from ssat.training.tasks import build_ssl
 
@@ -32,7 +31,7 @@ class Step(nn.Module):
     `joint`: both, as ssat. `plain`: with the masked pass in its plainest form, every position computed.
     """
 
-    def __init__(self, encoder: Encoder, task: Reconstruction | None, head: nn.Module, kind: str) -> None:
+    def __init__(self, encoder: Encoder, task: MaskedPrediction | None, head: nn.Module, kind: str) -> None:
         super().__init__()
         self.encoder, self.task, self.head, self.kind = encoder, task, head, kind
 
@@ -46,7 +45,7 @@ class Step(nn.Module):
             if out.features is None:
                 return (out.loss,)
             return (LAM * F.cross_entropy(self.head(out.features), labels) + (1 - LAM) * out.loss,)
-        mask = random_mask(len(images), self.task.grid, self.task.mask_ratio, device=images.device)
+        mask = self.task.mask_of(torch.rand(len(images), self.task.noise_length, device=images.device))
         masked = self.task.forward_reference(self.encoder, images, mask)
         if self.kind.startswith("masked"):
             return (masked,)
@@ -54,17 +53,22 @@ class Step(nn.Module):
         return (LAM * classified + (1 - LAM) * masked,)
 
 
-def parts(args: argparse.Namespace) -> tuple[Encoder, Reconstruction | None, nn.Module]:
+def parts(args: argparse.Namespace) -> tuple[Encoder, MaskedPrediction | None, nn.Module]:
     """Encoder, its default task (None where there is no masked pass) and head, as the configuration says."""
     overrides = [f"encoder={args.encoder}", "data=cifar10", f"data.img_size={args.img_size}"]
     overrides += [f"data.patch_size={args.patch_size}", f"data.channels={args.channels}", *args.set]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = resolve(compose("train", overrides=overrides))
     torch.manual_seed(args.seed)
-    (phase,) = config["mode"]["phases"]
+    (phase,) = config.mode.phases
     encoder = build_encoder(config, phase)
     task: Any = build_ssl(config, phase, encoder) if encoder.mask_style else None
     return encoder, task, nn.Linear(encoder.num_features, args.classes)
+
+
+def sides(args: argparse.Namespace) -> tuple[int, ...]:
+    """(height, width) of the images that the encoder takes, or (frames, height, width) of the clips."""
+    return parts(args)[0].img_size
 
 
 def available(args: argparse.Namespace) -> list[str]:
@@ -78,8 +82,8 @@ def difference(args: argparse.Namespace) -> dict[str, float]:
     if task is None:
         return {}
     encoder.eval(), task.eval()
-    images = torch.randn(2, args.channels, args.img_size, args.img_size)
-    mask = random_mask(2, task.grid, task.mask_ratio)
+    images = torch.randn(2, args.channels, *encoder.img_size)
+    mask = task.fixed_mask(torch.arange(2))
     losses, gradients = [], []
     for loss in (task(encoder, Batch(images), False, mask=mask).loss, task.forward_reference(encoder, images, mask)):
         encoder.zero_grad()
@@ -94,10 +98,10 @@ def count(args: argparse.Namespace) -> dict[str, int]:
     """MACs of an image's passes through the encoder alone, without head and decoder."""
     encoder, task, _ = parts(args)
     encoder.eval()
-    images = torch.zeros(1, args.channels, args.img_size, args.img_size)
+    images = torch.zeros(1, args.channels, *encoder.img_size)
     counted = {"full": macs_of(lambda: encoder.forward_features(images))}
     if task is not None:
-        mask = random_mask(1, task.grid, task.mask_ratio)
+        mask = task.fixed_mask(torch.arange(1))
         counted["masked"] = macs_of(lambda: encoder.forward_masked(images, mask))
         counted["masked plain"] = macs_of(lambda: encoder.forward_masked_plain(images, mask))
     return counted

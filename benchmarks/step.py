@@ -3,6 +3,7 @@ encoder, its masked and joint passes against its full pass.
 
     python -m benchmarks.step --encoder vit_t --img-size 32 --patch-size 2 --batch 8 --threads 1
     python -m benchmarks.step --encoder cvt_13 --img-size 32
+    python -m benchmarks.step --encoder videomae_s --img-size 224 --batch 2 --set ssl.mask_ratio=0.95
     python -m benchmarks.step --pairs 0 --memory-encoders all --img-size 224 --patch-size 16 --batch 8
 
 First checks that both compute the same loss, logits and gradients (to 1e-5; refuses to report otherwise). Then times
@@ -125,9 +126,10 @@ def build(args: argparse.Namespace, variant: str) -> nn.Module:
 
 
 def data(args: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, labels and mask noise."""
+    """Images or clips, labels and mask noise."""
     generator = torch.Generator().manual_seed(args.seed)
-    images = torch.randn(batch, args.channels, args.img_size, args.img_size, generator=generator)
+    sides = (args.img_size, args.img_size) if is_plain(args.encoder) else passes.sides(args)
+    images = torch.randn(batch, args.channels, *sides, generator=generator)
     labels = torch.randint(args.classes, (batch,), generator=generator)
     noise = torch.rand(batch, (args.img_size // args.patch_size) ** 2, generator=generator)
     return images.to(args.device), labels.to(args.device), noise.to(args.device)

@@ -64,10 +64,11 @@ def test_features_are_the_normalised_mean_token_and_the_masked_pass_has_its_own_
 
 def test_the_map_has_the_axes_of_the_clip() -> None:
     encoder = VideoTransformer(4, (16, 24), 8, embed_dim=12, depth=1, num_heads=1).eval()
-    final = encoder.forward_map(torch.randn(1, 3, 4, 16, 24))
+    clips = torch.randn(1, 3, 4, 16, 24)
+    final, tokens = encoder.forward_map(clips), encoder.forward_blocks(clips)[-1]
     assert final.shape == (1, 12, 2, 2, 3)
-    tokens = encoder.forward_blocks(torch.randn(1, 3, 4, 16, 24))[-1]
-    assert tokens.shape == (1, 12, 12)
+    slot, row, col = 1, 0, 2
+    assert torch.equal(final[0, :, slot, row, col], tokens[0, slot * 6 + row * 3 + col])
 
 
 def test_state_dict_has_the_official_names_and_no_table() -> None:

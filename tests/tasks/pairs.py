@@ -27,6 +27,7 @@ ENCODERS = {
     "swin_t": "swin_t",
     "resnet_50": "resnet_50",
     "resnet_56": "resnet_56",
+    "videomae_micro": "videomae_s, videomae_b, videomae_micro (clips)",
 }
 COMBINED = ("several", "mae_guidance")
 TASKS = sorted(path.stem for path in (CONF / "ssl").glob("*.yaml") if path.stem not in COMBINED)
@@ -52,7 +53,7 @@ def refusal(name: str, encoder: Encoder, task: str) -> str | None:
         ssl = build_ssl(config, config.mode.phases[0], encoder)
     except UserError as error:
         return str(error)
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, *encoder.img_size)
     views = tuple(torch.randn_like(view) for view in ssl.blank_views(images))
     batch = Batch(images, torch.zeros(2, dtype=torch.int64), views=views, indices=torch.arange(2))
     loss, features, _ = ssl(encoder, batch, True)

@@ -13,10 +13,14 @@ from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
-from ssat.training.classification import ClassLoss, real_and_fake, real_weight
+from ssat.training.classification import ClassLoss, class_weights
 from ssat.training.module import JointModule
 from ssat.training.steps import Progress
 from tests.encoders.cases import build, images_for
+
+
+def real_and_fake(w: float) -> Tensor:
+    return class_weights(w, {"real": 1, "fake": 3})
 
 
 def loss_of(logits: Tensor, targets: Tensor, w: float | None, normalize: str = "weights", **options: float) -> float:
@@ -51,8 +55,8 @@ def test_equal_weights_are_no_weights() -> None:
 
 def test_the_automatic_weight_gives_both_classes_the_same_influence() -> None:
     labels = torch.tensor([1] * 82 + [0] * 18)
-    w = real_weight(labels)
-    assert w == pytest.approx(0.82)
+    w, rest = class_weights("auto", {"real": 18, "fake": 82}).tolist()
+    assert (w, rest) == (pytest.approx(0.82), pytest.approx(0.18))
     logits = torch.zeros(100, 2, requires_grad=True)
     loss = ClassLoss(0.0, class_weights=real_and_fake(w))(logits, Batch(torch.zeros(100), labels))
     loss.backward()
@@ -128,15 +132,23 @@ def test_equation_1_holds_with_the_weighted_loss(lam: float) -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("labels", "says"), [([1, 1], "no real"), ([0], "no fake"), ([], "no real"), ([0, 1, 2], "other labels")]
-)
-def test_what_cannot_be_balanced_is_refused(labels: list[int], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        real_weight(labels)
+def test_more_classes_weigh_alike_too() -> None:
+    weights = class_weights("auto", {"a": 10, "b": 20, "c": 40})
+    assert (weights * torch.tensor([10, 20, 40])).tolist() == pytest.approx([40 / 7] * 3)
+
+
+@pytest.mark.parametrize("counts", [{"real": 0, "fake": 2}, {"real": 1, "fake": 0}, {"a": 1, "b": 0, "c": 3}])
+def test_what_cannot_be_balanced_is_refused(counts: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="there is no training image of"):
+        class_weights("auto", counts)
 
 
 @pytest.mark.parametrize("w", [0.0, 1.0, -1.0, float("nan")])
 def test_a_weight_out_of_range_is_refused(w: float) -> None:
     with pytest.raises(UserError, match="between 0 and 1"):
         real_and_fake(w)
+
+
+def test_a_number_is_of_two_classes() -> None:
+    with pytest.raises(UserError, match="one class of two; the data have 3"):
+        class_weights(0.5, {"a": 1, "b": 2, "c": 3})

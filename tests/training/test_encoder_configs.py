@@ -23,6 +23,8 @@ from tests.helpers import ROOT, largest_difference, only_run, record_of, wait_fo
 
 NAMES = sorted(path.stem for path in (CONF / "encoder").glob("*.yaml"))
 MODEL = {"timm": ["encoder.name=vit_tiny_patch16_224", "encoder.patch_size=4"], "deit_ti": ["encoder.patch_size=8"]}
+# The tubelets of clips have 16 pixels per side whatever the images' size, and digits are grey.
+MODEL |= dict.fromkeys(("videomae_s", "videomae_b", "videomae_micro"), ["encoder.frames=4", "data.channels=3"])
 
 
 def composed(name: str, *overrides: str) -> Run:
@@ -31,7 +33,7 @@ def composed(name: str, *overrides: str) -> Run:
         return resolve(compose("train", overrides=values))
 
 
-LARGE = ("vit_s", "vit_b")  # the same code as vit_t
+LARGE = ("vit_s", "vit_b", "videomae_s", "videomae_b")  # the same code as vit_t and videomae_micro
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in NAMES])
@@ -45,7 +47,8 @@ def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(config, phase)
     task = build_ssl(config, phase, encoder)
-    images = torch.randn(2, encoder.in_chans, 32, 32)
+    images = torch.randn(2, encoder.in_chans, *encoder.img_size)
+    assert encoder.img_size[-2:] == (32, 32)
     out = task(encoder.train(), Batch(images), True)
     assert out.features.shape == (2, encoder.num_features)
     assert 0.5 < out.loss.item() < 8  # images of unit variance, predictions of about that
@@ -64,6 +67,7 @@ def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
         ("swin_t", ["data=cifar10", "input=up224"], 27_527_044, 2_362_368),
         ("sl_vit", [], 2_729_878, None),
         ("deit_ti", ["data=cifar100", "input=up224"], 5_526_346, None),
+        ("videomae_s", ["data=cifar10", "input=up224", "encoder.frames=16"], 21_879_936 + 3_850, 2_149_440),
     ],
 )
 def test_parameters_of_the_configured_encoders(name: str, overrides: list, inference: int, decoder: int | None) -> None:
@@ -85,12 +89,42 @@ def test_parameters_that_a_phase_does_not_read_are_frozen_in_it() -> None:
         ("swin_t", "ssat", set()),
         ("cvt_13", "ssat", set()),
         ("cvt_13", "ssl_ft", {"norm.weight", "norm.bias"}),
+        ("videomae_micro", "scratch", {"norm.weight", "norm.bias"}),
+        ("videomae_micro", "ssat", set()),
+        ("videomae_micro", "ssl_ft", {"fc_norm.weight", "fc_norm.bias"}),
     ):
-        config = composed(
-            name, f"mode={mode}", "encoder.depths=[1,1,1,1]" if name == "swin_t" else "encoder.depths=[1,1,1]"
-        )
+        small = {"swin_t": ["encoder.depths=[1,1,1,1]"], "cvt_13": ["encoder.depths=[1,1,1]"]}
+        config = composed(name, f"mode={mode}", *small.get(name, []))
         module = build_module(config, config.mode.phases[0], 10)
         assert {n for n, p in module.encoder.named_parameters() if not p.requires_grad} == frozen
+
+
+def test_the_task_of_clips_gets_the_statistics_that_normalise_the_data() -> None:
+    def task_of(*overrides: str):
+        config = composed("videomae_micro", *overrides)
+        (phase,) = config.mode.phases
+        return build_ssl(config, phase, build_encoder(config, phase))
+
+    assert task_of().mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    own = "data.statistics.own={mean:[0.1,0.2,0.3],std:[0.4,0.5,0.6]}"
+    assert task_of("recipe.statistics=own", own).std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert task_of("ssl.mean=[0.5,0.5,0.5]").mean.flatten().tolist() == [0.5] * 3
+    with pytest.raises(
+        UserError, match=r"^ssl=videomae needs the mean and std .* give data\.statistics\.own="
+    ) as caught:
+        task_of("recipe.statistics=own", "data.statistics.own=null")
+    assert caught.value.key == "recipe.statistics"
+
+
+def test_the_decoder_of_clips_is_half_as_wide_as_the_encoder_unless_it_is_given() -> None:
+    def decoder_of(*overrides: str):
+        config = composed("videomae_micro", *overrides)
+        (phase,) = config.mode.phases
+        return build_ssl(config, phase, build_encoder(config, phase)).decoder
+
+    assert (decoder_of().embed.out_features, len(decoder_of().blocks)) == (32, 4)
+    light = decoder_of("ssl.decoder_dim=128", "ssl.decoder_depth=2", "ssl.decoder_heads=16")
+    assert (light.embed.out_features, len(light.blocks), light.blocks[0].attn.num_heads) == (128, 2, 16)
 
 
 TINY = {
@@ -158,6 +192,13 @@ def test_a_finished_run_is_skipped_and_evaluated_to_the_same_accuracy(tmp_path: 
     ("name", "overrides", "sentence"),
     [
         ("vit_t", ["ssl=simmim"], "use ssl=mae"),
+        (
+            "vit_t",
+            ["ssl=videomae"],
+            "takes images: use encoder=videomae_s or videomae_b, or another task, such as ssl=mae",
+        ),
+        ("videomae_micro", ["ssl=mae"], "ssl=mae reads images, and VideoTransformer takes clips: use ssl=videomae"),
+        ("videomae_micro", ["encoder.frames=15"], "encoder.frames=15 is not a multiple of encoder.tubelet_size=2"),
         ("resnet_50", ["mode=ssat"], "ResNet has no masked pass"),
         ("cvt_13", ["ssl=mae"], "use ssl=convmae"),
         ("swin_t", ["ssl=convmae"], "use ssl=simmim or ssl=swin_light"),

@@ -13,6 +13,7 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
+from ssat.data.transforms.clip_augment import ClipAugment
 from ssat.data.transforms.timm_transforms import train_transform
 from ssat.training.build import build_module
 from ssat.training.module import JointModule
@@ -26,6 +27,7 @@ ENCODERS = {
     "sl_vit": ["encoder=sl_vit", "encoder.depth=2"],
     "drloc": ["encoder=swin_t", "encoder.depths=[1,1,2,1]", "encoder.drop_path=0.2"],
     "guidance": ["encoder=deit_ti", "encoder.depth=2", "encoder.patch_size=8"],
+    "videomae": ["data=ffpp", "encoder=videomae_micro"],
 }
 
 
@@ -38,7 +40,7 @@ def composed(*overrides: str) -> Run:
 
 def built(name: str, *overrides: str) -> tuple[Run, JointModule]:
     encoder = ENCODERS.get(name, ["encoder=vit_micro"])
-    config = composed(f"recipe={name}", *encoder, "data=cifar10", "mode=scratch", *overrides)
+    config = composed(f"recipe={name}", "data=cifar10", *encoder, "mode=scratch", *overrides)
     return config, build_module(config, config.mode.phases[0], 10)
 
 
@@ -63,7 +65,10 @@ def test_a_recipe_builds_a_module_and_a_pipeline(name: str) -> None:
     recipe = config.recipe
     assert recipe.name == name
     assert sum(p.requires_grad for p in module.parameters()) == len(groups(module))
-    train_transform(32, mean=(0.5,) * 3, std=(0.2,) * 3, augment=asdict(recipe.augment))
+    if recipe.augment is None:
+        assert ClipAugment(32, **asdict(recipe.clip_augment)) == ClipAugment(32)
+    else:
+        train_transform(32, mean=(0.5,) * 3, std=(0.2,) * 3, augment=asdict(recipe.augment))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from ssat.data.sets.checks import Missing, locate
 from ssat.data.sets.download import Report
 from ssat.data.sets.obtain import obtain, verify
 from ssat.data.sets.sources import Source
+from ssat.data.video import SETS
 
 USAGE = f"""\
 python -m src.prepare data=<name|all> [data.root=<folder>] [mirror=<address>] [--check|--show]
@@ -43,6 +44,8 @@ a broken download goes on. ImageNet and Chaoyang must be asked for: the command 
                     look at every image of yours: unreadable files, duplicates in and across splits, classes that a
                     split lacks, files that are not read, sizes, groups on two sides (data.group); every override of
                     src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=hf likewise
+  data=ffpp|dfdc|dfdcp|video_folder data.raw=<folder>
+                    find and crop the faces of videos; data=ffpp --help says more
   --help            this text
 """
 OWN = ("image_folder", "hf")  # images that nobody has counted before
@@ -82,9 +85,8 @@ def parse(words: list[str]) -> dict[str, str]:
             " with them (see docs/datasets.md)"
         )
     if name not in (None, "all", *CATALOG):
-        raise UserError(
-            f"data={name} does not exist{nearest(str(name), [*CATALOG])}; it can be: {', '.join(CATALOG)}, all"
-        )
+        names = [*CATALOG, *SETS]
+        raise UserError(f"data={name} does not exist{nearest(str(name), names)}; it can be: {', '.join(names)}, all")
     mirror = options.get("mirror")
     if mirror is not None and not mirror.startswith(("http://", "https://", "file://")):
         raise UserError(f"mirror={mirror!r} is no address: begin it with https://, http:// or file://")
@@ -182,6 +184,10 @@ def prepare(words: list[str]) -> int:
 
         print(f"wrote {show([word for word in words if word != '--show'])}")
         return 0
+    if any(f"data={name}" in words for name in SETS):
+        from ssat.commands.prepare_videos import prepare_videos  # it needs torch
+
+        return prepare_videos(words)
     options = parse(words)
     if "--help" in options:
         print(as_typed_here(USAGE), end="")

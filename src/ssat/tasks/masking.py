@@ -20,6 +20,7 @@ def num_visible(length: int, ratio: float) -> int:
     Raises:
         UserError: `ratio` is outside (0, 1), or leaves no cell visible or none hidden.
     """
+    _check_share(ratio)
     return _checked(int(length * (1 - ratio)), length, ratio)
 
 
@@ -29,16 +30,20 @@ def num_visible_in_tubes(cells: int, ratio: float) -> int:
     Raises:
         UserError: as `num_visible`.
     """
+    _check_share(ratio)
     return _checked(cells - int(ratio * cells), cells, ratio)
 
 
-def _checked(visible: int, length: int, ratio: float) -> int:
+def _check_share(ratio: float) -> None:
     if not 0 < ratio < 1:
         raise UserError(
             f"ssl.mask_ratio={ratio} is outside (0, 1): it is the share of the patches that is hidden",
             key="ssl.mask_ratio",
             value=ratio,
         )
+
+
+def _checked(visible: int, length: int, ratio: float) -> int:
     if not 0 < visible < length:
         what = "leaves no visible patch" if visible == 0 else "hides no patch"
         raise UserError(

@@ -17,7 +17,7 @@ from ssat.encoders.base import Encoder
 from ssat.encoders.contract import check_contract
 from ssat.runs.machine import log_every
 from ssat.tasks.base import Task
-from ssat.training.classification import linear_head
+from ssat.training.classification import class_weights, linear_head
 from ssat.training.mixing import Mixing
 from ssat.training.module import JointModule
 from ssat.training.optim import Optimization
@@ -77,7 +77,9 @@ def build_module(
         partly_labelled=_partly_labelled(config, phase),
         seed=config.seed,
         log_every=log_every(config),
-        class_weights=class_weights(recipe.w, class_counts),
+        class_weights=None
+        if recipe.w is None or class_counts is None
+        else class_weights(recipe.w, class_counts).tolist(),
         normalise_weights=recipe.normalise_w,
         per_video=config.data.frames is not None,
     )
@@ -138,35 +140,6 @@ def check_dimensions(config: Run, encoder: Encoder) -> None:
             key="encoder",
             value=config.encoder.name,
         )
-
-
-def class_weights(w: float | str | None, counts: Mapping[str, int] | None) -> list[float] | None:
-    """The weight of each class in L_cls: Eq. 3's [w, 1 - w] for [real, fake].
-
-    Args:
-        w: of the first class; `auto` = every class weighs as much as another (for two classes w is the share of the
-            second); None = no weights.
-        counts: training images or videos of each class.
-
-    Raises:
-        UserError: a number for other than two classes, or a class without images.
-    """
-    if w is None or counts is None:
-        return None
-    if not all(counts.values()):
-        raise UserError(
-            f"recipe.w={w} needs images of every class, and there are {dict(counts)}", key="recipe.w", value=w
-        )
-    if w == "auto":
-        inverse = [1 / count for count in counts.values()]
-        return [each / sum(inverse) for each in inverse]
-    if len(counts) != 2:
-        raise UserError(
-            f"recipe.w={w} is the weight of one class of two, and the data have {len(counts)}: use auto or null",
-            key="recipe.w",
-            value=w,
-        )
-    return [float(w), 1 - float(w)]
 
 
 def optimization_of(phase: Phase) -> Optimization:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
@@ -40,36 +39,38 @@ def head_from(head: nn.Module | None, num_features: int, num_classes: int | None
     return linear_head(num_features, num_classes or 0) if head is None else head
 
 
-def real_weight(labels: ArrayLike) -> float:
-    """The weight w of the real class in Eq. 3 that balances the classes: the share of fakes among the training videos.
+def class_weights(w: float | str, counts: Mapping[str, int]) -> Tensor:
+    """(K,) weights of the classes in L_cls: Eq. 3's [w, 1 - w] for [real, fake].
+
+    The prose of the paper's Appendix D.3 calls w the weight of the fakes; the equation and its caption give it to the
+    real videos.
 
     Args:
-        labels: (N,) of the training videos, 0 = real and 1 = fake.
+        w: of the first class of two; `auto` = every class counts as much as another: of two, w is the share of the
+            second.
+        counts: training images or videos of each class.
 
     Raises:
-        UserError: another label, or videos of one class alone, which no weight can balance.
+        UserError: w is not between 0 and 1, a number for other than two classes, or a class without images.
     """
-    values = np.asarray(labels)
-    fakes, reals = int((values == 1).sum()), int((values == 0).sum())
-    if fakes + reals != values.size:
-        raise UserError("the classes are weighted by real (0) and fake (1), and the training videos have other labels")
-    if not fakes or not reals:
-        missing = "fake" if reals else "real"
-        raise UserError(f"there is no {missing} training video, so no weight balances the classes: add some")
-    return fakes / (fakes + reals)
-
-
-def real_and_fake(w: float) -> Tensor:
-    """(2,) class weights [w, 1 - w] of Eq. 3, w being that of the real class, as the equation and its caption have it.
-
-    The prose of the paper's Appendix D.3 calls w the weight of the fakes.
-
-    Raises:
-        UserError: w is not between 0 and 1.
-    """
-    if not 0 < w < 1:
-        raise UserError(f"the weight of the real class is {w}: it must lie between 0 and 1")
-    return torch.tensor([w, 1 - w])
+    if not all(counts.values()):
+        lacking = next(name for name, count in counts.items() if not count)
+        raise UserError(
+            f"recipe.w={w} weighs the classes, and there is no training image of {lacking}: add some, or recipe.w=null",
+            key="recipe.w",
+            value=w,
+        )
+    if w == "auto":
+        inverse = torch.tensor([1 / count for count in counts.values()], dtype=torch.float64)
+        return (inverse / inverse.sum()).float()
+    if len(counts) != 2 or not 0 < float(w) < 1:
+        raise UserError(
+            f"recipe.w={w} must lie between 0 and 1 and is the weight of one class of two; the data have {len(counts)}:"
+            " use recipe.w=auto or null",
+            key="recipe.w",
+            value=w,
+        )
+    return torch.tensor([float(w), 1 - float(w)])
 
 
 class ClassLoss:
@@ -81,7 +82,7 @@ class ClassLoss:
     Args:
         label_smoothing: of the cross-entropy on class indices.
         partly_labelled: some targets are NO_LABEL; L_cls is the mean over the others.
-        class_weights: (K,) of the classes; Eq. 3 is that of `real_and_fake`. None = all count the same.
+        class_weights: (K,) of the classes; see the function. None = all count the same.
         normalize: what the weighted sum over the batch is divided by: `weights` = the sum of the targets' weights, over
             all processes, so that L_cls has the size of an unweighted one and lambda means the same; `none` = the
             number of targets, which is Eq. 3 as printed and makes L_cls smaller (3.4 times with 82 % fakes).

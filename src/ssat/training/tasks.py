@@ -6,6 +6,7 @@ from typing import Any
 
 from ssat.config.create import checked_options, create, defaults_of, load
 from ssat.config.schema import Component, Moments, Phase, Run
+from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.tasks import TASKS
 from ssat.tasks.base import Task
@@ -34,7 +35,7 @@ def class_of(task: Component) -> type[Task]:
 
 
 def _statistics(config: Run, phase: Phase) -> dict[str, Any]:
-    """`mean` and `std` with which the data of this phase are normalised, where the configuration states them."""
+    """`mean` and `std` with which the clips of this phase are normalised; empty where only the data will tell."""
     moments: Moments | None = getattr(config.data.statistics, phase.recipe.statistics)
     if moments is None:
         return {}
@@ -46,15 +47,24 @@ def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
     """All options of a task in this phase: null ones are the recipe's, those that are not given have their default."""
     recipe = phase.recipe
     decoder = recipe.decoder.get(config.encoder.name, recipe.decoder["default"])
-    of_recipe = {
-        "norm_pix": recipe.norm_pix,
-        "decoder_dim": decoder.dim,
-        "decoder_depth": decoder.depth,
-        "decoder_heads": decoder.num_heads,
-    }
-    of_recipe |= _statistics(config, phase)
+    of_recipe: dict[str, Any] = {"norm_pix": recipe.norm_pix}
+    if class_of(task).clips:  # the recipe's decoders are of images
+        of_recipe |= _statistics(config, phase)
+    else:
+        of_recipe |= {
+            "decoder_dim": decoder.dim,
+            "decoder_depth": decoder.depth,
+            "decoder_heads": decoder.num_heads,
+        }
     given = dict(task.options)
     given |= {key: value for key, value in of_recipe.items() if key in given and given[key] is None}
+    if class_of(task).clips and given.get("mean", ()) is None:
+        raise UserError(
+            f"ssl={task.name} needs the mean and std of the data, and recipe.statistics={recipe.statistics} measures"
+            " them later: give data.statistics.own={mean:[...],std:[...]}, or choose recipe.statistics=official",
+            key="recipe.statistics",
+            value=recipe.statistics,
+        )
     defaults = defaults_of(TASKS, task.kind, "ssl.kind")
     defaults.pop("seed", None)
     options = checked_options(TASKS, task.kind, defaults | given, "ssl")

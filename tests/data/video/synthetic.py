@@ -45,7 +45,7 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"crf": "12"} if codec == "libx264" else {"qscale": "3"}
+        stream.codec_context.options = {"crf": "12"} if codec == "libx264" else {"qmin": "2", "qmax": "4"}
         if rotation or hflip:
             stream.set_display_rotation(rotation, hflip=hflip)
         for number, image in enumerate(frames):

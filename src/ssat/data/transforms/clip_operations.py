@@ -96,8 +96,8 @@ def fancy_pca(clip: Tensor, alphas: NDArray[np.float64]) -> Tensor:
         clip: (T, 3, H, W).
         alphas: (3,) multiples of the eigenvalues of the covariance of red, green and blue in [0, 1], over all pixels.
     """
-    pixels = clip.transpose(0, 1).flatten(1).double().numpy() / 255
-    values, vectors = np.linalg.eigh(np.cov(pixels))
+    pixels = clip.transpose(0, 1).flatten(1).float()
+    values, vectors = np.linalg.eigh(torch.cov(pixels).double().numpy() / 255**2)
     # An eigenvector's sign is the library's choice: it is fixed here, so that a seed means the same everywhere.
     vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)
     shift = torch.from_numpy(255 * vectors @ (alphas * values.clip(0))).float()
@@ -118,20 +118,22 @@ def shift_hsv(clip: Tensor, hue: float, saturation: float, value: float) -> Tens
 
 
 def _to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue in [0, 6), saturation in [0, 1] and value in [0, 255], each (T, H, W)."""
+    """Hue in [-1, 5], a circle of 6; saturation in [0, 1] and value in [0, 255], each (T, H, W)."""
     r, g, b = rgb.unbind(1)
     low, value = torch.aminmax(rgb, dim=1)
     chroma = value - low
     safe = chroma.clamp_min(1)  # of whole numbers: 0 or at least 1
     hue = torch.where(value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
-    return hue % 6, chroma / value.clamp_min(1), value
+    return hue, chroma / value.clamp_min(1), value
 
 
 def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    # Channel n falls from `value` where the hue is far from its own (the usual closed form, without sectors).
-    channels = [
-        value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1) for k in ((n + hue) % 6 for n in (5, 3, 1))
-    ]
+    # A channel is as low as the hue is far from its own, 0, 2 or 4 on the circle of 6.
+    chroma, channels = value * saturation, []
+    for own in (0, 2, 4):
+        distance = (hue - own).abs()
+        distance = torch.minimum(distance, 6 - distance)
+        channels.append(value - chroma * (distance - 1).clamp(0, 1))
     return torch.stack(channels, 1)
 
 

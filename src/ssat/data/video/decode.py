@@ -103,7 +103,7 @@ def probe(path: Path) -> Probe:
     with _opened(path) as (container, stream):
         counts = Counts()
         for raw in _decoded(container, stream, counts):
-            height, width = _upright_shape(raw)
+            height, width = _upright_shape(raw, _matrix(raw))
             seconds = 0.0 if container.duration is None else max(container.duration / 1e6, 0.0)
             return Probe(
                 width, height, _fps(stream), _expected(stream), seconds, stream.codec_context.name, raw.format.name
@@ -138,12 +138,13 @@ def frames(
     most = None if max_seconds is None else int(max_seconds * MAX_RATE)
     with _opened(path) as (container, stream):
         counts.fps, counts.expected = _fps(stream), _expected(stream)
-        shape, begin, yielded = None, 0.0, 0
+        shape, begin, yielded, matrix = None, 0.0, 0, UPRIGHT
         for raw in _decoded(container, stream, counts):
             time = raw.time
             if shape is None:
-                shape, begin = (raw.height, raw.width), time or 0.0
-                counts.height, counts.width = _upright_shape(raw)
+                # Once: a frame whose side data were looked at refers to itself and waits for the garbage collector.
+                shape, begin, matrix = (raw.height, raw.width), time or 0.0, _matrix(raw)
+                counts.height, counts.width = _upright_shape(raw, matrix)
             if (raw.height, raw.width) != shape:
                 counts.n_errors += 1
                 continue
@@ -155,7 +156,7 @@ def frames(
             counts.n_frames += 1
             if index % stride:
                 continue
-            yield Frame(index, seconds, _upright(raw))
+            yield Frame(index, seconds, _upright(raw, matrix))
             yielded += 1
             if yielded == max_frames:
                 counts.cut = "max_frames"
@@ -223,7 +224,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _video_stream(path: Path, container: Any) -> Any:
     """The first video stream that is no attached picture, such as the cover of a song."""
-    moving = [one for one in container.streams.video if "attached_pic" not in one.disposition.name]
+    picture = _av().stream.Disposition.attached_pic
+    moving = [one for one in container.streams.video if not one.disposition & picture]
     if not moving:
         kinds = sorted({one.type for one in container.streams}) or ["nothing"]
         raise BadVideo(path, f"it holds no video ({', '.join(kinds)} only)")
@@ -269,27 +271,31 @@ def _expected(stream: Any) -> int:
     return max(round(float(stream.duration * stream.time_base) * _fps(stream)), 0)
 
 
-def _matrix(raw: Any) -> tuple[int, int, int, int]:
+Matrix = tuple[int, int, int, int]
+UPRIGHT: Matrix = (1, 0, 0, 1)
+
+
+def _matrix(raw: Any) -> Matrix:
     """a, b, c, d of the display matrix as signs: (x, y) of the coded frame is shown at (a x + c y, b x + d y).
 
     Not `frame.rotation`, which says 180 of a frame that is mirrored.
     """
     side = raw.side_data.get("DISPLAYMATRIX")
     if side is None:
-        return 1, 0, 0, 1
+        return UPRIGHT
     values = np.frombuffer(bytes(side), np.int32)[[0, 1, 3, 4]].astype(np.int64)
     a, b, c, d = (int(sign) for sign in np.sign(values) * (2 * np.abs(values) > np.abs(values).max()))
-    return (a, b, c, d) if abs(a * d - b * c) == 1 else (1, 0, 0, 1)  # a shear or a turn by 45 degrees stays as it is
+    return (a, b, c, d) if abs(a * d - b * c) == 1 else UPRIGHT  # a shear or a turn by 45 degrees stays as it is
 
 
-def _upright_shape(raw: Any) -> tuple[int, int]:
-    return (raw.width, raw.height) if _matrix(raw)[1] else (raw.height, raw.width)
+def _upright_shape(raw: Any, matrix: Matrix) -> tuple[int, int]:
+    return (raw.width, raw.height) if matrix[1] else (raw.height, raw.width)
 
 
-def _upright(raw: Any) -> NDArray[np.uint8]:
+def _upright(raw: Any, matrix: Matrix) -> NDArray[np.uint8]:
     # By default it would start threads for every frame, as many as the machine has cores.
     image: NDArray[np.uint8] = raw.to_ndarray(format="rgb24", threads=1)
-    a, b, c, d = _matrix(raw)
+    a, b, c, d = matrix
     if b:  # x becomes the vertical axis
         image = image.transpose(1, 0, 2)
         a, d = c, b

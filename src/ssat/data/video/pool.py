@@ -1,4 +1,4 @@
-"""Work in processes of one thread each, which may hang, take too much memory or be killed without ending the whole."""
+"""Work in processes which may hang, take too much memory or be killed without ending the whole."""
 
 from __future__ import annotations
 
@@ -170,9 +170,6 @@ def _serve(pipe: Connection, start: Callable[[], Callable[[Any], Any]], bounded:
 
 
 def _prepared(start: Callable[[], Callable[[T], R]], bounded: bool) -> Callable[[T], R]:
-    import torch
-
-    torch.set_num_threads(1)
     work = start()
     if bounded and sys.platform == "linux":
         import resource

@@ -114,7 +114,7 @@ def prepare_all(
         plan = Plan(chosen, rows, out, options, again=how.force)
         state = Progress(len(chosen), len(plan.kept), 0, Counter(row.status for row in plan.kept.values()))
         progress(state)
-        start = functools.partial(_start, raw, out, options, how.device, boxes)
+        start = functools.partial(_start if how.workers else _alone, raw, out, options, how.device, boxes)
         seconds = functools.partial(_seconds, raw, how.timeout)
         try:
             bounded = how.device == "cpu"
@@ -132,7 +132,8 @@ def prepare_all(
     return state
 
 
-def _start(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Path | None) -> Callable[[Task], Entry]:
+def _alone(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Path | None) -> Callable[[Task], Entry]:
+    """The work of one process."""
     tools = Tools.of(options, device, None if boxes is None else read_boxes(boxes))
 
     def work(task: Task) -> Entry:
@@ -140,6 +141,14 @@ def _start(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Pa
         return prepare_video(video, raw, out, options, tools, original)
 
     return work
+
+
+def _start(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Path | None) -> Callable[[Task], Entry]:
+    """The work of one of several processes: with one thread, as there is one for each processor."""
+    import torch
+
+    torch.set_num_threads(1)
+    return _alone(raw, out, options, device, boxes)
 
 
 def _lost(video: Video, out: Path, end: Lost) -> Entry:

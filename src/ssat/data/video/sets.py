@@ -35,15 +35,15 @@ def dfdc(
     root: str,
     val_parts: Sequence[int] | None = None,
     test_parts: Sequence[int] | None = None,
-    identities: str | None = None,
+    identity_csv: str | None = None,
 ) -> VideoSource:
-    """DFDC, see `protocol.dfdc_splits`; `identities` is its `identity_csv`.
+    """DFDC, see `protocol.dfdc_splits`.
 
     Raises:
         UserError: `root` holds no prepared videos of it, or not those that are asked for.
     """
     entries, about = _prepared("dfdc", root)
-    splits = dfdc_splits(entries, val_parts=val_parts, test_parts=test_parts, identity_csv=identities)
+    splits = dfdc_splits(entries, val_parts=val_parts, test_parts=test_parts, identity_csv=identity_csv)
     return _source(root, about, splits, DEEPFAKE)
 
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from ssat.commands.prepare import prepare
+from ssat.core.errors import UserError
+from ssat.data.video.manifest import Video, read_manifest
+from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
+from tests.data.video.synthetic import write_video_folder
+
+SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+SAMPLES = SHARED / "data" / "deepfake_samples"
+
+
+@pytest.fixture(autouse=True)
+def layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the part that reads the trees, where it is not there."""
+    name = "ssat.data.video.layouts"
+    if importlib.util.find_spec(name) is None:
+        module = ModuleType(name)
+        module.scan, module.describe = scan, lambda index: f"{len(index.videos)} videos"  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def scan(dataset: str, root: Path, **options) -> SimpleNamespace:
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.mp4"))
+    videos = [Video(dataset, path[:-4], path, int("fake" in path), path.split("/")[0]) for path in files]
+    return SimpleNamespace(videos=videos, missing=[], remarks=[], root=root, classes=("real", "fake"))
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        prepare(list(words))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_command_prepares_a_folder_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = write_video_folder(tmp_path / "raw"), tmp_path / "out"
+    words = ["data=video_folder", f"data.raw={raw}", f"data.root={out}", "detector=none", "workers=0", "size=32"]
+    assert prepare([*words, "--dry-run"]) == 0 and not out.exists()
+    assert prepare(words) == 0
+    rows = read_manifest(out)
+    assert [row.status for row in rows] == ["ok"] * 4 and {row.n_stored for row in rows} == {6}
+    (raw / "fake" / "001.mp4").write_bytes(b"")
+    (out / rows[1].clip).unlink()
+    assert prepare(words) == 3
+    assert "3 ok" in capsys.readouterr().out
+    assert "was prepared with size=32, not size=64" in refused(*words[:-1], "size=64")
+    for path in raw.rglob("*.mp4"):
+        path.write_bytes(b"")
+    assert "none of the 4 videos can be used (4 corrupt)" in refused(*words, "force=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=ffp"], "data=ffp does not exist (did you mean ffpp?)"),
+        (["data=ffpp"], "needs the folder of its original videos: data.raw=<folder>"),
+        (["data=ffpp", "data.raw=/nowhere"], "data.raw=/nowhere is no folder"),
+        (["data=ffpp", "data.raw=RAW", "evry=2"], "there is no option 'evry=2' (did you mean every?)"),
+        (["data=dfdc", "data.raw=RAW", "data.level=c23"], "data.level is no option of data=dfdc"),
+        (["data=ffpp", "data.raw=RAW", "detector=face"], "detector=face is not one of mtcnn, none"),
+        (["data=ffpp", "data.raw=RAW", "detector=boxes"], "detector=boxes needs boxes=<file.json>"),
+        (["data=ffpp", "data.raw=RAW", "shard=0/4"], "the parts are 1/16"),
+        (["data=ffpp", "data.raw=RAW", "stride=0"], "stride=0 is not possible"),
+        (["data=ffpp", "data.raw=RAW", "quality=101"], "it may be 100 at most"),
+        (["data=ffpp", "data.raw=RAW", "data.root=RAW/x"], "lies in data.raw"),
+        (["data=ffpp", "data.raw=RAW", "device=gpu"], "device=gpu is not one of cpu, cuda"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(tmp_path: Path, words: list[str], message: str) -> None:
+    assert message in refused(*(word.replace("RAW", str(tmp_path)) for word in words))
+
+
+def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    from ssat.commands.prepare_videos import KEYS
+
+    assert prepare(["data=dfdc", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {key}=" in text for key in KEYS if key != "data")
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"{SAMPLES} is not there (SSAT_SHARED)")
+def test_a_face_is_found_in_every_real_video(tmp_path: Path) -> None:
+    """MTCNN on the first frame of each, with the whole way to the store."""
+    options = PrepareOptions(max_frames=1, size=64)
+    tools = Tools.of(options)
+    files = sorted(SAMPLES.rglob("*.mp4"))
+    assert len(files) == 10
+    for file in files:
+        name = str(file.relative_to(SAMPLES))
+        entry = prepare_video(Video("dfdc", name[:-4], name, 0, "real"), SAMPLES, tmp_path, options, tools)
+        assert (entry.status, entry.det_rate, entry.n_stored) == ("ok", 1.0, 1), entry
