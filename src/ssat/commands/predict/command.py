@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ssat.commands.predict import show
+from ssat.commands.prepare_videos import stoppable
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
@@ -45,6 +45,7 @@ time. The same command goes on where it was ended; what is finished is kept.
   max_seconds=<the run's> of a video that are read, usually 600
   device=auto             auto (the GPU if there is one), cpu, cuda
   batch_size=<the run's>  clips at a time
+  workers=1               processes that decode and find faces, each up to 3 GB
   force=true              predict again what is finished
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 
@@ -61,9 +62,17 @@ OWN = {
     "max_seconds": "600",
     "device": "auto",
     "batch_size": "8",
+    "workers": "1",
     "force": "true",
 }
-DEFAULTS = {"checkpoint": "best", "threshold": "0.5", "face": "largest", "device": "auto", "force": "false"}
+DEFAULTS = {
+    "checkpoint": "best",
+    "threshold": "0.5",
+    "face": "largest",
+    "device": "auto",
+    "workers": "1",
+    "force": "false",
+}
 CHOICES = {"face": ("largest", "all"), "device": ("auto", "cpu", "cuda"), "detector": ("mtcnn", "mediapipe", "none")}
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SOME_FAILED = 3
@@ -86,8 +95,9 @@ def parse(words: list[str]) -> dict[str, str]:
     _number("threshold", options["threshold"], 0.0, 1.0)
     if options["max_seconds"]:
         _number("max_seconds", options["max_seconds"], 0.1, 864_000.0)
-    if options["batch_size"]:
-        whole_number("batch_size", options["batch_size"])
+    for key in ("batch_size", "workers"):
+        if options[key]:
+            whole_number(key, options[key])
     is_true("force", options["force"])
     return options
 
@@ -216,7 +226,7 @@ class _Work:
     def videos(self) -> list[Predicted]:
         """All videos, those of earlier commands from their lines."""
         from ssat.data.video.prepare_set import versions
-        from ssat.data.video.unseen import prepared
+        from ssat.data.video.unseen import place_of, prepared
 
         options = self.trained.options(self.options["detector"], self.options["max_seconds"])
         every_face = self.options["face"] == "all" and options.detects
@@ -228,20 +238,20 @@ class _Work:
         self.how |= {"options": options.passport(), "every_face": every_face, "versions": versions(options)}
         self.about |= {"options": options.passport(), "versions": self.how["versions"], "notes": notes}
         rows: dict[str, Predicted] = {}
-        with _writable(self.out), _stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
+        with _writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
             kept = Kept(self.out, self.how, afresh=self.options["force"] == "true")
             sums = {name: _sha256(self.folder / name) for name in self.names}
             rows = {name: row for name, sha in sums.items() if (row := kept.get(name, sha)) is not None}
             todo = [name for name in self.names if name not in rows]
             before = f", {len(rows):,} of them finished before" if rows else ""
             show.line(self.console, f"{len(self.names):,} video{'s' * (len(self.names) != 1)}{before}")
-            root = Path(made)
-            device = self.predictor.device.type
-            work = prepared(self.folder, todo, root, options, every_face=every_face, device=device)
+            root, device, workers = Path(made), self.predictor.device.type, int(self.options["workers"])
+            work = prepared(self.folder, todo, root, options, every_face=every_face, device=device, workers=workers)
             try:
                 with closing(work), show.progress(self.console, len(todo)) as tell:
                     for done, (number, unseen) in enumerate(work, 1):
-                        row = self._video(todo[number], sums[todo[number]], unseen, root)
+                        row = self._video(todo[number], sums[todo[number]], unseen, place_of(root, number))
+                        shutil.rmtree(place_of(root, number), ignore_errors=True)
                         kept.add(row)
                         rows[row.name] = row
                         tell(done)
@@ -252,7 +262,7 @@ class _Work:
         return finished
 
     def _video(self, name: str, sha256: str, unseen: Unseen, root: Path) -> Predicted:
-        """Score one prepared video, draw its picture, and remove what was made of it."""
+        """Score one prepared video, whose files lie in `root`, and draw its picture."""
         from ssat.commands.predict.strip import draw, seen_during
         from ssat.runs.predicted import Face
 
@@ -280,8 +290,6 @@ class _Work:
             network = f"{self.trained.run.name}, checkpoint {self.predictor.path.stem}"
             (self.out / row.picture).parent.mkdir(parents=True, exist_ok=True)
             draw(self.out / row.picture, row, unseen, root, self.judge, network)
-        for left in root.iterdir():
-            shutil.rmtree(left)
         return row
 
 
@@ -320,20 +328,6 @@ def _writable(out: Path) -> Iterator[None]:
             key="out",
             value=str(out),
         ) from error
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM, which a cluster sends before it kills, ends the command as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ class Trained:
         if not fps or not high or low / FAR <= fps <= high * FAR:
             return ""
         rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        return f"{fps:g} frames per second, trained on {rates}"
+        return f"{fps:.4g} frames per second, trained on {rates}"
 
     def _rates(self) -> tuple[float, float]:
         rates: Any = lookup(self._phase, "data_check.fps")

@@ -26,7 +26,9 @@ from ssat.data.video.store import write_clip
 from ssat.data.video.tracks import Track
 
 MOST_FACES = 8  # of a video that are scored, the largest ones
-LEAST_FOUND = 3  # searched frames that show a face; fewer are taken for false boxes, unless there is no better
+# Detections of a face that is scored, and their share of the searched frames between the first and the last; less is
+# taken for false boxes, unless there is nothing better.
+LEAST_FOUND, LEAST_SHARE = 5, 0.5
 STILLS, STILL_SIZE = 8, (480, 360)  # full frames of a picture, and the pixels they fit into
 SECONDS, SLOWEST = 120.0, 10.0  # a video may take that long, and so many times its own length
 DATASET = "input"
@@ -92,16 +94,18 @@ def prepared(
     *,
     every_face: bool = False,
     device: str = "cpu",
+    workers: int = 1,
 ) -> Generator[tuple[int, Unseen], None, None]:
-    """Prepare files one after the other, each by another process, which may end without ending this one.
+    """Prepare files in processes of their own, which a bad file may end without ending this one.
 
     Args:
         folder: of the files.
         names: of the files in it.
-        out: folder of what is made; the taker of a result may remove its files.
+        out: of each file a folder below it, see `place_of`, which the taker of its result may remove.
         options: of the store.
         every_face: whether all faces are followed, and not only the largest.
         device: of the detector.
+        workers: processes.
 
     Yields:
         The number of a file and what became of it.
@@ -112,7 +116,7 @@ def prepared(
     seconds = SECONDS + SLOWEST * options.max_seconds
     start = partial(_start, folder, out, options, device, every_face)
     videos = {number: _video(number, name) for number, name in enumerate(names)}
-    work = run(start, deque(videos.items()), workers=1, seconds=lambda _: seconds, bounded=device == "cpu")
+    work = run(start, deque(videos.items()), workers=workers, seconds=lambda _: seconds, bounded=device == "cpu")
     for (number, video), result in work:
         if isinstance(result, Lost):
             status: Any = "timeout" if result.timed_out else "corrupt"
@@ -125,11 +129,19 @@ def _video(number: int, name: str) -> Video:
     return Video(DATASET, f"{number:06d}", name, 0, "")
 
 
+def place_of(out: Path, number: int) -> Path:
+    """The folder of what was made of file `number`."""
+    return out / f"{number:06d}"
+
+
 def _start(folder: Path, out: Path, options: PrepareOptions, device: str, every_face: bool) -> Any:
+    import torch
+
+    torch.set_num_threads(1)  # as where a set is prepared: a box may not depend on the number
     tools = Tools.of(options, device)
 
     def work(task: tuple[int, Video]) -> Unseen:
-        return prepare_unseen(task[1], folder, out, options, tools, every_face=every_face)
+        return prepare_unseen(task[1], folder, place_of(out, task[0]), options, tools, every_face=every_face)
 
     return work
 
@@ -170,7 +182,7 @@ def _every_face(video: Video, folder: Path, out: Path, options: PrepareOptions, 
         seen = {"n_frames": counts.n_frames, "n_decode_errors": counts.n_errors, "fps": counts.fps}
         seen |= {"width": counts.width, "height": counts.height}
         return Unseen(entry_of(video, status="no_face", reason="no face was found in it", **seen))
-    often = [track for track in ranked if len(track.frames) >= LEAST_FOUND] or ranked[:1]
+    often = [track for track in ranked if _is_sure(track, options.every)] or ranked[:1]
     most = max(len(boxes) for _, boxes in found)
     chosen, faces = often[:MOST_FACES], []
     for number, track in enumerate(chosen, 1):
@@ -183,6 +195,11 @@ def _every_face(video: Video, folder: Path, out: Path, options: PrepareOptions, 
     usable = [(face, track) for face, track in zip(faces, chosen, strict=True) if face.clip]
     more = len(ranked) - len(chosen)
     return Unseen(faces[0], tuple(face for face, _ in usable), tuple(track for _, track in usable), more)
+
+
+def _is_sure(track: Track, every: int) -> bool:
+    count = len(track.frames)
+    return count >= LEAST_FOUND and count * every >= LEAST_SHARE * (track.frames[-1] - track.frames[0] + every)
 
 
 def write_stills(path: Path, target: Path, options: PrepareOptions, n_stored: int) -> int:
