@@ -143,6 +143,7 @@ def _cells(row: Predicted, judge: Judge) -> dict[str, Any]:
         "highest_prob": "" if peak is None else peak.probs[label],
         "face": row.face + 1 if probs else "",
         "faces_scored": len(row.faces),
+        "faces_not_scored": row.more_faces,
         "n_faces": row.n_faces,
         "n_frames": row.n_frames,
         "fps": row.fps,
@@ -167,7 +168,6 @@ def write_tables(out: Path, about: dict[str, Any], rows: Sequence[Predicted], ju
         {
             **cell,
             "file": row.name,
-            "more_faces": row.more_faces,
             "faces": [asdict(face) | {"per_second": per_second(face.clips)} for face in row.faces],
         }
         for cell, row in zip(cells, rows, strict=True)
@@ -183,12 +183,16 @@ class Kept:
         out: folder of the predictions.
         how: network and options; lines of others do not count.
         afresh: whether nothing counts.
+
+    Attributes:
+        names: of the files that there are lines of.
     """
 
     def __init__(self, out: Path, how: dict[str, Any], *, afresh: bool = False) -> None:
         self.out, self._path = out, out / JOURNAL
         self._key = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
         self._rows = {} if afresh else self._read()
+        self.names = {name for name, _ in self._rows}
 
     def get(self, name: str, sha256: str) -> Predicted | None:
         """The finished prediction of this very file, whose picture is still there."""

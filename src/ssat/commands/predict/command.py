@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ssat.commands.predict import show
-from ssat.commands.prepare_videos import stoppable
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
-from ssat.runs.predicted import CSV, JSON, Judge, Kept, Predicted, write_tables
+from ssat.runs.predicted import CSV, JSON, Judge
 from ssat.runs.saved import saved_configuration
 
 if TYPE_CHECKING:
     from ssat.commands.predict.trained import Trained
     from ssat.config.schema import Run
-    from ssat.data.video.unseen import Unseen
     from ssat.training.predictor import Predictor
 
 USAGE = """\
@@ -125,6 +118,7 @@ def predict(words: list[str], console: Console) -> int:
     of_videos = config.data.frames is not None
     # Heavy imports only for a command line that can be right.
     from ssat.commands.predict.trained import Trained
+    from ssat.commands.predict.work import Work
     from ssat.data.video.layouts.tree import ENDINGS
     from ssat.data.video.unseen import find
 
@@ -137,7 +131,7 @@ def predict(words: list[str], console: Console) -> int:
     out = Path(options["out"] or Path("predictions") / run.resolve().name / path.resolve().name)
     for text in trained.lines(options["checkpoint"]):
         show.line(console, text)
-    work = _Work(console, options, folder, names, out, trained, predictor, judge)
+    work = Work(console, options, folder, names, out, trained, predictor, judge)
     rows = work.videos() if of_videos else work.images()
     show.line(console, "")
     show.show(console, rows, judge)
@@ -179,155 +173,6 @@ def _predictor(config: Run, run: Path, trained: Trained, options: dict[str, str]
     device = torch.device("cuda" if gpu and options["device"] != "cpu" else "cpu")
     size = int(options["batch_size"] or 0)
     return Predictor(config, run, options["checkpoint"], trained.known, device=device, batch_size=size)
-
-
-class _Work:
-    """The files of one command."""
-
-    def __init__(
-        self,
-        console: Console,
-        options: dict[str, str],
-        folder: Path,
-        names: list[str],
-        out: Path,
-        trained: Trained,
-        predictor: Predictor,
-        judge: Judge,
-    ) -> None:
-        from ssat.core.files import file_sha256
-
-        self.console, self.options, self.folder, self.names, self.out = console, options, folder, names, out
-        self.trained, self.predictor, self.judge = trained, predictor, judge
-        checkpoint = {"name": options["checkpoint"], "sha256": file_sha256(predictor.path)}
-        self.about = trained.about(checkpoint) | {"says": show.NO_PROOF}
-        self.how: dict[str, Any] = {
-            "checkpoint": checkpoint["sha256"],
-            "classes": [*judge.classes],
-            "device": predictor.device.type,
-        }
-
-    def images(self) -> list[Predicted]:
-        """All images; they are quick, so none is kept from an earlier command."""
-        from ssat.runs.predicted import Face
-
-        rows: list[Predicted] = []
-        with _writable(self.out), show.progress(self.console, len(self.names)) as tell:
-            for name, probs in self.predictor.images(self.folder, self.names):
-                sha256 = _sha256(self.folder / name)
-                if probs is None:
-                    rows.append(Predicted(name, sha256, "corrupt", "it cannot be read as an image of this run's kind"))
-                else:
-                    rows.append(Predicted(name, sha256, faces=(Face(probs, []),)))
-                tell(len(rows))
-            write_tables(self.out, self.about, rows, self.judge)
-        return rows
-
-    def videos(self) -> list[Predicted]:
-        """All videos, those of earlier commands from their lines."""
-        from ssat.data.video.prepare_set import versions
-        from ssat.data.video.unseen import place_of, prepared
-
-        options = self.trained.options(self.options["detector"], self.options["max_seconds"])
-        every_face = self.options["face"] == "all" and options.detects
-        notes = self.trained.notes(options)
-        if self.options["face"] == "all" and not options.detects:
-            notes.append(f"detector={options.detector} searches no faces, so face=all changes nothing")
-        for note in notes:
-            show.line(self.console, f"note: {note}")
-        self.how |= {"options": options.passport(), "every_face": every_face, "versions": versions(options)}
-        self.about |= {"options": options.passport(), "versions": self.how["versions"], "notes": notes}
-        rows: dict[str, Predicted] = {}
-        with _writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
-            kept = Kept(self.out, self.how, afresh=self.options["force"] == "true")
-            sums = {name: _sha256(self.folder / name) for name in self.names}
-            rows = {name: row for name, sha in sums.items() if (row := kept.get(name, sha)) is not None}
-            todo = [name for name in self.names if name not in rows]
-            before = f", {len(rows):,} of them finished before" if rows else ""
-            show.line(self.console, f"{len(self.names):,} video{'s' * (len(self.names) != 1)}{before}")
-            root, device, workers = Path(made), self.predictor.device.type, int(self.options["workers"])
-            work = prepared(self.folder, todo, root, options, every_face=every_face, device=device, workers=workers)
-            try:
-                with closing(work), show.progress(self.console, len(todo)) as tell:
-                    for done, (number, unseen) in enumerate(work, 1):
-                        row = self._video(todo[number], sums[todo[number]], unseen, place_of(root, number))
-                        shutil.rmtree(place_of(root, number), ignore_errors=True)
-                        kept.add(row)
-                        rows[row.name] = row
-                        tell(done)
-            finally:
-                finished = [rows[name] for name in self.names if name in rows]
-                missing = len(self.names) - len(finished)
-                write_tables(self.out, self.about | {"not_yet_predicted": missing}, finished, self.judge)
-        return finished
-
-    def _video(self, name: str, sha256: str, unseen: Unseen, root: Path) -> Predicted:
-        """Score one prepared video, whose files lie in `root`, and draw its picture."""
-        from ssat.commands.predict.strip import draw, seen_during
-        from ssat.runs.predicted import Face
-
-        entry = unseen.entry
-        faces = []
-        for face, track in zip(unseen.faces, unseen.tracks, strict=True):
-            found = self.predictor.video(root, face, seen_during(track, face, root))
-            faces.append(Face(found.probs, found.clips, face.det_rate))
-        row = Predicted(
-            name=name,
-            sha256=sha256,
-            status=entry.status,
-            reason=entry.reason.replace(str(self.folder), ""),
-            faces=tuple(faces),
-            more_faces=unseen.more,
-            n_faces=entry.n_faces,
-            n_frames=entry.n_frames,
-            fps=entry.fps,
-            width=entry.width,
-            height=entry.height,
-            picture=_picture(name) if faces else "",
-            note=self.trained.note_of(entry.fps),
-        )
-        if faces:
-            network = f"{self.trained.run.name}, checkpoint {self.predictor.path.stem}"
-            (self.out / row.picture).parent.mkdir(parents=True, exist_ok=True)
-            draw(self.out / row.picture, row, unseen, root, self.judge, network)
-        return row
-
-
-def _picture(name: str) -> str:
-    """The PNG of a video; a name that is too long for a file is cut, and told apart by its hash."""
-    folder, _, leaf = name.rpartition("/")
-    raw = leaf.encode("utf-8", "surrogateescape")
-    if len(raw) > 200:
-        leaf = f"{leaf[:40]}-{hashlib.sha256(raw).hexdigest()[:16]}"
-    return f"{folder}/{leaf}.png".lstrip("/")
-
-
-def _sha256(path: Path) -> str:
-    """Of a file's bytes; empty where it cannot be read, which its prediction says."""
-    from ssat.core.files import file_sha256
-
-    try:
-        return file_sha256(path) if path.is_file() else ""
-    except OSError:
-        return ""
-
-
-@contextmanager
-def _writable(out: Path) -> Iterator[None]:
-    """Turns a folder that cannot be written into a sentence.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UserError(
-            f"out={out} cannot be written ({error.strerror}): name another folder, or free space there",
-            key="out",
-            value=str(out),
-        ) from error
 
 
 def main() -> None:
