@@ -38,7 +38,7 @@ time. The same command goes on where it was ended; what is finished is kept.
   max_seconds=<the run's> of a video that are read, usually 600
   device=auto             auto (the GPU if there is one), cpu, cuda
   batch_size=<the run's>  clips at a time
-  workers=1               processes that decode and find faces, each up to 3 GB
+  workers=1               processes that decode and find faces, each up to 3 GB; 0 = none, where a bad file may end all
   force=true              predict again what is finished
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 
@@ -88,9 +88,9 @@ def parse(words: list[str]) -> dict[str, str]:
     _number("threshold", options["threshold"], 0.0, 1.0)
     if options["max_seconds"]:
         _number("max_seconds", options["max_seconds"], 0.1, 864_000.0)
-    for key in ("batch_size", "workers"):
-        if options[key]:
-            whole_number(key, options[key])
+    if options["batch_size"]:
+        whole_number("batch_size", options["batch_size"])
+    whole_number("workers", options["workers"], least=0)
     is_true("force", options["force"])
     return options
 

@@ -137,7 +137,7 @@ def _head(figure: Figure, total: float, row: Predicted, judge: Judge) -> None:
         else f"{verdict} {row.probs[scored]:.3f}",
         f"{of_face}mean of {clips} clip{'s' * (clips != 1)}",
         f"{row.width} x {row.height}, {row.fps:.4g} frames/s" if row.fps else f"{row.width} x {row.height}",
-        *([f"{row.more_faces} smaller or doubtful faces not scored"] if row.more_faces else []),
+        *([f"not scored: {row.more_faces} smaller or doubtful"] if row.more_faces else []),
         *([row.status] if row.status != "ok" else []),
     ]
     figure.text(LEFT / WIDTH, 1 - 0.47 / total, plain("   ·   ".join(facts)), fontsize=9, color=INK)
