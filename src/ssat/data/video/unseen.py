@@ -27,8 +27,8 @@ from ssat.data.video.tracks import Track
 
 MOST_FACES = 8  # of a video that are scored, the largest ones
 # Detections of a face that is scored, their share of the searched frames between the first and the last, and their mean
-# score by MTCNN: hands and pictures had 0.72 to 0.92 in real videos, faces 0.96 and more. Less is taken for false boxes,
-# unless there is nothing better.
+# score by MTCNN: in real videos hands and pictures had 0.72 to 0.92, faces 0.96 and more. Less is taken for a false box
+# where there is something better.
 LEAST_FOUND, LEAST_SHARE, LEAST_SCORE = 5, 0.5, 0.95
 STILLS, STILL_SIZE = 8, (480, 360)  # full frames of a picture, and the pixels they fit into
 SECONDS, SLOWEST = 120.0, 10.0  # a video may take that long, and so many times its own length
