@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from ssat.config.schema import Run
+from ssat.config.schema import Phase, Run
 from ssat.core.batch import Batch
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
@@ -28,7 +28,10 @@ from ssat.runs.machine import runs_on_cpu
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
+from ssat.training.module import JointModule
 from ssat.training.video_scores import video_scores
+
+PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}  # of autocast, by trainer.precision
 
 
 def find_checkpoint(run: Path, phase: str, name: str) -> Path:
@@ -46,6 +49,21 @@ def find_checkpoint(run: Path, phase: str, name: str) -> Path:
             + (f"the run has {', '.join(there)}" if there else f"the run has not finished an epoch of phase {phase}")
         )
     return path
+
+
+def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: int) -> JointModule:
+    """The network of a phase with the weights of the checkpoint `path`, for inference on the CPU.
+
+    Raises:
+        UserError: the checkpoint is of another network, or damaged.
+    """
+    eager = replace(config, trainer=replace(config.trainer, compile=False))
+    module = build_module(eager, phase, num_classes)
+    try:
+        module.load_state_dict(weights_of(load_checkpoint(path), path))
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
+    return module.eval()
 
 
 class Evaluator:
@@ -78,16 +96,10 @@ class Evaluator:
         self.data.batch_size = batch_size or phase.recipe.batch_size
         self.split = split
         self._same_data(run, phase.name, only_classes=other_data)
-        eager = replace(config, trainer=replace(config.trainer, compile=False))
-        self.module = build_module(eager, phase, self.data.num_classes)
-        try:
-            self.module.load_state_dict(weights_of(load_checkpoint(self.path), self.path))
-        except RuntimeError as error:
-            raise UserError(f"{self.path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
+        self.module = load_network(config, run, phase, self.path, self.data.num_classes)
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
-        self.module.to(self.device).eval()
-        precisions = {"bf16": torch.bfloat16, "16": torch.float16}
-        self.precision = precisions.get(config.trainer.precision)
+        self.module.to(self.device)
+        self.precision = PRECISIONS.get(config.trainer.precision)
 
     def _same_data(self, run: Path, phase: str, *, only_classes: bool) -> None:
         """Compare the data with what the run has recorded of its own."""

@@ -20,7 +20,7 @@ from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, 
 from ssat.data.transforms.clip_augment import ClipAugment, ClipEval
 from ssat.data.video.clips import EvalClips, TrainClips, collate, normalise
 from ssat.data.video.manifest import Entry
-from ssat.data.video.overview import VideoOverview
+from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
 
 Indices = NDArray[np.int64]
@@ -157,19 +157,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def overview(self) -> VideoOverview:
         """Counts of each split."""
-        methods: dict[str, dict[str, int]] = {}
-        for split in self.sizes:
-            of_split = methods.setdefault(split, {})
-            for entry in self.entries(split):
-                of_split[entry.method] = of_split.get(entry.method, 0) + 1
-        unscored: dict[str, dict[str, int]] = {}
-        for split, entries in self.source.unscored.items():
-            for entry in entries:
-                of_status = unscored.setdefault(split, {})
-                of_status[entry.status] = of_status.get(entry.status, 0) + 1
-        counts = {split: self.class_counts(split) for split in self.sizes}
-        remarks, official = list(self.source.remarks), list(self.source.official)
-        return VideoOverview(counts, methods, unscored, remarks, self.source.complete, official)
+        return overview_of(self.source)
 
     def samples(self, split: str) -> int:
         """Clips that a pass over a split shows."""

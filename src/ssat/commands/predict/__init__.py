@@ -1,0 +1,1 @@
+"""A trained run on files of no set; `python -m src.predict`."""

@@ -1,0 +1,86 @@
+"""What the command prints: where the network comes from, a table, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ssat.core.words import duration, printable
+from ssat.runs.predicted import Judge, Predicted
+
+LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
+SHOWN = 40  # rows of the table in the terminal
+NO_PROOF = (
+    "a probability is the score of this network and no proof; other kinds of fakes than it was trained on may pass"
+)
+
+
+def line(console: Console, text: str) -> None:
+    """One line in which no name of a file is a command to the terminal or to rich."""
+    console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
+    """The table; of many files the first ones."""
+    two = len(judge.classes) == 2
+    header = ["file", judge.classes[1] if two else "probability", "verdict", "clips", "highest at", "status", "reason"]
+    faces = any(len(row.faces) > 1 for row in rows)
+    cells = [header, *(_cells(row, judge, faces=faces) for row in rows[:SHOWN])]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        padded = [
+            cell.rjust(width) if column in (1, 3) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        line(console, "  ".join(padded).rstrip())
+    if len(rows) > SHOWN:
+        line(console, f"... and {len(rows) - SHOWN:,} more files")
+
+
+def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:
+    reason = printable("; ".join(filter(None, (row.reason, row.note))))
+    name = printable(row.name)
+    if not row.faces:
+        return [name, "-", "-", "0", "-", row.status, reason]
+    face, probs = row.faces[row.face], row.probs
+    label = judge.scored(probs)
+    peak = face.peak(label)
+    at = "-" if peak is None else f"{peak.begin:.1f}-{peak.end:.1f} s ({peak.probs[label]:.3f})"
+    of_face = f", face {row.face + 1} of {len(row.faces)}" if faces else ""
+    verdict = judge.classes[judge.label(probs)]
+    return [name, f"{probs[label]:.4f}", verdict, str(len(face.clips)), at + of_face, row.status, reason]
+
+
+def counts(rows: Sequence[Predicted], judge: Judge) -> str:
+    """'12 files: 3 fake, 8 real, 1 no_face'."""
+    said = Counter(judge.classes[judge.label(row.probs)] if row.faces else row.status for row in rows)
+    return f"{len(rows):,} file{'s' * (len(rows) != 1)}: " + ", ".join(f"{n:,} {what}" for what, n in said.items())
+
+
+@contextmanager
+def progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar in a terminal, a line now and then elsewhere; takes the number of files that are done."""
+    begin = last = time.monotonic()
+
+    def left(done: int) -> str:
+        return f"{duration((time.monotonic() - begin) / done * (total - done))} left" if done else ""
+
+    if console.is_terminal:
+        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.update(task, completed=done, description=left(done))
+        return
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY and done < total:
+            last = time.monotonic()
+            print(f"predicted {done:,} of {total:,} files, {left(done)}", flush=True)
+
+    yield tell

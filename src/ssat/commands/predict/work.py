@@ -1,0 +1,173 @@
+"""Files of no set, one after the other: prepared, predicted, drawn, written down."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ssat.commands.predict import show
+from ssat.commands.predict.strip import draw, seen_during
+from ssat.commands.predict.trained import Trained
+from ssat.commands.prepare_videos import stoppable
+from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
+from ssat.data.video.prepare_set import versions
+from ssat.data.video.unseen import Unseen, place_of, prepared
+from ssat.runs.predicted import Face, Judge, Kept, Predicted, write_tables
+from ssat.training.predictor import Predictor
+
+
+class Work:
+    """The files of one command.
+
+    Args:
+        console: to print on.
+        options: of the command line.
+        folder: of the files.
+        names: of the files in it.
+        out: folder of the predictions.
+        trained: the run's records.
+        predictor: its network.
+        judge: threshold and classes.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        options: dict[str, str],
+        folder: Path,
+        names: list[str],
+        out: Path,
+        trained: Trained,
+        predictor: Predictor,
+        judge: Judge,
+    ) -> None:
+        self.console, self.options, self.folder, self.names, self.out = console, options, folder, names, out
+        self.trained, self.predictor, self.judge = trained, predictor, judge
+        checkpoint = {"name": options["checkpoint"], "sha256": file_sha256(predictor.path)}
+        self.about = trained.about(checkpoint) | {"says": show.NO_PROOF}
+        self.how: dict[str, Any] = {
+            "checkpoint": checkpoint["sha256"],
+            "classes": [*judge.classes],
+            "device": predictor.device.type,
+        }
+
+    def images(self) -> list[Predicted]:
+        """All images; they are quick, so none is kept from an earlier command."""
+        rows: list[Predicted] = []
+        with _writable(self.out), show.progress(self.console, len(self.names)) as tell:
+            for name, probs in self.predictor.images(self.folder, self.names):
+                sha256 = _sha256(self.folder / name)
+                if probs is None:
+                    rows.append(Predicted(name, sha256, "corrupt", "it cannot be read as an image of this run's kind"))
+                else:
+                    rows.append(Predicted(name, sha256, faces=(Face(probs, []),)))
+                tell(len(rows))
+            write_tables(self.out, self.about, rows, self.judge)
+        return rows
+
+    def videos(self) -> list[Predicted]:
+        """All videos, those of earlier commands from their lines."""
+        options = self.trained.options(self.options["detector"], self.options["max_seconds"])
+        every_face = self.options["face"] == "all" and options.detects
+        notes = self.trained.notes(options)
+        if self.options["face"] == "all" and not options.detects:
+            notes.append(f"detector={options.detector} searches no faces, so face=all changes nothing")
+        for note in notes:
+            show.line(self.console, f"note: {note}")
+        self.how |= {"options": options.passport(), "every_face": every_face, "versions": versions(options)}
+        self.about |= {"options": options.passport(), "versions": self.how["versions"], "notes": notes}
+        rows: dict[str, Predicted] = {}
+        with _writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
+            kept = Kept(self.out, self.how, afresh=self.options["force"] == "true")
+            again = [name for name in self.names if name in kept.names]  # the others are read once, when they are due
+            found = [kept.get(name, _sha256(self.folder / name)) for name in again]
+            rows = {row.name: row for row in found if row is not None}
+            todo = [name for name in self.names if name not in rows]
+            before = f", {len(rows):,} of them finished before" if rows else ""
+            show.line(self.console, f"{len(self.names):,} video{'s' * (len(self.names) != 1)}{before}")
+            root, device, workers = Path(made), self.predictor.device.type, int(self.options["workers"])
+            work = prepared(self.folder, todo, root, options, every_face=every_face, device=device, workers=workers)
+            try:
+                with closing(work), show.progress(self.console, len(todo)) as tell:
+                    for done, (number, unseen) in enumerate(work, 1):
+                        row = self._video(todo[number], unseen, place_of(root, number))
+                        shutil.rmtree(place_of(root, number), ignore_errors=True)
+                        kept.add(row)
+                        rows[row.name] = row
+                        tell(done)
+            finally:
+                finished = [rows[name] for name in self.names if name in rows]
+                missing = len(self.names) - len(finished)
+                write_tables(self.out, self.about | {"not_yet_predicted": missing}, finished, self.judge)
+        return finished
+
+    def _video(self, name: str, unseen: Unseen, root: Path) -> Predicted:
+        """Score one prepared video, whose files lie in `root`, and draw its picture."""
+        entry = unseen.entry
+        faces = []
+        for face, track in zip(unseen.faces, unseen.tracks, strict=True):
+            found = self.predictor.video(root, face, seen_during(track, face, root))
+            faces.append(Face(found.probs, found.clips, face.det_rate))
+        row = Predicted(
+            name=name,
+            sha256=_sha256(self.folder / name),
+            status=entry.status,
+            reason=entry.reason.replace(str(self.folder), ""),
+            faces=tuple(faces),
+            more_faces=unseen.more,
+            n_faces=entry.n_faces,
+            n_frames=entry.n_frames,
+            fps=entry.fps,
+            width=entry.width,
+            height=entry.height,
+            picture=_picture(name) if faces else "",
+            note=self.trained.note_of(entry.fps),
+        )
+        if faces:
+            network = f"{self.trained.run.name}, checkpoint {self.predictor.path.stem}"
+            (self.out / row.picture).parent.mkdir(parents=True, exist_ok=True)
+            draw(self.out / row.picture, row, unseen, root, self.judge, network)
+        return row
+
+
+def _picture(name: str) -> str:
+    """The PNG of a video; a name that is too long for a file is cut, and told apart by its hash."""
+    folder, _, leaf = name.rpartition("/")
+    raw = leaf.encode("utf-8", "surrogateescape")
+    if len(raw) > 200:
+        leaf = f"{leaf[:40]}-{hashlib.sha256(raw).hexdigest()[:16]}"
+    return f"{folder}/{leaf}.png".lstrip("/")
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes; empty where it cannot be read, which its prediction says."""
+    try:
+        return file_sha256(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    """Turns a folder that cannot be written into a sentence.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"out={out} cannot be written ({error.strerror}): name another folder, or free space there",
+            key="out",
+            value=str(out),
+        ) from error
