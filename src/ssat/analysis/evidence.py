@@ -115,7 +115,7 @@ def film_strip(frames: Tensor, maps: Tensor, caption: str) -> Strip:
     largest = float(maps.abs().max())
     heat = maps[slots] / max(largest, torch.finfo(maps.dtype).tiny)  # one scale for the whole clip
     large = F.interpolate(heat.unsqueeze(1), size=shown.shape[1:3], mode="nearest").squeeze(1)
-    return Strip(shown.numpy(), large.numpy(), f"{caption}\ncolours: ±{largest:.2g}")
+    return Strip(shown.numpy(), large.numpy(), f"{caption}\nred = +{largest:.2g}\nblue = −{largest:.2g}")
 
 
 def _described(model: Model, entry: Entry, probabilities: Tensor, maps: Tensor) -> dict[str, Any]:

@@ -149,14 +149,14 @@ def draw_strip(strips: dict[str, Strip], axes: Panel, lines: Sequence[Line], tit
     """
     frames = next(iter(strips.values())).frames
     columns, points = len(frames), len(lines[0].curve.x)
-    figure = Figure(figsize=(1.2 * columns + 1.6, 1.25 * len(strips) + 3.6), layout="constrained", dpi=STRIP_DPI)
+    figure = Figure(figsize=(1.2 * columns + 1.6, 1.42 * len(strips) + 3.8), layout="constrained", dpi=STRIP_DPI)
     grid = figure.add_gridspec(len(strips) + 2, columns, height_ratios=[1] * (len(strips) + 1) + [1.7])
     rows = {"frames": frames}
     rows |= {f"{name}\n{s.caption}": evidence_colours(s.frames, s.heat) for name, s in strips.items()}
     for row, (label, pictures) in enumerate(rows.items()):
         for column, picture in enumerate(pictures):
             axis = figure.add_subplot(grid[row, column])
-            axis.imshow(np.clip(picture, 0, 1), interpolation="nearest", aspect="auto")
+            axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if not column:
