@@ -108,8 +108,8 @@ def test_where_the_class_token_looks_is_no_question_to_clips(runs: list[Path], t
     with pytest.raises(UserError) as caught:
         analyze([listed(runs), "analysis=distance,maps", f"out={tmp_path / 'out'}"], Console(quiet=True))
     assert str(caught.value) == (
-        "analysis=maps shows where the class token looks, and encoders of clips have none: of videos there are"
-        " attention, distance, variance, hessian, gradcam"
+        "analysis=maps is of images alone (it shows where the class token looks, and encoders of clips have none): of"
+        " videos there are attention, distance, variance, hessian, gradcam"
     )
     assert not (tmp_path / "out").exists()
 

@@ -33,8 +33,8 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
 def token_logits(model: Model, clips: Tensor) -> Tensor:
     """Logits (B, N, K) of each token, whose mean over the tokens is the clip's logits.
 
-    The encoder averages its tokens and the classifier is linear, so no gradient is needed: Grad-CAM, without its ReLU
-    and taken where the tokens are averaged, is this (times a constant).
+    The encoder averages its tokens and the classifier is linear, so that no gradient is needed. Grad-CAM where the
+    tokens are averaged is this, up to constants and its ReLU, if the scale of the encoder's norm is held fixed.
 
     Raises:
         RuntimeError: their mean is not what the network itself computes, so the classifier is not linear.
@@ -98,7 +98,7 @@ def class_evidence(model: Model, indices: Sequence[int], *, batch_size: int) -> 
         for i, maps in enumerate(found.float().cpu()):
             title, row = titles[len(rows)], _described(model, entries[len(rows)], probabilities[i], maps)
             series[title] = Curve([float(slot) for slot in range(len(maps))], row["evidence_of_slots"])
-            strips[title] = film_strip(frames[i], maps, f"{row['predicted']} {100 * row['probability']:.0f} %")
+            strips[title] = film_strip(frames[i], maps, f"says {row['predicted']}, {100 * row['probability']:.0f} %")
             rows.append(row)
     right = sum(row["correct"] for row in rows)
     summary = {

@@ -159,7 +159,7 @@ ANALYSES: dict[str, Callable[[Values], Analysis]] = {
     "gradcam": _gradcam,
     "maps": _maps,
 }
-OF_CLIPS = {  # maps need a class token
+OF_CLIPS: dict[str, Callable[[Values], Analysis]] = {
     "attention": _clip_attention,
     "distance": _clip_distance,
     "variance": _variance,
@@ -176,8 +176,6 @@ def analysis_of(name: str, options: Values, *, clips: bool = False) -> Analysis:
     """
     known = OF_CLIPS if clips else ANALYSES
     if name not in known:
-        raise UserError(
-            f"analysis={name} shows where the class token looks, and encoders of clips have none: of videos there are"
-            f" {', '.join(known)}"
-        )
+        why = " (it shows where the class token looks, and encoders of clips have none)" if name == "maps" else ""
+        raise UserError(f"analysis={name} is of images alone{why}: of videos there are {', '.join(known)}")
     return known[name](options)
