@@ -45,7 +45,7 @@ def heat(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def evidence_colours(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat (T, H, W) in [-1, 1] over frames (T, H, W, 3): red above 0, blue below, the frame itself at 0."""
+    """Heat (T, H, W) in [-1, 1] over frames (T, H, W, 3): red above 0, blue below, the grey frame at 0."""
     colours = matplotlib.colormaps["bwr"](heat / 2 + 0.5)[..., :3]
     strength = 0.7 * np.abs(heat)[..., np.newaxis]
     return (1 - strength) * frames.mean(-1, keepdims=True) + strength * colours

@@ -104,8 +104,12 @@ class Options:
         return kept | {"overrides": self.overrides}
 
 
-def parse(words: list[str]) -> Options:
-    """Raises: UserError: no run, a word without a value, an unknown key or analysis, a value that is not possible."""
+def parse(words: list[str], *, clips: bool = False) -> Options:
+    """The command line, with the defaults of runs on images or on clips.
+
+    Raises:
+        UserError: no run, a word without a value, an unknown key or analysis, a value that is not possible.
+    """
     keys = dict.fromkeys(OWN | OF_IMAGES, "...")
     given, _, overrides = read_options(words, keys, handed_on=HANDED_ON, empty=True)
     runs = _listed(given.get("runs", ""))
@@ -113,8 +117,7 @@ def parse(words: list[str]) -> Options:
         raise UserError("say which runs: runs=[<folder of a scratch run>,<of an SSL+FT run>,<of an SSAT run>]")
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UserError(f"runs={given['runs']} names a run twice: name each once")
-    frames = [saved_configuration(Path(run), overrides).data.frames for run in runs]
-    options = OWN | (OF_IMAGES if frames[0] is None else OF_CLIPS) | given
+    options = OWN | (OF_CLIPS if clips else OF_IMAGES) | given
     analyses = _listed(options["analysis"])
     for name in analyses:
         if name not in NAMES:
@@ -232,6 +235,8 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
         UserError: the command line, a run or its data is not right, or an encoder has not what an analysis looks at.
     """
     options = parse(words)
+    frames = [saved_configuration(run, options.overrides).data.frames for run in options.runs]
+    options = parse(words, clips=frames[0] is not None)
     # Heavy imports only for a command line that can be right.
     from ssat.analysis.figures import analysis_of
     from ssat.commands.models import load_models

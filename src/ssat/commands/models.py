@@ -46,7 +46,7 @@ def _clip(model: Model) -> tuple[int, ...]:
     """Frames, stored frames from one to the next, and time slots of clips; nothing of images."""
     if not isinstance(model.data, VideoDataModule):
         return ()
-    return model.data.frames, model.data.step, model.encoder.mask_grid[0]
+    return model.data.frames, model.data.step, *getattr(model.encoder, "mask_grid", ())[:1]
 
 
 def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model:
