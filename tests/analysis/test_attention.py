@@ -15,6 +15,7 @@ from ssat.analysis.attention import (
     each_attention,
     entropy,
     histogram,
+    in_slots_and_patches,
     keep_mass,
     open_attention,
     places,
@@ -26,6 +27,7 @@ from ssat.core.errors import UserError
 from tests.encoders.cases import build, images_for
 
 PLAIN = ["vit", "vit-learnable", "vit-rectangular-grey", "sl-vit", "timm", "timm-registers-average"]
+OF_CLIPS = ["videomae", "videomae-rectangular-grey"]
 N = 257
 
 
@@ -47,7 +49,7 @@ def test_a_token_that_gets_everything_receives_all_of_it() -> None:
     assert entropy(profile).item() == 0
 
 
-@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("case", [*PLAIN, *OF_CLIPS])
 def test_rows_sum_to_one_and_columns_to_the_number_of_tokens(case: str) -> None:
     encoder = build(case)
     sums: list[Tensor] = []
@@ -59,7 +61,7 @@ def test_rows_sum_to_one_and_columns_to_the_number_of_tokens(case: str) -> None:
         torch.testing.assert_close(profile.sum(1), torch.full((len(profile),), float(profile.shape[1])))
 
 
-@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("case", [*PLAIN, *OF_CLIPS])
 def test_the_open_computation_gives_what_the_fused_kernel_gives(case: str) -> None:
     encoder = build(case)
     for module in attention_blocks(encoder):
@@ -130,6 +132,16 @@ def test_mass_keeps_the_fewest_patches_that_hold_it() -> None:
     assert keep_mass(maps, 0.6)[0].tolist() == pytest.approx([0, 0.4, 0, 0.3])
     assert (keep_mass(maps, 0.6)[1] > 0).sum() == 3
     torch.testing.assert_close(keep_mass(maps, 1.0), maps)
+
+
+def test_slots_and_patches_of_a_clip_receive_the_mean_of_their_tokens() -> None:
+    profile = torch.zeros(1, 2, 2, 3)
+    profile[0, 1, 0, 2] = 12  # of all twelve tokens one receives everything
+    slots, patches = in_slots_and_patches(profile.flatten(1), (2, 2, 3))
+    assert slots.tolist() == [[0, 2]]
+    assert patches.tolist() == [[0, 0, 6, 0, 0, 0]]
+    uniform = in_slots_and_patches(torch.ones(1, 12), (2, 2, 3))
+    assert [part.tolist() for part in uniform] == [[[1] * 2], [[1] * 6]]
 
 
 def test_nearest_upsampling_repeats_each_patch() -> None:

@@ -10,6 +10,8 @@ import torch
 from ssat.analysis.tokens import (
     blocks_of,
     channel_variance,
+    distance_in_space,
+    distance_in_time,
     mean_distance,
     mean_norm,
     of_image,
@@ -30,6 +32,25 @@ def test_identical_tokens_have_no_distance() -> None:
 
 def test_one_hot_tokens_are_the_square_root_of_two_apart() -> None:
     assert mean_distance(torch.eye(16).unsqueeze(0)).item() == pytest.approx(1.41421, abs=1e-5)
+
+
+def test_tokens_that_change_over_time_alone_are_apart_in_time_alone() -> None:
+    moving = torch.eye(4).unsqueeze(1).expand(4, 9, 4).reshape(1, 36, 4)  # a token of its own for each slot
+    assert distance_in_space(moving, 4).item() == 0
+    assert distance_in_time(moving, 4).item() == pytest.approx(math.sqrt(2))
+    still = torch.eye(9).repeat(4, 1).unsqueeze(0)  # and for each patch
+    assert distance_in_space(still, 4).item() == pytest.approx(math.sqrt(2))
+    assert distance_in_time(still, 4).item() == 0
+
+
+def test_distances_in_space_and_in_time_are_means_over_all_such_pairs() -> None:
+    tokens = torch.randn(2, 3, 4, 5)  # clips, slots, patches
+    pairs = torch.cdist(tokens.flatten(1, 2), tokens.flatten(1, 2)).view(2, 3, 4, 3, 4)
+    space = [pairs[:, t, a, t, b] for t in range(3) for a in range(4) for b in range(a)]
+    time = [pairs[:, s, a, t, a] for a in range(4) for s in range(3) for t in range(s)]
+    flat = tokens.flatten(1, 2)
+    torch.testing.assert_close(distance_in_space(flat, 3), torch.stack(space).mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(distance_in_time(flat, 3), torch.stack(time).mean(0), atol=1e-4, rtol=1e-4)
 
 
 def test_normal_tokens_of_width_192_are_19_570_deviations_apart() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssat.core.errors import UserError
 from ssat.encoders.layers import sincos_sequence
 from ssat.encoders.videomae import VideoTransformer, from_transformers
+from tests.encoders.cases import build, images_for
 
 SMALL = partial(VideoTransformer, 4, 32, 8, embed_dim=48, depth=2, num_heads=3)
 SIZES = {"videomae_s": (384, 6), "videomae_b": (768, 12)}
@@ -60,6 +61,12 @@ def test_features_are_the_normalised_mean_token_and_the_masked_pass_has_its_own_
     last = encoder.forward_blocks(clips)[-1]
     assert torch.allclose(encoder(clips), encoder.fc_norm(last.mean(1)), atol=1e-6)
     assert torch.allclose(encoder.forward_masked(clips, nothing).maps[0], encoder.norm(last), atol=1e-5)
+
+
+def test_the_features_are_the_mean_of_the_tokens_features() -> None:
+    encoder = build("videomae")
+    clips = images_for(encoder)
+    assert torch.allclose(encoder.forward_tokens(clips).mean(1), encoder(clips), atol=1e-5)
 
 
 def test_the_map_has_the_axes_of_the_clip() -> None:

@@ -20,6 +20,7 @@ from ssat.training.callbacks.pictures import Reconstructions, film_strips, write
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 GAP = 2
+BETWEEN = 12  # two film strips
 
 
 def moving_squares(clips: int, *, frames: int = 16, size: int = 64) -> Tensor:
@@ -51,20 +52,22 @@ def test_a_clip_is_a_film_strip_of_original_masked_and_reconstructed_frames(tmp_
     pixels = moving_squares(4)
     picture = shown(encoder, task, (pixels - MEAN) / STD, tmp_path)
     cell = 64 + 2 * GAP
-    assert picture.shape == (3 * 3 * cell, 6 * cell, 3)  # three of the four clips, six of the 16 frames
+    strip = 3 * cell + BETWEEN
+    assert picture.shape == (3 * strip - BETWEEN, 6 * cell, 3)  # three of the four clips, six of the 16 frames
 
-    def at(row: int, column: int) -> Tensor:
-        part = picture[row * cell + GAP : (row + 1) * cell - GAP, column * cell + GAP : (column + 1) * cell - GAP]
+    def at(place: int, row: int, column: int) -> Tensor:
+        top = place * strip + row * cell
+        part = picture[top + GAP : top + cell - GAP, column * cell + GAP : (column + 1) * cell - GAP]
         return torch.from_numpy(part).permute(2, 0, 1) / 255
 
     mask = task.fixed_mask(torch.arange(4)).view(4, 8, 4, 4)
-    for clip in range(3):
+    for place, clip in enumerate((0, 2, 3)):  # of the first and of the last class, as the batch is in their order
         for column, frame in enumerate((0, 3, 6, 9, 12, 15)):
             hidden = mask[clip, frame // 2].repeat_interleave(16, 0).repeat_interleave(16, 1)
             true = pixels[clip, :, frame]
-            assert torch.allclose(at(3 * clip, column), true, atol=0.003)
-            assert torch.allclose(at(3 * clip + 1, column), torch.where(hidden, MEAN[:, 0], true), atol=0.003)
-            assert torch.allclose(at(3 * clip + 2, column)[:, ~hidden], true[:, ~hidden], atol=0.003)
+            assert torch.allclose(at(place, 0, column), true, atol=0.003)
+            assert torch.allclose(at(place, 1, column), torch.where(hidden, MEAN[:, 0], true), atol=0.003)
+            assert torch.allclose(at(place, 2, column)[:, ~hidden], true[:, ~hidden], atol=0.003)
 
 
 def test_a_clip_of_few_frames_shows_each_once() -> None:

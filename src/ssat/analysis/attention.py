@@ -17,6 +17,7 @@ from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.encoders.layers import Attention
 from ssat.encoders.sl_vit import LocalAttention
+from ssat.encoders.videomae import VideoAttention
 
 TOLERANCE = 1e-5  # between the open computation and the kernel's output, relative to the larger of 1 and the output
 BINS = 60
@@ -30,7 +31,7 @@ def attention_blocks(encoder: Encoder) -> list[nn.Module]:
     """
     modules: list[Any] = [getattr(block, "attn", None) for block in blocks_of(encoder, flat=True)]
     for module in modules:
-        if type(module) not in (Attention, LocalAttention, TimmAttention):
+        if type(module) not in (Attention, LocalAttention, VideoAttention, TimmAttention):
             raise UserError(
                 f"the weights of this encoder's attention, {type(module).__name__}, cannot be computed here"
             )
@@ -47,8 +48,9 @@ def _scores(module: Any, q: Tensor, k: Tensor) -> Tensor:
 
 def open_attention(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (B, H, N, N), of rows that sum to 1, and output (B, N, D) of an attention module on tokens (B, N, D)."""
-    q, k, v = (part.unflatten(2, (module.num_heads, -1)).transpose(1, 2) for part in module.qkv(x).chunk(3, dim=2))
     ours = isinstance(module, Attention)
+    projected = module.project(x) if ours else module.qkv(x)
+    q, k, v = (part.unflatten(2, (module.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2))
     if not ours:
         q, k = module.q_norm(q), module.k_norm(k)
     weights = _scores(module, q, k).softmax(3)
@@ -141,25 +143,62 @@ def places(depth: int) -> dict[str, int]:
 
 
 @torch.inference_mode()
-def attention(model: Model, indices: Sequence[int], *, batch_size: int) -> Measured:
-    """Figure 6: what every token receives from all, in the first, the middle and the last block; all are recorded."""
+def profiles_of(model: Model, indices: Sequence[int], *, batch_size: int) -> Tensor:
+    """What every token receives in each block: (blocks, images, N)."""
     found = []
     for batch in model.batches(indices, batch_size):
         found.append(torch.stack(each_attention(model.encoder, batch.images, received)).cpu())
-    profiles = torch.cat(found, 1).double()  # (blocks, images, N)
+    return torch.cat(found, 1).double()
+
+
+def attention(model: Model, indices: Sequence[int], *, batch_size: int) -> Measured:
+    """Figure 6: what every token receives from all, in the first, the middle and the last block; all are recorded."""
+    profiles = profiles_of(model, indices, batch_size=batch_size)
     blocks = [{"block": number} | describe(block) for number, block in enumerate(profiles, 1)]
     series, summary = {}, {}
     for place, index in places(len(blocks)).items():
         block = blocks[index]
         tokens = [float(token) for token in range(len(block["mean"]))]
         series[f"{place} block"] = Curve(tokens, block["mean"], block["std"])
-        edges, shares = block["histogram"]["edges"], block["histogram"]["shares"]
-        series[f"{place} block, histogram"] = _filled(edges, shares)
+        series[f"{place} block, histogram"] = _filled(**block["histogram"])
         summary[f"max, {place} block"] = block["max"]
         summary[f"entropy, {place} block"] = block["entropy"]
     shown = {place: index + 1 for place, index in places(len(blocks)).items()}
     values = {"tokens": profiles.shape[2], "prefix": model.encoder.num_prefix, "shown": shown, "blocks": blocks}
     return Measured(series, values, summary | {"ln of tokens": math.log(profiles.shape[2])})
+
+
+def in_slots_and_patches(profiles: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Means of what tokens (clips, t * h * w) receive: of each slot (clips, t), and of each patch (clips, h * w)."""
+    tokens = profiles.unflatten(1, (grid[0], -1))
+    return tokens.mean(2), tokens.mean(1)
+
+
+def clip_attention(model: Model, indices: Sequence[int], *, batch_size: int) -> Measured:
+    """Figure 6 on clips: what a time slot's tokens receive, what a patch's receive, each from all tokens of the clip.
+
+    There is no class token, so that this is the mean over all queries. 1 is what uniform attention gives.
+    """
+    profiles, grid = profiles_of(model, indices, batch_size=batch_size), model.encoder.mask_grid
+    series, summary, blocks = {}, {}, []
+    shown = {place: index + 1 for place, index in places(len(profiles)).items()}
+    for number, profile in enumerate(profiles, 1):
+        whole = {key: value for key, value in describe(profile).items() if key not in ("mean", "std")}  # 1,568 tokens
+        slots, patches = (_means(part) for part in in_slots_and_patches(profile, grid))
+        blocks.append({"block": number, "slots": slots._asdict(), "patches": patches._asdict()} | whole)
+        for place in (place for place, block in shown.items() if block == number):
+            series[f"{place} block, over time"], series[f"{place} block, by patch"] = slots, patches
+            series[f"{place} block, histogram"] = _filled(**whole["histogram"])
+            summary[f"largest of a slot, {place} block"] = max(slots.y)
+            summary[f"largest of a patch, {place} block"] = max(patches.y)
+    values = {"tokens": profiles.shape[2], "grid": list(grid), "shown": shown, "blocks": blocks}
+    return Measured(series, values, summary)
+
+
+def _means(values: Tensor) -> Curve:
+    """`values` (clips, points) as mean and deviation over the clips."""
+    deviation = values.std(0) if len(values) > 1 else torch.zeros(values.shape[1])
+    return Curve([float(point) for point in range(values.shape[1])], values.mean(0).tolist(), deviation.tolist())
 
 
 def class_token_attention(weights: Tensor, prefix: int) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ssat.analysis.attention import PLACES, attention, attention_blocks
+from ssat.analysis.attention import PLACES, attention, attention_blocks, clip_attention
+from ssat.analysis.evidence import check as check_evidence
+from ssat.analysis.evidence import class_evidence
 from ssat.analysis.gradcam import check as check_gradcam
 from ssat.analysis.gradcam import gradcam
 from ssat.analysis.hessian import Settings, classifier_parameters, hessian
@@ -14,7 +16,8 @@ from ssat.analysis.maps import check as check_maps
 from ssat.analysis.maps import maps
 from ssat.analysis.models import Measured, Model
 from ssat.analysis.plots import Panel
-from ssat.analysis.tokens import blocks_of, distances, variances
+from ssat.analysis.tokens import blocks_of, check_both_axes, distances, variances
+from ssat.core.errors import UserError
 
 Values = dict[str, Any]  # of the command's options
 
@@ -29,6 +32,7 @@ class Analysis:
         check: raises UserError for a model that cannot be analysed.
         measure: of a model and the indices of images; the Hessian chooses its own.
         panels: axes of the curves, none where the result is pictures.
+        strip: axes of the curve below each film strip, where the result is film strips.
     """
 
     figure: int
@@ -36,6 +40,7 @@ class Analysis:
     check: Callable[[Model], object]
     measure: Callable[[Model, list[int]], Measured]
     panels: Sequence[Panel] = ()
+    strip: Panel | None = None
 
 
 def _attention(o: Values) -> Analysis:
@@ -43,16 +48,32 @@ def _attention(o: Values) -> Analysis:
         Panel(f"{place} block", "token (0 = class token)", "attention received, 1 = uniform", markers=False)
         for place in PLACES
     ]
-    shares = [
-        Panel(f"{place} block, histogram", "attention received", "share of tokens", "log", markers=False)
-        for place in PLACES
-    ]
     return Analysis(
         6,
         "Attention that each token receives",
         lambda model: attention_blocks(model.encoder),
         lambda model, chosen: attention(model, chosen, batch_size=o["batch_size"]),
-        [*profiles, *shares],
+        [*profiles, *_histograms()],
+    )
+
+
+def _histograms() -> list[Panel]:
+    return [
+        Panel(f"{place} block, histogram", "attention received", "share of tokens", "log", markers=False)
+        for place in PLACES
+    ]
+
+
+def _clip_attention(o: Values) -> Analysis:
+    received = "attention received, 1 = uniform"
+    slots = [Panel(f"{place} block, over time", "time slot", received) for place in PLACES]
+    patches = [Panel(f"{place} block, by patch", "patch, row by row", received, markers=False) for place in PLACES]
+    return Analysis(
+        6,
+        "Attention that time slots and patches receive, mean over all queries",
+        lambda model: attention_blocks(model.encoder),
+        lambda model, chosen: clip_attention(model, chosen, batch_size=o["batch_size"]),
+        [*slots, *patches, *_histograms()],
     )
 
 
@@ -68,6 +89,15 @@ def _distance(o: Values) -> Analysis:
             Panel("relative distance", "block (0 = embedding)", "distance / token length"),
         ],
     )
+
+
+def _clip_distance(o: Values) -> Analysis:
+    whole = _distance(o)
+    apart = [
+        Panel(f"distance in {where}", "block (0 = embedding)", f"mean distance {which}")
+        for where, which in (("space", "within a time slot"), ("time", "of a patch from slot to slot"))
+    ]
+    return replace(whole, check=check_both_axes, panels=[*whole.panels, *apart])
 
 
 def _variance(o: Values) -> Analysis:
@@ -111,6 +141,16 @@ def _maps(o: Values) -> Analysis:
     )
 
 
+def _evidence(o: Values) -> Analysis:
+    return Analysis(
+        10,
+        "Evidence for the true class over time",
+        check_evidence,
+        lambda model, chosen: class_evidence(model, chosen, batch_size=o["batch_size"]),
+        strip=Panel("", "time slot", "evidence (mean = log-odds)"),
+    )
+
+
 ANALYSES: dict[str, Callable[[Values], Analysis]] = {
     "attention": _attention,
     "distance": _distance,
@@ -119,8 +159,23 @@ ANALYSES: dict[str, Callable[[Values], Analysis]] = {
     "gradcam": _gradcam,
     "maps": _maps,
 }
+OF_CLIPS: dict[str, Callable[[Values], Analysis]] = {
+    "attention": _clip_attention,
+    "distance": _clip_distance,
+    "variance": _variance,
+    "hessian": _hessian,
+    "gradcam": _evidence,
+}
 
 
-def analysis_of(name: str, options: Values) -> Analysis:
-    """The analysis `name` under the command's options."""
-    return ANALYSES[name](options)
+def analysis_of(name: str, options: Values, *, clips: bool = False) -> Analysis:
+    """The analysis `name` under the command's options, of images or of clips.
+
+    Raises:
+        UserError: there is no such analysis of clips.
+    """
+    known = OF_CLIPS if clips else ANALYSES
+    if name not in known:
+        why = " (it shows where the class token looks, and encoders of clips have none)" if name == "maps" else ""
+        raise UserError(f"analysis={name} is of images alone{why}: of videos there are {', '.join(known)}")
+    return known[name](options)

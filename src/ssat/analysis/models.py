@@ -1,4 +1,4 @@
-"""Trained runs as the analyses need them: network, images, labels."""
+"""Trained runs as the analyses need them: network, images or clips, labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.visible import visible
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.image import ImageDataModule
+from ssat.data.video.module import VideoDataModule
 from ssat.encoders.base import Encoder
 
 Rows = dict[str, np.ndarray]
@@ -26,6 +27,7 @@ class Model:
 
     Attributes:
         name: as figures show it, e.g. SSL+FT; runs of one mode are told apart by their seed or hash.
+        data: of images; or of videos, each of which is shown by one clip, and an image's index is a video's number.
         head: None for a run that has learned no labels.
         facts: what a record says of it: run, hash, mode, name, encoder, seed, checkpoint, epochs, finished.
     """
@@ -33,7 +35,7 @@ class Model:
     name: str
     encoder: Encoder
     head: nn.Module | None
-    data: ImageDataModule
+    data: ImageDataModule | VideoDataModule
     split: str
     device: torch.device
     facts: dict[str, Any]
@@ -44,20 +46,30 @@ class Model:
         return self.head(self.encoder.forward_features(images))
 
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
-        """These images of the split as the run's evaluation sees them, `size` at a time."""
-        dataset = ImageDataset(self.data.split(self.split)[0], self.data.eval_transform)
+        """These images of the split, or the first clips of its videos, as the run's evaluation sees them."""
         for start in range(0, len(indices), size):
-            yield self._moved(collate(dataset.__getitems__([(0, i) for i in indices[start : start + size]])))
+            yield self._moved(self._clean(self.split, indices[start : start + size]))
 
     def training_batches(self, indices: Sequence[int], size: int, *, augmented: bool) -> Iterator[Batch]:
         """These training images as the run's training sees them in epoch 0, or as its evaluation does."""
-        plain = ImageDataset(self.data.split("train")[0], self.data.eval_transform)
         for start in range(0, len(indices), size):
             chunk = indices[start : start + size]
             if augmented:
                 yield self._moved(self.data.training_images(chunk, epoch=0))
             else:
-                yield self._moved(collate(plain.__getitems__([(0, index) for index in chunk])))
+                yield self._moved(self._clean("train", chunk))
+
+    def labels(self, split: str) -> np.ndarray:
+        """Class numbers by index, NO_LABEL where there is none."""
+        if isinstance(self.data, VideoDataModule):
+            return self.data.labels(split)
+        return self.data.split(split)[0].labels
+
+    def _clean(self, split: str, indices: Sequence[int]) -> Batch:
+        if isinstance(self.data, VideoDataModule):
+            return self.data.first_clips(split, indices)
+        dataset = ImageDataset(self.data.split(split)[0], self.data.eval_transform)
+        return collate(dataset.__getitems__([(0, index) for index in indices]))
 
     def _moved(self, batch: Batch) -> Batch:
         assert batch.targets is not None
@@ -72,6 +84,20 @@ class Curve(NamedTuple):
     std: list[float] | None = None
 
 
+class Strip(NamedTuple):
+    """A clip as a film strip: what a network makes of it, over time.
+
+    Attributes:
+        frames: (T, H, W, 3) in [0, 1].
+        heat: (T, H, W) in [-1, 1], to be laid over the frames.
+        caption: of the network's row.
+    """
+
+    frames: np.ndarray
+    heat: np.ndarray
+    caption: str
+
+
 class Measured(NamedTuple):
     """What an analysis finds out about one model.
 
@@ -82,6 +108,7 @@ class Measured(NamedTuple):
         pictures: rows of pictures (n, H, W, 3) in [0, 1] by label, for Figures 10 and 12.
         captions: of each picture, by the label of the row.
         details: further such rows, of this model alone, by the name of the figure that they make.
+        strips: film strips of clips, by the panel of the curve that belongs to each.
     """
 
     series: dict[str, Curve]
@@ -90,6 +117,7 @@ class Measured(NamedTuple):
     pictures: Rows | None = None
     captions: dict[str, list[str]] | None = None
     details: dict[str, Rows] | None = None
+    strips: dict[str, Strip] | None = None
 
 
 def distinct_names(facts: Sequence[dict[str, Any]]) -> list[str]:
@@ -115,24 +143,27 @@ def choose_images(model: Model, count: int, seed: int) -> list[int]:
 
 def choose_training_images(model: Model, count: int, seed: int) -> list[int]:
     """Up to `count` indices of labelled training images, in random order."""
-    images, indices = model.data.split("train")
-    labelled = indices[images.labels[indices] != NO_LABEL]
+    _, indices = model.data.split("train")
+    labelled = indices[model.labels("train")[indices] != NO_LABEL]
     return np.random.default_rng(seed).permutation(labelled)[:count].tolist()
 
 
 def choose_varied(model: Model, count: int, seed: int) -> list[int]:
     """Up to `count` images of the model's split, of as many classes as possible, in the order of the classes."""
-    images, indices = model.data.split(model.split)
+    _, indices = model.data.split(model.split)
+    labels = model.labels(model.split)
     taken: Counter[int] = Counter()
     ranked = []
     for order, index in enumerate(np.random.default_rng(seed).permutation(indices).tolist()):
-        label_of = int(images.labels[index])
+        label_of = int(labels[index])
         ranked.append((taken[label_of], order, label_of, index))  # an image's number within its class counts first
         taken[label_of] += 1
     return [index for _, index in sorted((label_of, index) for _, _, label_of, index in sorted(ranked)[:count])]
 
 
-def pixels(images: Tensor, data: ImageDataModule) -> np.ndarray:
-    """Normalised (B, C, H, W) as what one sees: (B, H, W, 3) in [0, 1]."""
+def pixels(images: Tensor, data: ImageDataModule | VideoDataModule) -> np.ndarray:
+    """Normalised (B, C, H, W) as what one sees: (B, H, W, 3) in [0, 1]; clips (B, C, T, H, W) as (B, T, H, W, 3)."""
+    if images.ndim == 5:
+        return np.stack([pixels(clip.transpose(0, 1), data) for clip in images])
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     return visible((images.cpu() * std + mean).clamp(0, 1)).permute(0, 2, 3, 1).numpy()

@@ -3,6 +3,7 @@
     {
       "schema": 1, "kind": "analysis", "analysis": "distance", "figure": 7, "title": "...",
       "encoder": "vit_t", "data": "flowers", "split": "test", "images": 1000, "indices_sha256": "...",
+      "unit": "images",                       what `images` counts: images, or clips
       "settings": {...},                      the command's options that change the result
       "panels": [                             pairs of axes, in the order in which they are drawn; [] for Figures 10, 12
         {"name": "distance", "x_label": "block", "y_label": "...", "x_scale": "linear", "y_scale": "linear",
@@ -15,19 +16,22 @@
          "summary": {"largest distance": 12.3},                                   a few numbers
          "values": {...}}                                                         everything else, see below
       ],
-      "pictures": ["distance.png"],           beside the JSON file; the first is the figure
+      "pictures": ["distance.png"],           beside the JSON file; the first is the figure, then its details
       "table": "distance.csv",                columns model, panel, x, y, std; null where there are no curves
       "created": "...", "git_commit": "...", "versions": {...}, "device": "cpu"
     }
 
 `values` of a model, by analysis:
     attention   tokens, prefix, shown: {first, middle, last: number of the block}, blocks: [{block, mean, std, max,
-                argmax, entropy, max_of_images, entropy_of_images, histogram: {edges, shares}}]
+                argmax, entropy, max_of_images, entropy_of_images, histogram: {edges, shares}}]; of clips slots and
+                patches: {x, y, std} in place of prefix, mean and std, and grid: [slots, rows, cols]
     distance    nothing
     variance    stages: names of the points
     hessian     settings, parameters, all and converged: {eigenvalues, nep (%), ane, ape}, converged_share (%),
                 eigenvalues: [{batch, rank, value, iterations, converged}]
     gradcam     images: [{index, true, predicted, probability, correct, map_predicted, map_true}]
+                of clips: [{video, method, true, predicted, probability, correct, evidence, evidence_of_slots,
+                evidence_of_patches, map}]
     maps        images: [{index, map}]
 A number that is not finite is null.
 """
@@ -46,7 +50,7 @@ from typing import Any
 
 from ssat.analysis.figures import Analysis
 from ssat.analysis.models import Measured, Model
-from ssat.analysis.plots import Line, Panel, draw_curves, draw_grid
+from ssat.analysis.plots import Line, Panel, draw_curves, draw_grid, draw_strip
 from ssat.core.files import write_text
 from ssat.runs.machine import git_commit, versions
 from ssat.runs.record import write_record
@@ -85,6 +89,7 @@ def header(
         "data": first.facts["data"],
         "split": "train" if of_training else first.split,
         "images": batches["batches"] * batches["batch_size"] if of_training else len(chosen),
+        "unit": "clips" if first.encoder.takes_clips else "images",
         "indices_sha256": None if of_training else hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
         "settings": settings,
         "models": entries,
@@ -107,19 +112,39 @@ def table(record: dict[str, Any]) -> str:
     return text.getvalue()
 
 
+def _lines(panel: Panel, models: Sequence[Model], results: Sequence[Measured]) -> list[Line]:
+    return [Line(m.name, m.facts["mode"], r.series[panel.name]) for m, r in zip(models, results, strict=True)]
+
+
 def write_curves(
-    out: Path, record: dict[str, Any], panels: Sequence[Panel], models: Sequence[Model], results: Sequence[Measured]
+    out: Path,
+    record: dict[str, Any],
+    panels: Sequence[Panel],
+    models: Sequence[Model],
+    results: Sequence[Measured],
+    details: Sequence[str] = (),
 ) -> None:
-    """<analysis>.png, .csv and, last, .json."""
+    """<analysis>.png, .csv and, last, .json, which names the `details` too: pictures that are there already."""
     name = record["analysis"]
-    lines = {
-        panel.name: [Line(m.name, m.facts["mode"], r.series[panel.name]) for m, r in zip(models, results, strict=True)]
-        for panel in panels
-    }
+    lines = {panel.name: _lines(panel, models, results) for panel in panels}
     draw_curves(panels, lines, record["title"], out / f"{name}.png")
-    record |= {"panels": [panel._asdict() for panel in panels], "pictures": [f"{name}.png"], "table": f"{name}.csv"}
+    pictures = [f"{name}.png", *details]
+    record |= {"panels": [panel._asdict() for panel in panels], "pictures": pictures, "table": f"{name}.csv"}
     write_text(out / f"{name}.csv", table(record))
     write_record(out, record, name=f"{name}.json")
+
+
+def write_strips(
+    out: Path, record: dict[str, Any], axes: Panel, models: Sequence[Model], results: Sequence[Measured]
+) -> None:
+    """A film strip of each clip with its curves, <analysis>-<number>-<clip>.png, then all that write_curves writes."""
+    panels, pictures = [axes._replace(name=clip) for clip in results[0].series], []
+    for number, panel in enumerate(panels, 1):
+        strips = {m.name: r.strips[panel.name] for m, r in zip(models, results, strict=True) if r.strips}
+        pictures.append(f"{record['analysis']}-{number:02d}-{slug(panel.name)[:60]}.png")
+        title = f"{record['title']}: {panel.name}"
+        draw_strip(strips, axes, _lines(panel, models, results), title, out / pictures[-1])
+    write_curves(out, record, panels, models, results, pictures)
 
 
 def write_grids(

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ssat.analysis.models import Curve
+from ssat.analysis.models import Curve, Strip
 from ssat.core.files import replacing
 from ssat.results.plots import STYLES
 
-DPI = 150
+DPI, STRIP_DPI = 150, 100
 OTHERS = ("#2f7d4f", "#b3261e", "#8a6d00", "#00838f")
 
 
@@ -42,6 +42,13 @@ def heat(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Heat maps (B, H, W) in [0, 1] laid over images (B, H, W, 3)."""
     coloured = matplotlib.colormaps["jet"](maps)[..., :3]
     return 0.5 * images + 0.5 * coloured
+
+
+def evidence_colours(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Heat (T, H, W) in [-1, 1] over frames (T, H, W, 3): red above 0, blue below, the grey frame at 0."""
+    colours = matplotlib.colormaps["bwr"](heat / 2 + 0.5)[..., :3]
+    strength = 0.7 * np.abs(heat)[..., np.newaxis]
+    return (1 - strength) * frames.mean(-1, keepdims=True) + strength * colours
 
 
 def intensity(maps: np.ndarray) -> np.ndarray:
@@ -128,6 +135,46 @@ def draw_grid(
         axis.set_title(name, fontsize=8)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+def draw_strip(strips: dict[str, Strip], axes: Panel, lines: Sequence[Line], title: str, path: Path) -> None:
+    """A clip's frames, each network's heat over them, and below these the curves over time.
+
+    Args:
+        strips: of the clip, by the network's name.
+        axes: of the curves.
+        lines: the networks' curves, a point per time slot.
+        title: of the figure.
+        path: of the PNG file.
+    """
+    frames = next(iter(strips.values())).frames
+    columns, points = len(frames), len(lines[0].curve.x)
+    figure = Figure(figsize=(1.2 * columns + 1.6, 1.42 * len(strips) + 3.8), layout="constrained", dpi=STRIP_DPI)
+    grid = figure.add_gridspec(len(strips) + 2, columns, height_ratios=[1] * (len(strips) + 1) + [1.7])
+    rows = {"frames": frames}
+    rows |= {f"{name}\n{s.caption}": evidence_colours(s.frames, s.heat) for name, s in strips.items()}
+    for row, (label, pictures) in enumerate(rows.items()):
+        for column, picture in enumerate(pictures):
+            axis = figure.add_subplot(grid[row, column])
+            axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if not column:
+                axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+            if not row:
+                axis.set_title(f"slot {column * _each(points, columns)}", fontsize=8)
+    below = figure.add_subplot(grid[-1, :])
+    _draw_panel(below, axes, lines)
+    below.axhline(0, color="#8a8a86", linewidth=0.8, zorder=0)
+    below.set_xlim(-0.5, columns * _each(points, columns) - 0.5)  # each point below its frame
+    below.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def _each(points: int, columns: int) -> int:
+    """Time slots that a column stands for."""
+    return -(-points // columns)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,6 +32,17 @@ def blocks_of(encoder: Encoder, *, flat: bool = False) -> list[nn.Module]:
             " vit_t, vit_s, vit_b, sl_vit or most of timm's"
         )
     return blocks
+
+
+def check_both_axes(model: Model) -> None:
+    """Raises: UserError: the encoder has no residual blocks, or no two tokens of a clip differ in time, or in space."""
+    blocks_of(model.encoder)
+    slots, *patches = model.encoder.mask_grid
+    if slots < 2 or math.prod(patches) < 2:
+        raise UserError(
+            f"run {model.facts['run']} has {slots} time slots of {math.prod(patches)} patches, and distances in time"
+            " and in space need two of each: leave analysis=distance out"
+        )
 
 
 def residual_stages(encoder: Encoder, images: Tensor) -> list[Tensor]:
@@ -84,6 +96,21 @@ def channel_variance(tokens: Tensor) -> Tensor:
     return tokens.float().var(dim=1).mean(1)
 
 
+def distance_in_space(tokens: Tensor, slots: int) -> Tensor:
+    """`mean_distance` over the pairs of one time slot; tokens (B, slots * patches, D) of clips: (B,)."""
+    return _mean_of_groups(tokens.unflatten(1, (slots, -1)))
+
+
+def distance_in_time(tokens: Tensor, slots: int) -> Tensor:
+    """`mean_distance` over the pairs of one patch at different times; tokens (B, slots * patches, D) of clips: (B,)."""
+    return _mean_of_groups(tokens.unflatten(1, (slots, -1)).transpose(1, 2))
+
+
+def _mean_of_groups(groups: Tensor) -> Tensor:
+    """Mean over the groups of `mean_distance` within each: (B, G, N, D) to (B,)."""
+    return mean_distance(groups.flatten(0, 1)).unflatten(0, groups.shape[:2]).mean(1)
+
+
 def _curve(x: list[float], values: Tensor) -> Curve:
     """`values` (points, images) as mean and deviation over the images."""
     deviation = values.std(1) if values.shape[1] > 1 else torch.zeros(len(values))
@@ -92,8 +119,13 @@ def _curve(x: list[float], values: Tensor) -> Curve:
 
 @torch.inference_mode()
 def distances(model: Model, indices: Sequence[int], *, batch_size: int, with_cls: bool = False) -> Measured:
-    """Figure 7: distance between tokens, embedded (depth 0) and after each block, also over their mean length."""
+    """Figure 7: distance between tokens, embedded (depth 0) and after each block, also over their mean length.
+
+    Of clips also the distances within a time slot, and of one patch from slot to slot.
+    """
     plain, scaled = [], []
+    grid = model.encoder.mask_grid if model.encoder.takes_clips else ()
+    apart: dict[str, list[Tensor]] = {"distance in space": [], "distance in time": []} if grid else {}
     for batch in model.batches(indices, batch_size):
         stages = residual_stages(model.encoder, batch.images)[::2]
         if not with_cls:
@@ -101,15 +133,21 @@ def distances(model: Model, indices: Sequence[int], *, batch_size: int, with_cls
         found = torch.stack([mean_distance(tokens) for tokens in stages])
         plain.append(found.cpu())
         scaled.append((found / torch.stack([mean_norm(tokens) for tokens in stages])).cpu())
+        for parts, measure in zip(apart.values(), (distance_in_space, distance_in_time), strict=False):
+            parts.append(torch.stack([measure(tokens, grid[0]) for tokens in stages]).cpu())
     distance, relative = torch.cat(plain, 1), torch.cat(scaled, 1)
     depth = [float(block) for block in range(len(distance))]
     series = {"distance": _curve(depth, distance), "relative distance": _curve(depth, relative)}
+    series |= {name: _curve(depth, torch.cat(parts, 1)) for name, parts in apart.items()}
     summary = {
         "largest distance": max(series["distance"].y),
         "at block": float(max(depth, key=lambda block: series["distance"].y[int(block)])),
         "distance after the last block": series["distance"].y[-1],
         "over token length": series["relative distance"].y[-1],
     }
+    if apart:
+        space, time = (series[name].y[-1] for name in apart)
+        summary |= {"in space after the last block": space, "in time after the last block": time}
     return Measured(series, {}, summary)
 
 

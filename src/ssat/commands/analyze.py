@@ -32,17 +32,18 @@ if TYPE_CHECKING:
 USAGE = """\
 python -m src.analyze runs=[<run folder>,<run folder>,...] [analysis=<names>] [key=value ...]
 
-Measures the last phase of each run on the same test images, in fp32, and writes <out>/<analysis>.json, .png and .csv.
+Measures the last phase of each run on the same test images, or on the first clip of the same test videos, in fp32, and
+writes <out>/<analysis>.json, .png and .csv.
 
   runs=[a,b,c]            folders of python -m src.train, of the same data; their order is that of the figures
   analysis=<names>        attention (Fig. 6), distance (7), variance (8), hessian (9), gradcam (10), maps (12), with
-                          commas between; default all but hessian, which takes long
-  images=1000             test images, drawn by seed (attention, distance, variance)
-  pictures=8              images shown by gradcam and maps, of as many classes as possible
+                          commas between; default all but hessian, which takes long; maps is of images alone
+  images=1000             test images, or videos, drawn by seed (attention, distance, variance)
+  pictures=8              images, or videos, shown by gradcam and maps, of as many classes as possible
   seed=0                  of the choice of images and of the Hessian's start vectors
   checkpoint=last         last, best, or a checkpoint file
   split=test              test or val
-  batch_size=32           images at a time; does not change the result
+  batch_size=32           images at a time, of clips 4; does not change the result
   out=<folder>            default <runs>/analyses/<encoder>-<data>-<hash of the runs and their images>, beside the
                           first run's experiment; a folder that holds this analysis of other runs is refused
   force=true              measure again what has been measured; with out=, also replace the analysis of other runs
@@ -57,13 +58,11 @@ Measures the last phase of each run on the same test images, in fp32, and writes
 """
 OWN = {
     "runs": "",
-    "analysis": "attention,distance,variance,gradcam,maps",
     "images": "1000",
     "pictures": "8",
     "seed": "0",
     "checkpoint": "last",
     "split": "test",
-    "batch_size": "32",
     "out": "",
     "force": "false",
     "distance.with_cls": "false",
@@ -78,6 +77,8 @@ OWN = {
     "hessian.augmented": "true",
 }
 HANDED_ON = ("data", "trainer")
+OF_IMAGES = {"analysis": "attention,distance,variance,gradcam,maps", "batch_size": "32"}
+OF_CLIPS = {"analysis": "attention,distance,variance,gradcam", "batch_size": "4"}  # 1,568 tokens each
 NAMES = ("attention", "distance", "variance", "hessian", "gradcam", "maps")
 COUNTS = (
     "images", "pictures", "batch_size", "hessian.batches", "hessian.batch_size", "hessian.top", "hessian.max_iter",
@@ -103,15 +104,20 @@ class Options:
         return kept | {"overrides": self.overrides}
 
 
-def parse(words: list[str]) -> Options:
-    """Raises: UserError: no run, a word without a value, an unknown key or analysis, a value that is not possible."""
-    given, _, overrides = read_options(words, dict.fromkeys(OWN, "..."), handed_on=HANDED_ON, empty=True)
-    options = OWN | given
-    runs = _listed(options["runs"])
+def parse(words: list[str], *, clips: bool = False) -> Options:
+    """The command line, with the defaults of runs on images or on clips.
+
+    Raises:
+        UserError: no run, a word without a value, an unknown key or analysis, a value that is not possible.
+    """
+    keys = dict.fromkeys(OWN | OF_IMAGES, "...")
+    given, _, overrides = read_options(words, keys, handed_on=HANDED_ON, empty=True)
+    runs = _listed(given.get("runs", ""))
     if not runs:
         raise UserError("say which runs: runs=[<folder of a scratch run>,<of an SSL+FT run>,<of an SSAT run>]")
     if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise UserError(f"runs={options['runs']} names a run twice: name each once")
+        raise UserError(f"runs={given['runs']} names a run twice: name each once")
+    options = OWN | (OF_CLIPS if clips else OF_IMAGES) | given
     analyses = _listed(options["analysis"])
     for name in analyses:
         if name not in NAMES:
@@ -215,7 +221,8 @@ def already_done(path: Path, models: Sequence[Model], settings: dict[str, Any]) 
 
 def show(record: dict[str, Any], console: Console) -> None:
     """The summary of every model."""
-    console.print(f"{record['analysis']} (Figure {record['figure']}), {record['images']} images")
+    unit = record.get("unit", "images")
+    console.print(f"{record['analysis']} (Figure {record['figure']}), {record['images']} {unit}")
     for model in record["models"]:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in model["summary"].items() if value is not None)
         console.print(f"  {model['name']}: {numbers}  ({model['seconds']:.0f} s)")
@@ -228,8 +235,8 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
         UserError: the command line, a run or its data is not right, or an encoder has not what an analysis looks at.
     """
     options = parse(words)
-    for run in options.runs:
-        saved_configuration(run, options.overrides)
+    frames = [saved_configuration(run, options.overrides).data.frames for run in options.runs]
+    options = parse(words, clips=frames[0] is not None)
     # Heavy imports only for a command line that can be right.
     from ssat.analysis.figures import analysis_of
     from ssat.commands.models import load_models
@@ -238,7 +245,8 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
     values = options.values
     models = load_models(options.runs, options.overrides, checkpoint=values["checkpoint"], split=values["split"])
     out = Path(values["out"]) if values["out"] else default_out(options.runs, models)
-    analyses = {name: analysis_of(name, values) for name in options.analyses}
+    clips = models[0].encoder.takes_clips
+    analyses = {name: analysis_of(name, values, clips=clips) for name in options.analyses}
     for analysis in analyses.values():
         for model in models:
             analysis.check(model)
@@ -270,7 +278,7 @@ def run_analysis(
 ) -> dict[str, Any]:
     """Measure every model and write the files of one analysis; returns its record."""
     from ssat.analysis.models import choose_images, choose_varied
-    from ssat.analysis.output import header, model_entry, write_curves, write_grids
+    from ssat.analysis.output import header, model_entry, write_curves, write_grids, write_strips
 
     if analysis.panels:
         chosen = choose_images(models[0], values["images"], values["seed"])
@@ -286,9 +294,11 @@ def run_analysis(
     record = header(name, analysis, models[0], settings, entries, chosen)
     if analysis.panels:
         write_curves(out, record, analysis.panels, models, results)
+    elif analysis.strip:
+        write_strips(out, record, analysis.strip, models, results)
     else:
-        source = models[0].data
-        titles = [source.class_names[source.split(models[0].split)[0].labels[index]] for index in chosen]
+        labels = models[0].labels(models[0].split)
+        titles = [models[0].data.class_names[labels[index]] for index in chosen]
         write_grids(out, record, titles, models, results)
     return record
 

@@ -10,7 +10,7 @@ from ssat.analysis.models import Model, distinct_names
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
-from ssat.data.image import ImageDataModule
+from ssat.data.video.module import VideoDataModule
 from ssat.results.modes import mode_name
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
@@ -31,10 +31,22 @@ def load_models(runs: Sequence[Path], overrides: list[str], *, checkpoint: str, 
                 f"runs={model.facts['run']} has other {split} images than {first.facts['run']}:"
                 " analyses compare networks on the same images, so give runs of the same data"
             )
+        if _clip(model) != _clip(first):
+            raise UserError(
+                f"runs={model.facts['run']} has other clips than {first.facts['run']}: analyses compare networks on the"
+                " same clips, so give runs of the same data.frames, data.frame_step and encoder.tubelet_size"
+            )
     names = distinct_names([model.facts for model in models])
     return [
         replace(model, name=name, facts=model.facts | {"name": name}) for model, name in zip(models, names, strict=True)
     ]
+
+
+def _clip(model: Model) -> tuple[int, ...]:
+    """Frames, stored frames from one to the next, and time slots of clips; nothing of images."""
+    if not isinstance(model.data, VideoDataModule):
+        return ()
+    return model.data.frames, model.data.step, *getattr(model.encoder, "mask_grid", ())[:1]
 
 
 def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model:
@@ -56,6 +68,4 @@ def _load(run: Path, overrides: list[str], checkpoint: str, split: str) -> Model
         "finished": (run / "result.json").is_file(),
     }
     encoder, head = found.module.encoder, found.module.head
-    if not isinstance(found.data, ImageDataModule):
-        raise UserError(f"runs={run} is of videos, and the analyses are of single images")
     return Model(str(facts["name"]), encoder, head, found.data, split, found.device, facts)

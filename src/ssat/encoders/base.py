@@ -134,6 +134,13 @@ class Encoder(nn.Module):
         """
         return self._final_map(self.forward_blocks(images))
 
+    def forward_tokens(self, images: Tensor) -> Tensor:
+        """Features of each token (B, N, num_features), whose mean is `forward_features` of the full images.
+
+        Only an encoder that averages its tokens has them: a linear classifier then says what each token speaks for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward_tokens")
+
     def forward_dense(self, images: Tensor) -> Dense:
         """Features, final map and every block's tokens of the full images, in one pass.
 

@@ -186,6 +186,13 @@ class VideoTransformer(Encoder):
         """The mean of all tokens (B, D), normalised."""
         return self._pooled(self._last(self.embed(images)))
 
+    def forward_tokens(self, images: Tensor) -> Tensor:
+        """Features of each token (B, N, D): normalised by the scale of the mean token, which they all share."""
+        tokens = self._last(self.embed(images))
+        norm, mean = self.fc_norm, tokens.mean(1, keepdim=True)
+        scale = (mean.var(2, unbiased=False, keepdim=True) + norm.eps).rsqrt()
+        return (tokens - tokens.mean(2, keepdim=True)) * scale * norm.weight + norm.bias
+
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """Only the visible tubelets are embedded and computed; they are gathered raw, which needs no gradient."""
         visible, _ = split_mask(mask, num_visible)

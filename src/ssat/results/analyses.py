@@ -31,9 +31,9 @@ class AnalysisRecord:
 
     @property
     def title(self) -> str:
-        """Encoder, data set and number of images."""
+        """Encoder, data set and number of images or clips."""
         images = as_number(self.values.get("images"))
-        count = f", {images:,.0f} images" if images else ""
+        count = f", {images:,.0f} {self.values.get('unit', 'images')}" if images else ""
         return f"{self.values.get('encoder')} on {self.values.get('data')}{count}"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from ssat.core.errors import UserError
 from ssat.data.options import check_batch
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
 from ssat.data.transforms.clip_augment import ClipAugment, ClipEval
-from ssat.data.video.clips import EvalClips, TrainClips, collate, normalise
+from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, normalise
 from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
@@ -268,18 +269,22 @@ class VideoDataModule(pl.LightningDataModule):
     def fixed_batch(self, n: int, split: str | None = None) -> Batch:
         """The first segments of n videos of `split`, spread evenly over its classes; None = test, else val."""
         split = split or ("test" if "test" in self.sizes else "val")
-        clips, order = self.eval_clips(split), np.argsort(self.labels(split), kind="stable")
-        chosen = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
-        batch = collate([clips[0, int(np.searchsorted(clips.videos, video))] for video in chosen])
-        (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
-        return normal
+        order = np.argsort(self.labels(split), kind="stable")
+        return self.first_clips(split, order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)])
+
+    def first_clips(self, split: str, videos: Sequence[int] | Indices) -> Batch:
+        """The first segment of each of these videos of a split."""
+        clips = self.eval_clips(split)
+        return self._batch([clips[0, int(place)] for place in np.searchsorted(clips.videos, videos)])
 
     def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
         """These training clips as they are in `epoch`."""
         clips = self._train_clips()
-        batch = collate([clips[epoch, index] for index in indices])
-        (normal,) = normalise([batch], mean=self.mean, std=self.std, device=torch.device("cpu"))
-        return normal
+        return self._batch([clips[epoch, index] for index in indices])
+
+    def _batch(self, samples: list[Sample]) -> Batch:
+        (batch,) = normalise([collate(samples)], mean=self.mean, std=self.std, device=torch.device("cpu"))
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out, see `ImageDataModule.state_dict`."""
@@ -306,6 +311,4 @@ def _stored_step(frame_step: int, source: VideoSource) -> int:
 
 
 def _digest(rows: Any) -> str:
-    import json
-
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

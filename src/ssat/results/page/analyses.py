@@ -27,14 +27,14 @@ class AnalysisPanel:
         legend: of the charts; empty without charts.
         charts: one for each pair of axes.
         numbers: a line for each model: a few numbers that sum it up.
-        picture: the figure itself, where it is a picture.
+        pictures: the figure itself, where it is a picture, or what its charts leave out: film strips of clips.
     """
 
     title: str
     legend: Markup
     charts: list[Markup]
     numbers: list[str]
-    picture: Picture | None
+    pictures: list[Picture]
 
 
 def analysis_panels(name: str, records: Sequence[AnalysisRecord], space: PageSpace) -> list[AnalysisPanel]:
@@ -51,7 +51,7 @@ def _panel(record: AnalysisRecord, space: PageSpace, *, is_repeated: bool) -> An
         legend=legend(names) if record.values.get("panels") else Markup(),
         charts=[_chart(record, axes) for axes in record.axes],
         numbers=list(_numbers(record)),
-        picture=_picture(record, space),
+        pictures=list(_pictures(record, space)),
     )
 
 
@@ -87,11 +87,11 @@ def _numbers(record: AnalysisRecord) -> Iterator[str]:
             yield f"{model.get('name')}: {', '.join(shown)}"
 
 
-def _picture(record: AnalysisRecord, space: PageSpace) -> Picture | None:
-    """The figure's own picture, where it is one (Figures 10 and 12)."""
-    pictures = record.values.get("pictures")
-    if record.values.get("panels") or not isinstance(pictures, list) or not pictures:
-        return None
-    folder, name = record.path.parent, str(pictures[0])
-    source = data_address(folder, name, space)
-    return Picture("" if source else f"see {folder.name}/{name}", f"{record.name}, {record.title}", source)
+def _pictures(record: AnalysisRecord, space: PageSpace) -> Iterator[Picture]:
+    """The figure's own picture (Figures 10 and 12); where it is charts, the pictures beside them."""
+    listed = record.values.get("pictures")
+    names = listed if isinstance(listed, list) else []
+    folder = record.path.parent
+    for name in names[1:] if record.values.get("panels") else names[:1]:
+        source = data_address(folder, str(name), space)
+        yield Picture("" if source else f"see {folder.name}/{name}", f"{record.name}, {record.title}, {name}", source)

@@ -20,6 +20,8 @@ from ssat.results.series import Series
 from ssat.results.text import quantity, with_minus
 from ssat.runs.record import Record, as_number
 
+ROWS = "Rows from top to bottom: original, masked, reconstructed."
+ROWS_OF_CLIPS = "Three rows for each clip: original, masked, reconstructed. Frames from left to right over time."
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -59,6 +61,7 @@ class ComparisonPanel:
         equal_budget: the arms at the time and energy of the cheapest; may be empty.
         legend: of the charts.
         charts: the training curves.
+        rows: what the rows of the pictures are.
         pictures: the reconstructions.
     """
 
@@ -72,6 +75,7 @@ class ComparisonPanel:
     equal_budget: str
     legend: Markup
     charts: list[Markup]
+    rows: str
     pictures: list[Picture]
 
 
@@ -93,6 +97,7 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
         equal_budget=" ".join(filter(None, sentences)),
         legend=legend({mode_name(arm.mode): arm.mode for arm in comparison.arms}),
         charts=charts,
+        rows=ROWS_OF_CLIPS if _is_of_clips(comparison.records[0]) else ROWS,
         pictures=[
             picture for arm in comparison.arms for record in arm.records if (picture := _picture(arm, record, space))
         ],
@@ -101,11 +106,12 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
 
 def _facts(comparison: Comparison) -> Iterator[str]:
     record = comparison.records[0]
+    unit = "videos" if _is_of_clips(record) else "images"
     splits = record.get("data_fingerprint.splits")
     for name, value in splits.items() if isinstance(splits, dict) else ():
         count = as_number(value)
         if count is not None:
-            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} images"
+            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} {unit}"
     if record.classes:
         yield f"{record.classes} classes"
     if epochs := epochs_of_all([(arm.name, each) for arm in comparison.arms for each in arm.records]):
@@ -114,6 +120,10 @@ def _facts(comparison: Comparison) -> Iterator[str]:
         yield f"batch {batch:.0f}"
     if record.get("config.recipe.name"):
         yield f"recipe {record.text('config.recipe.name')}"
+
+
+def _is_of_clips(record: Record) -> bool:
+    return record.number("config.data.frames") is not None
 
 
 def _bar(arm: Arm, comparison: Comparison) -> AccuracyBar:
@@ -168,4 +178,5 @@ def _picture(arm: Arm, record: Record, space: PageSpace) -> Picture | None:
     where = f"{_run_name(arm, record)}, {phase.get('name')}" + (f" after epoch {epoch}" if epoch else "")
     source = data_address(record.folder, str(path), space)
     caption = where if source else f"{where}: see {record.folder.name}/{path}"
-    return Picture(caption, f"Original, masked and reconstructed images, {where}", source)
+    what = "frames of clips" if _is_of_clips(record) else "images"
+    return Picture(caption, f"Original, masked and reconstructed {what}, {where}", source)

@@ -17,6 +17,7 @@ from ssat.core.visible import visible
 from ssat.tasks.masked import MaskedPrediction
 
 CLIPS, FRAMES = 3, 6  # of a batch and of each clip, in a film strip
+GAP = 12  # pixels between two film strips
 
 
 def parts_with_pictures(task: nn.Module | None) -> Iterator[MaskedPrediction]:
@@ -65,18 +66,24 @@ class Reconstructions(Callback):
         rows = torch.stack([images, hidden, rebuilt]).float().cpu()  # (3, B, C, H, W), of clips (3, B, C, T, H, W)
         if rows.ndim == 5:
             return _grid(self._denormalise(rows))
-        strips = [_grid(self._denormalise(clip)) for clip in film_strips(rows)]
-        return torch.cat(strips, dim=1)
+        first, *others = (_grid(self._denormalise(clip)) for clip in film_strips(rows))
+        return torch.cat([first, *(nn.functional.pad(strip, (0, 0, GAP, 0), value=255) for strip in others)], dim=1)
 
     def _denormalise(self, rows: Tensor) -> Tensor:
         return torch.stack([visible(row) for row in (rows * self._std + self._mean).clamp(0, 1)])
 
 
 def film_strips(rows: Tensor) -> Tensor:
-    """Of clips (R, B, C, T, H, W) the first CLIPS, of each FRAMES over time: (CLIPS, R, FRAMES, C, H, W)."""
-    frames = rows.shape[3]
-    chosen = torch.linspace(0, frames - 1, min(FRAMES, frames)).round().long()
-    return rows[:, :CLIPS, :, chosen].permute(1, 0, 3, 2, 4, 5)
+    """Of clips (R, B, C, T, H, W) CLIPS over the batch, of each FRAMES over time: (CLIPS, R, FRAMES, C, H, W).
+
+    The batch is in the order of the classes: the first and the last of them are seen.
+    """
+    clips, frames = (_spread(rows.shape[axis], most) for axis, most in ((1, CLIPS), (3, FRAMES)))
+    return rows[:, clips][:, :, :, frames].permute(1, 0, 3, 2, 4, 5)
+
+
+def _spread(count: int, most: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(most, count)).round().long()
 
 
 def _grid(rows: Tensor, gap: int = 2, shortest: int = 64) -> Tensor:
