@@ -8,11 +8,12 @@ from hydra import compose, initialize_config_dir
 
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
+from ssat.results.comparisons import comparisons
 from ssat.results.intervals import ABOVE, BELOW, mean_difference
 from ssat.results.paper.matching import match_runs
 from ssat.results.paper.paper import Cell, read_paper
 from ssat.results.paper.paper_tables import judgement
-from ssat.results.paper.settings import cell_words
+from ssat.results.paper.settings import cell_words, differing
 from ssat.results.paper.verdicts import DIFFERS, OTHER, PARTIAL, REPRODUCED, compared, judge, tolerance
 from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.record import Record
@@ -173,3 +174,52 @@ def test_three_points_on_five_seeds_are_found():
     rng = np.random.default_rng(0)
     pairs = [[(accuracies(rng, mean, 0.8, 10_000, 5), 10_000) for mean in (83.0, 80.0)] for _ in range(200)]
     assert sum(mean_difference(a, b).sign == ABOVE for a, b in pairs) >= 160
+
+
+TWO_STAGES = ("table3", "(4) SSL+FT", "CIFAR-10")
+PHASE = "{{name: {name}, lam: {lam}, epochs: 100, recipe: '${{recipe}}'{more}}}"
+FIRST, AGAIN, SSL = (
+    PHASE.format(name=name, lam=lam, more=more)
+    for name, lam, more in (("scratch", 1.0, ""), ("more", 1.0, ", init_from: previous"), ("ssl", 0.0, ""))
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "word", "said"),
+    [
+        (TWO_STAGES, "mode.phases.1.init_from=null", "mode.phases.1.init_from=null"),
+        (TWO_STAGES, "mode.phases.0.lam=0.5", "mode.phases.0.lam=0.5"),
+        (("table3", "Scratch", "CIFAR-10"), f"mode.phases=[{FIRST},{AGAIN}]", "mode.phases=2"),
+        (("table3", "Scratch", "CIFAR-10"), f"mode.phases=[{FIRST},{SSL},{AGAIN}]", "mode.phases=3"),
+        (("table3", "Ours", "CIFAR-10"), f"mode.phases=[{SSL},{FIRST}]", "mode.phases=2"),
+        (TWO_STAGES, f"mode.phases=[{FIRST}]", "mode.phases=1"),
+    ],
+)
+def test_what_a_phase_or_their_number_changes_is_no_cell_and_not_faithful(place, word: str, said: str):
+    assert is_cell(cell_run(*place), *place)
+    run = cell_run(*place, word)
+    assert not is_cell(run, *place)
+    words = cell_words(read_paper()[place[0]].experiment, *place[1:])
+    assert said in [each.text for each in differing(run.settings_key, words)]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        built = resolve(compose("train", overrides=[*words, word]))
+    last = {"data_fingerprint": {"splits": sizes_of("cifar10")}, "skipped_images": [], "epochs": 100}
+    assert unfaithful_reasons(built, last)
+
+
+def test_runs_that_differ_in_their_phases_are_two_arms():
+    runs = [
+        cell_run("table3", "Scratch", "CIFAR-10"),
+        cell_run("table3", "Scratch", "CIFAR-10", f"mode.phases=[{FIRST},{AGAIN}]"),
+    ]
+    [found] = comparisons(runs)
+    assert [arm.variant for arm in found.arms][0] == "" and "phases=2" in found.arms[1].variant
+    stages = [cell_run(*TWO_STAGES), cell_run(*TWO_STAGES, "mode.phases.1.init_from=null")]
+    assert [arm.variant for arm in comparisons(stages)[0].arms] == ["", "init_from=null"]
+
+
+def test_the_ssl_settings_of_a_phase_that_scratch_does_not_have_count():
+    place = ("table3", "Scratch", "CIFAR-10")
+    runs = [cell_run(*place, f"mode.phases=[{SSL},{AGAIN}]", f"ssl.mask_ratio={ratio}") for ratio in (0.5, 0.75)]
+    assert len({run.settings_key for run in runs}) == 2
+    assert len({cell_run(*place, f"ssl.mask_ratio={ratio}").settings_key for ratio in (0.5, 0.75)}) == 1

@@ -15,7 +15,7 @@ from ssat.core.errors import UserError
 from ssat.results.intervals import ONE_SEED, SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
 from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
 from ssat.results.paper.paper import Cell, Item
-from ssat.results.paper.settings import cell_settings, cell_words, differing
+from ssat.results.paper.settings import Setting, cell_settings, cell_words, differing
 from ssat.results.text import largest
 from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
 
@@ -218,13 +218,19 @@ def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:
     if cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
         return CellResult(cell, PARTIAL, runs, values)
     differs_in = differing(runs[0].settings_key, cell_words(item.experiment, cell.row, cell.column))
-    return CellResult(cell, PARTIAL if _is_less(runs[0], differs_in) else OTHER, runs, values, differs_in=differs_in)
+    return CellResult(
+        cell,
+        PARTIAL if _is_less(runs[0], differs_in) else OTHER,
+        runs,
+        values,
+        differs_in=tuple(each.text for each in differs_in),
+    )
 
 
-def _is_less(record: Record, differs_in: Sequence[str]) -> bool:
+def _is_less(record: Record, differs_in: Sequence[Setting]) -> bool:
     """Whether a run had less than the cell: a part of the images, or an early end."""
     is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
-    keys = {word.partition("=")[0] for word in differs_in}
+    keys = {setting.key for setting in differs_in}
     return bool(is_cut or keys & {*PARTS_OF_DATA, "data.name", "data.source.kind"} or not keys)
 
 
