@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssat.results.content import by_content
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.labels import distinct_labels
@@ -141,23 +140,14 @@ def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Ar
 
 
 def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
-    """Runs on the same images together: a folder with other images in it is another data set."""
-    digests = [content_digest(record) for record in records]
-    known = list(dict.fromkeys(filter(None, digests)))
-    if len(known) < 2:
+    """Runs on the same images together; their settings say which where there are several sets of images."""
+    parts = by_content(records)
+    if len(parts) < 2:
         return [records]
-    for record, digest in zip(records, digests, strict=True):
-        settings[id(record)]["data.content"] = digest or known[0]  # a failed run may not know its images
-    return [[r for r in records if settings[id(r)]["data.content"] == digest] for digest in known]
-
-
-def content_digest(record: Record) -> str:
-    """Six digits of the hash of the run's images; empty where the record has none."""
-    content = record.get("data_fingerprint.sha256")
-    if not content:
-        return ""
-    text = json.dumps({"": content}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    for mark, members in parts:
+        for record in members:
+            settings[id(record)]["data.content"] = mark
+    return [members for _, members in parts]
 
 
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssat.data.sets.catalog import CATALOG
-from ssat.results.comparisons import content_digest
+from ssat.results.content import content_digest, shared_content
 from ssat.results.epochs import epochs_text
 from ssat.results.labels import distinct_labels
 from ssat.results.paper.paper import Experiment, Item
@@ -230,7 +230,7 @@ def _block_key(record: Record, experiment: Experiment, has_column: bool) -> str:
     shared = {key: value for key, value in deciding_settings(record.settings_key).items() if is_shared(key)}
     shared["trainer.max_steps"] = record.get("config.trainer.max_steps")  # a run that was cut short stands apart
     if not has_column:
-        shared["content"] = record.get("data_fingerprint.sha256")
+        shared["content"] = shared_content(record)
     return repr(sorted(shared.items(), key=str))
 
 
