@@ -60,7 +60,9 @@ def test_validation_images_of_an_own_folder_are_drawn_and_no_test_image_is_neede
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
     data = ("data=image_folder", f"data.root={tmp_path / 'images'}", "data.img_size=16", "data.val_fraction=0.4")
-    records = real_runs(tmp_path / "runs", *data, "data.samples_per_class=null", "recipe.batch_size=4", modes=("scratch",))
+    records = real_runs(
+        tmp_path / "runs", *data, "data.samples_per_class=null", "recipe.batch_size=4", modes=("scratch",)
+    )
     assert "test" not in records[0].get("data_fingerprint.sha256")
     [found] = comparisons(records)
     assert [len(arm.accuracies) for arm in found.arms] == [2]

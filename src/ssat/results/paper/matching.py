@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssat.data.sets.catalog import CATALOG
 from ssat.results.content import content_digest, shared_content
 from ssat.results.epochs import epochs_text
 from ssat.results.labels import distinct_labels
@@ -22,6 +21,7 @@ from ssat.results.paper.settings import (
     fixed_settings,
     row_of,
 )
+from ssat.results.paper.whole import lacks
 from ssat.runs.record import Record
 
 # Keys that choose a part of the data: runs that differ in them never share a table, whatever its columns are.
@@ -263,22 +263,6 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     (Figure 5).
     """
     relevant = RELEVANT_KEYS.get(measure)
-    is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
-    if relevant is None and (is_cut or record.get("config.data.verify") is False):
+    if relevant is None and lacks(record):
         return False
-    words = cell_words(experiment, row, column)
-    return not differing(record.settings_key, words, relevant or ("",)) and (relevant is not None or _is_whole(record))
-
-
-def _is_whole(record: Record) -> bool:
-    """Whether the images are all those of the official set, as far as the record tells."""
-    card = CATALOG.get(record.data)
-    if card is None:
-        return True
-    tested = record.number(f"data_fingerprint.splits.{record.split}")
-    if record.classes not in (None, card.classes) or (record.split == "test" and tested not in (None, card.test)):
-        return False
-    trained = record.number("data_fingerprint.splits.train")
-    parts = [record.get(f"config.data.{key}") for key in ("samples_per_class", "val_fraction")]
-    is_part = any(parts) or record.get("config.data.fraction") != 1 or record.get("config.data.protocol") != "paper"
-    return is_part or trained in (None, card.trained)
+    return not differing(record.settings_key, cell_words(experiment, row, column), relevant or ("",))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ssat.config.identity import config_hash
-from ssat.config.resolve import build
-from ssat.core.errors import UserError
-from ssat.results.intervals import ONE_SEED, SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
-from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
+from ssat.results.intervals import ONE_SEED, image_variance, next_run_margin, normal_quantile
+from ssat.results.paper.matching import RELEVANT_KEYS, Block, match_runs
+from ssat.results.paper.measures import measure, why_not
 from ssat.results.paper.paper import Cell, Item
 from ssat.results.paper.settings import Setting, cell_settings, cell_words, differing
-from ssat.results.text import largest
-from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
+from ssat.results.paper.whole import lacks, unverified_weights
+from ssat.results.repeats import SeedRuns, by_seed
+from ssat.results.text import distinct, largest
+from ssat.runs.record import Record, as_number
 
 REPRODUCED, DIFFERS = "reproduced within error", "differs"
 TOO_NOISY = "too noisy to tell"
@@ -29,18 +29,13 @@ VERDICTS = (
     *(REPRODUCED, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
     *(MEASURED, OTHER_MACHINE, SAME, OTHERWISE, NO_KEY, NOT_RUN, NOT_BUILT),
 )
-WIDEST = 5.0  # points; an interval that is wider on either side says nothing
+# Points; seeds that differ so much that a further run may lie further away than one seed alone lets us expect.
+WIDEST = next_run_margin([0.0])
 PAPER_DEVICE = "A5000"
 OF_MACHINE = ("hours", "co2_kg_lacoste")
-# The settings of the command that measures Table 2's perspective cells.
-PERSPECTIVE = {
-    "checkpoint": "last",
-    "split": "test",
-    "phase": "",
-    "probe": "",
-    "data.perturb": "perspective",
-    "seeds": "5",
-}
+MACHINE_TOLERANCE = 0.05  # of the paper's hours and CO2: other drivers and versions on the same device
+MACHINE_DEVIATION = 0.005  # of our own from seed to seed on one machine, assumed as SEED_DEVIATION is
+LESS_DATA = ("data.fraction", "data.samples_per_class", "data.label_fraction", "data.val_fraction", "data.classes")
 COUNTS = ("train_images", "test_images", "classes", "img_size")
 ACCURACIES = ("acc1", "perspective")
 MOST_BLOCKS = 20  # blocks of other runs that are shown of one table or figure
@@ -53,12 +48,14 @@ class CellResult:
     Attributes:
         cell: the paper's number and what it is of.
         verdict: one of VERDICTS.
-        records: the runs that it was measured on.
+        records: the runs that it was measured on, those of one seed one after another.
         values: what was measured, one for each seed.
         setting: our value, where the cell is a setting.
-        tolerance: half the width of the 95 % interval of ours minus the paper's.
-        differs_in: the settings in which runs that are not the cell's differ from it.
+        tolerance: half the width of the 95 % interval of ours minus the paper's; of hours and CO2 5 %.
+        differs_in: what runs that are not the cell's had less or otherwise.
         as_near: rows of the same column whose printed number the same interval holds.
+        repeats: seeds of which several runs were made.
+        remarks: what else limits the verdict, or why something measured does not count.
     """
 
     cell: Cell
@@ -69,6 +66,20 @@ class CellResult:
     tolerance: float | None = None
     differs_in: tuple[str, ...] = ()
     as_near: tuple[str, ...] = ()
+    repeats: tuple[SeedRuns, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_one_seed(self) -> bool:
+        """Whether seeds could change the value, and there is one."""
+        return len(self.values) == 1 and self.cell.measure not in RELEVANT_KEYS
+
+    @property
+    def own_margin(self) -> float | None:
+        """How sure our own value is: half the width of the interval of a further run; None where that is unknown."""
+        if self.cell.measure not in OF_MACHINE or self.ours is None:
+            return self.tolerance
+        return next_run_margin(self.values, deviation=MACHINE_DEVIATION * abs(self.ours))
 
     @property
     def ours(self) -> float | None:
@@ -173,32 +184,44 @@ def judge_cell(cell: Cell, records: list[Record], item: Item) -> CellResult:
     """The verdict on a cell by the runs of exactly its configuration."""
     if cell.measure == "setting":
         return judge_setting(cell, item)
-    measured = _measured(cell, records)
-    if not measured:
-        return CellResult(cell, NOT_BUILT if item.experiment.unbuilt else NOT_RUN)
-    runs, values = zip(*measured, strict=True)
-    allowed = tolerance(cell, runs, values)
-    if cell.number is None:
+    seeds = _measured(cell, records)
+    uncounted = tuple(distinct(filter(None, (why_not(cell.measure, record) for record in records))))
+    if not seeds:
+        return CellResult(cell, NOT_BUILT if item.experiment.unbuilt else NOT_RUN, remarks=uncounted)
+    found = _of_seeds(cell, NOT_RUN, seeds)
+    allowed = tolerance(cell, found.records, found.values)
+    if cell.number is None or allowed is None:
         verdict = MEASURED
-    elif cell.measure in OF_MACHINE and not all(PAPER_DEVICE in run.text("hardware.device") for run in runs):
+    elif cell.measure in OF_MACHINE and not all(PAPER_DEVICE in run.text("hardware.device") for run in found.records):
         verdict = OTHER_MACHINE
-    elif allowed is None:
-        verdict = MEASURED
     else:
-        verdict = compared(cell, values, allowed)
-    return CellResult(cell, verdict, runs, values, tolerance=allowed)
+        verdict = compared(cell, found.values, allowed, images=found.records[0].split_size)
+    weights = [unverified_weights(run) for run in found.records] if cell.measure not in RELEVANT_KEYS else []
+    remarks = (*distinct(filter(None, weights)), *uncounted)
+    return replace(found, verdict=verdict, tolerance=allowed, remarks=remarks)
 
 
-def compared(cell: Cell, values: Sequence[float], allowed: float) -> str:
-    """What our values, one for each seed, say of the paper's number, of which `allowed` is the tolerance."""
+def _of_seeds(cell: Cell, verdict: str, seeds: Sequence[SeedRuns]) -> CellResult:
+    """A result with what the runs of each seed have measured."""
+    runs = tuple(record for each in seeds for record in each.records)
+    repeats = tuple(each for each in seeds if each.said)
+    return CellResult(cell, verdict, runs, tuple(each.mean for each in seeds), repeats=repeats)
+
+
+def compared(cell: Cell, values: Sequence[float], allowed: float, *, images: int | None = None) -> str:
+    """What our values, one for each seed, say of the paper's number, of which `allowed` is the tolerance.
+
+    A single run that is not within what its test `images` explain has only the assumed deviation of seeds to speak for
+    it: nothing is concluded from that.
+    """
     distance = abs(statistics.fmean(values) - (cell.number or 0.0))
+    if distance > allowed:
+        return DIFFERS
     if cell.measure not in ACCURACIES:
-        return REPRODUCED if distance <= allowed else DIFFERS
-    if distance <= allowed:
-        return REPRODUCED if allowed <= WIDEST else TOO_NOISY
-    # One run on either side: the difference may also be that of two seeds.
-    of_seeds = normal_quantile() * SEED_DEVIATION * math.sqrt(2)
-    return ONE_SEED if len(values) == 1 and distance <= math.hypot(allowed, of_seeds) else DIFFERS
+        return REPRODUCED
+    if len(values) == 1 and images and distance > _image_margin(cell, values, images):
+        return ONE_SEED
+    return TOO_NOISY if next_run_margin(values) > WIDEST else REPRODUCED
 
 
 def judge_setting(cell: Cell, item: Item) -> CellResult:
@@ -211,127 +234,54 @@ def judge_setting(cell: Cell, item: Item) -> CellResult:
 
 def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:
     """A cell with runs of another configuration, such as smaller ones: shown, never judged."""
-    measured = _measured(cell, records)
-    if not measured:
+    seeds = _measured(cell, records)
+    if not seeds:
         return CellResult(cell, NOT_RUN)
-    runs, values = zip(*measured, strict=True)
+    found = _of_seeds(cell, OTHER, seeds)
+    run = found.records[0]
+    less = list(lacks(run))
     if cell.row not in item.experiment.rows or cell.column not in item.experiment.columns:
-        return CellResult(cell, PARTIAL, runs, values)
-    differs_in = differing(runs[0].settings_key, cell_words(item.experiment, cell.row, cell.column))
-    return CellResult(
-        cell,
-        PARTIAL if _is_less(runs[0], differs_in) else OTHER,
-        runs,
-        values,
-        differs_in=tuple(each.text for each in differs_in),
-    )
+        return replace(found, verdict=PARTIAL, differs_in=tuple(less or [f"{run.data} is no column of this table"]))
+    words = cell_words(item.experiment, cell.row, cell.column)
+    settings = differing(run.settings_key, words)
+    told = cell_settings(words)
+    less += [each.text for each in settings if _is_less(each, run, told.get(each.key))]
+    said = [*less, *(each.text for each in settings if each.text not in less)]
+    return replace(found, verdict=PARTIAL if less else OTHER, differs_in=tuple(said))
 
 
-def _is_less(record: Record, differs_in: Sequence[Setting]) -> bool:
-    """Whether a run had less than the cell: a part of the images, or an early end."""
-    is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
-    keys = {setting.key for setting in differs_in}
-    return bool(is_cut or keys & {*PARTS_OF_DATA, "data.name", "data.source.kind"} or not keys)
+def _is_less(setting: Setting, run: Record, wanted: object) -> bool:
+    """Whether a setting leaves a part of the images or labels out that the cell does not leave out."""
+    if setting.key not in LESS_DATA:
+        return False
+    ours = run.get(f"config.{setting.key}")
+    if setting.key in ("data.fraction", "data.label_fraction"):
+        share, whole = as_number(ours), as_number(wanted)
+        return share is not None and whole is not None and share < whole
+    return bool(ours)
 
 
-def _measured(cell: Cell, records: list[Record]) -> list[tuple[Record, float]]:
-    """The runs with a value, one for each seed; a single run where the seed changes nothing."""
-    by_seed = {record.get("seed"): record for record in records}
-    found = [(run, value) for run in by_seed.values() if (value := measure(cell.measure, run)) is not None]
-    return found[:1] if cell.measure in RELEVANT_KEYS else found
+def _measured(cell: Cell, records: list[Record]) -> list[SeedRuns]:
+    """The runs with a value by seed; all together where the seed changes nothing."""
+    pairs = [(run, value) for run in records if (value := measure(cell.measure, run)) is not None]
+    if cell.measure not in RELEVANT_KEYS:
+        return by_seed(pairs)
+    # Of runs that agree one is shown.
+    return by_seed(pairs[:1] if len({value for _, value in pairs}) == 1 else pairs, seeded=False)
 
 
-def measure(name: str, record: Record) -> float | None:
-    """A run's value of a measure, in the unit of the paper's tables; None where the run does not have it."""
-    return MEASURES[name](record) if name in MEASURES else None
-
-
-def _gflops(record: Record) -> float | None:
-    """GMAC of the passes of all phases (Table 3: 0.43+1.26).
-
-    A phase that learns only labels has the full pass, one without labels the auxiliary pass, a joint one both.
-    """
-    total = 0.0
-    for phase in record.phases:
-        lam = as_number(phase.get("lam"))
-        if lam is None:
-            return None
-        key = "full" if lam == 1 else "auxiliary" if lam == 0 else "both"
-        macs = as_number(lookup(phase, f"macs.{key}"))
-        if macs is None:
-            return None
-        total += macs / 1e9
-    return total or None
-
-
-def _hours(record: Record) -> float | None:
-    """Hours times devices."""
-    seconds = record.number("seconds")
-    devices = record.number("hardware.processes") if record.get("hardware.accelerator") == "cuda" else 1
-    return None if seconds is None else seconds / 3600 * (devices or 1)
-
-
-def _perspective(record: Record) -> float | None:
-    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run.
-
-    Only of this run, its last weights, all its test images and the command's own perturbation.
-    """
-    try:
-        values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
-    except ValueError:
-        return None
-    settings = lookup(values, "settings")
-    settings = settings if isinstance(settings, dict) else {}
-    said, overrides = {key: settings.get(key) for key in PERSPECTIVE}, settings.get("overrides") or []
-    is_own = lookup(values, "hash") in (record.get("hash"), _hash_now(record))
-    on_all = lookup(values, "data_fingerprint.splits.test") == record.get("data_fingerprint.splits.test")
-    content = lookup(values, "data_fingerprint.sha256.test") == record.get("data_fingerprint.sha256.test")
-    if not (is_own and on_all and content and said == PERSPECTIVE) or any(map(_changes_images, overrides)):
-        return None
-    return as_percentage(lookup(values, "summary.acc1_mean"))
-
-
-def _changes_images(override: Any) -> bool:
-    return not isinstance(override, str) or (override.startswith("data.") and not override.startswith("data.root="))
-
-
-def _hash_now(record: Record) -> str | None:
-    """The run's hash by today's rule, where an earlier version has written its record."""
-    try:
-        return config_hash(build(record.get("config"), str(record.path)))
-    except (UserError, TypeError, AttributeError):
-        return None
-
-
-def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:
-    def read(record: Record) -> float | None:
-        value = record.number(key)
-        return None if value is None else value / factor
-
-    return read
-
-
-MEASURES: dict[str, Callable[[Record], float | None]] = {
-    "acc1": lambda record: record.accuracy,
-    "perspective": _perspective,
-    "params_inference": _scaled("params.inference", 1e6),
-    "params_training": _scaled("params.training", 1e6),
-    "gflops": _gflops,
-    "hours": _hours,
-    "co2_kg_lacoste": lambda record: record.number("energy.co2_kg_lacoste"),
-    "train_images": lambda record: record.number("data_fingerprint.splits.train"),
-    "test_images": lambda record: record.number("data_fingerprint.splits.test"),
-    "classes": lambda record: record.classes,
-    "img_size": lambda record: record.number("config.data.img_size"),
-}
+def _image_margin(cell: Cell, values: Sequence[float], images: int) -> float:
+    """What the test images explain of the distance between our mean and the paper's number."""
+    variance = image_variance(values, images) / len(values) + image_variance([cell.number or 0.0], images)
+    return normal_quantile() * math.sqrt(variance)
 
 
 def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -> float | None:
     """How far ours may be from the paper's number and still count as the same; None where that is unknown.
 
-    An accuracy: where one further run of ours would lie in 95 of 100 cases (Student's t), for the paper's number is one
-    run; of a single seed, and at least, what the test images explain. A size or an operation count: the paper's
-    rounding, or 1 % where that is more. Time and CO2: 5 %. A number of images, classes or pixels: 0.
+    An accuracy: where one further run of ours would lie in 95 of 100 cases, for the paper's number is one run. That is
+    Student's t with the moderated variance of the seeds, and what the test images explain. A size or an operation
+    count: the paper's rounding, or 1 % where that is more. Time and CO2: 5 %. A number of images, classes or pixels: 0.
     """
     if cell.number is None:
         return None
@@ -339,13 +289,11 @@ def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -
         images = runs[0].split_size
         if images is None:
             return None
-        of_images = image_variance(values, images) / len(values) + image_variance([cell.number], images)
-        of_seeds = next_run_margin(values) if len(values) > 1 else 0.0
-        return max(normal_quantile() * math.sqrt(of_images), of_seeds)
+        return math.hypot(_image_margin(cell, values, images), next_run_margin(values))
     if cell.measure in RELEVANT_KEYS and cell.measure not in COUNTS:
         printed = re.search(r"\d+\.?(\d*)", cell.shown)  # 2.8M and 0.43+1.26 have one and two decimals
         decimals = len(printed[1]) if printed else 2
         return max(0.5 * 10**-decimals, 0.01 * cell.number) + 1e-9
     if cell.measure in OF_MACHINE:
-        return 0.05 * cell.number
+        return MACHINE_TOLERANCE * cell.number
     return 0.0
