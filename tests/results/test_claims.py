@@ -232,7 +232,8 @@ def test_a_perspective_accuracy_of_something_else_is_not_the_runs(tmp_path, fore
 )
 def test_a_cell_says_why_an_evaluation_does_not_count(tmp_path, content, why):
     cell = Cell("table2", "SSAT", "p", "perspective", "%", 40.0, "40.0")
-    item = Item("table2", "t", "Table 2", {("SSAT", "p"): cell}, Experiment("m", {"SSAT": ["mode=ssat"]}, {"p": ["data=cifar10"]}, MODES.base))  # fmt: skip
+    experiment = Experiment("m", {"SSAT": ["mode=ssat"]}, {"p": ["data=cifar10"]}, MODES.base)
+    item = Item("table2", "t", "Table 2", {("SSAT", "p"): cell}, experiment)
     values = run_of("encoder=vit_t", "data=cifar10").values | {"hash": "abcd"}
     run = Record(tmp_path / "result.json", "depths", values)
     path = tmp_path / "evaluations" / "last-test-perspective.json"

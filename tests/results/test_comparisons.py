@@ -35,8 +35,8 @@ def test_a_loss_on_a_short_run_says_what_sets_it_apart_from_the_paper(tmp_path: 
     ]
     assert finding(load(tmp_path, *runs)) == (
         "SSAT reaches 70.0 % on 10,000 test images: 6.0 ± 6.4 points below scratch (within the noise, one seed only). "
-        "Keep in mind: it trained 12 epochs on 5,000 images (the paper: 100 epochs), the classification loss has a weight of only 0.1 "
-        "and there is a single seed."
+        "Keep in mind: it trained 12 epochs on 5,000 images (the paper: 100 epochs), the classification loss has a "
+        "weight of only 0.1 and there is a single seed."
     )
 
 
@@ -92,7 +92,7 @@ def test_the_seeds_variation_widens_the_uncertainty(tmp_path: Path):
     more = [make_record("scratch", seed=seed, accuracy=79.0 + seed, hash=f"{seed}") for seed in (1, 2)]
     both = arm_difference(*(arms_of(load(tmp_path, *runs, *more))[mode] for mode in ("ssat", "scratch")))
     pooled = 2.1448 * math.sqrt((10 * 4 + 2 * 100 + 2 * 1) / 14 * (1 / 3 + 1 / 3))
-    assert not both.one_seed and both.uncertainty == pytest.approx(math.hypot(of_images, pooled), rel=1e-3)
+    assert not both.one_seed and both.uncertainty == pytest.approx(math.hypot(of_images, pooled), rel=5e-3)
 
 
 def test_without_a_known_number_of_images_no_uncertainty_is_made_up(tmp_path: Path):
@@ -126,10 +126,9 @@ def test_two_runs_of_a_seed_are_said_and_count_by_their_mean_in_any_order(tmp_pa
         [arm] = comparison.scored_arms("ssat")
         assert arm.accuracies == [54.75] and [record.accuracy for record in arm.scored] == [79.5, 30.0]
         assert "Counted by their mean: SSAT, 2 runs of seed 0: 79.5, 30.0." in finding(found)
-        panel = comparison_panel(comparison, PageSpace(), is_open=True)
-        assert panel.repeats == [
-            "SSAT, 2 runs of seed 0: 79.5, 30.0 (quickstart/vit_micro-digits-ssat-s0-a, quickstart/vit_micro-digits-ssat-s0-b)"
-        ]
+        panel = comparison_panel(comparison, PageSpace(0), is_open=True)
+        folders = ", ".join(f"quickstart/vit_micro-digits-ssat-s0-{name}" for name in "ab")
+        assert panel.repeats == [f"SSAT, 2 runs of seed 0: 79.5, 30.0 ({folders})"]
 
 
 def test_runs_of_different_recipes_are_not_compared(tmp_path: Path):
