@@ -1,5 +1,7 @@
 """The ledger says what is known of a sentence, and no more."""
 
+import re
+
 import pytest
 
 from ssat.results.paper.claims import (
@@ -14,10 +16,11 @@ from ssat.results.paper.claims import (
     ledger,
 )
 from ssat.results.paper.measures import PERSPECTIVE, measure, why_not
-from ssat.results.paper.paper import Cell, Experiment, Item
+from ssat.results.paper.paper import Cell, Experiment, Item, read_claims, read_experiment
 from ssat.results.paper.paper_tables import judgement, markdown
 from ssat.results.paper.verdicts import judge
 from ssat.runs.record import Record
+from tests.helpers import ROOT
 from tests.results.records import run_of, write_json
 
 MODES = Experiment(
@@ -280,6 +283,25 @@ def test_a_claim_that_says_two_things_needs_both(ssat, scratch, status):
     assert entry(claim, [], text).status == NO_EVIDENCE
     found = entry(claim, pair(ssat, scratch), text)
     assert found.status == status and "ours:" in found.evidence and "1 of 1 measured" in found.evidence
+
+
+def test_no_count_of_the_documentation_is_out_of_date():
+    """Every number of claims, and of the runs of a table or figure, is that of the files."""
+    pages = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+    for path, text in pages.items():
+        for count in re.findall(r"(\d+) (?:of (?:its|the paper's) )?claims", text):
+            assert int(count) == len(read_claims()), path
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \| [^|]* \| ([\d, ]+) \|", pages[ROOT / "docs/reproduce.md"], re.MULTILINE
+    )
+    counts = {}
+    for names, numbers in rows:
+        found, listed = re.findall(r"`(\w+)`", names), [int(number) for number in numbers.split(",")]
+        counts |= dict(zip(found, listed if len(listed) > 1 else listed * len(found), strict=True))
+    assert len(counts) >= 15
+    for name, count in counts.items():
+        experiment = read_experiment(name)
+        assert count == len(experiment.rows) * len(experiment.columns) - len(experiment.skip), name
 
 
 def test_a_claim_without_a_measure_says_what_it_needs():

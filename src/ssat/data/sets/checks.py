@@ -137,6 +137,7 @@ def _verify_labels(
                     f"{card.title} in {folder} has {found:,} {split} images of class {name!r}, expected {expected:,}:"
                     f" {cure}"
                 )
+    for split, images in splits.items():
         frozen = FROZEN.get(card.name, {}).get(split)
         if frozen is not None and split in official and digest(images) != frozen["sha256"]:
             raise UserError(
