@@ -310,6 +310,7 @@ def test_runs_that_differ_in_their_phases_are_two_arms():
     ]
     [found] = comparisons(runs)
     assert [arm.variant for arm in found.arms][0] == "" and "phases=2" in found.arms[1].variant
+    assert comparisons(runs[1:])[0].arms[0].name == "scratch (phases=2)"
     stages = [cell_run(*TWO_STAGES), cell_run(*TWO_STAGES, "mode.phases.1.init_from=null")]
     assert [arm.variant for arm in comparisons(stages)[0].arms] == ["", "init_from=null"]
 

@@ -16,6 +16,7 @@ from ssat.results.labels import distinct_labels
 from ssat.results.modes import mode_name
 from ssat.results.repeats import SeedRuns, by_seed, said_repeats
 from ssat.runs.faithful import PAPER_EPOCHS
+from ssat.runs.own_phases import COUNT, planned_phases
 from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number
 
@@ -148,6 +149,9 @@ def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Ar
     arms = []
     for mode, groups in modes.items():
         variants = distinct_labels([settings[id(members[0])] for members in groups.values()])
+        first = settings[id(next(iter(groups.values()))[0])]
+        if len(groups) == 1 and COUNT in first and planned_phases(mode):  # else it would bear the mode's bare name
+            variants = [f"phases={first[COUNT]}"]
         arms += [Arm(mode, variant, members) for members, variant in zip(groups.values(), variants, strict=True)]
     return arms
 

@@ -50,9 +50,9 @@ class SeedRuns:
 
 def by_seed(measured: Iterable[tuple[Record, float]], *, seeded: bool = True) -> list[SeedRuns]:
     """The runs of each seed with what they have measured, by seed; all together where the value is not `seeded`."""
-    found: dict[Any, dict[tuple[Any, ...], tuple[Record, float]]] = defaultdict(dict)
+    found: dict[Any, dict[str, tuple[Record, float]]] = defaultdict(dict)
     for record, value in sorted(measured, key=lambda pair: (-pair[1], str(pair[0].path))):
-        copy = (record.get("hash"), record.get("started"), record.get("finished"), value)
+        copy = repr([record.get("hash"), record.get("started"), record.get("finished"), value])
         found[record.get("seed") if seeded else None].setdefault(copy, (record, value))
     seeds = sorted(found, key=lambda seed: (seed is None, seed if isinstance(seed, int) else 0, str(seed)))
     return [SeedRuns(seed, *map(tuple, zip(*found[seed].values(), strict=True))) for seed in seeds]
