@@ -24,7 +24,7 @@ def test_a_win_beyond_the_noise_is_called_without_excuses(tmp_path: Path):
         for seed in range(3)
     ]
     assert finding(load(tmp_path, *runs)) == (
-        "SSAT reaches 76.0 % on 10,000 test images: 6.0 ± 3.2 points above scratch and 4.0 ± 3.2 points above SSL+FT."
+        "SSAT reaches 76.0 % on 10,000 test images: 6.0 ± 2.8 points above scratch and 4.0 ± 2.8 points above SSL+FT."
     )
 
 
@@ -85,13 +85,13 @@ def test_the_seeds_variation_widens_the_uncertainty(tmp_path: Path):
     gap = arm_difference(arms["ssat"], arms["scratch"])
     p = 289 / 362  # both 80 %
     of_images = 196 * math.sqrt(2 * p * (1 - p) / 362)
-    # Two squares of SSAT's seeds, each 10 * 10, beside ten assumed ones of 2 * 2: t of 12 degrees of freedom.
-    of_seeds = 2.1788 * math.sqrt((10 * 4 + 2 * 100) / 12 * (1 / 3 + 1))
+    # Two squares of SSAT's seeds, each 10 * 10, beside three assumed ones of 2 * 2: t of 5 degrees of freedom.
+    of_seeds = 2.5706 * math.sqrt((3 * 4 + 2 * 100) / 5 * (1 / 3 + 1))
     assert gap.uncertainty == pytest.approx(math.hypot(of_images, of_seeds), rel=1e-3)
     assert gap.one_seed and gap.sign == "within the noise"
     more = [make_record("scratch", seed=seed, accuracy=79.0 + seed, hash=f"{seed}") for seed in (1, 2)]
     both = arm_difference(*(arms_of(load(tmp_path, *runs, *more))[mode] for mode in ("ssat", "scratch")))
-    pooled = 2.1448 * math.sqrt((10 * 4 + 2 * 100 + 2 * 1) / 14 * (1 / 3 + 1 / 3))
+    pooled = 2.3646 * math.sqrt((3 * 4 + 2 * 100 + 2 * 1) / 7 * (1 / 3 + 1 / 3))
     assert not both.one_seed and both.uncertainty == pytest.approx(math.hypot(of_images, pooled), rel=5e-3)
 
 

@@ -11,9 +11,9 @@ from functools import cache
 LEVEL = 0.05  # of two-sided intervals: 95 %
 ABOVE, BELOW, NOISE, ONE_SEED = "above", "below", "within the noise", "one seed only"
 # Points of deviation over seeds that are expected before any is seen, and how many degrees of freedom that counts as
-# (the moderated variance of Smyth 2004): choices, not measurements. With them at most 5 % of equal settings are called
+# beside seeds that are, and alone (the moderated variance of Smyth 2004): choices, not measurements. With them at most 5 % of equal settings are called
 # different while seeds deviate by up to 2 points, and few seeds that agree still tell something.
-SEED_DEVIATION, SEED_FREEDOM = 1.8, 2.0
+SEED_DEVIATION, SEED_FREEDOM, SINGLE_FREEDOM = 2.0, 3.0, 10.0
 
 
 @cache
@@ -24,9 +24,7 @@ def normal_quantile(level: float = LEVEL) -> float:
 
 @cache
 def t_quantile(freedom: float, level: float = LEVEL) -> float:
-    """Of Student's two-sided t distribution: 12.7 at one degree of freedom and 5 %, 2.78 at four, 1.96 at infinity."""
-    if math.isinf(freedom):
-        return normal_quantile(level)
+    """Of Student's two-sided t distribution: 12.7 at one degree of freedom and 5 %, 2.78 at four."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 1 - level / 2))
@@ -101,11 +99,11 @@ def seed_variance(*groups: Sequence[float], deviation: float = SEED_DEVIATION) -
 
     Two seeds say little of how much seeds differ. So the squares of all groups are pooled with `deviation` as if that
     had been estimated with SEED_FREEDOM degrees of freedom (Smyth 2004, eq. 5), and each further seed adds one. Of
-    single seeds it is `deviation` itself, as if it were known.
+    single seeds it is `deviation` alone, which then counts as SINGLE_FREEDOM.
     """
     seen = float(sum(len(group) - 1 for group in groups))
     if not seen:
-        return deviation**2, math.inf
+        return deviation**2, SINGLE_FREEDOM
     squares = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1)
     freedom = SEED_FREEDOM + seen
     return (SEED_FREEDOM * deviation**2 + squares) / freedom, freedom
@@ -124,8 +122,8 @@ def image_variance(accuracies: Sequence[float], images: int) -> float:
 def next_run_margin(values: Sequence[float], *, deviation: float = SEED_DEVIATION) -> float:
     """How far one further run may lie from the mean of `values`, one for each seed: the 95 % prediction interval.
 
-    `deviation` over seeds is assumed as `seed_variance` has it. With the default it is 5.0 of one value; of two values
-    that agree it is 5.7, of three 4.1 and of five 2.8.
+    `deviation` over seeds is assumed as `seed_variance` has it. With the default it is 6.3 of one value; of two values
+    that agree it is 5.9, of three 4.6 and of five 3.4.
     """
     variance, freedom = seed_variance(values, deviation=deviation)
     return t_quantile(freedom) * math.sqrt(variance * (1 + 1 / len(values)))
