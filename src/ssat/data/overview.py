@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import extensions
 from ssat.data.sets.sources import ImageList, Source
+from ssat.data.sets.walk import REPEATED, entries, files_below
 
 NO_CLASS = "(outside the class folders)"
 SHOWN = 3  # classes or extensions in one line
@@ -149,32 +149,17 @@ def not_read(source: Source) -> dict[str, dict[str, int]]:
         known = {str(name) for images in lists if images.root == root for name in images.images}
         depth = max(images.class_depth for images in lists if images.root == root)
         for split in sorted({name.split("/")[0] + "/" for name in known}) if depth > 1 else [""]:
-            beside = [entry.name for entry in _entries(root / split) if entry.is_file()]
+            beside = [entry.name for entry in entries(root / split) if os.path.isfile(entry.path)]
             if loose := [name for name in beside if name.lower().endswith(extensions())]:
                 found.setdefault(NO_CLASS, Counter()).update(map(_extension, loose))
             for name in source.classes:
-                others = [file for file in _files(root, f"{split}{name}") if file not in known]
-                if others:
-                    found.setdefault(name, Counter()).update(map(_extension, others))
+                if not (root / split / name).is_dir():
+                    continue  # a split need not have every class
+                for file, is_link in files_below(root / split / name):
+                    if f"{split}{name}/{file}" not in known:
+                        found.setdefault(name, Counter())[REPEATED if is_link else _extension(file)] += 1
     return {name: dict(kinds.most_common()) for name, kinds in found.items()}
 
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "without an extension"
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:
-        return []  # a split need not have every class
-
-
-def _files(root: Path, folder: str) -> Iterator[str]:
-    """The names below `root` of the files in `folder`, at any depth."""
-    for entry in _entries(root / folder):
-        if entry.is_dir():
-            yield from _files(root, f"{folder}/{entry.name}")
-        else:
-            yield f"{folder}/{entry.name}"
