@@ -14,7 +14,7 @@ from PIL import Image
 from ssat.data.content import in_threads, remembered
 from ssat.data.decode import other_values
 from ssat.data.pixels import KEY, Stored, WrongRange
-from ssat.data.stored import is_deep, stored_values
+from ssat.data.stored import is_deep, opened, stored_values
 
 # Formats that hold or are read as 8 bits: no file of them is opened.
 EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".avif", ".avifs")
@@ -82,7 +82,7 @@ def _extremes(file: Path | BytesIO, name: str) -> Extremes | None:
 
 def _stored(file: Path | BytesIO) -> Stored | None:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             return stored_values(image) if is_deep(image) else None
     except Image.UnidentifiedImageError:
         return other_values(file)
