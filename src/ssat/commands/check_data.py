@@ -24,6 +24,10 @@ from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import any_folder
 from ssat.training.data import build_data
 
+LIMITS = (
+    "the search for near duplicates finds copies of another size, quality, brightness or contrast; it misses those that are"
+    " cropped, mirrored or turned, and some of those so bright or dark that parts have lost their shades"
+)
 SETS, CLASSES = 20, 30  # at most in the text
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 
@@ -138,6 +142,7 @@ def report(data: ImageDataModule, found: Audit, findings: list[str]) -> Iterator
         yield from (f"  {name}: {fault}" for name, fault in found.unreadable)
     yield from _sets("exact duplicates (the same bytes)", found.exact)
     yield from _sets("near duplicates (close perceptual hashes; look at them)", found.suspect_near)
+    yield f"\n{LIMITS}"
     if expected := len(found.near) - len(found.suspect_near):
         yield f"\nnear duplicates inside one group and split, which is as it should be: {_many(expected, 'set')}"
     if not found.near_is_complete:
