@@ -25,8 +25,8 @@ from ssat.data.sets.folder import any_folder
 from ssat.training.data import build_data
 
 LIMITS = (
-    "the search for near duplicates finds copies of another size, quality, brightness or contrast; it misses those that are"
-    " cropped, mirrored or turned, and some of those so bright or dark that parts have lost their shades"
+    "the search for near duplicates finds copies of another size, quality, brightness or contrast; it misses those that"
+    " are cropped, mirrored or turned, and some of those so bright or dark that parts have lost their shades"
 )
 SETS, CLASSES = 20, 30  # at most in the text
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal

@@ -1,8 +1,8 @@
 """Images that are the same, or nearly so: a difference hash of each, and the sets of those whose hashes are close.
 
 The hash (dHash): the image as 8 rows of 9 grey means, and for each pair of neighbours in a row whether the right one is
-brighter: 64 bits. Scaling, another JPEG quality, brightness and contrast turn few of them over. Images with close hashes
-are near if their colour means agree but for brightness and contrast.
+brighter: 64 bits. Scaling, another JPEG quality, brightness and contrast turn few of them over. Images with close
+hashes are near if their colour means agree but for brightness and contrast.
 """
 
 from __future__ import annotations

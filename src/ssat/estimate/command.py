@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ssat.config.identity import check_same_run, config_hash, official_name
 from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
+from ssat.core.interrupts import ending_at_once
 from ssat.core.launch import is_main_process, run_processes
 from ssat.core.words import duration
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, usable
@@ -242,7 +243,10 @@ def interruptible() -> Iterator[None]:
         KeyboardInterrupt: after Ctrl-C; says how far it was.
         SystemExit: 143 after SIGTERM, of which a line on stderr says the same.
     """
-    from ssat.training.stop import Stop, Stopped
+    with ending_at_once():
+        import ssat.estimate.cost
+        import ssat.estimate.prediction  # noqa: F401  (torch and Lightning)
+        from ssat.training.stop import Stop, Stopped
 
     try:
         with Stop().listening():
