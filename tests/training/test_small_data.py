@@ -119,8 +119,11 @@ def said(*words: str) -> str:
 
 def test_what_little_data_makes_of_a_setting_is_said() -> None:
     words = ("data.samples_per_class=10", "recipe.batch_size=64", "epochs=2")
-    assert "leaves out 36 of 100 images" in said(*words, "recipe.drop_last=true")
+    assert "trains on 64 of 100 images and leaves out 36, other ones each time" in said(*words, "recipe.drop_last=true")
     assert said(*words) == ""
+    assert "trains on 128 of 130 images and leaves out 2" in said(
+        "data.samples_per_class=13", "recipe.batch_size=64", "recipe.drop_last=true", "epochs=2"
+    )
     assert "the last step of an epoch has 1 of trainer.accumulate=3" in said(
         *words, "recipe.batch_size=25", "trainer.accumulate=3"
     )

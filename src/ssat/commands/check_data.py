@@ -46,6 +46,7 @@ def check(words: list[str]) -> int:
     splits, _ = replace(data.choice, on_bad_image="error").splits(data.source)
     with counted(sum(len(indices) for _, indices in splits.values())) as progress:
         found = audit(data.source, splits, progress)
+    found = replace(found, overview=replace(found.overview, values=data.range_remarks()))
     findings = found_in(found)
     if "--json" in words:
         print(json.dumps(asdict(found) | {"findings": findings}, indent=1))
@@ -96,6 +97,7 @@ def found_in(found: Audit) -> list[str]:
     sentences += [f"{split} has no image of class {listed(names)}" for split, names in counts.lacking.items()]
     if counts.not_read:
         sentences.append(said_not_read(counts.not_read))
+    sentences += counts.values
     for between, names in found.shared.items():
         sentences.append(f"{_many(len(names), 'group')} in both {between}: {listed(names)}")
     return sentences

@@ -165,9 +165,12 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.runs.record import write_record
         from ssat.training.build import build_module
         from ssat.training.data import build_data
+        from ssat.training.fit import check_logger
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
         from ssat.training.record import failed_record
+        from ssat.training.remarks import batches_of
+        from ssat.training.steps import refuse_accumulate
 
     check_hardware(config)
     if config.footprint.energy:
@@ -177,7 +180,9 @@ def train_in(run_dir: Path, config: Run) -> None:
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()
+    check_logger(config)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
+        refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
         build_module(config, phase, data.num_classes)
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Overview:
         lacking: classes without an image, by split.
         not_read: files that are no images for the framework, by class and extension.
         subfolders: whether images lie in folders below their class folders, and no data.group says what those are.
+        values: sentences on values that do not fit their range, see `range_use`.
     """
 
     counts: dict[str, dict[str, int]]
@@ -41,6 +42,7 @@ class Overview:
     lacking: dict[str, list[str]]
     not_read: dict[str, dict[str, int]]
     subfolders: bool
+    values: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line of counts, and one more if something may be wrong."""
@@ -56,6 +58,7 @@ class Overview:
                 "images lie in folders below the class folders and are split one by one: if a folder is one patient or"
                 " one video, data.group=1 keeps it on one side"
             )
+        remarks += self.values
         return [f"data: {'; '.join(parts)}"] + ([f"data: {'; '.join(remarks)}"] if remarks else [])
 
     def _split(self, split: str) -> str:
