@@ -149,3 +149,16 @@ def test_pixels_of_a_patch_of_one_are_not_normalised() -> None:
     with pytest.raises(UserError, match=r"encoder\.patch_size=1 has only one") as refused:
         Reconstruction(encoder, norm_pix=True, decoder_dim=16, decoder_heads=2)
     assert refused.value.key == "recipe.norm_pix"
+
+
+def test_a_step_that_no_epoch_fills_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trainer.accumulate=8 is more than the 2 batches"):
+        train(
+            "mode=scratch", "data.samples_per_class=10", "recipe.batch_size=64", "trainer.accumulate=8", runs=tmp_path
+        )
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_an_average_that_never_moves_is_refused() -> None:
+    with pytest.raises(UserError, match="recipe.ema_decay=1 would evaluate an average that never moves"):
+        configured("recipe.ema_decay=1.0")

@@ -56,7 +56,8 @@ def mixed(found: Sequence[Extremes]) -> list[str]:
     """A sentence for each type of whole numbers of which many images use a small part, and others more."""
     return [
         f"{one.dark:,} of {one.images:,} images with values up to {one.kind:.0f} have none above {one.dark_high:g} and"
-        f" are nearly black beside the others: save all alike, or set {KEY}=[0,{2 ** int(one.dark_high).bit_length() - 1}]"
+        " are nearly black beside the others: save all alike, or set"
+        f" {KEY}=[0,{2 ** int(one.dark_high).bit_length() - 1}]"
         for one in found
         if one.high > DARK * one.kind and one.dark > FEW * one.images
     ]
