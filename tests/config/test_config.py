@@ -144,6 +144,6 @@ def test_a_set_without_a_folder_keeps_its_name():
 @pytest.mark.parametrize("option", sorted(f"{p.parent.name}={p.stem}" for p in CONF.glob("*/[!_]*.yaml")))
 def test_every_option_can_be_shown_resolved(option: str) -> None:
     """What `--cfg job --resolve` prints."""
-    OmegaConf.to_yaml(composed([option]), resolve=True)
     cfg = composed([option])
     OmegaConf.resolve(cfg)
+    OmegaConf.to_yaml(cfg)
