@@ -11,8 +11,9 @@ from functools import cache
 LEVEL = 0.05  # of two-sided intervals: 95 %
 ABOVE, BELOW, NOISE, ONE_SEED = "above", "below", "within the noise", "one seed only"
 # Points of deviation over seeds that are expected before any is seen, and how many degrees of freedom that counts as
-# beside seeds that are, and alone (the moderated variance of Smyth 2004): choices, not measurements. With them at most 5 % of equal settings are called
-# different while seeds deviate by up to 2 points, and few seeds that agree still tell something.
+# beside seeds that are, and alone (the moderated variance of Smyth 2004): choices, not measurements. With them at most
+# 5 % of equal settings are called different while seeds deviate by up to 2 points, and few seeds that agree still tell
+# something.
 SEED_DEVIATION, SEED_FREEDOM, SINGLE_FREEDOM = 2.0, 3.0, 10.0
 
 
