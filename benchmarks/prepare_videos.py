@@ -1,6 +1,6 @@
 """Seconds, efficiency and memory of src.prepare with one worker and with several, interleaved.
 
-python -m benchmarks.prepare_videos --videos <folder with *.mp4> [--workers 2] [--copies 4] [--repeats 3] [key=value ...]
+python -m benchmarks.prepare_videos --videos <folder with *.mp4> [--workers 2] [--copies 4] [--repeats 3] [size=128 ...]
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def main() -> None:
                 f" {several[0]:.1f} s wall, {several[1]:.1f} s CPU; efficiency {efficiencies[-1]:.2f}",
                 flush=True,
             )
+    low, high = min(efficiencies), max(efficiencies)
     print(
-        f"parallel efficiency {statistics.median(efficiencies):.2f} ({min(efficiencies):.2f} to {max(efficiencies):.2f}),"
+        f"parallel efficiency {statistics.median(efficiencies):.2f} ({low:.2f} to {high:.2f}),"
         f" largest worker {memory / 1e9:.2f} GB"
     )
 

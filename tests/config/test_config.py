@@ -2,12 +2,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ssat.config.defaults import default_patch
 from ssat.config.identity import check_same_run, config_hash, differences
 from ssat.config.overrides import composed
 from ssat.config.resolve import build, resolve
 from ssat.config.schema import Run
+from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
 
@@ -137,3 +139,11 @@ def test_a_set_without_a_folder_keeps_its_name():
     values = dict(config("data=digits").values)
     without = build(values | {"data": {key: value for key, value in values["data"].items() if key != "root"}})
     assert config_hash(config("data=digits")) == config_hash(without)
+
+
+@pytest.mark.parametrize("option", sorted(f"{p.parent.name}={p.stem}" for p in CONF.glob("encoder/*.yaml")))
+def test_every_encoder_can_be_shown_resolved(option: str) -> None:
+    """What `--cfg job --resolve` prints."""
+    cfg = composed([option])
+    OmegaConf.resolve(cfg)
+    OmegaConf.to_yaml(cfg)

@@ -35,6 +35,7 @@ def write_tiff(
     rows: int = 3,
     order: str = "<",
     tile: int = 0,
+    orientation: int = 1,
 ) -> Path:
     """(H, W, C) of any type of numbers, in strips of `rows` rows or square tiles, by the TIFF 6.0 specification."""
     height, width, channels = pixels.shape
@@ -56,6 +57,7 @@ def write_tiff(
     tags: dict[int, list[int]] = {256: [width], 257: [height], 258: [bits] * channels, 259: [8 if deflate else 1]}
     tags |= {262: [photometric], 277: [channels], 284: [2 if planar else 1], 317: [predictor], 339: [kind] * channels}
     tags |= {322: [tile], 323: [tile], 324: offsets, 325: sizes} if tile else {273: offsets, 278: [rows], 279: sizes}
+    tags |= {274: [orientation]} if orientation != 1 else {}
     extra = channels - (3 if photometric == 2 else 1)
     if extra > 0:
         tags[338] = [0] * extra

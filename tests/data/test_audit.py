@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from ssat.data.audit import audit
 from ssat.data.choose import Choice
-from ssat.data.duplicates import DISTANCE, Signature, near_sets, signature
+from ssat.data.duplicates import DISTANCE, EQUAL_ROWS, Signature, likeness, near_sets, signature
 from ssat.data.groups import grouped
 from ssat.data.overview import NO_CLASS, overview
 from ssat.data.sets.folder import any_folder, image_folder
@@ -48,7 +48,7 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 def test_a_copy_in_another_quality_or_size_is_near_and_another_picture_is_not(changed: Callable) -> None:
     for seed in range(20):
         assert bits_apart(picture(seed), changed(picture(seed))) <= DISTANCE
-        assert bits_apart(picture(seed), picture(seed + 1)) > 3 * DISTANCE
+        assert bits_apart(picture(seed), picture(seed + 1)) > 1.5 * DISTANCE
 
 
 def test_the_hash_has_the_bits_of_its_definition() -> None:
@@ -64,11 +64,12 @@ def plain(hashes: list[int]) -> list[Signature]:
 @pytest.mark.parametrize("seed", range(5))
 def test_near_sets_are_those_of_comparing_every_pair(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    hashes = [sum(1 << int(bit) for bit in rng.choice(64, 5, replace=False)) for _ in range(250)]
+    hashes = [sum(1 << int(bit) for bit in rng.choice(64, 8, replace=False)) for _ in range(250)]
     root = list(range(len(hashes)))
     for one in range(len(hashes)):
         for other in range(one):
-            if (hashes[one] ^ hashes[other]).bit_count() <= DISTANCE:
+            apart = hashes[one] ^ hashes[other]
+            if apart.bit_count() <= DISTANCE and apart.to_bytes(8, "big").count(0) >= EQUAL_ROWS:
                 root = [root[other] if place == root[one] else place for place in root]
     expected = sorted(
         members for top in set(root) if len(members := [n for n, place in enumerate(root) if place == top]) > 1
@@ -80,9 +81,44 @@ def test_pairs_are_found_among_a_hundred_thousand_images() -> None:
     rng = np.random.default_rng(0)
     hashes = [int(one) for one in rng.integers(0, 2**63, 100_000)]
     for place in range(0, 1000, 2):
-        flipped = rng.choice(64, DISTANCE, replace=False)
+        flipped = rng.choice(8 * (8 - EQUAL_ROWS), DISTANCE, replace=False)
         hashes[place + 1] = hashes[place] ^ sum(1 << int(bit) for bit in flipped)
-    assert near_sets(plain(hashes)) == ([[place, place + 1] for place in range(0, 1000, 2)], True)
+    found, complete = near_sets(plain(hashes))
+    assert complete and [one for one in found if one[0] < 1000] == [[place, place + 1] for place in range(0, 1000, 2)]
+    assert len(found) < 510  # of 5,000,000,000 pairs of random hashes 1 or 2 are as close
+
+
+def exposed(image: Image.Image, factor: float, offset: float) -> Image.Image:
+    return Image.fromarray((np.asarray(image, np.float32) * factor + offset).clip(0, 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(0.5, 0), (0.8, 0), (1.6, 20), (0.6, 60), (1, 40), (1, -40)])
+def test_a_copy_at_another_exposure_is_near(factor: float, offset: float) -> None:
+    images = [picture(seed) for seed in range(30)]
+    signatures = [signature(image) for image in images]
+    copies = [signature(exposed(image, factor, offset)) for image in images]
+    pairs = [[number, number + 30] for number in range(30)]
+    found = near_sets(signatures + copies)[0]
+    assert all(each in pairs for each in found)
+    # Where the copy is partly white or black its outline is lost; half of these spots are brighter than 147.
+    assert len(found) >= (12 if factor == 1.6 else 24)
+
+
+def test_likeness_is_the_correlation_of_the_colours() -> None:
+    rng = np.random.default_rng(0)
+    ones, others = rng.integers(0, 256, (2, 50, 48)).astype(np.float32)
+    expected = [np.corrcoef(one, other)[0, 1] for one, other in zip(ones, others, strict=True)]
+    assert likeness(ones, others) == pytest.approx(expected, abs=1e-3)
+    assert likeness(ones, ones / 2 + 30).min() > 0.999
+    flat = np.full((50, 48), 90, np.float32)
+    assert likeness(flat, flat + 30) == pytest.approx(1) and likeness(flat, ones).max() < 0.1
+
+
+def test_one_outline_in_other_colours_is_another_picture() -> None:
+    image = picture(2)
+    swapped = Image.merge("RGB", image.split()[::-1])
+    both = [signature(image), signature(swapped)]
+    assert near_sets([Signature(both[0].hash, each.colours, False) for each in both])[0] == []
 
 
 def test_plain_colours_are_near_only_in_the_same_colour() -> None:

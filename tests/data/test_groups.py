@@ -279,3 +279,17 @@ def test_merged_lists_keep_their_groups(make_folder: MakeFolder) -> None:
     merged = source.train + source.val  # type: ignore[operator]
     assert merged.groups is not None
     assert [merged.groups.names[number] for number in merged.groups.numbers] == ["p1", "p1", "p2", "p2", "p3", "p4"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["file,who,who", "a/000.png,1,2"], "2 columns 'who'"),
+        (["file,other,who", "a/000.png,b/000.png,1", "b/000.png,a/000.png,2"], "name different images"),
+    ],
+)
+def test_a_table_that_can_be_read_in_two_ways_is_refused(make_folder, tmp_path, lines: list[str], said: str) -> None:
+    root = make_folder({"a": 1, "b": 1})
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=said):
+        grouped(image_folder(root), f"{tmp_path}/t.csv:who")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.io import savemat
 
 from ssat.config.create import load
 from ssat.core.errors import UserError
-from ssat.data.sets import SOURCES
+from ssat.data.sets import SOURCES, manifest
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import Missing
 from ssat.data.sets.lists import chaoyang, domainnet, flowers, imagenet
@@ -341,3 +342,56 @@ def test_a_label_above_three_is_no_chaoyang(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"name": "test/a.JPG", "label": 4}]))
     assert "the test split of Chaoyang" in refused("chaoyang", tmp_path)
     assert "has the label 4 at image 0, outside 0 to 3" in refused("chaoyang", tmp_path)
+
+
+def write_whole_pmnist(root: Path, per_class: dict[str, tuple[int, int]]) -> Path:
+    """A file of the official sizes; its images are grey."""
+    folder = root / "pneumoniamnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {}
+    for split, counts in per_class.items():
+        content[f"{split}_images"] = np.full((sum(counts), 28, 28), 128, dtype=np.uint8)
+        content[f"{split}_labels"] = np.repeat([0, 1], counts).astype(np.uint8)[:, None]
+    np.savez_compressed(folder / "pneumoniamnist.npz", **content)
+    return folder
+
+
+PMNIST = {"train": (1214, 3494), "val": (135, 389), "test": (234, 390)}
+
+
+def test_as_many_images_with_other_labels_are_refused(tmp_path: Path) -> None:
+    write_whole_pmnist(tmp_path, PMNIST | {"train": (1614, 3094)})  # 400 labels are others
+    with pytest.raises(UserError, match="has 1,614 train images of class 'normal', expected 1,214: replace them"):
+        pmnist(tmp_path)
+    write_whole_pmnist(tmp_path, PMNIST | {"test": (390, 234)})
+    with pytest.raises(UserError, match="has 390 test images of class 'normal', expected 234"):
+        pmnist(tmp_path)
+    assert len(pmnist(tmp_path, verify=False).train) == 4708
+
+
+def test_labels_that_are_swapped_within_their_counts_are_refused(tmp_path: Path, monkeypatch) -> None:
+    write_whole_pmnist(tmp_path, PMNIST)
+    with pytest.raises(UserError, match="the train images or labels of PMNIST in .* are not the official ones"):
+        pmnist(tmp_path)
+    monkeypatch.setitem(manifest.FROZEN, "pmnist", manifest.describe(pmnist(tmp_path, verify=False)))
+    assert len(pmnist(tmp_path).train) == 4708
+    path = tmp_path / "pneumoniamnist" / "pneumoniamnist.npz"
+    content = dict(np.load(path))
+    content["train_images"][0] = 1
+    np.savez_compressed(path, **content)
+    with pytest.raises(UserError, match="the train images or labels"):
+        pmnist(tmp_path)
+
+
+def test_the_counts_by_class_of_every_card_add_up_to_its_images() -> None:
+    known = {name: manifest.official_counts(card) for name, card in CATALOG.items()}
+    for name, card in CATALOG.items():
+        for split, counts in {**card.per_class, **known[name]}.items():
+            assert len(counts) == card.classes and sum(counts) == card.counts[split], (name, split)
+    assert {name for name in known if "test" in known[name]} == {
+        *("digits", "cifar10", "cifar100", "svhn", "imagenet", "chaoyang", "pmnist")
+    }
+
+
+def test_a_card_of_other_sizes_knows_no_counts(tmp_path: Path) -> None:
+    assert manifest.official_counts(replace(CATALOG["pmnist"], train=6, val=2, test=3)) == {}

@@ -49,6 +49,9 @@ from tests.results.records import make_record
             [{"data.source.root": f"/one/long/way/to/the/folder/of/images/{name}"} for name in ("cats", "dogs")],
             ["root=…ng/way/to/the/folder/of/images/cats", "root=…ng/way/to/the/folder/of/images/dogs"],
         ),
+        # What is null is not what is not there, and a text is not a number.
+        ([{"a": 1}, {"a": 1, "b.init_from": None}], ["", "init_from=null"]),
+        ([{"a": 0.5}, {"a": "0.5"}, {"a": None}, {"a": "None"}, {"a": "null"}, {}], None),
         ([{"recipe.mixup": 0, "ssl.mixup": 1}, {"recipe.mixup": 1, "ssl.mixup": 0}], None),
         # The first three settings are the same in both of the first groups.
         ([{"a": 1, "b": 1, "c": 1, "d": 1}, {"a": 1, "b": 1, "c": 1, "d": 2}, {"a": 2, "b": 2, "c": 2, "d": 2}], None),

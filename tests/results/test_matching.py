@@ -2,8 +2,10 @@
 
 import pytest
 
+from ssat.results.page.html import render
 from ssat.results.paper.matching import match_runs
 from ssat.results.paper.paper import Cell, Experiment, Item, read_experiment, read_paper
+from ssat.results.paper.paper_tables import judgement, markdown
 from ssat.results.paper.verdicts import (
     DIFFERS,
     NOT_OURS,
@@ -146,10 +148,16 @@ def test_two_settings_in_one_cell_are_not_averaged():
         ([90.5], REPRODUCED),
         ([92.0], ONE_SEED),  # two seeds may differ by as much
         ([97.0], DIFFERS),  # not by this much
-        ([91.9, 92.0, 92.1], DIFFERS),
+        ([90.8], REPRODUCED),  # the test images explain 0.83
+        ([90.9], ONE_SEED),
+        ([96.3], ONE_SEED),  # with the assumed deviation of seeds 6.36
+        ([96.4], DIFFERS),
+        ([94.5, 94.6, 94.7], REPRODUCED),  # 4.69: 3 degrees of freedom of the assumed 2 points count as well
+        ([94.7, 94.8, 94.9], DIFFERS),
         ([89.0, 90.0, 91.0], REPRODUCED),
         ([10.0, 78.0, 81.0], TOO_NOISY),
-        ([89.0, 91.0], TOO_NOISY),  # t of one degree of freedom is 12.7
+        ([89.2, 90.8], REPRODUCED),  # two runs that agree say more than one of them
+        ([86.5, 93.5], TOO_NOISY),
     ],
 )
 def test_the_verdict_follows_images_and_seeds(accuracies, verdict):
@@ -160,11 +168,13 @@ def test_the_verdict_follows_images_and_seeds(accuracies, verdict):
     assert judged.find("1", "CIFAR-10").verdict == NOT_RUN
 
 
-def test_tolerance_of_one_run_on_10000_images_is_two_binomial_intervals():
+def test_tolerance_of_one_run_on_10000_images_is_two_binomial_intervals_and_the_assumed_seeds():
     cell = Cell("t", "r", "c", "acc1", "%", 90.0, "90.0")
     record = run_of("encoder=vit_t", "data=cifar10")
     p = 9_001 / 10_002
-    assert tolerance(cell, (record,), (90.0,)) == pytest.approx(1.959964 * 100 * (2 * p * (1 - p) / 10_002) ** 0.5)
+    of_images = 1.959964 * 100 * (2 * p * (1 - p) / 10_002) ** 0.5
+    of_seeds = 2.228139 * 2 * 2**0.5  # t of 10 degrees of freedom, two runs of deviation 2
+    assert tolerance(cell, (record,), (90.0,)) == pytest.approx((of_images**2 + of_seeds**2) ** 0.5)
 
 
 def test_seeds_widen_the_tolerance_and_count_once_each():
@@ -174,7 +184,40 @@ def test_seeds_widen_the_tolerance_and_count_once_each():
     ]
     result = judge(item(), runs).find("2", "CIFAR-10")
     assert result.values == (88.0, 90.0, 92.0) and result.deviation == pytest.approx(2.0)
-    assert result.tolerance == pytest.approx(4.303 * 2 * (1 + 1 / 3) ** 0.5, rel=1e-3)  # t of two degrees of freedom
+    of_seeds = 2.5706 * 2 * (1 + 1 / 3) ** 0.5  # t of 3 + 2 degrees of freedom; measured and assumed are both 2
+    p = 9_001 / 10_002
+    of_images = 1.959964 * 100 * (p * (1 - p) / 10_002 * (1 + 1 / 3)) ** 0.5
+    assert result.tolerance == pytest.approx((of_seeds**2 + of_images**2) ** 0.5, rel=1e-3)
+
+
+def test_more_seeds_that_agree_never_weaken_a_verdict():
+    """One seed at 79.5 is a reproduction, and so are two at 79.2 and 79.9, with a narrower interval each time."""
+    words, widths = ("encoder=vit_t", "data=cifar10"), []
+    for accuracies in ([79.5], [79.2, 79.9], [79.2, 79.5, 79.9], [79.2, 79.4, 79.5, 79.6, 79.9]):
+        runs = [run_of(*words, accuracy=each, seed=seed) for seed, each in enumerate(accuracies)]
+        result = judge(item(number=79.5), runs).find("2", "CIFAR-10")
+        assert result.verdict == REPRODUCED
+        assert ("one seed" in judgement(result)) == (len(accuracies) == 1)
+        widths.append(result.tolerance)
+    assert widths == sorted(widths, reverse=True) and widths[0] > widths[1] > widths[-1]
+
+
+def test_two_runs_of_a_seed_count_by_their_mean_whichever_is_read_first(tmp_path):
+    words, places = ("encoder=vit_t", "data=cifar10"), []
+    runs = [
+        Record(tmp_path / str(n) / "result.json", "g", run_of(*words, *more, accuracy=accuracy, seed=seed).values)
+        for n, (accuracy, seed, more) in enumerate(
+            [(79.5, 0, []), (30.0, 0, ["trainer.precision=bf16"]), (80.0, 1, []), (80.0, 1, [])]
+        )
+    ]
+    for records in (runs, runs[::-1]):
+        result = judge(item(), records).find("2", "CIFAR-10")
+        assert result.values == (54.75, 80.0) and "2 runs of seed 0: 79.5, 30.0" in judgement(result)
+        places.append([folder.name for each in result.repeats for folder in each.folders])
+    assert places == [["0", "1"]] * 2
+    assert "2 runs of seed 0" in markdown(judge(item(), runs))
+    page = render(runs, {"depths": judge(item(), runs)}, page=tmp_path / "report.html")
+    assert 'href="./0/result.json">0</a>' in page and 'href="./1/result.json">1</a>' in page
 
 
 def test_small_runs_are_shown_and_never_judged():

@@ -119,8 +119,11 @@ def said(*words: str) -> str:
 
 def test_what_little_data_makes_of_a_setting_is_said() -> None:
     words = ("data.samples_per_class=10", "recipe.batch_size=64", "epochs=2")
-    assert "leaves out 36 of 100 images" in said(*words, "recipe.drop_last=true")
+    assert "trains on 64 of 100 images and leaves out 36, other ones each time" in said(*words, "recipe.drop_last=true")
     assert said(*words) == ""
+    assert "trains on 128 of 130 images and leaves out 2" in said(
+        "data.samples_per_class=13", "recipe.batch_size=64", "recipe.drop_last=true", "epochs=2"
+    )
     assert "the last step of an epoch has 1 of trainer.accumulate=3" in said(
         *words, "recipe.batch_size=25", "trainer.accumulate=3"
     )
@@ -146,3 +149,16 @@ def test_pixels_of_a_patch_of_one_are_not_normalised() -> None:
     with pytest.raises(UserError, match=r"encoder\.patch_size=1 has only one") as refused:
         Reconstruction(encoder, norm_pix=True, decoder_dim=16, decoder_heads=2)
     assert refused.value.key == "recipe.norm_pix"
+
+
+def test_a_step_that_no_epoch_fills_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trainer.accumulate=8 is more than the 2 batches"):
+        train(
+            "mode=scratch", "data.samples_per_class=10", "recipe.batch_size=64", "trainer.accumulate=8", runs=tmp_path
+        )
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_an_average_that_never_moves_is_refused() -> None:
+    with pytest.raises(UserError, match="recipe.ema_decay=1 would evaluate an average that never moves"):
+        configured("recipe.ema_decay=1.0")

@@ -200,21 +200,25 @@ def test_a_heads_weights_have_the_deviation_of_their_source(init: str, deviation
 ONE_PROCESS: Any = SimpleNamespace(reduce=lambda values, reduce_op: values)
 
 
-def test_epoch_means_divide_by_steps_or_by_a_count_of_their_own() -> None:
+def test_epoch_means_are_over_images_or_divide_by_a_count_of_their_own() -> None:
     means = EpochMeans()
-    means.add({"loss": torch.tensor(1.0), "acc1": torch.tensor(300.0), "acc1_count": torch.tensor(4.0)})
+    means.add({"loss": torch.tensor(1.0), "acc1": torch.tensor(300.0), "acc1_count": torch.tensor(4.0)}, 64)
     angles = {"conflict/all": torch.tensor(0.5), "conflict_count": torch.tensor(1.0)}
-    means.add({"loss": torch.tensor(2.0), "acc1": torch.tensor(0.0), "acc1_count": torch.tensor(0.0), **angles})
-    assert means.take(ONE_PROCESS) == {"train/loss": 1.5, "train/acc1": 75.0, "train/conflict/all": 0.5}
+    means.add({"loss": torch.tensor(2.0), "acc1": torch.tensor(0.0), "acc1_count": torch.tensor(0.0), **angles}, 32)
+    assert means.take(ONE_PROCESS) == {
+        "train/loss": pytest.approx((64 * 1.0 + 32 * 2.0) / 96),
+        "train/acc1": 75.0,
+        "train/conflict/all": 0.5,
+    }
     assert means.take(ONE_PROCESS) == {}
 
 
 def test_epoch_means_go_on_from_a_checkpoint() -> None:
     before, after = EpochMeans(), EpochMeans()
-    before.add({"loss": torch.tensor(1.0)})
+    before.add({"loss": torch.tensor(1.0)}, 64)
     after.load(before.state())
-    after.add({"loss": torch.tensor(4.0)})
-    assert after.take(ONE_PROCESS) == {"train/loss": 2.5}
+    after.add({"loss": torch.tensor(4.0)}, 32)
+    assert after.take(ONE_PROCESS) == {"train/loss": 2.0}
 
 
 def test_a_sum_with_a_count_is_not_logged_at_a_step() -> None:

@@ -6,6 +6,8 @@ import importlib
 import os
 import sys
 
+from ssat.core import interrupts
+
 COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
     "evaluate": ("ssat.commands.evaluate", "test a finished run on clean or perturbed images, or probe its features"),
@@ -27,6 +29,7 @@ def usage() -> str:
 
 def main(command: str | None = None) -> None:
     """Run `command`, or the one that the command line names first."""
+    interrupts.end_at_once()  # the first seconds of a command are imports
     if command is None:
         command = sys.argv[1] if len(sys.argv) > 1 else "--help"
         sys.argv[1:2] = []
@@ -46,11 +49,15 @@ def main(command: str | None = None) -> None:
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.append(os.getcwd())  # `python -m` has it there: a class of the user's own is found by `module:Class`
     try:
-        importlib.import_module(COMMANDS[command][0]).main()
+        run = importlib.import_module(COMMANDS[command][0]).main
+        interrupts.raise_once()
+        run()
         sys.stdout.flush()
     except BrokenPipeError:  # `... | head` has closed the pipe, and nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None  # as a program that SIGPIPE ends
+    finally:
+        interrupts.end_at_exit()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import any_folder
 from ssat.training.data import build_images
 
+LIMITS = (
+    "the search for near duplicates finds copies of another size, quality, brightness or contrast; it misses those that"
+    " are cropped, mirrored or turned, and some of those so bright or dark that parts have lost their shades"
+)
 SETS, CLASSES = 20, 30  # at most in the text
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 
@@ -42,6 +46,7 @@ def check(words: list[str]) -> int:
     splits, _ = replace(data.choice, on_bad_image="error").splits(data.source)
     with counted(sum(len(indices) for _, indices in splits.values())) as progress:
         found = audit(data.source, splits, progress)
+    found = replace(found, overview=replace(found.overview, values=data.range_remarks()))
     findings = found_in(found)
     if "--json" in words:
         print(json.dumps(asdict(found) | {"findings": findings}, indent=1))
@@ -92,6 +97,7 @@ def found_in(found: Audit) -> list[str]:
     sentences += [f"{split} has no image of class {listed(names)}" for split, names in counts.lacking.items()]
     if counts.not_read:
         sentences.append(said_not_read(counts.not_read))
+    sentences += counts.values
     for between, names in found.shared.items():
         sentences.append(f"{_many(len(names), 'group')} in both {between}: {listed(names)}")
     return sentences
@@ -138,6 +144,7 @@ def report(data: ImageDataModule, found: Audit, findings: list[str]) -> Iterator
         yield from (f"  {name}: {fault}" for name, fault in found.unreadable)
     yield from _sets("exact duplicates (the same bytes)", found.exact)
     yield from _sets("near duplicates (close perceptual hashes; look at them)", found.suspect_near)
+    yield f"\n{LIMITS}"
     if expected := len(found.near) - len(found.suspect_near):
         yield f"\nnear duplicates inside one group and split, which is as it should be: {_many(expected, 'set')}"
     if not found.near_is_complete:

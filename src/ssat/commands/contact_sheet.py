@@ -55,6 +55,7 @@ def show(overrides: list[str], out: Path | None = None) -> Path:
 def _data(config: Run, pipeline: Any) -> ImageDataModule:
     changed = replace(config, data=replace(config.data, pipeline=pipeline))
     data = build_images(changed, config.mode.phases[-1])
+    data.batch_size = 1  # a picture needs no whole batch of training images
     data.setup()
     return data
 

@@ -23,9 +23,19 @@ from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.interrupts import ending_at_once
 from ssat.core.launch import is_main_process, say
 from ssat.estimate.command import estimate, sum_at_end
-from ssat.runs.folder import AFRESH, describe, find_finished, find_run_dir, is_same_older, read_config, usable
+from ssat.runs.folder import (
+    AFRESH,
+    describe,
+    find_finished,
+    find_run_dir,
+    is_same_older,
+    read_config,
+    usable,
+    where_it_continues,
+)
 from ssat.runs.inputs import FILE, read_inputs, recorded, refuse_changes
 
 CHANGED = "give the run the data it was begun with, or train anew with force=true"
@@ -125,7 +135,8 @@ def train(config: Run) -> None:
     """One run from start to result.json: skipped when finished, continued when interrupted."""
     check_root(config)
     say(start_line(config))
-    check_components(config)
+    with ending_at_once():
+        check_components(config)
     run_dir = find_run_dir(config)
     done = None if config.force else find_finished(config)
     if config.estimate:
@@ -137,17 +148,29 @@ def train(config: Run) -> None:
     if config.force and is_main_process():
         with usable(config, "written", key="runs_dir"):
             set_aside(run_dir, Path(config.runs_dir))
+    try:
+        train_in(run_dir, config)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(str(interrupt) or where_it_continues(run_dir)) from None
+
+
+def train_in(run_dir: Path, config: Run) -> None:
+    """`train` of a run that is not finished."""
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
-    from ssat.commands.prepare import fetch_missing
-    from ssat.core.launch import launched_externally, run_processes
-    from ssat.runs.energy import check_country
-    from ssat.runs.machine import check_hardware
-    from ssat.runs.record import write_record
-    from ssat.training.build import build_module
-    from ssat.training.data import build_data
-    from ssat.training.inputs import module_inputs
-    from ssat.training.phases import run_phases
-    from ssat.training.record import failed_record
+    with ending_at_once():
+        from ssat.commands.prepare import fetch_missing
+        from ssat.core.launch import launched_externally, run_processes
+        from ssat.runs.energy import check_country
+        from ssat.runs.machine import check_hardware
+        from ssat.runs.record import write_record
+        from ssat.training.build import build_module
+        from ssat.training.data import build_data
+        from ssat.training.fit import check_logger
+        from ssat.training.inputs import module_inputs
+        from ssat.training.phases import run_phases
+        from ssat.training.record import failed_record
+        from ssat.training.remarks import batches_of
+        from ssat.training.steps import refuse_accumulate
 
     check_hardware(config)
     if config.footprint.energy:
@@ -157,7 +180,9 @@ def train(config: Run) -> None:
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()
+    check_logger(config)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
+        refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
         build_module(config, phase, data.num_classes, data.class_counts("train"))
     if data.skipped:
         print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")

@@ -166,6 +166,12 @@ def check_phase(run: Run, phase: Phase) -> None:
     recipe = phase.recipe
     check_ranges(recipe)
     check_videos(run, recipe)
+    if recipe.ema_decay == 1:
+        raise UserError(
+            "recipe.ema_decay=1 would evaluate an average that never moves: use a value below 1, such as 0.9998",
+            key="recipe.ema_decay",
+            value=recipe.ema_decay,
+        )
     if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
         raise UserError(
             f"recipe.batch_size={recipe.batch_size} is odd, and mixup pairs images: make it even",

@@ -16,6 +16,7 @@ from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
 from ssat.core.errors import UserError, enough_memory, usable_paths
+from ssat.core.interrupts import AGAIN
 from ssat.core.words import printable
 
 # Mistakes that were already printed; the process exits with 2 at its end.
@@ -41,6 +42,7 @@ def users_mistakes() -> Iterator[None]:
 def run_command(command: Callable[[], None], config_name: str) -> None:
     """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    words = sys.argv[1:]
     try:
         with usable_paths():
             words = take_folders(sys.argv[1:])
@@ -56,7 +58,8 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
     except FAULTS as error:
         fail(explain(error, config_name))
     except KeyboardInterrupt as interrupt:
-        where = str(interrupt) or "the same command continues from the last checkpoint"
+        in_sweep = {"-m", "--multirun"} & {*words}
+        where = str(interrupt) or ("the same command continues with what is left" if in_sweep else AGAIN)
         print(f"\ninterrupted: {where}", file=sys.stderr)
         raise SystemExit(130) from None
     if reported:
@@ -108,6 +111,7 @@ def disk_space() -> Iterator[None]:
         where = f" writing {error.filename}" if error.filename else ""
         raise UserError(
             f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint"
+            " if there is one"
         ) from error
 
 

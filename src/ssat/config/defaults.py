@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 LARGEST = 16384  # pixels per side that the schema allows
 
@@ -16,9 +16,9 @@ def default_patch(img_size: int) -> int:
     return max(fitting) if fitting else min(divisors, key=lambda p: abs(math.log(img_size / p / 15)))
 
 
-def default_strides(img_size: int) -> list[int]:
+def default_strides(img_size: int) -> ListConfig:
     """CvT's strides: the official 4, 2, 2 for large images, smaller ones where little would be left of the image."""
-    return [4 if img_size >= 128 else 2 if img_size >= 64 else 1, 2, 2]
+    return ListConfig([4 if img_size >= 128 else 2 if img_size >= 64 else 1, 2, 2])  # --resolve takes no plain list
 
 
 def default_swin_patch(img_size: int) -> int:

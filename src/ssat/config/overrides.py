@@ -140,6 +140,15 @@ def _check_sign(sign: str, key: str, words: Sequence[str], config_name: str) -> 
 
 
 def _no_key(key: str, known: list[str]) -> UserError:
+    leaf = re.escape(key.removeprefix("mode."))
+    others = {path.stem: path.read_text() for path in sorted((CONF / "mode").glob("*.yaml"))}
+    having = [mode for mode, text in others.items() if re.search(rf"^{leaf}:", text, re.MULTILINE)]
+    if key.startswith("mode.") and having:  # a phase's key of this name would do something else
+        return UserError(
+            f"there is no key {key!r} in every mode that you name, only in mode={','.join(having)}: give it with those"
+            " alone",
+            key=key,
+        )
     return UserError(f"there is no key {key!r}{nearest(key, known) or ' ' + LISTS}", key=key)
 
 

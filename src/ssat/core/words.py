@@ -37,6 +37,11 @@ def nearest(word: str, options: list[str]) -> str:
     return f" (did you mean {best}?)" if best and likeness(best) > 0.6 else ""
 
 
+def many(count: int, noun: str) -> str:
+    """'1 run' or '1,234 runs'."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 8.2 s, 2m05s or 3h07m."""
     if seconds < 60:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from ssat.data.decode import other_values, understood
 from ssat.data.orientation import upright
 from ssat.data.pixels import Pixels, Stored, to_8_bit
-from ssat.data.stored import is_deep, stored_values
+from ssat.data.stored import is_deep, opened, stored_values
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def channels_last(values: NDArray[Any], channels: int) -> NDArray[Any]:
 
 def _stored(path: str | Path | BytesIO, channels: int) -> Stored:
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.format == "TIFF" and image.mode not in ("P", "PA"):
                 return _of_tiff(path, image, channels)
             return stored_values(image) if is_deep(image) else Stored(_of_8_bits(image), 255.0)

@@ -17,7 +17,7 @@ from ssat.core.errors import UserError
 from ssat.data.content import in_threads, remembered
 from ssat.data.orientation import orientation_of_jpeg, turned, upright
 from ssat.data.pixels import RGB, Pixels, Stored, WrongRange, table_of, to_8_bit
-from ssat.data.stored import NUMPY, is_deep, npy_values, stored_values, tiff_values
+from ssat.data.stored import NUMPY, is_deep, npy_values, opened, stored_values, tiff_values
 from ssat.data.tiff import is_tiff
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def read_rgb(path: str | Path | BytesIO, name: str | None = None, value_range: R
     """
     with understood(path, name):
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 return to_rgb(image, value_range)
         except UnidentifiedImageError:
             stored = other_values(path)

@@ -1,7 +1,8 @@
 """Images that are the same, or nearly so: a difference hash of each, and the sets of those whose hashes are close.
 
 The hash (dHash): the image as 8 rows of 9 grey means, and for each pair of neighbours in a row whether the right one is
-brighter: 64 bits. Scaling, another JPEG quality, or a change of brightness turns few of them over.
+brighter: 64 bits. Scaling, another JPEG quality, brightness and contrast turn few of them over. Images with close
+hashes are near if their colour means agree but for brightness and contrast.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-DISTANCE = 4  # bits in which the hashes of near duplicates may differ
-BANDS = 8  # of a hash, one byte each: hashes that differ in DISTANCE bits have BANDS - DISTANCE equal bytes
+# Measured on photographs (docs/datasets.md): copies that were made brighter until parts were white differ in more bits
+# than others, and these lie in few rows.
+DISTANCE = 8  # bits in which the hashes of near duplicates may differ
+ROWS = 8  # of a hash, one byte each
+EQUAL_ROWS = 3  # of near duplicates, at least: so many choices of bytes are looked up
 NEIGHBOURS = 100  # images at most that one is compared with for each choice of equal bytes
-COLOUR = 24.0  # mean difference of 4 x 4 colour means, grey levels: more is another picture of the same outline
-FLAT = 8  # range of the grey means, below which the bits are noise; then the colours must agree
-FLAT_COLOUR = 3.0
+LIKENESS = 0.9  # correlation of the 4 x 4 colour means: less is another picture of the same outline
+NOISE = 1.0  # grey levels: deviation of a colour mean
+FLAT = 8  # range of the grey means, below which the bits are noise; then the colours themselves must agree
+FLAT_COLOUR = 3.0  # mean difference of the 4 x 4 colour means, grey levels
 ONES = np.array([bin(number).count("1") for number in range(2**16)], dtype=np.uint8)
 
 
@@ -50,9 +55,9 @@ def signature(image: Image.Image) -> Signature:
 def near_sets(signatures: list[Signature]) -> tuple[list[list[int]], bool]:
     """Sets of two or more signatures that are linked by near ones, and whether every pair was compared.
 
-    Two hashes that differ in at most DISTANCE bits agree in BANDS - DISTANCE of their bytes. So only signatures that
-    agree in some choice of bytes are compared: for N of them the work is at most that of 70 sorts of N numbers and
-    70 x NEIGHBOURS x N comparisons, and the memory is a few numbers for each.
+    Near are hashes that differ in at most DISTANCE bits and agree in EQUAL_ROWS bytes, of images whose `likeness` is at
+    least LIKENESS. Only signatures that agree in some choice of bytes are compared: for N of them the work is at most
+    that of 56 sorts of N numbers and 56 x NEIGHBOURS x N comparisons, and the memory is a few numbers for each.
     """
     total = len(signatures)
     hashes = np.array([one.hash for one in signatures], dtype=np.uint64)
@@ -67,8 +72,9 @@ def near_sets(signatures: list[Signature]) -> tuple[list[list[int]], bool]:
         one, other = one[apart], other[apart]
         close = ONES[(hashes[one] ^ hashes[other]).view(np.uint16).reshape(-1, 4)].sum(1) <= DISTANCE
         one, other = one[close], other[close]
-        difference = np.abs(colours[one].astype(np.int16) - colours[other]).mean(1)
-        close = difference <= np.where(flat[one] | flat[other], FLAT_COLOUR, COLOUR)
+        ones, others = colours[one].astype(np.float32), colours[other].astype(np.float32)
+        same = np.abs(ones - others).mean(1) <= FLAT_COLOUR
+        close = np.where(flat[one] | flat[other], same, likeness(ones, others) >= LIKENESS)
         if close.any():
             _join(root, one[close], other[close])
     order = np.argsort(root, kind="stable")
@@ -76,9 +82,19 @@ def near_sets(signatures: list[Signature]) -> tuple[list[list[int]], bool]:
     return [part.tolist() for part in parts if len(part) > 1], complete
 
 
+def likeness(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) how alike the colours (N, 48) are but for brightness and contrast: their correlation, at most 1.
+
+    Two images of one colour are alike, one of them and a picture are not: NOISE counts as contrast.
+    """
+    ones, others = (values - values.mean(1, keepdims=True) for values in (ones, others))
+    contrasts = ((ones**2).mean(1) + NOISE**2) * ((others**2).mean(1) + NOISE**2)
+    return ((ones * others).mean(1) + NOISE**2) / np.sqrt(contrasts)
+
+
 def _candidates(hashes: NDArray[np.uint64]) -> Iterator[tuple[tuple[NDArray[np.int64], NDArray[np.int64]], bool]]:
     """Pairs of indices that agree in some choice of bytes; and whether further ones of that choice were left out."""
-    for chosen in combinations(range(BANDS), BANDS - DISTANCE):
+    for chosen in combinations(range(ROWS), EQUAL_ROWS):
         mask = np.uint64(sum(0xFF << 8 * band for band in chosen))
         keys = hashes & mask
         order = np.argsort(keys, kind="stable")

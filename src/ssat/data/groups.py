@@ -21,7 +21,8 @@ from ssat.data.sets.sources import Groups, ImageList, Source
 from ssat.data.subsets import Indices
 
 SHAPES = (
-    "a folder level below the class folders (1), a regular expression with one group ('(video\\d+)') or file.csv:column"
+    "a folder level below the class folders (1), a regular expression with one"
+    " group ('data.group=\"(video\\d+)\"' with all of these quotes) or file.csv:column"
 )
 
 
@@ -188,6 +189,8 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
     if column not in header:
         what = f"has no column {column!r}{nearest(column, header)}" if column else "names a table and no column"
         raise _refusal(group, f"{what}: write {path}:<column>, one of {listed(header, 12)}")
+    if header.count(column) > 1:
+        raise _refusal(group, f"is a table with {header.count(column)} columns {column!r}: rename all but one")
     value_at = header.index(column)
     images = _Images(names, root)
     counts = {
@@ -198,6 +201,14 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
     name_at = max(counts, key=lambda place: counts[place], default=-1)
     if name_at < 0 or not any(images.of(row[name_at]) for _, row in rows if name_at < len(row)):
         raise _refusal(group, f"is a table without a column of file names: none of its columns has {names[0].whole!r}")
+    for place in counts:
+        other = next((row for _, row in rows if _disagree(images, row, name_at, place)), None)
+        if place != name_at and other:
+            raise _refusal(
+                group,
+                f"is a table whose columns {header[name_at]!r} and {header[place]!r} name different images,"
+                f" {other[name_at]!r} and {other[place]!r} in one row: leave one of them out of the table",
+            )
     found: dict[int, str] = {}
     for line, row in rows:
         hits = images.of(row[name_at]) if name_at < len(row) else []
@@ -224,6 +235,11 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
             f" {header[name_at]!r}): add rows, or move the files away",
         )
     return [found[number] for number in range(len(names))]
+
+
+def _disagree(images: _Images, row: list[str], one: int, other: int) -> bool:
+    ones, others = (images.of(row[place]) if place < len(row) else [] for place in (one, other))
+    return len(ones) == len(others) == 1 and ones != others
 
 
 def _rows(group: str, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -132,6 +132,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         check_range(value_range)
         # Grey images are read as colours and become grey after the augmentation.
+        self._stored = source
         self.source = source.read_as(Pixels(3 if channels in COLOURS else channels, value_range))
         self.img_size, self.channels, self.value_range = img_size, channels, value_range
         self.mean, self.std, self.own_statistics = tuple(mean), tuple(std), own_statistics

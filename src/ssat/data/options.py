@@ -50,15 +50,17 @@ def check_values(
 
 
 def check_range(value_range: tuple[float, float] | None) -> None:
-    """Raises: UserError: it is not [lo, hi] with lo below hi, both finite."""
+    """Raises: UserError: it is not [lo, hi] with lo below hi, both and their distance finite."""
     if value_range is None:
         return
     numbers = list(value_range)
-    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+    sound = len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]
+    width = numbers[1] - numbers[0] if sound else 0.0
+    if not width or not math.isfinite(width) or not math.isfinite(255 / width):
         shown = ", ".join(f"{number:g}" for number in numbers)
         raise UserError(
             f"data.value_range=[{shown}] is not possible: it is [lo, hi], the values of black and of white,"
-            " with lo below hi",
+            " with lo below hi and a finite distance",
             key="data.value_range",
             value=numbers,
         )

@@ -33,7 +33,8 @@ METHODS = {
 def orientation(image: Image.Image) -> int:
     """The orientation that `image` states, 1 to 8; 1 where it states none.
 
-    Of a TIFF it is 1 once its pixels are loaded: Pillow turns those itself.
+    Of a TIFF it is 1 once its pixels are loaded: Pillow turns those itself, rightly if it was opened by
+    `stored.opened`.
     """
     try:
         stated = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import listed
 from ssat.data.sets.folder import extensions
 from ssat.data.sets.sources import ImageList, Source
+from ssat.data.sets.walk import REPEATED, entries, files_below
 
 NO_CLASS = "(outside the class folders)"
 SHOWN = 3  # classes or extensions in one line
@@ -33,6 +33,7 @@ class Overview:
         lacking: classes without an image, by split.
         not_read: files that are no images for the framework, by class and extension.
         subfolders: whether images lie in folders below their class folders, and no data.group says what those are.
+        values: sentences on values that do not fit their range, see `range_use`.
     """
 
     counts: dict[str, dict[str, int]]
@@ -41,6 +42,7 @@ class Overview:
     lacking: dict[str, list[str]]
     not_read: dict[str, dict[str, int]]
     subfolders: bool
+    values: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line of counts, and one more if something may be wrong."""
@@ -56,6 +58,7 @@ class Overview:
                 "images lie in folders below the class folders and are split one by one: if a folder is one patient or"
                 " one video, data.group=1 keeps it on one side"
             )
+        remarks += self.values
         return [f"data: {'; '.join(parts)}"] + ([f"data: {'; '.join(remarks)}"] if remarks else [])
 
     def _split(self, split: str) -> str:
@@ -149,32 +152,17 @@ def not_read(source: Source) -> dict[str, dict[str, int]]:
         known = {str(name) for images in lists if images.root == root for name in images.images}
         depth = max(images.class_depth for images in lists if images.root == root)
         for split in sorted({name.split("/")[0] + "/" for name in known}) if depth > 1 else [""]:
-            beside = [entry.name for entry in _entries(root / split) if entry.is_file()]
+            beside = [entry.name for entry in entries(root / split) if os.path.isfile(entry.path)]
             if loose := [name for name in beside if name.lower().endswith(extensions())]:
                 found.setdefault(NO_CLASS, Counter()).update(map(_extension, loose))
             for name in source.classes:
-                others = [file for file in _files(root, f"{split}{name}") if file not in known]
-                if others:
-                    found.setdefault(name, Counter()).update(map(_extension, others))
+                if not (root / split / name).is_dir():
+                    continue  # a split need not have every class
+                for file, is_link in files_below(root / split / name):
+                    if f"{split}{name}/{file}" not in known:
+                        found.setdefault(name, Counter())[REPEATED if is_link else _extension(file)] += 1
     return {name: dict(kinds.most_common()) for name, kinds in found.items()}
 
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "without an extension"
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:
-        return []  # a split need not have every class
-
-
-def _files(root: Path, folder: str) -> Iterator[str]:
-    """The names below `root` of the files in `folder`, at any depth."""
-    for entry in _entries(root / folder):
-        if entry.is_dir():
-            yield from _files(root, f"{folder}/{entry.name}")
-        else:
-            yield f"{folder}/{entry.name}"

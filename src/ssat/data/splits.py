@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
+from ssat.data.range_use import mixed, use_of
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.subsets import Indices
+from ssat.data.survey import merged
 
 
 class SplitImages:
     """The images of every split, as `ImageDataModule.setup` has chosen them."""
 
     source: Source
+    value_range: tuple[float, float] | None
+    _stored: Source  # as it was given: its values are those of the files
+    _range_remarks: list[str] | None = None
     class_names: list[str]
     num_classes: int
     _splits: dict[str, tuple[ImageList, Indices]]
@@ -47,8 +53,18 @@ class SplitImages:
         return self._fingerprint
 
     def overview(self) -> Overview:
-        """Counts of each split, and what a look at the folders finds; reads no image."""
-        return overview(self.source, self._chosen, self.split("train"))
+        """Counts of each split, and what a look at the folders finds, and whether the values fit their range."""
+        return replace(overview(self.source, self._chosen, self.split("train")), values=self.range_remarks())
+
+    def range_remarks(self) -> list[str]:
+        """Sentences on values that do not fit their range; looks at images, once."""
+        if self._range_remarks is None:
+            if self.value_range is not None:
+                self._range_remarks = use_of(self._stored.lists, self.value_range)
+            else:
+                found = merged(one for images in self.source.lists for one in images.extremes())
+                self._range_remarks = mixed(found)
+        return self._range_remarks
 
     def split(self, name: str) -> tuple[ImageList, Indices]:
         """The images that a split is taken from, and the indices of those that are in it."""

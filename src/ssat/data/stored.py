@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,22 @@ from ssat.data.tiff import BITS, FORMAT, SAMPLES, samples
 
 NUMPY = b"\x93NUMPY"
 PNG_HEADER = 8 + 8  # signature; length and name of the first chunk
+
+
+@contextmanager
+def opened(file: str | Path | BytesIO) -> Iterator[Image.Image]:
+    """The image file, opened by Pillow; the one way in which image files are opened here.
+
+    Pillow is shown a stream and never a path: of a path it maps plain TIFF files into memory, and takes the rows of one
+    with the orientation 5 to 8 for as long as its columns (13.0), so that the pixels are scrambled.
+
+    Raises:
+        UnidentifiedImageError: it is no image.
+        OSError: it cannot be read.
+    """
+    with ExitStack() as stack:
+        stream = file if isinstance(file, BytesIO) else stack.enter_context(open(file, "rb"))
+        yield stack.enter_context(Image.open(stream))
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from ssat.data.content import in_threads, remembered
 from ssat.data.decode import other_values
 from ssat.data.pixels import KEY, Stored, WrongRange
-from ssat.data.stored import is_deep, stored_values
+from ssat.data.stored import is_deep, opened, stored_values
 
 # Formats that hold or are read as 8 bits: no file of them is opened.
 EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".avif", ".avifs")
@@ -31,6 +31,8 @@ class Extremes(NamedTuple):
         images: their number.
         low, high: smallest and largest value of all; NaN are passed over.
         first: name of the image with the smallest.
+        dark: images whose largest value is at most DARK of the type's.
+        dark_high: the largest value of those.
     """
 
     kind: float
@@ -38,6 +40,8 @@ class Extremes(NamedTuple):
     low: float
     high: float
     first: str
+    dark: int = 0
+    dark_high: float = 0.0
 
 
 def extremes_of_files(root: Path, names: Sequence[str]) -> list[Extremes]:
@@ -51,9 +55,9 @@ def extremes_of_files(root: Path, names: Sequence[str]) -> list[Extremes]:
 
     def compute() -> list[list[float | str]]:
         found = in_threads(lambda name: _extremes(root / name, str(root / name)), candidates)
-        return [list(one) for one in _merged(found)]
+        return [list(one) for one in merged(found)]
 
-    return [Extremes(*one) for one in remembered("extremes", root, candidates, compute)]
+    return [Extremes(*one) for one in remembered("extremes and dark images", root, candidates, compute)]
 
 
 def extremes_of_encoded(images: Sequence[bytes]) -> list[Extremes]:
@@ -61,7 +65,7 @@ def extremes_of_encoded(images: Sequence[bytes]) -> list[Extremes]:
     sample = np.unique(np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).astype(int)).tolist()
     if not any(_of_bytes(images[index], index) for index in sample):
         return []
-    return _merged(_of_bytes(images[index], index) for index in range(len(images)))
+    return merged(_of_bytes(images[index], index) for index in range(len(images)))
 
 
 def _of_bytes(data: bytes, index: int) -> Extremes | None:
@@ -77,12 +81,16 @@ def _extremes(file: Path | BytesIO, name: str) -> Extremes | None:
     if stored is None or stored.high <= 255 and stored.values.dtype.kind != "i":
         return None
     values = stored.values[np.isfinite(stored.values)]
-    return Extremes(stored.high, 1, float(values.min()), float(values.max()), name) if values.size else None
+    if not values.size:
+        return None
+    high = float(values.max())
+    is_dark = high <= DARK * stored.high
+    return Extremes(stored.high, 1, float(values.min()), high, name, int(is_dark), high * is_dark)
 
 
 def _stored(file: Path | BytesIO) -> Stored | None:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             return stored_values(image) if is_deep(image) else None
     except Image.UnidentifiedImageError:
         return other_values(file)
@@ -98,7 +106,7 @@ def refuse_unused_range(found: Iterable[Extremes], name: str) -> None:
     Raises:
         WrongRange: floating-point or negative values, or values that use a small part of their type's range.
     """
-    for kind, images, low, high, first in _merged(found):
+    for kind, images, low, high, first, *_ in merged(found):
         count = f"{images:,} image{'s' * (images != 1)} of {name}"
         if math.isinf(kind) or low < 0:
             what = "floating-point values" if math.isinf(kind) else "negative values"
@@ -116,14 +124,15 @@ def refuse_unused_range(found: Iterable[Extremes], name: str) -> None:
             )
 
 
-def _merged(found: Iterable[Extremes | None]) -> list[Extremes]:
+def merged(found: Iterable[Extremes | None]) -> list[Extremes]:
     """One for each type of numbers."""
     by_kind: dict[float, Extremes] = {}
     for one in found:
         if one is None:
             continue
-        known = by_kind.get(one.kind, one._replace(images=0))
+        known = by_kind.get(one.kind, one._replace(images=0, dark=0))
         first = min((known, one), key=lambda each: each.low).first
         low, high = min(one.low, known.low), max(one.high, known.high)
-        by_kind[one.kind] = Extremes(one.kind, known.images + one.images, low, high, first)
+        dark, dark_high = known.dark + one.dark, max(known.dark_high, one.dark_high)
+        by_kind[one.kind] = Extremes(one.kind, known.images + one.images, low, high, first, dark, dark_high)
     return list(by_kind.values())

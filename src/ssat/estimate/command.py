@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ssat.config.identity import check_same_run, config_hash, official_name
 from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
+from ssat.core.interrupts import ending_at_once
 from ssat.core.launch import is_main_process, run_processes
-from ssat.core.words import duration
+from ssat.core.words import duration, many
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, usable
 from ssat.runs.record import as_number, lookup, write_record
 
@@ -231,7 +232,7 @@ def plan(runs: Sequence[Run]) -> None:
                 if run.force or not os.path.lexists(folder / phase.name / "phase.json"):
                     PLANNED[config_hash(config), index] = key_and_amount(config, index)
     calibrations = len({key for key, _ in PLANNED.values()} - COSTS.keys())
-    print(f"{len(runs)} runs to estimate, {calibrations} calibrations to come", flush=True)
+    print(f"{many(len(runs), 'run')} to estimate, {many(calibrations, 'calibration')} to come", flush=True)
 
 
 @contextmanager
@@ -242,7 +243,10 @@ def interruptible() -> Iterator[None]:
         KeyboardInterrupt: after Ctrl-C; says how far it was.
         SystemExit: 143 after SIGTERM, of which a line on stderr says the same.
     """
-    from ssat.training.stop import Stop, Stopped
+    with ending_at_once():
+        import ssat.estimate.cost
+        import ssat.estimate.prediction  # noqa: F401  (torch and Lightning)
+        from ssat.training.stop import Stop, Stopped
 
     try:
         with Stop().listening():
@@ -260,7 +264,8 @@ def progress() -> str:
         return "the run is not estimated, and the calibration has left nothing behind"
     to_come = len({key for key, _ in PLANNED.values()} - COSTS.keys())
     return (
-        f"{len(ESTIMATES)} of {len(SWEEP)} runs are estimated, {to_come} calibrations were still to come;"
+        f"{len(ESTIMATES)} of {many(len(SWEEP), 'run')} {'is' if len(SWEEP) == 1 else 'are'} estimated,"
+        f" {many(to_come, 'calibration')} {'was' if to_come == 1 else 'were'} still to come;"
         " the same command begins again"
     )
 
@@ -321,7 +326,7 @@ def sum_at_end() -> Iterator[None]:
             over = sum(result["status"] == "finished" for result in ESTIMATES)
             of_all = f"{len(ESTIMATES)} of {len(SWEEP)}" if len(ESTIMATES) < len(SWEEP) else len(ESTIMATES)
             counted = f"SUM of {of_all} runs" + (f", {over} of them finished" if over else "")
-            notes = [f"{len(COSTS)} calibrations", *busy([row for result in ESTIMATES for row in result["phases"]])]
+            notes = [many(len(COSTS), "calibration"), *busy([row for result in ESTIMATES for row in result["phases"]])]
             for runs in dict.fromkeys(result["runs_dir"] for result in ESTIMATES):
                 needed = sum(each["left"]["disk_bytes"] for each in ESTIMATES if each["runs_dir"] == runs)
                 notes += short_of_disk(Path(runs), needed, "the runs write")

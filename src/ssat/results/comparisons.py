@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from ssat.results.content import by_content
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.labels import distinct_labels
 from ssat.results.modes import mode_name
+from ssat.results.repeats import SeedRuns, by_seed, said_repeats
 from ssat.runs.faithful import PAPER_EPOCHS
+from ssat.runs.own_phases import COUNT, planned_phases
 from ssat.runs.predictions import paired_variance
 from ssat.runs.record import START, Record, as_number
 
@@ -40,16 +42,21 @@ class Arm:
         """The mode's name and the variant: SSAT (lam=0.5)."""
         return mode_name(self.mode) + (f" ({self.variant})" if self.variant else "")
 
+    @cached_property
+    def seeds(self) -> list[SeedRuns]:
+        """The finished runs with an accuracy by seed; of several runs of a seed the mean counts."""
+        finished = [(record, record.accuracy) for record in self.records if record.finished]
+        return by_seed((record, accuracy) for record, accuracy in finished if accuracy is not None)
+
     @property
     def scored(self) -> list[Record]:
-        """The finished runs with an accuracy, one for each seed: a run that was made twice counts once."""
-        by_seed = {record.get("seed"): record for record in self.records if record.finished}
-        return [record for record in by_seed.values() if record.accuracy is not None]
+        """The finished runs with an accuracy, those of one seed one after another; a copy of a record counts once."""
+        return [record for each in self.seeds for record in each.records]
 
     @property
     def accuracies(self) -> list[float]:
         """Top-1 accuracy in percent, one for each seed."""
-        return [record.accuracy for record in self.scored if record.accuracy is not None]
+        return [each.mean for each in self.seeds]
 
     @property
     def accuracy(self) -> float:
@@ -67,9 +74,15 @@ class Arm:
         images = self.scored[0].split_size
         return wilson_interval(self.accuracy, images) if images else None
 
+    def numbers(self, key: str) -> list[float]:
+        """The numbers at a dotted key, one for each seed that has it; `{split}` in it is that of the accuracy."""
+        of_seeds = [[record.number(key.format(split=record.split)) for record in each.records] for each in self.seeds]
+        known = [[number for number in numbers if number is not None] for numbers in of_seeds]
+        return [statistics.fmean(numbers) for numbers in known if numbers]
+
     def mean(self, key: str) -> float | None:
-        """Mean over the scored runs of the number at a dotted key; None where no run has it."""
-        numbers = [number for record in self.scored if (number := record.number(key)) is not None]
+        """Mean over the seeds of the number at a dotted key; None where no run has it."""
+        numbers = self.numbers(key)
         return statistics.fmean(numbers) if numbers else None
 
 
@@ -136,28 +149,22 @@ def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Ar
     arms = []
     for mode, groups in modes.items():
         variants = distinct_labels([settings[id(members[0])] for members in groups.values()])
+        first = settings[id(next(iter(groups.values()))[0])]
+        if len(groups) == 1 and COUNT in first and planned_phases(mode):  # else it would bear the mode's bare name
+            variants = [f"phases={first[COUNT]}"]
         arms += [Arm(mode, variant, members) for members, variant in zip(groups.values(), variants, strict=True)]
     return arms
 
 
 def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[list[Record]]:
-    """Runs on the same images together: a folder with other images in it is another data set."""
-    digests = [content_digest(record) for record in records]
-    known = list(dict.fromkeys(filter(None, digests)))
-    if len(known) < 2:
+    """Runs on the same images together; their settings say which where there are several sets of images."""
+    parts = by_content(records)
+    if len(parts) < 2:
         return [records]
-    for record, digest in zip(records, digests, strict=True):
-        settings[id(record)]["data.content"] = digest or known[0]  # a failed run may not know its images
-    return [[r for r in records if settings[id(r)]["data.content"] == digest] for digest in known]
-
-
-def content_digest(record: Record) -> str:
-    """Six digits of the hash of the run's images; empty where the record has none."""
-    content = record.get("data_fingerprint.sha256")
-    if not content:
-        return ""
-    text = json.dumps({"": content}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    for mark, members in parts:
+        for record in members:
+            settings[id(record)]["data.content"] = mark
+    return [members for _, members in parts]
 
 
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
@@ -202,14 +209,22 @@ def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
     differences = [(other, arm_difference(ssat, other)) for other in others]
     parts = [f"{difference} {other.name}{_doubt(difference)}" for other, difference in differences]
-    sentence = f"{reached}: {' and '.join(parts)}."
+    sentence = f"{reached}: {' and '.join(parts)}.{_said_repeats([ssat, *others])}"
     is_clear_win = all(difference.sign == ABOVE for _, difference in differences)
     return sentence if is_clear_win else f"{sentence} {_caveat(ssat)}"
 
 
+def _said_repeats(arms: Sequence[Arm]) -> str:
+    said = [f"{arm.name}, {text}" for arm in arms for text in said_repeats(arm.seeds)]
+    return f" Counted by their mean: {'; '.join(said)}." if said else ""
+
+
 def _doubt(difference: Difference) -> str:
-    is_known = difference.uncertainty is not None
-    return f" ({difference.sign})" if is_known and difference.sign in (NOISE, ONE_SEED) else ""
+    """What stands against a difference: it may be chance, and of a single seed the seeds' part is assumed."""
+    if difference.uncertainty is None:
+        return ""
+    doubts = [NOISE] * difference.is_noise + [ONE_SEED] * difference.one_seed
+    return f" ({', '.join(doubts)})" if doubts else ""
 
 
 def _caveat(ssat: Arm) -> str:

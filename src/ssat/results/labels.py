@@ -14,6 +14,7 @@ MOST = 3  # settings of a label, unless more are needed to tell two groups apart
 WIDTH = 36  # characters of a setting
 # A key that only another one reads: the encoder's is what was run, whatever the data's says.
 PHASES, SOURCE = "mode.phases.", "data.source."  # most keys below them repeat another one
+MISSING = "(not there)"  # no value's repr begins so
 REPLACED_BY = {"data.patch_size": "encoder.patch_size", "data.root": "data.source.root"}
 
 
@@ -43,11 +44,16 @@ def distinct_labels(groups: Sequence[Mapping[str, Any]], *, skip: tuple[str, ...
 
 def _differing(groups: Sequence[Mapping[str, Any]], skip: tuple[str, ...]) -> list[str]:
     keys = sorted({key for group in groups for key in group if not key.startswith(skip)})
-    values = {key: [str(group.get(key)) for group in groups] for key in keys}
+    values = {key: [_mark(group, key) for group in groups] for key in keys}
     found = [key for key in keys if len(set(values[key])) > 1]
     repeating = [key for key in found if key.startswith((PHASES, SOURCE, START)) and key not in REPLACED_BY.values()]
     said = {(key.rpartition(".")[2], *values[key]) for key in found if key not in repeating}
     return [key for key in found if key not in repeating or (key.rpartition(".")[2], *values[key]) not in said]
+
+
+def _mark(group: Mapping[str, Any], key: str) -> str:
+    """The value as a text that no other value has; a key that is null is not one that is not there."""
+    return repr(group[key]) if key in group else MISSING
 
 
 def _is_replaced(key: str, groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -59,8 +65,8 @@ def _tells_apart(key: str, shown: Sequence[str], groups: Sequence[Mapping[str, A
     """Whether `key` differs between two groups that are the same in all of `shown`."""
     seen: dict[str, str] = {}
     for group in groups:
-        value = str(group.get(key))
-        if seen.setdefault(repr([str(group.get(each)) for each in shown]), value) != value:
+        value = _mark(group, key)
+        if seen.setdefault(repr([_mark(group, each) for each in shown]), value) != value:
             return True
     return False
 
@@ -74,7 +80,9 @@ def _names(keys: Sequence[str]) -> dict[str, str]:
 
 def _shortened(values: Sequence[Any]) -> list[str]:
     """The values as short texts; those that differ stay different: of a path the end is kept."""
-    texts = [str(value) for value in values]
+    texts = ["null" if value is None else str(value) for value in values]
+    if len({*texts}) < len({*map(repr, values)}):  # the text 0.5 beside the number
+        texts = [repr(value) for value in values]
     for short in (shorten, _end_of):
         found = [short(text, WIDTH) for text in texts]
         pairs = combinations(zip(texts, found, strict=True), 2)

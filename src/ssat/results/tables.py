@@ -67,7 +67,7 @@ class Column:
 
     def entry_over_seeds(self, arm: Arm) -> Entry:
         """What it shows for all seeds of a configuration: their mean, with the deviation where the column has one."""
-        numbers = [v for r in arm.scored if (v := r.number(self.key.format(split=r.split))) is not None]
+        numbers = arm.numbers(self.key)
         if len(numbers) < 2:
             return Entry("")
         if self.entry and not self.with_deviation:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ssat.config.words import as_typed_here, command_line
 from ssat.results.comparisons import finding, finished_comparisons
+from ssat.results.intervals import SEED_DEVIATION
 from ssat.results.label_curve import curve_table, label_curves
 from ssat.results.paper.claims import Claim, status_counts
 from ssat.results.paper.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
@@ -36,8 +37,8 @@ def comparison_lines(records: list[Record]) -> Iterator[str]:
         yield f"and {len(found) - len(shown):,} more comparisons: {FEWER_RUNS}\n"
     if any("±" in line for line in lines):
         yield (
-            "± is the 95 % interval that follows from the number of test images; of a single seed it does not include"
-            " the differences between seeds.\n"
+            "± is the 95 % interval that follows from the number of test images and from how much seeds differ, which"
+            f" is assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell.\n"
         )
     if sentence := shared_energy(records):
         yield f"{sentence}\n"

@@ -6,6 +6,7 @@ from typing import Any
 
 from ssat.config.identity import official_name
 from ssat.config.schema import Run
+from ssat.runs.own_phases import PHASES, own_settings, planned_phases
 from ssat.runs.record import lookup
 
 PAPER_EPOCHS = 100
@@ -15,6 +16,7 @@ PAPER_RECONSTRUCTION = ("mae", "convmae", "paper_literal", "convmae_literal", "s
 PAPER_SSL = (*PAPER_RECONSTRUCTION, "simclr", "dino", "drloc", "guidance")
 USUAL = {"mask": "random", "target": "pixels", "source": "mixed"}
 PAPER_PROTOCOLS = ([50, 50], [50, 100], [100, 50], [100, 100])  # epochs of SSL and of fine-tuning, Table 3
+TWO_STAGES = "ssl_ft"  # the mode that they are protocols of
 GANI_PROTOCOL = [200, 100]  # Table 7, with DINO
 PRETRAINED = ("deit_tiny_patch16_224", "deit_small_patch16_224")  # Table 5, from ImageNet's weights
 # Whose loss, or whose norm, sees a forward batch as a whole: accumulated batches are not one large batch to them.
@@ -75,6 +77,20 @@ def _video_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     return reasons
 
 
+def _of_phases(config: Run) -> list[str]:
+    """What the phases are told that conf/mode does not tell them: their number, and keys that one of them has alone."""
+    name, count = config.mode.name, len(config.mode.phases)
+    planned = planned_phases(name)
+    if planned is not None and count != planned:
+        return [f"mode={name} with {count} phases, in place of {planned}"]
+    own = own_settings(config.values, name) if planned is not None else {}
+    told = {key: value for key, value in own.items() if key.startswith(PHASES)}
+    return [
+        f"{key}={'null' if value is None else value}: no cell of the paper sets a phase apart"
+        for key, value in told.items()
+    ]
+
+
 def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
     data, phases = config.data, config.mode.phases
@@ -106,9 +122,10 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
         reasons.append("data.verify=false: the images were not counted against the official set")
     if last["skipped_images"]:
         reasons.append(f"{len(last['skipped_images'])} unreadable images were skipped")
-    stages = [phase.epochs for phase in config.mode.phases]
+    reasons += _of_phases(config)
+    stages = [phase.epochs for phase in phases]
     is_ganis = stages == GANI_PROTOCOL and [*config.ssl.tasks] == ["dino"]
-    if len(stages) == 2 and stages not in PAPER_PROTOCOLS and not is_ganis:
+    if len(stages) == 2 and config.mode.name == TWO_STAGES and stages not in PAPER_PROTOCOLS and not is_ganis:
         reasons.append(f"{stages[0]} + {stages[1]} epochs are none of Table 3's protocols")
     elif len(stages) == 1 and (trained := len(last.get("history") or ()) or last["epochs"]) < PAPER_EPOCHS:
         reasons.append(f"{trained} of the paper's {PAPER_EPOCHS} epochs")

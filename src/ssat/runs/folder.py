@@ -19,6 +19,7 @@ from ssat.config.schema import Run
 from ssat.config.trust import trusted
 from ssat.config.upgrade import VERSION
 from ssat.core.errors import UserError
+from ssat.core.interrupts import AGAIN
 from ssat.core.read import plain_yaml, read_json, read_text
 from ssat.runs.names import ends_of, is_automatic
 from ssat.runs.record import as_number, lookup
@@ -51,6 +52,12 @@ def usable(config: Run, verb: str, *, key: str | None = None) -> Iterator[None]:
     except OSError as error:
         key = key or ("run_dir" if config.run_dir else "runs_dir")
         raise UserError(f"{key}={getattr(config, key)} cannot be {verb} ({error.strerror}): name another") from error
+
+
+def where_it_continues(run_dir: Path) -> str:
+    """What becomes of an interrupted run in this folder, as a sentence."""
+    kept = [*run_dir.glob("*/phase.json"), *run_dir.glob("*/checkpoints/last.ckpt")]
+    return "the same command continues with what is left" if kept else AGAIN
 
 
 def run_name(config: Run) -> str:

@@ -16,7 +16,7 @@ from ssat.config.upgrade import upgrade
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_text
-from ssat.runs.own_phases import own_settings
+from ssat.runs.own_phases import PHASES, own_settings, uses_labels_alone
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -167,9 +167,9 @@ def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     Phases repeat the other keys, and only what was set for one phase alone is listed; where no SSL task takes part its
     settings are left out.
     """
-    unused = ("ssl.", "mode.phases.") if mode in ("scratch", "finetune", "linear") else ("mode.phases.",)
-    settings: dict[str, Any] = {}
     own = own_settings(config := upgraded(config), mode)
+    unused = ("ssl.", PHASES) if uses_labels_alone(config, mode) else (PHASES,)
+    settings: dict[str, Any] = {}
     for key, value in (flat_settings(config) | own).items():
         if (key.startswith(unused) and key not in own) or key in ("seed", "name"):
             continue

@@ -32,6 +32,13 @@ from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.stop import Stop
 
 
+def check_logger(config: Run) -> None:
+    """Raises: UserError: the package of the logger is not installed."""
+    name = config.logger.name
+    if name != "csv" and find_spec(name) is None:
+        raise UserError(f"logger={name} needs the package {name}: pip install {name}, or logger=csv", key="logger")
+
+
 def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
     """The CSV file always; Weights & Biases or TensorBoard beside it when asked for.
 
@@ -40,8 +47,7 @@ def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
     """
     loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
     name = config.logger.name
-    if name != "csv" and find_spec(name) is None:
-        raise UserError(f"logger={name} needs the package {name}: pip install {name}, or logger=csv", key="logger")
+    check_logger(config)
     if name == "tensorboard":
         loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
     elif name == "wandb":

@@ -1,4 +1,4 @@
-"""The values of a training step: which are logged, and their means over an epoch.
+"""The values of a training step: which are logged, and their means over an epoch's images.
 
 A value is a scalar without a gradient. What is not measured at every step, or not of every image, brings a count of its
 own: `acc1` may have `acc1_count`, and everything under `conflict/` has `conflict_count`.
@@ -12,6 +12,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
+
+IMAGES = "images"
 
 Values = Mapping[str, Tensor]
 
@@ -55,10 +57,12 @@ class EpochMeans:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, values: Values) -> None:
-        """Add the values of one step."""
-        one = torch.ones((), device=next(iter(values.values())).device)
-        for name, value in {"steps": one, **values}.items():
+    def add(self, values: Values, images: int) -> None:
+        """Add the values of one step, which are means over so many images, or sums where they bring their count."""
+        weight = torch.tensor(float(images), device=next(iter(values.values())).device)
+        own = {name for name in values if _is_count(name) or _count_of(name) in values}
+        weighed = {name: value if name in own else value * weight for name, value in values.items()}
+        for name, value in {IMAGES: weight, **weighed}.items():
             self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
 
     def take(self, strategy: Strategy) -> dict[str, float]:
@@ -69,8 +73,8 @@ class EpochMeans:
         totals = dict(zip(self.sums, summed.tolist(), strict=True))
         self.sums = {}
         counts = {name: totals.pop(name) for name in list(totals) if _is_count(name)}
-        steps = totals.pop("steps")
-        divisors = {name: counts.get(_count_of(name), steps) for name in totals}
+        images = totals.pop(IMAGES)
+        divisors = {name: counts.get(_count_of(name), images) for name in totals}
         return {f"train/{name}": total / max(divisors[name], 1.0) for name, total in totals.items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -79,4 +83,5 @@ class EpochMeans:
 
     def load(self, state: Mapping[str, Tensor | float]) -> None:
         """Go on from a checkpoint's sums: those of its first process, which only make the means of that epoch."""
-        self.sums = {name: torch.as_tensor(value) for name, value in state.items()}
+        weighed = IMAGES in state or not state  # before 0.2 every step counted alike: that epoch's means begin anew
+        self.sums = {name: torch.as_tensor(value) for name, value in state.items()} if weighed else {}

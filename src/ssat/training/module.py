@@ -102,8 +102,9 @@ class JointModule(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The joint loss of a batch; its parts are logged."""
         progress = progress_at(self.trainer, batch_idx, self.optimization.epochs)
-        loss, values = self.joint_step(as_batch(batch, progress.batches), progress)
-        self.means.add(values)
+        batch = as_batch(batch, progress.batches)
+        loss, values = self.joint_step(batch, progress)
+        self.means.add(values, len(batch.images))
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         logged = to_log(values, self.trainer) if due else watched(values)
         self.log_dict(logged, on_step=True, on_epoch=False, logger=False)  # for callbacks and progress bars

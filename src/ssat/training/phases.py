@@ -16,8 +16,9 @@ from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
+from ssat.core.interrupts import AGAIN
 from ssat.core.launch import is_main_process, say
-from ssat.runs.folder import AFRESH, read_phase
+from ssat.runs.folder import AFRESH, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
 from ssat.training.build import build_module
@@ -47,7 +48,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
         with stop.listening():
             _run_phases(config, run_dir, prepared or {}, stop)
     except Stopped as stopped:
-        where = stopped.where or "the same command continues with what is left"
+        where = stopped.where or where_it_continues(run_dir)
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt(where) from None
         if is_main_process():
@@ -114,7 +115,8 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         return phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)
     except Stopped as stopped:
         place = checkpoints.place or ("the last checkpoint" if last.exists() else "the beginning")
-        stopped.where = f"the same command continues from {place} of phase {phase.name}"
+        nothing_kept = where_it_continues(run_dir) == AGAIN
+        stopped.where = AGAIN if nothing_kept else f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError) or history.began or not last.exists():

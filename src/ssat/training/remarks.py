@@ -9,6 +9,12 @@ from ssat.core.schedules import warmed_up
 from ssat.training.data import AnyData
 
 
+def batches_of(config: Run, data: AnyData) -> int:
+    """Batches of each process in an epoch."""
+    world = config.trainer.processes
+    return math.ceil(data.images_per_epoch(world) / (data.batch_size * world))
+
+
 def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     """Sentences on settings of a phase that do less, or something else, than they say on so few images.
 
@@ -19,15 +25,20 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     """
     world, accumulate = config.trainer.processes, config.trainer.accumulate
     images, used = len(data.split("train")[1]), data.images_per_epoch(world)
-    batches = math.ceil(used / (data.batch_size * world))
+    batches = batches_of(config, data)
     steps = math.ceil(batches / accumulate)
     total = min(phase.epochs * steps, config.trainer.max_steps or math.inf)
     found = []
-    if data.drop_last and images - used > 0.1 * images:
-        found.append(
-            f"each epoch leaves out {images - used} of {images:,} images, which do not fill a batch of"
-            f" {data.batch_size * world}: a smaller recipe.batch_size, or recipe.drop_last=false, uses them"
+    if images > used:
+        left_out = (
+            f"each epoch trains on {used:,} of {images:,} images and leaves out {images - used:,}, other ones each time"
         )
+        if data.drop_last:
+            found.append(
+                f"{left_out}: they do not fill a batch of {data.batch_size * world} (recipe.drop_last=false keeps it)"
+            )
+        else:
+            found.append(f"{left_out}: the last batch has an even number on each process")
     if accumulate <= batches and batches % accumulate:
         found.append(
             f"the last step of an epoch has {batches % accumulate} of trainer.accumulate={accumulate} batches: an epoch"

@@ -58,7 +58,11 @@ def check_accumulation(trainer: pl.Trainer) -> None:
     Raises:
         UserError: says how many there are.
     """
-    batches, accumulate = batches_per_epoch(trainer), trainer.accumulate_grad_batches
+    refuse_accumulate(trainer.accumulate_grad_batches, batches_per_epoch(trainer))
+
+
+def refuse_accumulate(accumulate: int, batches: float) -> None:
+    """Raises: UserError: a step would take more batches than an epoch has."""
     if accumulate > batches:
         raise UserError(
             f"trainer.accumulate={accumulate} is more than the {batches} batches of an epoch: set at most {batches}, or"

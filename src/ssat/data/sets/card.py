@@ -49,6 +49,8 @@ class Card:
         downloads: empty where the set is embedded or must be asked for.
         request: where and how to ask; empty where it can be downloaded.
         contents: MD5 of files in `folder` that come out of an archive.
+        per_class: images of each class in the official splits whose counts are known, in the order of the labels; those
+            of the sets in manifests.json stand there.
         disk: megabytes on disk, rounded; 0 = unknown.
         trains_on_val: the paper trains on train + val.
         note: what differs from Table 9 and why.
@@ -72,6 +74,7 @@ class Card:
     also: str = ""
     request: str = ""
     contents: dict[str, str] = field(default_factory=dict)
+    per_class: dict[str, tuple[int, ...]] = field(default_factory=dict)
     disk: int = 0
     trains_on_val: bool = False
     note: str = ""

@@ -108,6 +108,7 @@ _CARDS = (
             "test_batch": "40351d587109b95175f43aff81a1287e",
             "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
         },
+        per_class={"train": (5000,) * 10, "test": (1000,) * 10},
         disk=186,
     ),
     Card(
@@ -137,6 +138,7 @@ _CARDS = (
             "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
             "meta": "7973b15100ade9c7d40fb424638fde48",
         },
+        per_class={"train": (500,) * 100, "test": (100,) * 100},
         disk=187,
     ),
     Card(
@@ -176,6 +178,7 @@ _CARDS = (
                 "flowers-102",
             ),
         ),
+        per_class={"train": (10,) * 102, "val": (10,) * 102},
         disk=350,
         note="Table 9 trains on the official train + val, 1,020 + 1,020 = 2,040",
     ),
@@ -204,6 +207,10 @@ _CARDS = (
                 "http://ufldl.stanford.edu/housenumbers/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", 64, "svhn"
             ),
         ),
+        per_class={
+            "train": (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
+            "test": (1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595),
+        },
         disk=246,
     ),
     Card(
@@ -224,6 +231,7 @@ _CARDS = (
             " (138 GB), ILSVRC2012_img_val.tar (6.3 GB) and ILSVRC2012_devkit_t12.tar.gz of ILSVRC 2012, put them into"
             " data.root and repeat the command, which unpacks them"
         ),
+        per_class={"test": (50,) * 1000},
         disk=155_000,
         note=(
             "Table 9 prints 100,000 test images, the size of the official test set, whose labels are not public;"
@@ -264,6 +272,7 @@ _CARDS = (
             "ask for it as https://bupt-ai-cz.github.io/HSA-NRL/ says (contact: czhu@bupt.edu.cn), unpack"
             " chaoyang-data/ or chaoyang/ into data.root and repeat the command"
         ),
+        per_class={"train": (1111, 842, 1404, 664), "test": (705, 321, 840, 273)},
     ),
     Card(
         name="pmnist",

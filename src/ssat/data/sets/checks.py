@@ -11,6 +11,7 @@ import numpy as np
 
 from ssat.core.errors import UserError
 from ssat.data.sets.card import Card
+from ssat.data.sets.manifest import FROZEN, digest, official_counts
 from ssat.data.sets.sources import ImageList, Source
 
 
@@ -75,7 +76,8 @@ def checked(
 
     Raises:
         UserError: a label is outside the range or only one class occurs; with `verify` also where the number of classes
-            or images is not the card's or an image file does not exist.
+            or images, in all or of a class, is not the card's, an image file does not exist, or the content is known
+            and another.
     """
     for name, images in splits.items():
         wrong = np.flatnonzero((images.labels < 0) | (images.labels >= len(classes)))
@@ -110,6 +112,7 @@ def _verify(card: Card, folder: Path, splits: Mapping[str, ImageList], classes: 
         raise UserError(f"{card.title} in {folder} has {shown} images, expected {expected}: {cure}")
     if len(classes) != card.classes:
         raise UserError(f"{card.title} in {folder} has {len(classes)} classes, expected {card.classes}: {cure}")
+    _verify_labels(card, folder, splits, classes, cure)
     for images in splits.values():
         if images.root is None or card.name == "imagenet":  # whose names are those of the files found
             continue
@@ -118,6 +121,27 @@ def _verify(card: Card, folder: Path, splits: Mapping[str, ImageList], classes: 
             raise UserError(
                 f"{card.title} lacks {len(gone):,} image files, the first is {images.root / gone[0]}: unpack the"
                 " archive again, or go on without the check with data.verify=false"
+            )
+
+
+def _verify_labels(
+    card: Card, folder: Path, splits: Mapping[str, ImageList], classes: Sequence[str], cure: str
+) -> None:
+    """Refuse as many images with other labels: by class, and by content where the official one is known."""
+    official = official_counts(card)
+    for split, images in splits.items():
+        counts = np.bincount(images.labels, minlength=len(classes)).tolist()
+        for name, found, expected in zip(classes, counts, official.get(split, counts), strict=True):
+            if found != expected:
+                raise UserError(
+                    f"{card.title} in {folder} has {found:,} {split} images of class {name!r}, expected {expected:,}:"
+                    f" {cure}"
+                )
+    for split, images in splits.items():
+        frozen = FROZEN.get(card.name, {}).get(split)
+        if frozen is not None and split in official and digest(images) != frozen["sha256"]:
+            raise UserError(
+                f"the {split} images or labels of {card.title} in {folder} are not the official ones: {cure}"
             )
 
 

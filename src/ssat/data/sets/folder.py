@@ -13,6 +13,7 @@ import numpy as np
 from ssat.core.errors import UserError
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import ImageList, Source
+from ssat.data.sets.walk import entries, files_below, leads_back, subfolders
 
 USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 # Registered by Pillow, but weather data, tables and films of which it reads the head only, or drawings and programs
@@ -37,8 +38,9 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
 
     `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
     do; with both, `val` is the validation split. Or one folder `<root>/<class>/*` (or `train` alone): then
-    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files and
-    files that are no images are left out; `overview.not_read` counts the latter. The order is that of the sorted names
+    `data.val_fraction` says how many images are kept apart for the evaluation. Hidden files,
+    files that are no images and links that lead back (`walk.files_below`) are left out; `overview.not_read` counts the
+    latter two. The order is that of the sorted names
     and does not depend on the machine.
 
     Args:
@@ -98,28 +100,16 @@ def _check_root(root: Path) -> None:
     if root.is_file():
         raise UserError(f"data.root={str(root)!r} is a file, not a folder (unpack an archive first): {_expected(root)}")
     if not root.is_dir():
-        near = difflib.get_close_matches(root.name, _subfolders(root.parent) if root.parent.is_dir() else [], 1)
+        near = difflib.get_close_matches(root.name, subfolders(root.parent) if root.parent.is_dir() else [], 1)
         hint = f"did you mean {str(root.parent / near[0])!r}?" if near else _expected(root)
         raise UserError(f"data.root={str(root)!r} does not exist: {hint}")
-    wrong = [name for name in _subfolders(root) if name.lower() in (*LOOKALIKES, "train", "test", "val")]
-    wrong = [name for name in wrong if name not in ("train", "test", "val") and _subfolders(root / name)]
+    wrong = [name for name in subfolders(root) if name.lower() in (*LOOKALIKES, "train", "test", "val")]
+    wrong = [name for name in wrong if name not in ("train", "test", "val") and subfolders(root / name)]
     if wrong:
         raise UserError(
             f"data.root={str(root)!r} has a folder {wrong[0]!r} that looks like a split:"
             " call the splits train, test and val"
         )
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"cannot list the folder {str(folder)!r}: {error.strerror}") from None
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
 
 
 def class_folders(folder: Path, root: Path) -> list[str]:
@@ -128,9 +118,9 @@ def class_folders(folder: Path, root: Path) -> list[str]:
     Raises:
         UserError: there are none.
     """
-    found = _subfolders(folder)
+    found = subfolders(folder)
     if not found:
-        there = [entry.name for entry in _entries(folder)]
+        there = [entry.name for entry in entries(folder)]
         what = f"found only {listed(there)}" if there else "it is empty"
         raise UserError(f"{str(folder)!r} has no class folders, {what}: {_expected(root)}")
     return found
@@ -151,7 +141,7 @@ def _choose(found: list[str], classes: Sequence[str] | str | None, folder: Path)
 
 
 def _one_level_too_high(folder: Path) -> str | None:
-    return f"did you mean data.root={str(folder)!r}?" if _subfolders(folder) else None
+    return f"did you mean data.root={str(folder)!r}?" if subfolders(folder) else None
 
 
 def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: bool) -> None:
@@ -169,15 +159,12 @@ def _check_same_classes(folder: Path, root: Path, chosen: list[str], *, subset: 
 def _image_names(folder: Path, prefix: str) -> list[str]:
     """The image files of `folder` at any depth, sorted, each with `prefix` before its name."""
     names = []
-    for entry in _entries(folder):
-        if entry.is_dir():
-            names += _image_names(folder / entry.name, f"{prefix}{entry.name}/")
-        elif not entry.name.lower().endswith(extensions()):
+    for name, is_link in files_below(folder):
+        if is_link or not name.lower().endswith(extensions()):
             continue  # `overview.not_read` counts them
-        elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is a bad image
-            names.append(prefix + entry.name)
-        else:
-            raise UserError(f"{entry.path} is no regular file, and cannot be an image: remove it", key="data.root")
+        if os.path.exists(path := folder / name) and not path.is_file():
+            raise UserError(f"{path} is no regular file, and cannot be an image: remove it", key="data.root")
+        names.append(prefix + name)  # a broken link is a bad image
     return names
 
 
@@ -194,8 +181,10 @@ def list_images(folder: Path, root: Path, classes: list[str], *, lenient: bool =
         there_is = not lenient or (folder / name).is_dir()
         found = _image_names(folder / name, f"{prefix}{name}/") if there_is else []
         if not found and not lenient:
-            there = [entry.name for entry in _entries(folder / name)]
+            there = [entry.name for entry in entries(folder / name)]
             what = f"found only {listed(there)}" if there else "it is empty"
+            if leads_back(folder / name):
+                what = "it is a link to a folder in which it lies"
             raise UserError(
                 f"the class folder {str(folder / name)!r} has no images, {what}:"
                 f" add images ({' '.join(USUAL)} and others that Pillow reads) or remove the folder"

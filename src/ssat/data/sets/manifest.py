@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssat.core.files import write_text
+from ssat.data.sets.card import Card
 from ssat.data.sets.sources import ImageList, Source
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("manifests.json").read_text())
@@ -45,6 +46,16 @@ def describe(source: Source) -> dict[str, Any]:
         for name, images in splits.items()
         if images is not None
     }
+
+
+def official_counts(card: Card) -> dict[str, list[int]]:
+    """Images of each class in the official splits, in the order of the labels; {} for splits of which it is not known.
+
+    Of a card with other numbers of images nothing is known.
+    """
+    frozen = {split: content["per_class"] for split, content in FROZEN.get(card.name, {}).items()}
+    known = frozen or {split: [*counts] for split, counts in card.per_class.items()}
+    return {split: counts for split, counts in known.items() if sum(counts) == card.counts.get(split)}
 
 
 def path_of(root: Path, name: str) -> Path:

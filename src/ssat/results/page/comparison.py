@@ -55,6 +55,7 @@ class ComparisonPanel:
         facts: images, classes, epochs and recipe.
         finding: what it shows.
         caveat: what to keep in mind; may be empty.
+        repeats: seeds with several runs, and their folders.
         bars: the arms with an accuracy.
         is_open: whether curves and pictures are unfolded at first.
         is_without_room: whether the curves are left out because the page is full.
@@ -69,6 +70,7 @@ class ComparisonPanel:
     facts: str
     finding: str
     caveat: str
+    repeats: list[str]
     bars: list[AccuracyBar]
     is_open: bool
     is_without_room: bool
@@ -91,6 +93,7 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
         facts=" · ".join(_facts(comparison)),
         finding=found,
         caveat=keep_in_mind + caveat,
+        repeats=[line for arm in comparison.arms for line in _repeats(arm)],
         bars=[_bar(arm, comparison) for arm in comparison.arms if arm.scored],
         is_open=is_open,
         is_without_room=not has_room,
@@ -124,6 +127,14 @@ def _facts(comparison: Comparison) -> Iterator[str]:
 
 def _is_of_clips(record: Record) -> bool:
     return record.number("config.data.frames") is not None
+
+
+def _repeats(arm: Arm) -> Iterator[str]:
+    """The seeds with several runs, and the folders of these in the same order."""
+    for each in arm.seeds:
+        if each.said:
+            folders = ", ".join(f"{record.group}/{record.folder.name}" for record in each.records)
+            yield f"{arm.name}, {each.said} ({folders})"
 
 
 def _bar(arm: Arm, comparison: Comparison) -> AccuracyBar:

@@ -44,6 +44,7 @@ class PageCell:
         ours: our number; empty where nothing was measured.
         judgement: the difference and the verdict.
         link: to the folder of a run that it was measured on; may be empty.
+        repeats: seeds with several runs: what is said of them, and the name and link of each folder.
     """
 
     verdict: str
@@ -52,6 +53,7 @@ class PageCell:
     ours: str
     judgement: str
     link: str
+    repeats: list[tuple[str, list[tuple[str, str]]]]
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,15 @@ def _cell(result: CellResult | None, page: Path | None) -> PageCell | None:
         ours=ours,
         judgement=judgement(result),
         link=folder_link(result.records[0], page) if ours and page is not None and result.records else "",
+        repeats=[] if page is None else _repeats(result, page),
     )
+
+
+def _repeats(result: CellResult, page: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [
+        (each.said.partition(":")[0], [(run.folder.name, folder_link(run, page)) for run in each.records])
+        for each in result.repeats
+    ]
 
 
 def _command(line: str) -> tuple[str, str]:

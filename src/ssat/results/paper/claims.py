@@ -24,9 +24,6 @@ NO_EVIDENCE, NEEDS = "no runs yet", "no measure yet"
 BY_EYE = "look at the figure"  # an analysis was made, and no comparison of two numbers decides the claim
 
 
-ROUNDING = 0.05  # of a number of the text that is printed with one decimal
-
-
 @dataclass(frozen=True)
 class Claim:
     """One sentence of the paper, and what is known about it.
@@ -245,8 +242,9 @@ def _sign_of_results(a: CellResult | None, b: CellResult | None, *, comparisons:
 def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Weighed:
     """A number of the text, computed from our cells by the same formula.
 
-    It is supported where ours is as near as our cells are sure, and contradicted where it is not: also where every cell
-    is reproduced, for the text can say something else than the table, or its sign may be the other one.
+    It is supported where the interval of ours holds it and leaves out 0, so that the sign is known, and contradicted
+    where the interval does not hold it: also where every cell is reproduced, for the text can say something else than
+    the table. Of anything that seeds can change, hours and kg too, every cell needs two seeds.
     """
     unit = str(entry.get("unit") or "")
     paper = f"printed: {entry.get('value')} {unit}".strip()
@@ -261,17 +259,22 @@ def _weigh_number(entry: Mapping[str, Any], judged: Mapping[str, Judged]) -> Wei
             return Weighed(NO_EVIDENCE, f"{reference} has not been run", paper)
         results.append(found)
     values = [found.ours for found in results if found.ours is not None]
-    ours, margin = derived(kind, values), margin_of(kind, values, [found.tolerance for found in results])
+    ours, margin = derived(kind, values), margin_of(kind, values, [found.own_margin for found in results])
     shown = "" if margin is None else f" ± {margin:.1f}"
     said, status = as_number(entry.get("value")), UNDECIDED
-    if any(found.cell.measure in ACCURACIES and len(found.values) < 2 for found in results):
+    if any(found.is_one_seed for found in results):
         status = SINGLE
     elif said is not None and margin is not None and all(found.verdict != OTHER_MACHINE for found in results):
-        if abs(ours - said) > margin + ROUNDING:
+        if abs(ours - said) > margin + _rounding(entry.get("value")):
             status = CONTRADICTED
-        elif margin < abs(said):  # a wider one leaves even the sign open
+        elif abs(ours) > margin and ours * said > 0:  # else its interval leaves even the sign open
             status = SUPPORTED
     return Weighed(status, f"ours: {ours:.1f}{shown} {unit}".strip(), paper)
+
+
+def _rounding(printed: object) -> float:
+    """Half a unit of the last decimal that is printed: 0.5 of 4, 0.05 of 11.8."""
+    return 0.5 * 10.0 ** -len(str(printed).partition(".")[2])
 
 
 def _weigh_same(same: Sequence[Sequence[str]], judged: Mapping[str, Judged]) -> Weighed:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssat.data.sets.catalog import CATALOG
-from ssat.results.comparisons import content_digest
+from ssat.results.content import content_digest, shared_content
 from ssat.results.epochs import epochs_text
 from ssat.results.labels import distinct_labels
 from ssat.results.paper.paper import Experiment, Item
@@ -22,7 +21,8 @@ from ssat.results.paper.settings import (
     place_of,
     start_words,
 )
-from ssat.results.paper.videos import TOTAL, is_of_videos, is_whole_set, official_videos
+from ssat.results.paper.videos import TOTAL, is_of_videos, official_videos
+from ssat.results.paper.whole import lacks
 from ssat.runs.record import START, Record
 
 # Keys that choose a part of the data: runs that differ in them never share a table, whatever its columns are.
@@ -243,7 +243,7 @@ def _block_key(record: Record, experiment: Experiment, has_column: bool) -> str:
     shared = {key: value for key, value in deciding_settings(record.settings_key).items() if is_shared(key)}
     shared["trainer.max_steps"] = record.get("config.trainer.max_steps")  # a run that was cut short stands apart
     if not has_column:
-        shared["content"] = record.get("data_fingerprint.sha256")
+        shared["content"] = shared_content(record)
     return repr(sorted(shared.items(), key=str))
 
 
@@ -277,26 +277,9 @@ def _is_exact(record: Record, experiment: Experiment, row: str, column: str, mea
     (Figure 5).
     """
     relevant = RELEVANT_KEYS.get(measure)
-    is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
-    if relevant is None and (is_cut or record.get("config.data.verify") is False):
+    if relevant is None and lacks(record):
         return False
     words, start = cell_words(experiment, row, column), start_words(experiment, row, column)
     if differing(record.settings_key, words, start, relevant or ("",)):
         return False
-    return relevant is not None or (_is_whole(record) and (not start or record.get("inputs.start.complete") is True))
-
-
-def _is_whole(record: Record) -> bool:
-    """Whether the images, or videos, are all those of the official set, as far as the record tells."""
-    if is_of_videos(record):
-        return is_whole_set(record)
-    card = CATALOG.get(record.data)
-    if card is None:
-        return True
-    tested = record.number(f"data_fingerprint.splits.{record.split}")
-    if record.classes not in (None, card.classes) or (record.split == "test" and tested not in (None, card.test)):
-        return False
-    trained = record.number("data_fingerprint.splits.train")
-    parts = [record.get(f"config.data.{key}") for key in ("samples_per_class", "val_fraction")]
-    is_part = any(parts) or record.get("config.data.fraction") != 1 or record.get("config.data.protocol") != "paper"
-    return is_part or trained in (None, card.trained)
+    return relevant is not None or not start or record.get("inputs.start.complete") is True

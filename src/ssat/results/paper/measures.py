@@ -1,12 +1,13 @@
-"""What a run has of each measure of the paper's cells."""
+"""What a run has measured, in the units of the paper's tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssat.results.paper.paper import Cell
-from ssat.results.paper.videos import hash_now, official_videos, zero_shot_accuracy
+from ssat.results.paper.videos import hash_now, official_videos, why_not_zero_shot, zero_shot_accuracy
 from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
 
 # The settings of the command that measures Table 2's perspective cells.
@@ -18,6 +19,9 @@ PERSPECTIVE = {
     "data.perturb": "perspective",
     "seeds": "5",
 }
+PERSPECTIVE_FILE = "last-test-perspective.json"
+CLEAN_TOLERANCE = 0.5  # points: the same weights on another device or in another precision
+MEAN_TOLERANCE = 0.01
 
 
 def measure(cell: Cell, record: Record) -> float | None:
@@ -27,6 +31,14 @@ def measure(cell: Cell, record: Record) -> float | None:
     if cell.measure == "videos":
         return official_videos(record, cell.row, cell.column)
     return MEASURES[cell.measure](record) if cell.measure in MEASURES else None
+
+
+def why_not(cell: Cell, record: Record) -> str:
+    """Why something that was measured beside a run does not count; empty where it counts or there is nothing."""
+    if cell.measure == "zero_shot":
+        return why_not_zero_shot(record, cell.column)
+    fault = _evaluation(record)[1] if cell.measure == "perspective" else ""
+    return f"{PERSPECTIVE_FILE} of {record.folder.name} does not count: {fault}" if fault else ""
 
 
 def _gflops(record: Record) -> float | None:
@@ -55,23 +67,58 @@ def _hours(record: Record) -> float | None:
 
 
 def _perspective(record: Record) -> float | None:
-    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run.
+    """Mean accuracy on the perturbed test images, from the file that src.evaluate has written beside the run."""
+    values, fault = _evaluation(record)
+    return None if fault else as_percentage(lookup(values, "summary.acc1_mean"))
 
-    Only of this run, its last weights, all its test images and the command's own perturbation.
+
+def _evaluation(record: Record) -> tuple[Any, str]:
+    """The run's evaluation on perturbed images, and why it does not count: both empty where there is none.
+
+    It counts if it is of this run, its last weights, all its test images and the command's own perturbation, and if
+    neither the run's record nor its own parts contradict it.
     """
+    path = record.folder / "evaluations" / PERSPECTIVE_FILE
+    if not path.is_file():
+        return None, ""
     try:
-        values = read_json(record.folder / "evaluations" / "last-test-perspective.json")
-    except ValueError:
-        return None
+        values = read_json(path)
+    except ValueError as error:
+        return None, str(error)
+    return values, next(_faults(record, values), "")
+
+
+def _faults(record: Record, values: Any) -> Iterator[str]:
+    """What is wrong with an evaluation, in words."""
     settings = lookup(values, "settings")
-    settings = settings if isinstance(settings, dict) else {}
-    said, overrides = {key: settings.get(key) for key in PERSPECTIVE}, settings.get("overrides") or []
-    is_own = lookup(values, "hash") in (record.get("hash"), hash_now(record))
-    on_all = lookup(values, "data_fingerprint.splits.test") == record.get("data_fingerprint.splits.test")
-    content = lookup(values, "data_fingerprint.sha256.test") == record.get("data_fingerprint.sha256.test")
-    if not (is_own and on_all and content and said == PERSPECTIVE) or any(map(_changes_images, overrides)):
-        return None
-    return as_percentage(lookup(values, "summary.acc1_mean"))
+    if not isinstance(settings, dict):
+        yield "it does not say how it was made"
+        return
+    if lookup(values, "hash") not in (record.get("hash"), hash_now(record)):
+        yield "it is of another run"
+    for key, wanted in PERSPECTIVE.items():
+        if settings.get(key) != wanted:
+            yield f"{key}={settings.get(key)}, not {wanted or 'empty'}"
+    for override in settings.get("overrides") or []:
+        if _changes_images(override):
+            yield f"it was made with {override}"
+    ours, whole = lookup(values, "data_fingerprint.splits.test"), record.number("data_fingerprint.splits.test")
+    if ours != whole:
+        yield f"it is of {ours} images, and the run's test set has {'an unknown number' if whole is None else whole}"
+    if lookup(values, "data_fingerprint.sha256.test") != record.get("data_fingerprint.sha256.test"):
+        yield "it is of other test images"
+    clean, known = as_number(lookup(values, "clean.acc1")), record.number("metrics.test.acc1.last")
+    if clean is not None and known is not None and abs(clean - known) > CLEAN_TOLERANCE:
+        yield f"its accuracy on clean images is {clean:.2f} %, and the run's {known:.2f} %"
+    mean, perturbed = as_percentage(lookup(values, "summary.acc1_mean")), lookup(values, "perturbed")
+    if mean is None:
+        yield "it has no mean accuracy from 0 to 100 %"
+    elif isinstance(perturbed, dict):
+        each = [number for key in perturbed if (number := as_percentage(lookup(perturbed[key], "acc1"))) is not None]
+        if len(each) != int(PERSPECTIVE["seeds"]):
+            yield f"it has {len(each)} accuracies, not {PERSPECTIVE['seeds']}"
+        elif abs(statistics.fmean(each) - mean) > MEAN_TOLERANCE:
+            yield f"its mean is {mean:.2f} %, and that of its accuracies {statistics.fmean(each):.2f} %"
 
 
 def _changes_images(override: Any) -> bool:

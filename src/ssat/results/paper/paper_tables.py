@@ -20,6 +20,7 @@ from ssat.results.paper.verdicts import (
     MEASURED,
     NOT_OURS,
     NOT_RUN,
+    OF_MACHINE,
     ONE_SEED,
     OTHER,
     OTHER_MACHINE,
@@ -100,19 +101,25 @@ def shown_ours(result: CellResult) -> str:
 
 
 def shown_difference(result: CellResult) -> str:
-    """Ours minus the paper's, with its sign and of an accuracy its interval; empty where one of them is missing."""
+    """Ours minus the paper's, with its sign and its interval; empty where one of them is missing.
+
+    Of hours and CO2 the interval is that of the verdict; sizes and counts have none.
+    """
     if result.difference is None:
         return ""
-    is_accuracy = result.cell.measure in ACCURACIES and result.tolerance is not None
-    margin = f" ± {result.tolerance:.2f}" if is_accuracy else ""
+    has_interval = result.cell.measure in (*ACCURACIES, *OF_MACHINE) and result.tolerance is not None
+    margin = f" ± {result.tolerance:.2f}" if has_interval else ""
     return with_minus(f"{result.difference:+,.{_decimals(result)}f}") + margin
 
 
 def judgement(result: CellResult) -> str:
     """'+0.31 ± 0.80, reproduced within error': the difference, where there is one, the verdict, and what limits it."""
     near = f"but so is {_listed(result.as_near)}" if result.as_near else ""
-    settings = _listed(result.differs_in)
-    return ", ".join(filter(None, (shown_difference(result), result.verdict, near, result.remark, settings)))
+    is_judged = result.is_one_seed and result.verdict in (REPRODUCED, DIFFERS)
+    one_seed = "one seed" if is_judged else ""
+    repeats = "; ".join(each.said for each in result.repeats)
+    words = (shown_difference(result), result.verdict, one_seed, near, _listed(result.differs_in), repeats)
+    return ", ".join(filter(None, (*words, *result.remarks)))
 
 
 def _listed(words: Sequence[str], most: int = 3) -> str:
@@ -186,9 +193,9 @@ def _terminal_cell(result: CellResult | None) -> str:
         return ""
     paper, ours = escape(result.cell.shown), shown_ours(result)
     if not ours:
-        return f"{paper}\n[dim]{result.verdict}[/dim]".strip()
+        return f"{paper}\n[dim]{escape(judgement(result))}[/dim]".strip()
     style = STYLES.get(result.verdict, "default")
-    return f"{paper}\n[bold]{ours}[/bold]\n[{style}]{judgement(result)}[/{style}]".strip()
+    return f"{paper}\n[bold]{ours}[/bold]\n[{style}]{escape(judgement(result))}[/{style}]".strip()
 
 
 def markdown(judged: Judged) -> str:
@@ -214,8 +221,8 @@ def _markdown_cell(result: CellResult | None) -> str:
         return ""
     paper, ours = markdown_text(result.cell.shown), shown_ours(result)
     if not ours:
-        return f"{paper} ({result.verdict})".strip()
-    return f"{paper or '-'} / **{markdown_text(ours)}** ({judgement(result)})"
+        return f"{paper} ({markdown_text(judgement(result))})".strip()
+    return f"{paper or '-'} / **{markdown_text(ours)}** ({markdown_text(judgement(result))})"
 
 
 def latex(judged: Judged) -> str:

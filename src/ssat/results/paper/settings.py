@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -16,12 +16,19 @@ from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.results.paper.paper import Experiment, read_yaml
 from ssat.runs.faithful import BATCH_NORM, COMPARE_IMAGES
+from ssat.runs.own_phases import MISSING, PHASES, WITHOUT_SSL
 from ssat.runs.record import INIT_FROM, START, Record, settings_of, with_start
 
 # Keys that change how fast a run is or how often it is measured, not what its last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
 SOURCE = "data.source.kind"  # images under a set's name are that set only where its own reader has counted them
-WITHOUT_SSL = ("scratch", "finetune", "linear")
+# Numbers of images that follow from several keys, by the ends of what they are called here.
+LOSS_BATCH, NORM_BATCH = "loss_batch", "norm_batch"
+BATCHES = {
+    "recipe.batch_size": "an optimizer step sees",
+    LOSS_BATCH: "the loss that compares images sees",
+    NORM_BATCH: "batch norms see",
+}
 
 
 def fixed_by_name(axis: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
@@ -127,10 +134,17 @@ def cell_settings(words: tuple[str, ...]) -> dict[str, Any]:
     return settings_of(run.values, run.mode.name)
 
 
+class Setting(NamedTuple):
+    """A setting in which a run is not a cell: its key, and what was run, in words that a reader can act on."""
+
+    key: str
+    text: str
+
+
 @cache
 def differing(
     settings_key: str, words: tuple[str, ...], start: tuple[str, ...] = (), relevant: tuple[str, ...] = ("",)
-) -> tuple[str, ...]:
+) -> tuple[Setting, ...]:
     """The settings in which a run is not a cell: 'epochs=6'.
 
     Args:
@@ -139,13 +153,41 @@ def differing(
         start: those of the run that it starts from.
         relevant: beginnings of the keys that are compared.
     """
-    wanted = cell_settings(words)
-    wanted = _deciding(with_start(wanted, cell_settings(start)) if start else wanted)
-    ours = deciding_settings(settings_key)
+    all_wanted, all_ours = cell_settings(words), json.loads(settings_key)
+    if start:
+        all_wanted = with_start(all_wanted, cell_settings(start))
+    wanted, ours = _deciding(all_wanted), _deciding(all_ours)
     if INIT_FROM in ours:  # what it started from is not known
         wanted = {key: value for key, value in wanted.items() if not key.startswith(START)}
     keys = sorted(key for key in wanted.keys() | ours.keys() if key.startswith(relevant))
-    return tuple(f"{key}={ours.get(key)}" for key in keys if wanted.get(key) != ours.get(key))
+    found = []
+    for key in (key for key in keys if not _is_same(key, wanted, ours)):
+        batch = next((what for end, what in BATCHES.items() if key.endswith(end)), "")
+        if not batch or (key.startswith(PHASES) and key in all_ours):
+            found.append(Setting(key, _said(key, all_ours if batch else ours)))
+        elif key in wanted and key in ours:  # else another encoder or another task is the difference
+            place = key.rpartition(".")[0]
+            factors = [name for name in BATCH_FACTORS if (all_ours.get(name, 1), all_wanted.get(name, 1)) != (1, 1)]
+            set_by = ", ".join([f"{place}.batch_size", *factors])
+            found.append(Setting(key, f"{batch} {_number(ours[key])} images at once, not {wanted[key]} ({set_by})"))
+    return tuple(found)
+
+
+def _is_same(key: str, wanted: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether both have the same value; null is none, except where a phase alone was told so."""
+    no_value = MISSING if key.startswith(PHASES) else None
+    return wanted.get(key, no_value) == ours.get(key, no_value)
+
+
+def _said(key: str, ours: Mapping[str, Any]) -> str:
+    if key not in ours:
+        return f"without {key}"
+    value = ours[key]
+    return f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @cache
@@ -174,7 +216,7 @@ def _forward_batches(place: str, batch: Any, settings: Mapping[str, Any]) -> dic
     alone = {key: value for key, value in settings.items() if key != "trainer.accumulate"}
     seen = {}
     if {*tasks} & {*COMPARE_IMAGES}:
-        seen[f"{place}loss_batch"] = step_batch(batch, alone)
+        seen[f"{place}{LOSS_BATCH}"] = step_batch(batch, alone)
     if settings.get("encoder.kind") in BATCH_NORM:
-        seen[f"{place}norm_batch"] = batch
+        seen[f"{place}{NORM_BATCH}"] = batch
     return seen

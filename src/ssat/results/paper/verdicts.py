@@ -9,20 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ssat.results.intervals import ONE_SEED, SEED_DEVIATION, image_variance, next_run_margin, normal_quantile
-from ssat.results.paper.matching import PARTS_OF_DATA, RELEVANT_KEYS, Block, match_runs
-from ssat.results.paper.measures import measure
+from ssat.results.intervals import ONE_SEED, image_variance, next_run_margin, normal_quantile
+from ssat.results.paper.matching import RELEVANT_KEYS, Block, match_runs
+from ssat.results.paper.measures import measure, why_not
 from ssat.results.paper.paper import Cell, Item
-from ssat.results.paper.settings import cell_settings, cell_words, differing, start_words
-from ssat.results.paper.videos import (
-    detection,
-    is_of_videos,
-    is_whole_test,
-    remark,
-    scored,
-)
-from ssat.results.text import largest
-from ssat.runs.record import Record
+from ssat.results.paper.settings import Setting, cell_settings, cell_words, differing, start_words
+from ssat.results.paper.videos import detection, is_of_videos, is_whole_test, remark, scored
+from ssat.results.paper.whole import lacks, unverified_weights
+from ssat.results.repeats import SeedRuns, by_seed
+from ssat.results.text import distinct, largest
+from ssat.runs.record import Record, as_number
 
 REPRODUCED, DIFFERS = "reproduced within error", "differs"
 TOO_NOISY = "too noisy to tell"
@@ -35,9 +31,13 @@ VERDICTS = (
     *(REPRODUCED, DIFFERS, TOO_NOISY, ONE_SEED, PARTIAL, OTHER),
     *(MEASURED, OTHER_MACHINE, SAME, OTHERWISE, NO_KEY, NOT_RUN, NOT_OURS),
 )
-WIDEST = 5.0  # points; an interval that is wider on either side says nothing
+# Points; seeds that differ so much that a further run may lie further away than one seed alone lets us expect.
+WIDEST = next_run_margin([0.0])
 PAPER_DEVICE = "A5000"
 OF_MACHINE = ("hours", "co2_kg_lacoste")
+MACHINE_TOLERANCE = 0.05  # of the paper's hours and CO2: other drivers and versions on the same device
+MACHINE_DEVIATION = 0.005  # of our own from seed to seed on one machine, assumed as SEED_DEVIATION is
+LESS_DATA = ("data.fraction", "data.samples_per_class", "data.label_fraction", "data.val_fraction", "data.classes")
 COUNTS = ("train_images", "test_images", "classes", "img_size", "videos")
 ACCURACIES = ("acc1", "perspective", "zero_shot")
 MOST_BLOCKS = 20  # blocks of other runs that are shown of one table or figure
@@ -50,13 +50,14 @@ class CellResult:
     Attributes:
         cell: the paper's number and what it is of.
         verdict: one of VERDICTS.
-        records: the runs that it was measured on.
+        records: the runs that it was measured on, those of one seed one after another.
         values: what was measured, one for each seed.
         setting: our value, where the cell is a setting.
-        tolerance: half the width of the 95 % interval of ours minus the paper's.
-        differs_in: the settings in which runs that are not the cell's differ from it.
+        tolerance: half the width of the 95 % interval of ours minus the paper's; of hours and CO2 5 %.
+        differs_in: what runs that are not the cell's had less or otherwise.
         as_near: rows of the same column whose printed number the same interval holds.
-        remark: of videos, how many of them were scored.
+        repeats: seeds of which several runs were made.
+        remarks: what else limits the verdict, or why something measured does not count.
     """
 
     cell: Cell
@@ -67,7 +68,20 @@ class CellResult:
     tolerance: float | None = None
     differs_in: tuple[str, ...] = ()
     as_near: tuple[str, ...] = ()
-    remark: str = ""
+    repeats: tuple[SeedRuns, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_one_seed(self) -> bool:
+        """Whether seeds could change the value, and there is one."""
+        return len(self.values) == 1 and self.cell.measure not in RELEVANT_KEYS
+
+    @property
+    def own_margin(self) -> float | None:
+        """How sure our own value is: half the width of the interval of a further run; None where that is unknown."""
+        if self.cell.measure not in OF_MACHINE or self.ours is None:
+            return self.tolerance
+        return next_run_margin(self.values, deviation=MACHINE_DEVIATION * abs(self.ours))
 
     @property
     def ours(self) -> float | None:
@@ -172,29 +186,30 @@ def judge_cell(cell: Cell, records: list[Record], item: Item) -> CellResult:
     """The verdict on a cell by the runs of exactly its configuration."""
     if cell.measure == "setting":
         return judge_setting(cell, item)
-    measured = _measured(cell, records)
-    if not measured:
-        return CellResult(cell, NOT_RUN if item.experiment.has(cell) else NOT_OURS)
-    runs, values = zip(*measured, strict=True)
-    allowed = tolerance(cell, runs, values)
-    if _is_part(cell, runs, values):
+    seeds = _measured(cell, records)
+    uncounted = tuple(distinct(filter(None, (why_not(cell, record) for record in records))))
+    if not seeds:
+        return CellResult(cell, NOT_RUN if item.experiment.has(cell) else NOT_OURS, remarks=uncounted)
+    found = _of_seeds(cell, NOT_RUN, seeds)
+    allowed = tolerance(cell, found.records, found.values)
+    if _is_part(cell, found):
         verdict = PARTIAL
-    elif cell.number is None:
+    elif cell.number is None or allowed is None:
         verdict = MEASURED
-    elif cell.measure in OF_MACHINE and not all(PAPER_DEVICE in run.text("hardware.device") for run in runs):
+    elif cell.measure in OF_MACHINE and not all(PAPER_DEVICE in run.text("hardware.device") for run in found.records):
         verdict = OTHER_MACHINE
-    elif allowed is None:
-        verdict = MEASURED
     else:
-        verdict = compared(cell, values, allowed)
-    return CellResult(cell, verdict, runs, values, tolerance=allowed, remark=_remark(cell, runs))
+        verdict = compared(cell, found.values, allowed, images=measured_on(cell, found.records[0]))
+    weights = [unverified_weights(run) for run in found.records] if cell.measure not in RELEVANT_KEYS else []
+    remarks = (*found.remarks, *distinct(filter(None, weights)), *uncounted)
+    return replace(found, verdict=verdict, tolerance=allowed, remarks=remarks)
 
 
-def _is_part(cell: Cell, runs: Sequence[Record], values: Sequence[float]) -> bool:
+def _is_part(cell: Cell, found: CellResult) -> bool:
     """Whether videos are missing that the paper has."""
     if cell.measure == "videos":
-        return values[0] < (cell.number or 0.0)
-    tested = [found for run in runs if (found := _tested(cell, run))]
+        return found.values[0] < (cell.number or 0.0)
+    tested = [tested for run in found.records if (tested := _tested(cell, run))]
     return not all(map(is_whole_test, tested))
 
 
@@ -211,20 +226,29 @@ def measured_on(cell: Cell, run: Record) -> int | None:
     return scored(found) if found else run.split_size
 
 
-def _remark(cell: Cell, runs: Sequence[Record]) -> str:
-    return "; ".join(dict.fromkeys(text for run in runs if (text := remark(_tested(cell, run)))))
+def _of_seeds(cell: Cell, verdict: str, seeds: Sequence[SeedRuns]) -> CellResult:
+    """A result with what the runs of each seed have measured."""
+    runs = tuple(record for each in seeds for record in each.records)
+    repeats = tuple(each for each in seeds if each.said)
+    scores = tuple(distinct(filter(None, (remark(_tested(cell, run)) for run in runs))))
+    values = tuple(each.mean for each in seeds)
+    return CellResult(cell, verdict, runs, values, repeats=repeats, remarks=scores)
 
 
-def compared(cell: Cell, values: Sequence[float], allowed: float) -> str:
-    """What our values, one for each seed, say of the paper's number, of which `allowed` is the tolerance."""
+def compared(cell: Cell, values: Sequence[float], allowed: float, *, images: int | None = None) -> str:
+    """What our values, one for each seed, say of the paper's number, of which `allowed` is the tolerance.
+
+    A single run that is not within what its test `images` explain has only the assumed deviation of seeds to speak for
+    it: nothing is concluded from that.
+    """
     distance = abs(statistics.fmean(values) - (cell.number or 0.0))
+    if distance > allowed:
+        return DIFFERS
     if cell.measure not in ACCURACIES:
-        return REPRODUCED if distance <= allowed else DIFFERS
-    if distance <= allowed:
-        return REPRODUCED if allowed <= WIDEST else TOO_NOISY
-    # One run on either side: the difference may also be that of two seeds.
-    of_seeds = normal_quantile() * SEED_DEVIATION * math.sqrt(2)
-    return ONE_SEED if len(values) == 1 and distance <= math.hypot(allowed, of_seeds) else DIFFERS
+        return REPRODUCED
+    if len(values) == 1 and images and distance > _image_margin(cell, values, images):
+        return ONE_SEED
+    return TOO_NOISY if next_run_margin(values) > WIDEST else REPRODUCED
 
 
 def judge_setting(cell: Cell, item: Item) -> CellResult:
@@ -237,39 +261,54 @@ def judge_setting(cell: Cell, item: Item) -> CellResult:
 
 def partial_result(cell: Cell, records: list[Record], item: Item) -> CellResult:
     """A cell with runs of another configuration, such as smaller ones: shown, never judged."""
-    measured = _measured(cell, records)
-    if not measured:
+    seeds = _measured(cell, records)
+    if not seeds:
         return CellResult(cell, NOT_RUN)
-    runs, values = zip(*measured, strict=True)
-    told = _remark(cell, runs)
+    found = _of_seeds(cell, OTHER, seeds)
+    run = found.records[0]
+    less = list(lacks(run))
     if not item.experiment.has(cell):
-        return CellResult(cell, PARTIAL, runs, values, remark=told)
-    words = [of(item.experiment, cell.row, cell.column) for of in (cell_words, start_words)]
-    differs_in = differing(runs[0].settings_key, *words)
-    verdict = PARTIAL if _is_less(runs[0], differs_in) else OTHER
-    return CellResult(cell, verdict, runs, values, differs_in=differs_in, remark=told)
+        return replace(found, verdict=PARTIAL, differs_in=tuple(less or [f"{run.data} is no column of this table"]))
+    words, start = (of(item.experiment, cell.row, cell.column) for of in (cell_words, start_words))
+    settings = differing(run.settings_key, words, start)
+    told = cell_settings(words)
+    less += [each.text for each in settings if _is_less(each, run, told.get(each.key))]
+    said = [*less, *(each.text for each in settings if each.text not in less)]
+    return replace(found, verdict=PARTIAL if less else OTHER, differs_in=tuple(said))
 
 
-def _is_less(record: Record, differs_in: Sequence[str]) -> bool:
-    """Whether a run had less than the cell: a part of the images, or an early end."""
-    is_cut = record.get("config.trainer.max_steps") or record.get("skipped_images")
-    keys = {word.partition("=")[0] for word in differs_in}
-    return bool(is_cut or keys & {*PARTS_OF_DATA, "data.name", "data.source.kind"} or not keys)
+def _is_less(setting: Setting, run: Record, wanted: object) -> bool:
+    """Whether a setting leaves a part of the images or labels out that the cell does not leave out."""
+    if setting.key not in LESS_DATA:
+        return False
+    ours = run.get(f"config.{setting.key}")
+    if setting.key in ("data.fraction", "data.label_fraction"):
+        share, whole = as_number(ours), as_number(wanted)
+        return share is not None and whole is not None and share < whole
+    return bool(ours)
 
 
-def _measured(cell: Cell, records: list[Record]) -> list[tuple[Record, float]]:
-    """The runs with a value, one for each seed; a single run where the seed changes nothing."""
-    by_seed = {record.get("seed"): record for record in records}
-    found = [(run, value) for run in by_seed.values() if (value := measure(cell, run)) is not None]
-    return found[:1] if cell.measure in RELEVANT_KEYS else found
+def _measured(cell: Cell, records: list[Record]) -> list[SeedRuns]:
+    """The runs with a value by seed; all together where the seed changes nothing."""
+    pairs = [(run, value) for run in records if (value := measure(cell, run)) is not None]
+    if cell.measure not in RELEVANT_KEYS:
+        return by_seed(pairs)
+    # Of runs that agree one is shown.
+    return by_seed(pairs[:1] if len({value for _, value in pairs}) == 1 else pairs, seeded=False)
+
+
+def _image_margin(cell: Cell, values: Sequence[float], images: int) -> float:
+    """What the test images explain of the distance between our mean and the paper's number."""
+    variance = image_variance(values, images) / len(values) + image_variance([cell.number or 0.0], images)
+    return normal_quantile() * math.sqrt(variance)
 
 
 def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -> float | None:
     """How far ours may be from the paper's number and still count as the same; None where that is unknown.
 
-    An accuracy: where one further run of ours would lie in 95 of 100 cases (Student's t), for the paper's number is one
-    run; of a single seed, and at least, what the test images explain. A size or an operation count: the paper's
-    rounding, or 1 % where that is more. Time and CO2: 5 %. A number of images, classes or pixels: 0.
+    An accuracy: where one further run of ours would lie in 95 of 100 cases, for the paper's number is one run. That is
+    Student's t with the moderated variance of the seeds, and what the test images explain. A size or an operation
+    count: the paper's rounding, or 1 % where that is more. Time and CO2: 5 %. A number of images, classes or pixels: 0.
     """
     if cell.number is None:
         return None
@@ -277,13 +316,11 @@ def tolerance(cell: Cell, runs: tuple[Record, ...], values: tuple[float, ...]) -
         images = measured_on(cell, runs[0])
         if images is None:
             return None
-        of_images = image_variance(values, images) / len(values) + image_variance([cell.number], images)
-        of_seeds = next_run_margin(values) if len(values) > 1 else 0.0
-        return max(normal_quantile() * math.sqrt(of_images), of_seeds)
+        return math.hypot(_image_margin(cell, values, images), next_run_margin(values))
     if cell.measure in RELEVANT_KEYS and cell.measure not in COUNTS:
         printed = re.search(r"\d+\.?(\d*)", cell.shown)  # 2.8M and 0.43+1.26 have one and two decimals
         decimals = len(printed[1]) if printed else 2
         return max(0.5 * 10**-decimals, 0.01 * cell.number) + 1e-9
     if cell.measure in OF_MACHINE:
-        return 0.05 * cell.number
+        return MACHINE_TOLERANCE * cell.number
     return 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssat.config.identity import config_hash
@@ -65,21 +65,54 @@ def detection(record: Record, column: str = "") -> Mapping[str, Any]:
 
 def _zero_shot(record: Record, method: str) -> Mapping[str, Any]:
     """Of this run, its last weights, all segments, and clips that were made as those it was trained on."""
-    split = f"test_{method}"
+    found, fault = _evaluation(record, method)
+    return {} if fault else found
+
+
+def why_not_zero_shot(record: Record, column: str) -> str:
+    """Why the evaluation of a zero-shot cell does not count; empty where it counts or there is none."""
+    method = column.split()[-1]
+    fault = _evaluation(record, method)[1]
+    return f"{_file(method)} of {record.folder.name} does not count: {fault}" if fault else ""
+
+
+def _file(method: str) -> str:
+    return f"last-ffpp-test_{method}-clean.json"
+
+
+def _evaluation(record: Record, method: str) -> tuple[Mapping[str, Any], str]:
+    """What `src.evaluate` has measured on the originals and one method, and why it does not count, if so."""
+    path = record.folder / "evaluations" / _file(method)
+    if not path.is_file():
+        return {}, ""
     try:
-        values = read_json(record.folder / "evaluations" / f"last-ffpp-{split}-clean.json")
-    except ValueError:
-        return {}
-    settings = lookup(values, "settings")
-    settings = settings if isinstance(settings, dict) else {}
-    said = {key: settings.get(key) for key in ZERO_SHOT}
-    ours, theirs = (lookup(each, "data_fingerprint.passport") or {} for each in (values, record.values))
-    is_own = lookup(values, "hash") in (record.get("hash"), hash_now(record))
-    is_right = is_own and said == ZERO_SHOT and settings.get("split") == split
-    same_clips = all(ours.get(key) == theirs.get(key) for key in SAME_CLIPS) and ours.get("level") == LEVEL
-    changed = [word for word in settings.get("overrides") or [] if _changes_videos(word)]
+        values = read_json(path)
+    except ValueError as error:
+        return {}, str(error)
     found = lookup(values, "detection")
-    return found if is_right and same_clips and not changed and isinstance(found, dict) else {}
+    return (found, next(_faults(record, values, method), "")) if isinstance(found, dict) else ({}, "it has no scores")
+
+
+def _faults(record: Record, values: Any, method: str) -> Iterator[str]:
+    """What is wrong with an evaluation, in words."""
+    settings = lookup(values, "settings")
+    if not isinstance(settings, dict):
+        yield "it does not say how it was made"
+        return
+    if lookup(values, "hash") not in (record.get("hash"), hash_now(record)):
+        yield "it is of another run"
+    for key, wanted in (ZERO_SHOT | {"split": f"test_{method}"}).items():
+        if settings.get(key) != wanted:
+            yield f"{key}={settings.get(key)}, not {wanted or 'empty'}"
+    for override in settings.get("overrides") or []:
+        if _changes_videos(override):
+            yield f"it was made with {override}"
+    ours, theirs = (lookup(each, "data_fingerprint.passport") or {} for each in (values, record.values))
+    for key in SAME_CLIPS:
+        if ours.get(key) != theirs.get(key):
+            yield f"its clips have {key}={ours.get(key)}, and those it was trained on {theirs.get(key)}"
+    if ours.get("level") != LEVEL:
+        yield f"its level is {ours.get('level')}, not {LEVEL}"
 
 
 def _changes_videos(override: Any) -> bool:

@@ -54,6 +54,11 @@ class History(Callback):
         self._evaluation = {name: float(value) for name, value in trainer.callback_metrics.items() if _is_eval(name)}
 
     @property
+    def seconds(self) -> float:
+        """That the epochs so far have taken, and the running one before its interruption."""
+        return sum(row["seconds"] for row in self.rows) + self._before
+
+    @property
     def images_per_s(self) -> float:
         """Training images per second over all ranks, in the running epoch."""
         return self._images / self._train_seconds if self._train_seconds else 0.0

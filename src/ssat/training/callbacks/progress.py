@@ -13,10 +13,13 @@ from ssat.training.callbacks.history import History, _is_eval
 
 
 class _Eta:
-    """Seconds left, from the batches of this fit alone, evaluation time included."""
+    """Seconds left, from the batches so far, evaluation time included; also those before an interruption.
 
-    def __init__(self) -> None:
-        self.started, self.batches = time.perf_counter(), 0
+    The first batches of a fit take longer than others, and a resumed fit may have few more.
+    """
+
+    def __init__(self, seconds: float = 0.0, batches: int = 0) -> None:
+        self.started, self.batches = time.perf_counter() - seconds, batches
 
     def left(self, trainer: pl.Trainer) -> float:
         if not self.batches:
@@ -27,6 +30,11 @@ class _Eta:
         if trainer.max_steps > 0:
             left = min(left, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
         return (time.perf_counter() - self.started) / self.batches * left
+
+
+def _eta(history: History, trainer: pl.Trainer) -> _Eta:
+    """At the start of a fit, which may continue another."""
+    return _Eta(history.seconds, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
 
 class ProgressBar(RichProgressBar):
@@ -40,7 +48,7 @@ class ProgressBar(RichProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
         super().on_train_start(trainer, pl_module)
-        self._eta = _Eta()
+        self._eta = _eta(self._history, trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar and its estimate of the time left."""
@@ -79,7 +87,7 @@ class ProgressLines(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
-        self._eta = _Eta()
+        self._eta = _eta(self._history, trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the estimate of the time left."""

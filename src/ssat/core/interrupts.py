@@ -1,0 +1,101 @@
+"""Ctrl-C and SIGTERM outside of a training: one line and the exit code 130 or 143, never a traceback.
+
+Imports nothing heavy: it is to be at work before anything else is imported. `ssat.training.stop` takes the signals
+while something can be saved.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False  # type checkers know the name; typing and contextlib would take a part of the first moment
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = "the same command begins again"
+_owner = os.getpid()  # processes that are forked off inherit the handlers
+
+
+def end_at_once() -> None:
+    """From now on a signal ends this process at once: nothing has been begun that could be left half-done."""
+    global _owner
+    _owner = os.getpid()
+    _take(_end)
+    # The first that is registered runs last: Python's own end gives the signals back to the system, which would kill.
+    atexit.register(_take, signal.SIG_IGN)
+
+
+def raise_once() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit(143); a further one ends at once."""
+    _take(_raise)
+
+
+def end_at_exit() -> None:
+    """Once Python takes itself down, a signal ends it without a word: nothing is lost any more."""
+    atexit.register(_take, _end_silently)
+
+
+class ending_at_once:  # noqa: N801  (it is used like a function, as contextlib's are)
+    """Around heavy imports: an exception in the midst of one comes out as something else, so a signal ends at once."""
+
+    def __enter__(self) -> None:
+        self._before = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+        for number in self._before:
+            signal.signal(number, _end)
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._before:
+            signal.signal(number, _raise)
+
+
+def _take(handler: Any) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) not in (None, signal.SIG_IGN):  # nohup, and `&` in a script, ignore Ctrl-C
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if _is_forked(number):
+        return
+    _tell(number)
+    try:  # noqa: SIM105  (contextlib, see above)
+        sys.stdout.flush()
+    except Exception:  # this very signal may have interrupted a print
+        pass
+    os._exit(128 + number)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    if _is_forked(number):
+        return
+    _take(_end_silently)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    _tell(number)
+    raise SystemExit(128 + number)
+
+
+def _end_silently(number: int, frame: FrameType | None) -> None:
+    if not _is_forked(number):
+        os._exit(128 + number)
+
+
+def _tell(number: int) -> None:
+    what = "\ninterrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+    os.write(2, f"{what}: {AGAIN}\n".encode())
+
+
+def _is_forked(number: int) -> bool:
+    """Whether this is a process that was forked off; it does what it would do without these handlers."""
+    if os.getpid() == _owner:
+        return False
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return True

@@ -1,0 +1,63 @@
+"""Several runs of one configuration and one seed: what they measured counts once, as their mean, and is said."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssat.runs.record import Record
+
+
+@dataclass(frozen=True)
+class SeedRuns:
+    """The runs of one seed, in an order that does not depend on that of the folders.
+
+    Attributes:
+        seed: of the runs; None where the seed changes nothing.
+        records: the runs, the highest value first; a copy of a record counts once.
+        values: what each has measured.
+    """
+
+    seed: Any
+    records: tuple[Record, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the runs."""
+        return statistics.fmean(self.values)
+
+    @property
+    def said(self) -> str:
+        """'2 runs of seed 0: 79.5, 30.0'; empty for a single run."""
+        if len(self.values) < 2:
+            return ""
+        texts = [f"{value:.1f}" for value in self.values]
+        if len({*texts}) < len({*self.values}):
+            texts = [f"{value:.2f}" for value in self.values]
+        of_seed = "" if self.seed is None else f" of seed {self.seed}"
+        return f"{len(self.values)} runs{of_seed}: {', '.join(texts)}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of the runs, in the order of their values."""
+        return tuple(record.folder for record in self.records)
+
+
+def by_seed(measured: Iterable[tuple[Record, float]], *, seeded: bool = True) -> list[SeedRuns]:
+    """The runs of each seed with what they have measured, by seed; all together where the value is not `seeded`."""
+    found: dict[Any, dict[str, tuple[Record, float]]] = defaultdict(dict)
+    for record, value in sorted(measured, key=lambda pair: (-pair[1], str(pair[0].path))):
+        copy = repr([record.get("hash"), record.get("started"), record.get("finished"), value])
+        found[record.get("seed") if seeded else None].setdefault(copy, (record, value))
+    seeds = sorted(found, key=lambda seed: (seed is None, seed if isinstance(seed, int) else 0, str(seed)))
+    return [SeedRuns(seed, *map(tuple, zip(*found[seed].values(), strict=True))) for seed in seeds]
+
+
+def said_repeats(seeds: Sequence[SeedRuns]) -> tuple[str, ...]:
+    """What is said of the seeds that have several runs."""
+    return tuple(each.said for each in seeds if each.said)
