@@ -67,7 +67,7 @@ def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
         ("swin_t", ["data=cifar10", "input=up224"], 27_527_044, 2_362_368),
         ("sl_vit", [], 2_729_878, None),
         ("deit_ti", ["data=cifar100", "input=up224"], 5_526_346, None),
-        ("videomae_s", ["data=cifar10", "input=up224", "encoder.frames=16"], 21_879_936 + 3_850, 2_149_440),
+        ("videomae_s", ["data=cifar10", "input=up224", "data.frames=16"], 21_879_936 + 3_850, 2_149_440),
     ],
 )
 def test_parameters_of_the_configured_encoders(name: str, overrides: list, inference: int, decoder: int | None) -> None:
@@ -94,6 +94,7 @@ def test_parameters_that_a_phase_does_not_read_are_frozen_in_it() -> None:
         ("videomae_micro", "ssl_ft", {"fc_norm.weight", "fc_norm.bias"}),
     ):
         small = {"swin_t": ["encoder.depths=[1,1,1,1]"], "cvt_13": ["encoder.depths=[1,1,1]"]}
+        small["videomae_micro"] = ["data.frames=16"]
         config = composed(name, f"mode={mode}", *small.get(name, []))
         module = build_module(config, config.mode.phases[0], 10)
         assert {n for n, p in module.encoder.named_parameters() if not p.requires_grad} == frozen

@@ -43,6 +43,14 @@ def default_stem(img_size: int) -> str:
     return "imagenet" if img_size >= 64 else "cifar"
 
 
-RESOLVERS = (default_patch, default_strides, default_swin_patch, default_window, default_mask_unit, default_stem)
+def default_frames(frames: int | None) -> int:
+    """Frames of a clip encoder: those of the data, or VideoMAE's 16 where the data are images: that is refused later."""
+    return 16 if frames is None else frames
+
+
+RESOLVERS = (
+    *(default_patch, default_strides, default_swin_patch, default_window, default_mask_unit, default_stem),
+    default_frames,
+)
 for resolver in RESOLVERS:
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
