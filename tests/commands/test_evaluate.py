@@ -65,6 +65,7 @@ def test_a_batch_size_does_not_change_what_is_measured(run: Path, console: Conso
     assert small["perturbed"]["gaussian_noise/3"]["acc1"] == large["perturbed"]["gaussian_noise/3"]["acc1"]
 
 
+@pytest.mark.slow
 def test_corruptions_are_a_table_and_a_mean(run: Path, console: Console) -> None:
     record = evaluate([f"run={run}", "data.perturb=corruptions", "severities=1,5"], console)
     assert len(record["perturbed"]) == 30

@@ -79,6 +79,7 @@ def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
     assert process.stdout == "went on\n"
 
 
+@pytest.mark.slow
 def test_a_training_whose_first_checkpoint_is_to_come_begins_again(tmp_path: Path) -> None:
     words = ["mode=scratch", "epochs=500", "trainer.progress=lines"]
     (tmp_path / "spy.py").write_text(

@@ -57,6 +57,7 @@ def test_an_old_run_with_another_value_is_another_run(runs: Path) -> None:
     assert len(list(runs.glob("old/finished-*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_old_run_continues_to_the_weights_of_an_uninterrupted_one(runs: Path, tmp_path: Path) -> None:
     done = command("train", *INTERRUPTED, f"runs_dir={runs}")
     assert done.returncode == 0, done.stderr
@@ -69,6 +70,7 @@ def test_an_interrupted_old_run_continues_to_the_weights_of_an_uninterrupted_one
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_an_old_run_is_evaluated_to_the_accuracy_that_it_has_recorded(runs: Path) -> None:
     run = runs / "old" / "finished-d339740e"
     done = command("evaluate", f"run={run}", "trainer.accelerator=cpu")

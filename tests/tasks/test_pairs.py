@@ -3,6 +3,7 @@
 from tests.tasks.pairs import PAGE, replaced
 
 
+@pytest.mark.slow
 def test_table_of_the_documentation_is_what_trying_every_pair_gives():
     page = PAGE.read_text()
     assert replaced(page) == page

@@ -138,6 +138,7 @@ def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(clips: Path, tm
     assert read_predictions_csv(run / "evaluations" / "last-test-clean.csv") == scores
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(clips: Path, tmp_path: Path) -> None:
     words = [*MICRO, "data=ffpp", f"data.root={clips}", "mode=ssat", "epochs=8", "checkpoint_minutes=0.0005"]
     words += ["data.samples_per_class=null", "data.patch_size=16"]  # not those of the digits

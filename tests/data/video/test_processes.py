@@ -35,6 +35,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
+@pytest.mark.slow
 def test_killed_and_repeated_makes_the_same_store_and_two_workers_too(raw: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     prepare_here(raw, whole, 0)
