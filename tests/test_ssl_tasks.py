@@ -39,8 +39,8 @@ def test_two_ranks_equal_one_process_with_the_gathered_batch(tmp_path, task):
         pytest.param(["ssl=simclr", "ssl.share=both_cls"], marks=pytest.mark.slow),
         pytest.param(["ssl=drloc", "ssl.schedule=drloc"], marks=pytest.mark.slow),
     ],
-@pytest.mark.slow
 )
+@pytest.mark.slow
 def test_a_killed_run_keeps_teachers_centres_and_schedules(tmp_path, task):
     settings = ["mode=ssat", "epochs=4", "checkpoint_minutes=0.002", *task]
     start_and_kill(*settings, runs=tmp_path / "killed")

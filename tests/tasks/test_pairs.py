@@ -1,5 +1,7 @@
 """The table of tasks and encoders in the documentation is what trying them gives."""
 
+import pytest
+
 from tests.tasks.pairs import PAGE, replaced
 
 

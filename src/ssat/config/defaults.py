@@ -44,7 +44,7 @@ def default_stem(img_size: int) -> str:
 
 
 def default_frames(frames: int | None) -> int:
-    """Frames of a clip encoder: those of the data, or VideoMAE's 16 where the data are images: that is refused later."""
+    """Frames of a clip encoder: those of the data, or VideoMAE's 16 beside images, which is refused later."""
     return 16 if frames is None else frames
 
 
