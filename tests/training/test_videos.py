@@ -191,6 +191,8 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
         (["recipe.balance=true"], "recipe.balance=true and recipe.w=auto both make up"),
         (["recipe.mixup=0.8"], "recipe.mixup"),
         (["data.fraction=0.5"], "data.fraction=0.5 is of images"),
+        (["data.protocol=strict"], "data.protocol=strict is of images"),
+        (["data.val_fraction=0.2"], "data.val_fraction=0.2 is not used by data=ffpp"),
         (["data.held_out=Deepfake"], "data.held_out=Deepfake"),
         (["data.level=c40"], "c40"),
         (["data.root=nowhere"], "nowhere holds no prepared videos"),

@@ -123,7 +123,17 @@ def check_videos(run: Run, recipe: Recipe) -> None:
         ("group", run.data.group, None),
         ("value_range", run.data.value_range, None),
         ("pipeline", run.data.pipeline, None),
+        ("subset", run.data.subset, "stratified"),
+        ("protocol", run.data.protocol, "paper"),
+        ("on_bad_image", run.data.on_bad_image, "error"),
     )
+    if run.data.source.kind in ("ffpp", "dfdc") and run.data.val_fraction:
+        raise UserError(
+            f"data.val_fraction={run.data.val_fraction:g} is not used by data={run.data.name}, whose own lists name the"
+            " validation videos: leave it out",
+            key="data.val_fraction",
+            value=run.data.val_fraction,
+        )
     for key, value, default in of_images:
         if videos and value != default:
             raise UserError(
