@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.data.video.manifest import FAKE, REAL
 
 PREDICTIONS = "predictions.csv"
-REAL, FAKE = 0, 1
 CLIP = 1e-6  # of probabilities in the log-loss, so that a sure error costs 13.8 and not infinity
 COLUMNS = ("video", "label", "method", "prob", "n_clips", "status")
 

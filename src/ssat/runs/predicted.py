@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.files import write_text
-from ssat.data.video.manifest import USABLE
+from ssat.data.video.manifest import FINISHED
 
 CSV, JSON, JOURNAL = "predictions.csv", "predictions.json", ".predicted.jsonl"  # in the folder `out`
-FINISHED = (*USABLE, "no_face")  # the others are tried again by the next command
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is computed by a spreadsheet
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ssat.config.create import create
 from ssat.config.identity import is_official
-from ssat.config.schema import Moments, Phase, Run
+from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
@@ -18,7 +18,7 @@ from ssat.data.sets.sources import Source
 from ssat.data.video.module import VideoDataModule
 from ssat.data.video.source import VideoSource
 from ssat.runs.machine import runs_on_cpu
-from ssat.training.tasks import class_of, task_options
+from ssat.training.tasks import class_of, normalisation, task_options
 
 AnyData = ImageDataModule | VideoDataModule
 
@@ -63,16 +63,16 @@ def build_images(config: Run, phase: Phase, source: Source | None = None) -> Ima
 
 def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
     data, recipe = config.data, phase.recipe
-    moments: Moments | None = getattr(data.statistics, recipe.statistics)
-    if moments is None or data.frames is None:
+    known = normalisation(config, phase)
+    if not known or data.frames is None:
         raise UserError(
             f"data={data.name} are videos, and "
             + (
                 "data.frames=null is for images: set the frames of a clip"
-                if moments
+                if known
                 else "their pixels are not measured: set recipe.statistics=imagenet, or give data.statistics.own"
             ),
-            key="data.frames" if moments else "recipe.statistics",
+            key="data.frames" if known else "recipe.statistics",
         )
     augment = None if recipe.clip_augment is None else asdict(recipe.clip_augment)
     if augment is not None and data.hflip is not None:
@@ -82,8 +82,7 @@ def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
         img_size=data.img_size,
         frames=data.frames,
         frame_step=data.frame_step,
-        mean=moments.mean,
-        std=moments.std,
+        **known,
         augment=augment,
         batch_size=recipe.batch_size,
         num_workers=num_workers(config),
@@ -98,20 +97,18 @@ def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
 
 def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
     data, recipe = config.data, phase.recipe
-    moments: Moments | None = getattr(data.statistics, recipe.statistics)
+    known = normalisation(config, phase)
     augment = None if recipe.augment is None else asdict(recipe.augment)
     if augment is not None and data.hflip is not None:
         augment["hflip"] = data.hflip
-    channels = data.channels
-    given = 1 if channels == 1 else None  # values of the statistics: of grey images the first
     views = build_views(config, phase)
     return ImageDataModule(
         source,
         img_size=data.img_size,
-        channels=channels,
-        mean=None if moments is None else moments.mean[:given],
-        std=None if moments is None else moments.std[:given],
-        own_statistics=moments is None,
+        channels=data.channels,
+        mean=known.get("mean"),
+        std=known.get("std"),
+        own_statistics=not known,
         augment=augment,
         eval_crop_pct=recipe.eval_crop_pct,
         batch_size=recipe.batch_size,

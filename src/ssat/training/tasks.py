@@ -34,12 +34,12 @@ def class_of(task: Component) -> type[Task]:
     return task_class(load(TASKS, task.kind, "ssl.kind"), task.kind)
 
 
-def _statistics(config: Run, phase: Phase) -> dict[str, Any]:
-    """`mean` and `std` with which the clips of this phase are normalised; empty where only the data will tell."""
+def normalisation(config: Run, phase: Phase) -> dict[str, tuple[float, ...]]:
+    """`mean` and `std` with which the data of this phase are normalised; empty where only the data will tell."""
     moments: Moments | None = getattr(config.data.statistics, phase.recipe.statistics)
     if moments is None:
         return {}
-    given = 1 if config.data.channels == 1 else None
+    given = 1 if config.data.channels == 1 else None  # of grey images the first
     return {"mean": moments.mean[:given], "std": moments.std[:given]}
 
 
@@ -49,7 +49,7 @@ def task_options(config: Run, phase: Phase, task: Component) -> dict[str, Any]:
     decoder = recipe.decoder.get(config.encoder.name, recipe.decoder["default"])
     of_recipe: dict[str, Any] = {"norm_pix": recipe.norm_pix}
     if class_of(task).clips:  # the recipe's decoders are of images
-        of_recipe |= _statistics(config, phase)
+        of_recipe |= normalisation(config, phase)
     else:
         of_recipe |= {
             "decoder_dim": decoder.dim,

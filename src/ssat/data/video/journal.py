@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_json
-from ssat.data.video.manifest import Entry
+from ssat.data.video.manifest import FINISHED, Entry
 
 FOLDER, ABOUT = "journal", "prepare.json"  # in the prepared folder
-FINISHED = ("ok", "partial", "no_face")  # the others are tried again by the next command
 
 
 def digest(passport: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ MANIFEST = "manifest.csv"  # in the folder of a prepared set
 # ok; partial = decoded with errors, most frames are there; no_face = no crop; corrupt, missing, timeout = no frames.
 Status = Literal["ok", "partial", "no_face", "corrupt", "missing", "timeout"]
 USABLE: tuple[Status, ...] = ("ok", "partial")
+FINISHED: tuple[Status, ...] = (*USABLE, "no_face")  # the others are tried again by the next command
 REAL, FAKE = 0, 1  # labels of a deepfake set
 
 

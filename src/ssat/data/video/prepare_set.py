@@ -14,8 +14,8 @@ from pathlib import Path
 from ssat.core.errors import UserError
 from ssat.data.video import decode
 from ssat.data.video.faces import read_boxes
-from ssat.data.video.journal import FINISHED, Journal, claim, one_at_a_time
-from ssat.data.video.manifest import USABLE, Entry, Video, write_manifest
+from ssat.data.video.journal import Journal, claim, one_at_a_time
+from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
 from ssat.data.video.pool import Lost, run
 from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, refreshed, unwritable
 from ssat.data.video.report import write_report

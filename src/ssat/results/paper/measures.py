@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from ssat.results.paper.evaluations import does_not_count, read_evaluation, settings_faults
 from ssat.results.paper.paper import Cell
-from ssat.results.paper.videos import hash_now, official_videos, why_not_zero_shot, zero_shot_accuracy
-from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
+from ssat.results.paper.videos import official_videos, why_not_zero_shot, zero_shot_accuracy
+from ssat.runs.record import Record, as_number, as_percentage, lookup
 
 # The settings of the command that measures Table 2's perspective cells.
 PERSPECTIVE = {
@@ -38,7 +40,7 @@ def why_not(cell: Cell, record: Record) -> str:
     if cell.measure == "zero_shot":
         return why_not_zero_shot(record, cell.column)
     fault = _evaluation(record)[1] if cell.measure == "perspective" else ""
-    return f"{PERSPECTIVE_FILE} of {record.folder.name} does not count: {fault}" if fault else ""
+    return does_not_count(record, PERSPECTIVE_FILE, fault)
 
 
 def _gflops(record: Record) -> float | None:
@@ -78,30 +80,12 @@ def _evaluation(record: Record) -> tuple[Any, str]:
     It counts if it is of this run, its last weights, all its test images and the command's own perturbation, and if
     neither the run's record nor its own parts contradict it.
     """
-    path = record.folder / "evaluations" / PERSPECTIVE_FILE
-    if not path.is_file():
-        return None, ""
-    try:
-        values = read_json(path)
-    except ValueError as error:
-        return None, str(error)
-    return values, next(_faults(record, values), "")
+    return read_evaluation(record, PERSPECTIVE_FILE, partial(_faults, record))
 
 
 def _faults(record: Record, values: Any) -> Iterator[str]:
     """What is wrong with an evaluation, in words."""
-    settings = lookup(values, "settings")
-    if not isinstance(settings, dict):
-        yield "it does not say how it was made"
-        return
-    if lookup(values, "hash") not in (record.get("hash"), hash_now(record)):
-        yield "it is of another run"
-    for key, wanted in PERSPECTIVE.items():
-        if settings.get(key) != wanted:
-            yield f"{key}={settings.get(key)}, not {wanted or 'empty'}"
-    for override in settings.get("overrides") or []:
-        if _changes_images(override):
-            yield f"it was made with {override}"
+    yield from settings_faults(record, values, PERSPECTIVE, ("data.root=",))
     ours, whole = lookup(values, "data_fingerprint.splits.test"), record.number("data_fingerprint.splits.test")
     if ours != whole:
         yield f"it is of {ours} images, and the run's test set has {'an unknown number' if whole is None else whole}"
@@ -119,10 +103,6 @@ def _faults(record: Record, values: Any) -> Iterator[str]:
             yield f"it has {len(each)} accuracies, not {PERSPECTIVE['seeds']}"
         elif abs(statistics.fmean(each) - mean) > MEAN_TOLERANCE:
             yield f"its mean is {mean:.2f} %, and that of its accuracies {statistics.fmean(each):.2f} %"
-
-
-def _changes_images(override: Any) -> bool:
-    return not isinstance(override, str) or (override.startswith("data.") and not override.startswith("data.root="))
 
 
 def _scaled(key: str, factor: float) -> Callable[[Record], float | None]:

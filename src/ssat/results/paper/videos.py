@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from ssat.config.identity import config_hash
-from ssat.config.resolve import build
-from ssat.core.errors import UserError
-from ssat.runs.record import Record, as_number, as_percentage, lookup, read_json
+from ssat.results.paper.evaluations import does_not_count, read_evaluation, settings_faults
+from ssat.runs.record import Record, as_number, as_percentage, lookup
 
 TOTAL = "Total"
 COLUMNS = {"DeepFake": "Deepfakes", "Original": "original"}  # of Table 13, where they are not a method's name
@@ -73,7 +72,7 @@ def why_not_zero_shot(record: Record, column: str) -> str:
     """Why the evaluation of a zero-shot cell does not count; empty where it counts or there is none."""
     method = column.split()[-1]
     fault = _evaluation(record, method)[1]
-    return f"{_file(method)} of {record.folder.name} does not count: {fault}" if fault else ""
+    return does_not_count(record, _file(method), fault)
 
 
 def _file(method: str) -> str:
@@ -82,43 +81,23 @@ def _file(method: str) -> str:
 
 def _evaluation(record: Record, method: str) -> tuple[Mapping[str, Any], str]:
     """What `src.evaluate` has measured on the originals and one method, and why it does not count, if so."""
-    path = record.folder / "evaluations" / _file(method)
-    if not path.is_file():
-        return {}, ""
-    try:
-        values = read_json(path)
-    except ValueError as error:
-        return {}, str(error)
+    values, fault = read_evaluation(record, _file(method), partial(_faults, record, method))
     found = lookup(values, "detection")
-    return (found, next(_faults(record, values, method), "")) if isinstance(found, dict) else ({}, "it has no scores")
+    return (found if isinstance(found, dict) else {}), fault
 
 
-def _faults(record: Record, values: Any, method: str) -> Iterator[str]:
+def _faults(record: Record, method: str, values: Any) -> Iterator[str]:
     """What is wrong with an evaluation, in words."""
-    settings = lookup(values, "settings")
-    if not isinstance(settings, dict):
-        yield "it does not say how it was made"
-        return
-    if lookup(values, "hash") not in (record.get("hash"), hash_now(record)):
-        yield "it is of another run"
-    for key, wanted in (ZERO_SHOT | {"split": f"test_{method}"}).items():
-        if settings.get(key) != wanted:
-            yield f"{key}={settings.get(key)}, not {wanted or 'empty'}"
-    for override in settings.get("overrides") or []:
-        if _changes_videos(override):
-            yield f"it was made with {override}"
+    if not isinstance(lookup(values, "detection"), dict):
+        yield "it has no scores"
+    wanted = ZERO_SHOT | {"split": f"test_{method}"}
+    yield from settings_faults(record, values, wanted, ("data.root=", "data.level=", "data.num_workers="))
     ours, theirs = (lookup(each, "data_fingerprint.passport") or {} for each in (values, record.values))
     for key in SAME_CLIPS:
         if ours.get(key) != theirs.get(key):
             yield f"its clips have {key}={ours.get(key)}, and those it was trained on {theirs.get(key)}"
     if ours.get("level") != LEVEL:
         yield f"its level is {ours.get('level')}, not {LEVEL}"
-
-
-def _changes_videos(override: Any) -> bool:
-    return not isinstance(override, str) or (
-        override.startswith("data.") and not override.startswith(("data.root=", "data.level=", "data.num_workers="))
-    )
 
 
 def zero_shot_accuracy(record: Record, column: str) -> float | None:
@@ -143,11 +122,3 @@ def remark(found: Mapping[str, Any]) -> str:
     total, number, auc = found.get("n_total"), scored(found), as_number(found.get("auc"))
     parts = [f"{number:,} of {total:,} videos scored"] if number and isinstance(total, int) else []
     return ", ".join(parts + ([] if auc is None else [f"AUC {auc:.3f}"]))
-
-
-def hash_now(record: Record) -> str | None:
-    """The run's hash by today's rule, where an earlier version has written its record."""
-    try:
-        return config_hash(build(record.get("config"), str(record.path)))
-    except (UserError, TypeError, AttributeError):
-        return None
