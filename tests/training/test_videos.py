@@ -30,6 +30,7 @@ from ssat.data.video.prepare_set import prepare_all
 from ssat.data.video.sets import dfdc, ffpp
 from ssat.runs.detection import detection_metrics, read_predictions_csv
 from ssat.runs.folder import find_run_dir
+from ssat.training.data import build_data
 from tests.data.video.synthetic import write_dfdc_tree, write_ffpp_tree
 from tests.helpers import command, largest_difference, record_of, start_and_kill, weights
 
@@ -85,6 +86,11 @@ def test_an_epoch_shows_each_training_video_once_and_an_evaluation_every_frame(c
     assert Counter(torch.cat([batch.videos for batch in test]).tolist()) == dict.fromkeys(range(6), 3)  # 12 frames
     labels = {(v, t) for batch in test for v, t in zip(batch.videos.tolist(), batch.targets.tolist(), strict=True)}
     assert [label for _, label in sorted(labels)] == data.labels("test").tolist()
+
+
+def test_the_share_of_mirrored_clips_can_be_that_of_the_data(clips: Path) -> None:
+    config = configured("data=ffpp", f"data.root={clips}", "data.hflip=0", "mode=scratch")
+    assert build_data(config, config.mode.phases[0]).train_transform.hflip_prob == 0
 
 
 def test_a_balanced_epoch_has_as_many_of_each_class_and_draws_the_others_anew(clips: Path) -> None:

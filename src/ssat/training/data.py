@@ -76,7 +76,7 @@ def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
         )
     augment = None if recipe.clip_augment is None else asdict(recipe.clip_augment)
     if augment is not None and data.hflip is not None:
-        augment["hflip"] = data.hflip
+        augment["hflip_prob"] = data.hflip
     return VideoDataModule(
         source,
         img_size=data.img_size,
