@@ -24,13 +24,14 @@ from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS
 from ssat.data.video.faces import BOXES_FORM, DETECTORS, read_boxes
 from ssat.data.video.manifest import MANIFEST
-from ssat.data.video.preparation import PrepareOptions
+from ssat.data.video.preparation import NoFace, PrepareOptions
 from ssat.data.video.prepare_set import TIMEOUT, How, ensure_apart, prepare_all, selected
 from ssat.data.video.prepare_set import Progress as State
 from ssat.data.video.report import REPORT
 from ssat.data.video.store import Coding
 
 CODINGS: tuple[str, ...] = get_args(Coding)
+NO_FACES: tuple[str, ...] = get_args(NoFace)
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 SOME_FAILED = 3  # exit code
 LARGEST = 100_000  # of the numbers that a user gives
@@ -56,6 +57,7 @@ Finds a face in every video, follows it, and stores its square crop of every str
   coding=jpeg            {", ".join(CODINGS)}; the last two lose nothing
   quality=95             of jpeg
   reuse_original_boxes=true   crop a fake where its original's face is
+  no_face=skip           or center_crop: store the middle of the frames of a video without a face
   workers=<number>       processes; default the number of processors. 0: in this process, without time-outs
   device=cpu             or cuda, for mtcnn
   shard=3/16             the third of sixteen parts of the videos, each for one machine
@@ -72,7 +74,8 @@ KEYS = {
     "data": "<set>", "data.raw": "<folder>", "data.root": "<folder>", "data.level": "c23", "data.methods": "<a,b>",
     "data.group": "<pattern>", "detector": "mtcnn", "boxes": "<file.json>", "every": "5", "size": "256", "stride": "4",
     "max_frames": "128", "max_seconds": "600", "coding": "jpeg", "quality": "95", "reuse_original_boxes": "true",
-    "workers": "8", "device": "cpu", "shard": "3/16", "limit": "10", "timeout": "120", "force": "true",
+    "no_face": "skip", "workers": "8", "device": "cpu", "shard": "3/16", "limit": "10", "timeout": "120",
+    "force": "true",
 }  # fmt: skip
 
 
@@ -159,6 +162,7 @@ def options_of(values: dict[str, str]) -> PrepareOptions:
         coding=choice(values, "coding", CODINGS, default.coding),
         quality=number(values, "quality", default.quality, most=100),
         reuse_original_boxes=is_true("reuse_original_boxes", values.get("reuse_original_boxes", "true")),
+        no_face=choice(values, "no_face", NO_FACES, default.no_face),
         boxes_sha256="" if own is None or not Path(own).is_file() else file_sha256(Path(own)),
     )
 

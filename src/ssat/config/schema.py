@@ -127,6 +127,7 @@ class Data:
     frames: int | None = key(None, "frames of a clip; null = the data are single images", low=2)
     frame_step: int = key(4, "frames of the video from one frame of a clip to the next", low=1)
     max_clips: int | None = key(None, "of each video in an evaluation; null = all of them (section 5.4)", low=1)
+    average: Literal["probabilities", "logits"] = key("probabilities", "what is averaged over the clips of a video")
     extra: Mapping[str, Any] = key({}, identity=False)
 
 
@@ -180,6 +181,7 @@ class ClipAugment:
     reverse_prob: float = key(0.0, "share that runs backwards; harmful by the paper", low=0, high=1)
     resample_prob: float = key(0.0, "share at a lower frame rate; harmful by the paper", low=0, high=1)
     resample_factor: tuple[int, int] = key((2, 4), "of the frame rate", low=1)
+    backend: Literal["own", "albumentations"] = key("own", "who computes it | the paper's library, to compare with")
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,17 @@ COPY = "copy the run again"  # what to do about a run folder with a damaged file
 
 
 # What the network was trained for stays; the rest is the other set's.
-OF_THE_NETWORK = ("img_size", "patch_size", "channels", "statistics", "frames", "frame_step", "value_range")
+OF_THE_NETWORK = ("img_size", "patch_size", "channels", "statistics", "frames", "frame_step", "average", "value_range")
 
 
 def _other_data(trained: Mapping[str, Any], name: str, words: Sequence[str]) -> dict[str, Any]:
-    """The data that the words `data=<name> data.<key>=...` name, in the sizes of those a run was trained on."""
+    """The data that the words `data=<name> data.<key>=...` name, else in the sizes of those a run was trained on."""
+    typed = {word.partition("=")[0].split(".")[1] for word in words}
     composed_data: Any = OmegaConf.to_container(composed([name, *words]), resolve=True)
-    return {**composed_data["data"], **{key: trained[key] for key in OF_THE_NETWORK if key in trained}}
+    return {
+        **composed_data["data"],
+        **{key: trained[key] for key in OF_THE_NETWORK if key in trained and key not in typed},
+    }
 
 
 def saved_configuration(run: Path, overrides: list[str]) -> Run:
@@ -49,11 +53,12 @@ def saved_configuration(run: Path, overrides: list[str]) -> Run:
     if named := [word for word in overrides if word.startswith("data=")]:
         others = [word for word in overrides if word.startswith("data.")]
         values["data"] = _other_data(values["data"], named[-1], others)
-        overrides = [word for word in overrides if word not in named]
+        overrides = [word for word in overrides if word not in (*named, *others)]
     keys = list(flatten(values))
+    known = {*keys, *(key.rpartition(".")[0] for key in keys if key.rpartition(".")[2].isdigit())}  # and whole lists
     for word in overrides:
         key = word.split("=")[0]
-        if key not in keys:
+        if key not in known:
             raise UserError(f"the run has no key {key!r}{nearest(key, keys)}", key=key)
     try:
         changed: Any = OmegaConf.to_container(OmegaConf.merge(values, OmegaConf.from_dotlist(overrides)))

@@ -81,7 +81,7 @@ def build_module(
         if recipe.w is None or class_counts is None
         else class_weights(recipe.w, class_counts).tolist(),
         normalise_weights=recipe.normalise_w,
-        per_video=config.data.frames is not None,
+        average=None if config.data.frames is None else config.data.average,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
     if config.trainer.compile:

@@ -24,7 +24,7 @@ from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, optimizer_and_schedule
 from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done, window_scale
-from ssat.training.video_meters import VideoMeters
+from ssat.training.video_meters import Average, VideoMeters
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
 
 
@@ -51,7 +51,7 @@ class JointModule(pl.LightningModule):
         log_every: batches between two logged values; a logger gets each of them once, whatever `log_every_n_steps` is.
         class_weights: of L_cls, one for each class (Eq. 3: [w, 1 - w]); None = equal ones.
         normalise_weights: divide L_cls by the sum of the batch's weights.
-        per_video: evaluation measures videos and not clips: each is the mean over its clips (`Batch.videos`).
+        average: evaluation measures videos and not clips: what is averaged over those of one (`Batch.videos`).
 
     Raises:
         UserError: values that do not fit each other.
@@ -76,7 +76,7 @@ class JointModule(pl.LightningModule):
         log_every: int = 50,
         class_weights: Sequence[float] | None = None,
         normalise_weights: bool = True,
-        per_video: bool = False,
+        average: Average | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(plain_values(locals()), logger=False)
@@ -96,7 +96,7 @@ class JointModule(pl.LightningModule):
         )
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
         self.optimization, self.means = optimization or Optimization(), EpochMeans()
-        self.meters: Any = VideoMeters(classes) if per_video and classes else Meters(classes)
+        self.meters: Any = VideoMeters(classes, average) if average and classes else Meters(classes)
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Frames = Sequence[NDArray[np.uint8]]
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 
+# With its lookahead x264 places B-frames otherwise now and then, and a test of damaged bytes depends on every byte.
+X264 = {"crf": "12", "x264-params": "rc-lookahead=0:mbtree=0"}
+
 
 def write_video(
     path: Path,
@@ -45,7 +48,7 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"crf": "12"} if codec == "libx264" else {"qmin": "2", "qmax": "4"}
+        stream.codec_context.options = X264 if codec == "libx264" else {"qmin": "2", "qmax": "4"}
         if rotation or hflip:
             stream.set_display_rotation(rotation, hflip=hflip)
         for number, image in enumerate(frames):

@@ -88,6 +88,15 @@ def test_no_face_leaves_no_clip(tmp_path: Path) -> None:
     )
     assert (entry.status, entry.clip, entry.n_frames) == ("no_face", "", 24)
     assert not list((tmp_path / "out").rglob("*.zip"))
+    options = replace(PLAIN, detector="mtcnn", no_face="center_crop")
+    entry = prepare_video(video("real/a.mp4"), tmp_path, tmp_path / "out", options, Tools(Blind()))
+    assert (entry.status, entry.n_faces, entry.reason) == ("ok", 0, "no face was found in it: the middle of its frames")
+    # Its fake is cropped where it is, whatever a detector sees in it.
+    write_video(tmp_path / "real/fake.mp4", scene(24))
+    detector, fake = Follows(), video("real/fake.mp4", source_id="real/a")
+    entry = prepare_video(fake, tmp_path, tmp_path / "out", options, Tools(detector), entry)
+    assert entry.reason == "no face was found in its original: the middle of its frames" and detector.searched == 0
+    assert StoredClip(tmp_path / "out" / entry.clip).meta["squares"][0] == [0, 0, 64]
 
 
 def bad_inputs(raw: Path) -> dict[str, str]:

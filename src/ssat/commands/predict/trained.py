@@ -81,6 +81,7 @@ class Trained:
                 raise ValueError
         except (TypeError, ValueError):
             raise UserError(f"the passport of {self.run}/inputs.json is damaged: {COPY}") from None
+        options = replace(options, no_face="skip")  # a stranger's video without a face has no score
         if max_seconds:
             options = replace(options, max_seconds=float(max_seconds))
         if detector:

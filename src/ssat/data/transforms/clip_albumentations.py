@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import random
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,22 @@ from ssat.data.transforms.clip_augment import ClipAugment
 
 VERSION = "2.0.8"  # the last under the MIT licence; names and defaults of arguments differ between versions
 INSTALL = f"pip install albumentations=={VERSION}"
+
+
+def augmentation(
+    size: int, *, backend: Literal["own", "albumentations"] = "own", **options: Any
+) -> ClipAugment | AlbumentationsClip:
+    """The augmentation of training clips.
+
+    Args:
+        size, options: of `ClipAugment`.
+        backend: who computes it.
+
+    Raises:
+        UserError: as `ClipAugment` and `AlbumentationsClip` do.
+    """
+    own = ClipAugment(size, **options)
+    return own if backend == "own" else AlbumentationsClip(own)
 
 
 class AlbumentationsClip:
@@ -35,7 +51,10 @@ class AlbumentationsClip:
 
     def __init__(self, options: ClipAugment) -> None:
         if options.noise_per_frame:
-            raise UserError("noise_per_frame=true is not possible with albumentations: it makes one noise for a clip")
+            raise UserError(
+                "noise_per_frame=true is not possible with backend=albumentations, which makes one noise for a clip",
+                key="recipe.clip_augment.noise_per_frame",
+            )
         self.options = options
         self._before, self._colours, self._after = _pipelines(options)
 
@@ -120,9 +139,12 @@ def library() -> tuple[Any, Any]:
         import albumentations
         import cv2
     except ImportError as error:
-        raise UserError(f"the augmentation of albumentations needs it ({error}): {INSTALL}") from error
+        raise UserError(
+            f"backend=albumentations needs that package ({error}): {INSTALL}", key="recipe.clip_augment.backend"
+        ) from error
     if version != VERSION:
         raise UserError(
-            f"albumentations {version} is installed, and other versions than {VERSION} ignore arguments: {INSTALL}"
+            f"albumentations {version} is installed, and other versions than {VERSION} ignore arguments: {INSTALL}",
+            key="recipe.clip_augment.backend",
         )
     return albumentations, cv2

@@ -115,7 +115,7 @@ class TrainClips(Dataset[Sample]):
         video = index % len(self.entries)
         entry = self.entries[video]
         window = random_window(entry.n_stored, self.frames, self.step, rng.random())
-        clip = self.transform(_read(self.root, entry, window), rng)
+        clip = self.transform(_stored(self.root, entry).read(window), rng)
         return _channels_first(clip), entry.label, index, video
 
 
@@ -153,6 +153,7 @@ class EvalClips(Dataset[Sample]):
         self.windows = [window for each in clips for window in each]
         self.videos = np.repeat(np.arange(len(entries)), [len(each) for each in clips])
         self.labels = np.array([entry.label for entry in entries], dtype=np.int64)[self.videos]
+        self._open: tuple[int, StoredClip] | None = None  # the video that the last clip was of
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -161,7 +162,9 @@ class EvalClips(Dataset[Sample]):
         _, index = key
         video = int(self.videos[index])
         entry = self.entries[video]
-        clip = self.transform(_read(self.root, entry, self.windows[index]), np.random.default_rng(index))
+        if self._open is None or self._open[0] != video:
+            self._open = video, _stored(self.root, entry)
+        clip = self.transform(self._open[1].read(self.windows[index]), np.random.default_rng(index))
         return _channels_first(clip), entry.label, index, video
 
 
@@ -182,14 +185,14 @@ def _spread(clips: list[list[int]], most: int | None) -> list[list[int]]:
     return [clips[int((number + 0.5) * len(clips) / most)] for number in range(most)]
 
 
-def _read(root: Path, entry: Entry, window: list[int]) -> Tensor:
+def _stored(root: Path, entry: Entry) -> StoredClip:
     stored = StoredClip(root / entry.clip)
     if len(stored) != entry.n_stored:
         raise UserError(
             f"the stored clip {stored.path} has {len(stored)} frames, and the manifest says {entry.n_stored}: remove it"
             " and run the same python -m src.prepare again, which makes what is missing"
         )
-    return stored.read(window)
+    return stored
 
 
 def _channels_first(clip: Tensor) -> Tensor:

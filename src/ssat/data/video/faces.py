@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -16,6 +17,7 @@ from ssat.core.read import read_json
 
 DetectorName = Literal["mtcnn", "none", "boxes", "mediapipe"]
 DETECTORS: tuple[DetectorName, ...] = get_args(DetectorName)
+SEARCHING: tuple[DetectorName, ...] = ("mtcnn", "mediapipe")  # of them look for faces
 THRESHOLDS = [0.6, 0.7, 0.7]  # of MTCNN's three networks; at .85/.95/.95 it misses a face in 20 real frames
 LEAST_FACE = 20  # pixels, in the scaled frame
 BATCH, BATCH_PIXELS = 8, 17_000_000  # frames that are searched at once: eight of 1080p
@@ -59,6 +61,28 @@ def detector_of(name: DetectorName, device: str = "cpu") -> Detector:
     return Mtcnn(device) if name == "mtcnn" else Mediapipe()
 
 
+def refuse_missing(name: DetectorName, device: str = "cpu") -> None:
+    """Refuse a detector whose package is not installed, without the seconds that it takes to load MTCNN.
+
+    Raises:
+        UserError: as `detector_of` does.
+    """
+    if name == "mtcnn" and device == "cpu":
+        if find_spec("facenet_pytorch") is None:
+            raise _no_mtcnn()
+    elif name in SEARCHING:
+        detector_of(name, device)
+
+
+def _no_mtcnn() -> UserError:
+    return UserError(
+        'detector=mtcnn needs the package facenet-pytorch, which is not installed: pip install "ssat[video]", or take'
+        " detector=none for videos that show a face only",
+        key="detector",
+        value="mtcnn",
+    )
+
+
 def scaled(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     """The frame at the size at which faces are searched, and how many of its pixels one of the frame's is.
 
@@ -88,12 +112,7 @@ class Mtcnn:
         try:
             from facenet_pytorch import MTCNN
         except ImportError:
-            raise UserError(
-                "detector=mtcnn needs the package facenet-pytorch, which is not installed: pip install"
-                ' "ssat[video]", or take detector=none for videos that show a face only',
-                key="detector",
-                value="mtcnn",
-            ) from None
+            raise _no_mtcnn() from None
         import torch
 
         if device.startswith("cuda") and not torch.cuda.is_available():

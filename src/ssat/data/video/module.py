@@ -18,7 +18,8 @@ from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.data.options import check_batch
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
-from ssat.data.transforms.clip_augment import ClipAugment, ClipEval
+from ssat.data.transforms.clip_albumentations import augmentation
+from ssat.data.transforms.clip_augment import ClipEval
 from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, normalise
 from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
@@ -40,7 +41,7 @@ class VideoDataModule(pl.LightningDataModule):
         frames: of a clip.
         frame_step: frames of the original video from one frame of a clip to the next; a multiple of the store's.
         mean, std: (3,) of the normalisation, on [0, 1]; None = ImageNet's.
-        augment: the arguments of `ClipAugment`; None = the evaluation transform.
+        augment: the arguments of `augmentation`; None = the evaluation transform.
         batch_size: clips of one rank.
         num_workers: worker processes of each loader.
         repeats: clips of each training video in an epoch.
@@ -81,7 +82,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.repeats, self.balance, self.max_clips = repeats, balance, max_clips
         self.seed, self.drop_last, self.pin_memory = seed, drop_last, pin_memory
         self.eval_transform = ClipEval(img_size)
-        self.train_transform = self.eval_transform if augment is None else ClipAugment(img_size, **augment)
+        self.train_transform = self.eval_transform if augment is None else augmentation(img_size, **augment)
         self.class_names, self.num_classes = list(source.classes), len(source.classes)
         self.skipped: list[str] = []  # nothing is left out in silence: see VideoSource.unscored
         self._place = {"epoch": 0, "batches": 0}

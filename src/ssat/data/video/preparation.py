@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts, judged, probe
-from ssat.data.video.faces import Box, Boxes, Detector, DetectorName, batch_size, detector_of
+from ssat.data.video.faces import SEARCHING, Box, Boxes, Detector, DetectorName, batch_size, detector_of
 from ssat.data.video.manifest import Entry, Status, Video, entry_of
 from ssat.data.video.store import Coding, StoredClip, write_clip
 from ssat.data.video.tracks import Track
@@ -24,6 +24,8 @@ from ssat.data.video.tracks import Track
 CLIPS = "clips"  # below the prepared folder
 CLIP_FRAMES = 16  # of the clips that are trained on
 NAME_BYTES = 200  # of a file in the store: a temporary name is longer
+NO_FACE = "no face was found in it"
+NoFace = Literal["skip", "center_crop"]
 OWN_BOXES = "the boxes are its own"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -42,6 +44,7 @@ class PrepareOptions:
         coding, quality: see `write_clip`.
         reuse_original_boxes: whether a fake is cropped where its original's face was found, so that what a detector
             does on fakes tells no label.
+        no_face: what becomes of a video without a face: skip stores nothing, center_crop the middle of its frames.
         boxes_sha256: of the file with the user's own boxes (detector=boxes).
     """
 
@@ -54,6 +57,7 @@ class PrepareOptions:
     coding: Coding = "jpeg"
     quality: int = 95
     reuse_original_boxes: bool = True
+    no_face: NoFace = "skip"
     boxes_sha256: str = ""
 
     def passport(self) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class PrepareOptions:
     @property
     def detects(self) -> bool:
         """Whether faces are searched."""
-        return self.detector in ("mtcnn", "mediapipe")
+        return self.detector in SEARCHING
 
 
 @dataclass(frozen=True)
@@ -154,9 +158,10 @@ def prepare_video(
             _remove(target)
             return entry_of(video, status="missing", reason="the file is not there")
         face = _face(video, path, out, options, tools or Tools.of(options), original, counts)
-        if face is None:
+        if face is None and options.no_face == "skip":
             _remove(target)
-            return _row(video, counts, "no_face", "no face was found in it")
+            return _row(video, counts, "no_face", NO_FACE)
+        face = face or Face(None, remark=f"{NO_FACE}: the middle of its frames")
         counts = Counts()
         return _stored(video, path, target, options, face, counts)
     except BadVideo as error:
@@ -259,7 +264,9 @@ def _borrowed(path: Path, out: Path, original: Entry | None) -> Face | str:
     if (shape.width, shape.height) != (original.width, original.height):
         return "its original has another frame size"
     track = StoredClip(out / original.clip).meta["track"]
-    return Face(Track.of(**track), original.n_faces, original.det_rate, original.video_id)
+    track = None if track is None else Track.of(**track)
+    remark = "" if track else "no face was found in its original: the middle of its frames"
+    return Face(track, original.n_faces, original.det_rate, original.video_id, remark)
 
 
 def search(path: Path, options: PrepareOptions, tools: Tools, counts: Counts) -> list[tuple[int, list[Box]]]:

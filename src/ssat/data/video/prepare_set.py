@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ssat.core.errors import UserError
 from ssat.data.video import decode
-from ssat.data.video.faces import read_boxes
+from ssat.data.video.faces import read_boxes, refuse_missing
 from ssat.data.video.journal import Journal, claim, one_at_a_time
 from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
 from ssat.data.video.pool import Lost, run
@@ -103,7 +103,7 @@ def prepare_all(
     passport = options.passport()
     chosen = selected(videos, how.shard, how.limit)
     try:
-        Tools.of(options, how.device)  # a missing package is said before anything is written
+        refuse_missing(options.detector, how.device)  # before anything is written
         out.mkdir(parents=True, exist_ok=True)
         claim(out, dataset, passport, {"classes": [*classes], "versions": versions(options)}, force=how.force)
         journal = Journal(out, how.shard, passport)
@@ -145,9 +145,10 @@ def _alone(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Pa
 
 def _start(raw: Path, out: Path, options: PrepareOptions, device: str, boxes: Path | None) -> Callable[[Task], Entry]:
     """The work of one of several processes: with one thread, as there is one for each processor."""
-    import torch
+    if options.detector == "mtcnn":
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     return _alone(raw, out, options, device, boxes)
 
 

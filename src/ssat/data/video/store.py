@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ssat.core.errors import UserError
 from ssat.core.files import replacing
+
+if TYPE_CHECKING:  # a process that writes clips starts in a tenth of the time without it
+    from torch import Tensor
 
 META = "meta.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal frames make equal files
@@ -57,6 +59,9 @@ def write_clip(
 class StoredClip:
     """The frames of one video in the store.
 
+    The file stays open, because to find its frames takes long in an hour's video; a process that inherits this opens
+    its own.
+
     Attributes:
         meta: what was written beside them.
 
@@ -67,14 +72,20 @@ class StoredClip:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with zipfile.ZipFile(path) as file:
-                self.meta: dict[str, Any] = json.loads(file.read(META))
-                self._names = sorted(name for name in file.namelist() if name != META)
+            self._open()
+            self.meta: dict[str, Any] = json.loads(self._file.read(META))
         except DAMAGE as error:
             raise _damaged(path, error) from error
+        self._names = sorted(name for name in self._file.namelist() if name != META)
         # A flipped byte in a name would put the frames into another order.
         if self._names != [_name(index) for index in range(len(self._names))]:
             raise _damaged(path, ValueError("the frames are not numbered in order"))
+
+    def _open(self) -> None:
+        self._file, self._process = zipfile.ZipFile(self.path), os.getpid()
+
+    def __reduce__(self) -> tuple[type[StoredClip], tuple[Path]]:
+        return StoredClip, (self.path,)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -85,9 +96,12 @@ class StoredClip:
         Raises:
             UserError: the file is damaged.
         """
+        import torch
+
         try:
-            with zipfile.ZipFile(self.path) as file:
-                images = [np.array(_image(file.read(self._names[index]))) for index in indices]
+            if self._process != os.getpid():
+                self._open()
+            images = [np.array(_image(self._file.read(self._names[index]))) for index in indices]
             return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         except DAMAGE as error:
             raise _damaged(self.path, error) from error

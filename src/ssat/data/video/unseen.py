@@ -21,7 +21,7 @@ from ssat.data.video.faces import Box
 from ssat.data.video.layouts.tree import ENDINGS
 from ssat.data.video.manifest import Entry, Video, entry_of
 from ssat.data.video.pool import Lost, run
-from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video, search, unwritable
+from ssat.data.video.preparation import NO_FACE, PrepareOptions, Tools, prepare_video, search, unwritable
 from ssat.data.video.store import write_clip
 from ssat.data.video.tracks import Track
 
@@ -188,7 +188,7 @@ def _every_face(video: Video, folder: Path, out: Path, options: PrepareOptions, 
     if not ranked:
         seen = {"n_frames": counts.n_frames, "n_decode_errors": counts.n_errors, "fps": counts.fps}
         seen |= {"width": counts.width, "height": counts.height}
-        return Unseen(entry_of(video, status="no_face", reason="no face was found in it", **seen))
+        return Unseen(entry_of(video, status="no_face", reason=NO_FACE, **seen))
     scores = {(frame, tuple(np.round(box[:4], 2))): box.score for frame, boxes in found for box in boxes}
     often = [track for track in ranked if _is_sure(track, options, scores)] or ranked[:1]
     most = max(len(boxes) for _, boxes in found)
