@@ -19,6 +19,8 @@ class LoaderModule(pl.LightningDataModule):
     The arguments are its own of the same names.
     """
 
+    unit = "images"  # what a sample is, in sentences
+
     def __init__(self, *, batch_size: int, num_workers: int, seed: int, drop_last: bool, pin_memory: bool) -> None:
         super().__init__()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -75,7 +77,7 @@ class LoaderModule(pl.LightningDataModule):
         return self.drop_last and not self._are_few(samples, world)
 
     def _check_batch(self, samples: int, world: int) -> None:
-        check_batch(samples, self.batch_size, world, few=self._are_few(samples, world))
+        check_batch(samples, self.batch_size, world, few=self._are_few(samples, world), unit=self.unit)
 
     def train_dataloader(self) -> EpochLoader:
         """The training samples, augmented and in a new order in every epoch; with `overfit_batches` always the same.
@@ -132,7 +134,7 @@ class LoaderModule(pl.LightningDataModule):
 
     def _eval_batches(self, indices: Indices) -> list[list[tuple[int, int]]]:
         rank, world = rank_and_world(self.trainer)
-        return eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
+        return eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world, unit=self.unit)
 
     @property
     def _device(self) -> torch.device:

@@ -51,6 +51,8 @@ class VideoDataModule(LoaderModule):
         UserError: a value that is not possible.
     """
 
+    unit = "clips"
+
     def __init__(
         self,
         source: VideoSource,
