@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from ssat.core.words import duration
-from ssat.results.tables import COLUMNS, runs_table, to_markdown
+from ssat.results.tables import COLUMNS, legend, runs_table, to_markdown
 from ssat.results.text import quantity
 from ssat.runs.record import Record
 from tests.results.records import failed_record, load, make_record
@@ -76,6 +76,16 @@ def test_markdown_has_every_column_and_run(records: list[Record]):
     lines = to_markdown(records).splitlines()
     assert len(lines) == 2 + len(records)
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+
+
+def test_runs_of_videos_are_counted_in_clips(tmp_path: Path):
+    images, videos = make_record(), make_record("scratch")
+    videos["config"]["data"]["frames"] = 16
+    assert "images/s" in to_markdown(load(tmp_path / "a", images))
+    assert "| clips/s |" in to_markdown(load(tmp_path / "b", videos))
+    both = load(tmp_path / "c", images, videos)
+    assert "| images or clips/s |" in to_markdown(both)
+    assert legend(both).endswith("one image's or one clip's forward passes in training")
 
 
 def test_markdown_escapes_the_column_separator(tmp_path: Path):

@@ -139,7 +139,7 @@ def test_more_classes_weigh_alike_too() -> None:
 
 @pytest.mark.parametrize("counts", [{"real": 0, "fake": 2}, {"real": 1, "fake": 0}, {"a": 1, "b": 0, "c": 3}])
 def test_what_cannot_be_balanced_is_refused(counts: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="there is no training image of"):
+    with pytest.raises(UserError, match="the training data have none of"):
         class_weights("auto", counts)
 
 

@@ -31,6 +31,7 @@ from ssat.data.video.sets import dfdc, ffpp
 from ssat.runs.detection import detection_metrics, read_predictions_csv
 from ssat.runs.folder import find_run_dir
 from ssat.training.data import build_data
+from ssat.training.remarks import remarks
 from tests.data.video.synthetic import write_dfdc_tree, write_ffpp_tree
 from tests.helpers import command, largest_difference, record_of, start_and_kill, weights
 
@@ -106,6 +107,16 @@ def test_a_balanced_epoch_has_as_many_of_each_class_and_draws_the_others_anew(cl
     assert data.images_per_epoch() == 4
 
 
+def test_a_remark_counts_clips_and_those_of_a_balanced_epoch(clips: Path) -> None:
+    words = ["recipe.w=null", "recipe.balance=true", "recipe.drop_last=true", "recipe.batch_size=3"]
+    config = configured("data=ffpp", f"data.root={clips}", "mode=scratch", *words)
+    phase = config.mode.phases[0]
+    data = build_data(config, phase)
+    data.setup()
+    (remark,) = remarks(config, phase, data)
+    assert remark.startswith("each epoch trains on 3 of 4 clips and leaves out 1, other ones each time")
+
+
 def test_other_frames_or_another_passport_are_other_data(clips: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(clips, tmp_path / "copy")
     before = module(clips).fingerprint()
@@ -124,9 +135,13 @@ def test_other_frames_or_another_passport_are_other_data(clips: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("mode", ["scratch", "ssat", "ssl_ft"])
-def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(clips: Path, tmp_path: Path, mode: str) -> None:
+def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
     run = train(clips, tmp_path, f"mode={mode}", "epochs=1", "data.held_out=Deepfakes")
     record = record_of(run)
+    printed = capsys.readouterr().out
+    assert " clips/s " in printed and "image" not in printed and "img" not in printed
     phase = record["phases"][-1]
     folder = run / phase["name"]
     scores = read_predictions_csv(folder / "predictions.csv")
@@ -202,6 +217,7 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
         (["data.held_out=Deepfake"], "data.held_out=Deepfake"),
         (["data.level=c40"], "c40"),
         (["data.root=nowhere"], "nowhere holds no prepared videos"),
+        (["recipe.batch_size=7"], "batch_size=7 is more than the 6 training clips: set recipe.batch_size to at most 6"),
         (["recipe.w=1.5"], "recipe.w=1.5 is not possible"),
         (["data.frames=null"], "data.frames"),
         (["ssl=mae", "mode=ssat"], "ssl=mae"),

@@ -31,7 +31,7 @@ Evaluates the last phase of a run as its training did, and beside it on perturbe
   data.perturb=<name>     perspective (Table 2), corruptions (15 families at 5 severities), or one family
   seeds=5                 of the perspective: mean and deviation over them
   severities=1,2,3,4,5    of the corruptions
-  batch_size=<the run's>  images at a time; under bf16 another size may change a few predictions
+  batch_size=<the run's>  images or clips at a time; under bf16 another size may change a few predictions
   force=true              evaluate again what has been evaluated
   data.root=... trainer.accelerator=cpu ...     any key of the run that has changed since
   data=<name> data.root=...                     other data of the same classes, such as data=ffpp for a run on dfdc

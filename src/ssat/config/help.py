@@ -26,8 +26,8 @@ from ssat.tasks import TASKS
 
 ABOUT = {  # what a group decides, in the order of the help
     "encoder": "the network",
-    "data": "the images",
-    "input": "the size of the images",
+    "data": "the images or videos",
+    "input": "the size of the images or frames",
     "mode": "what is trained: a list of phases",
     "ssl": "the self-supervised task; several at once: ssl=[mae,guidance]",
     "recipe": "how it is trained",

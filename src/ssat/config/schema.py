@@ -206,7 +206,8 @@ class Recipe:
     name: str = key("official")
     batch_size: int = key(64, "per device (Table 14; row 8: 64 x 8 devices on ImageNet-1K)", low=1)
     drop_last: bool | None = key(
-        None, "leave out the images that do not fill a batch; null = as the authors with official data, else keep them"
+        None,
+        "leave out images or clips that do not fill a batch; null = as the authors with official data, else keep them",
     )
     base_lr: float = key(1e-3, "row 5", above=0)
     lr_rule: Literal["linear", "absolute"] = key(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -18,10 +16,10 @@ from ssat.core.views import View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.groups import grouped, refuse_shared
+from ssat.data.loaders import LoaderModule
 from ssat.data.memory import IndexDataset, Memory, Prepare, identity_collate, load
 from ssat.data.options import (
     COLOURS,
-    check_batch,
     check_choices,
     check_names,
     check_range,
@@ -30,7 +28,7 @@ from ssat.data.options import (
 )
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import Pixels
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
+from ssat.data.sampler import EpochLoader
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
 from ssat.data.survey import refuse_unused_range
@@ -39,7 +37,7 @@ from ssat.data.transforms.timm_transforms import eval_transform, train_transform
 logger = logging.getLogger(__name__)
 
 
-class ImageDataModule(SplitImages, pl.LightningDataModule):
+class ImageDataModule(SplitImages, LoaderModule):
     """Training, validation and test batches of a `source`.
 
     The order and the augmentation are functions of (seed, epoch, index): the same for any number of workers and ranks,
@@ -116,7 +114,9 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         own_statistics: bool = False,
         group: int | str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size, num_workers=num_workers, seed=seed, drop_last=drop_last, pin_memory=pin_memory
+        )
         source = grouped(source, group)
         if protocol == "paper" and source.trains_on_val and source.val is not None:
             source = replace(source, train=source.train + source.val, val=None)
@@ -136,8 +136,6 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         self.source = source.read_as(Pixels(3 if channels in COLOURS else channels, value_range))
         self.img_size, self.channels, self.value_range = img_size, channels, value_range
         self.mean, self.std, self.own_statistics = tuple(mean), tuple(std), own_statistics
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.seed = seed
         self.choice = Choice(
             fraction=fraction,
             samples_per_class=samples_per_class,
@@ -148,7 +146,6 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
             seed=seed,
             on_bad_image=on_bad_image,
         )
-        self.drop_last, self.pin_memory = drop_last, pin_memory
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
         check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
@@ -156,12 +153,9 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         self._memory: dict[str, Memory | None] = {}
         self.class_names = list(source.classes)
         self.num_classes = len(self.class_names)
-        self.skipped: list[str] = []
         self._splits: dict[str, tuple[ImageList, Indices]] = {}
         self._chosen: dict[str, tuple[ImageList, Indices]] = {}  # before some lose their labels
         self._fingerprint: dict[str, Any] = {}
-        self._place = {"epoch": 0, "batches": 0}
-        self._train_loader: EpochLoader | None = None
 
     def _make_transforms(self) -> None:
         normal: dict[str, Any] = {"mean": self.mean, "std": self.std, "channels": self.channels}
@@ -200,7 +194,7 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         refuse_shared(splits)
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
-        check_batch(len(splits["train"][1]), self.batch_size, 1, few=self._are_few(len(splits["train"][1]), 1))
+        self._check_batch(len(splits["train"][1]), 1)
         if self.channels not in COLOURS:
             splits["train"][0].read(int(splits["train"][1][0]))  # other files are refused before anything is written
         if self.own_statistics:
@@ -209,65 +203,24 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
 
-    def _are_few(self, images: int, world: int) -> bool:
+    def _are_few(self, samples: int, world: int) -> bool:
         """Whether they are labelled images that do not fill a batch: they are one of their own."""
-        return self.choice.label_fraction < 1 and images < self.batch_size * world
-
-    def _drops_last(self, images: int, world: int) -> bool:
-        return self.drop_last and not self._are_few(images, world)
-
-    def images_per_epoch(self, world: int = 1) -> int:
-        """Images that an epoch trains on; the others do not fill a batch, other ones in each epoch."""
-        images = len(self._splits["train"][1])
-        drop_last = self._drops_last(images, world)
-        return world * images_per_rank(images, self.batch_size, world, drop_last=drop_last)
+        return self.choice.label_fraction < 1 and samples < self.batch_size * world
 
     def fixed_batch(self, n: int, split: str | None = None) -> Batch:
         """n images spread evenly over the classes of `split`, with the evaluation transform; None = test, else val."""
-        split = split or ("test" if "test" in self._splits else "val")
+        split = split or self.test_split
         dataset = ImageDataset(self._splits[split][0], self.eval_transform)
         return collate(dataset.__getitems__([(0, index) for index in self.spread(split, n)]))
 
-    def train_dataloader(self) -> EpochLoader:
-        """The training images, augmented and in a new order in every epoch; with `overfit_batches` always the same.
+    def _of_epoch(self, epoch: int) -> Indices:
+        return self._splits["train"][1]
 
-        Raises:
-            UserError: they do not fill a batch of all processes.
-        """
-        self.setup()
-        images, indices = self._splits["train"]
-        rank, world = rank_and_world(self.trainer)
-        check_batch(len(indices), self.batch_size, world, few=self._are_few(len(indices), world))
-        drop_last = self._drops_last(len(indices), world)
-        sampler = EpochSampler(
-            indices, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=drop_last
-        )
-        options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
-        if getattr(self.trainer, "overfit_batches", 0):
-            keys = list(sampler)
-            options = {"batch_sampler": [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]}
+    def _train_samples(self, **options: Any) -> EpochLoader:
         if self.pipeline == "timm":
-            loader = self._loader(ImageDataset(images, self.train_transform, seed=self.seed), collate, **options)
-        else:
-            loader = self._batched_loader("train", evaluate=False, **options)
-        loader.load_state_dict(self._place)
-        self._place = {"epoch": 0, "batches": 0}
-        self._train_loader = loader
-        return loader
-
-    def val_dataloader(self) -> EpochLoader:
-        """The validation images, or the test images where there are none."""
-        self.setup()
-        return self.eval_loader(self.eval_split)
-
-    def test_dataloader(self) -> EpochLoader:
-        """The test images."""
-        return self.eval_loader("test")
-
-    def predict_dataloader(self) -> Batches:
-        """The test images, or the validation images where there are none, in the order of the data set."""
-        self.setup()
-        return Batches(self.eval_loader("test" if "test" in self._splits else "val"))
+            dataset = ImageDataset(self._splits["train"][0], self.train_transform, seed=self.seed)
+            return self._loader(dataset, collate, **options)
+        return self._batched_loader("train", evaluate=False, **options)
 
     def eval_loader(self, split: str, perturb: Callable[[Image.Image, int], Image.Image] | None = None) -> EpochLoader:
         """Every image of `split` once, perturbed after the evaluation's crop (always with PIL) if asked for.
@@ -285,23 +238,11 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
                 key="data.perturb",
             )
         images, indices = self._splits[split]
-        rank, world = rank_and_world(self.trainer)
-        batches = eval_batches(indices, batch_size=self.batch_size, rank=rank, world=world)
+        batches = self._eval_batches(indices)
         if self.pipeline == "timm" or perturb is not None:
             dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
             return self._loader(dataset, collate, batch_sampler=batches)
         return self._batched_loader(split, evaluate=True, batch_sampler=batches)
-
-    def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:
-        workers = self.num_workers if num_workers is None else num_workers
-        return EpochLoader(
-            dataset,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.pin_memory,
-            collate_fn=collate_fn,
-            **kwargs,
-        )
 
     @property
     def _batched(self) -> Batched:
@@ -311,9 +252,8 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         images, indices = self._splits[split]
         if split not in self._memory:
             self._memory[split] = load(images, indices, self.memory_gb * 2**30)
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         views = () if evaluate and not self.eval_views else self.views
-        return self._batched.parts(images, self._memory[split], device, evaluate=evaluate, views=views)
+        return self._batched.parts(images, self._memory[split], self._device, evaluate=evaluate, views=views)
 
     def _batched_loader(self, split: str, *, evaluate: bool, **kwargs: Any) -> EpochLoader:
         dataset, prepare = self._batched_parts(split, evaluate=evaluate)
@@ -333,14 +273,3 @@ class ImageDataModule(SplitImages, pl.LightningDataModule):
         raw_dataset, prepare = self._batched_parts("train", evaluate=False)
         (batch,) = prepare([raw_dataset.__getitems__(keys)])
         return batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when
-        `configure_optimizers` asks for the number of steps, which builds the loader."""
-        return self._train_loader.state_dict() if self._train_loader else self._place
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there: in the next loader, or in the one that there is already."""
-        self._place = state_dict
-        if self._train_loader is not None:
-            self._train_loader.load_state_dict(state_dict)

@@ -13,15 +13,15 @@ MOST_CHANNELS = 16
 CHOICES = {"pipeline": ("timm", "batched"), "subset": ("stratified", "official"), "protocol": ("paper", "strict")}
 
 
-def check_batch(images: int, batch_size: int, world: int, *, few: bool) -> None:
-    """Raises: UserError: fewer training images than a batch of all processes, or with `few` than processes.
+def check_batch(images: int, batch_size: int, world: int, *, few: bool, unit: str = "images") -> None:
+    """Raises: UserError: fewer training samples than a batch of all processes, or with `few` than processes.
 
     Learning rate and record would speak of a batch that there never is.
     """
     if images < (world if few else batch_size * world):
         ranks = f" on each of {world} processes" if world > 1 else ""
         cure = f"set recipe.batch_size to at most {images // world}" if images >= world else "use fewer processes"
-        raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training images: {cure}")
+        raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training {unit}: {cure}")
 
 
 def check_values(

@@ -76,16 +76,18 @@ class EpochSampler(Sampler[Key]):
         return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
 
 
-def eval_batches(indices: NDArray[np.int64], *, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
+def eval_batches(
+    indices: NDArray[np.int64], *, batch_size: int, rank: int = 0, world: int = 1, unit: str = "images"
+) -> list[list[Key]]:
     """Every index exactly once over the ranks, in even batches of up to `batch_size`, as many of them on each rank.
 
     DDP exchanges the model's buffers in every forward pass and would wait for ever for a rank with one batch less.
 
     Raises:
-        UserError: fewer images than ranks.
+        UserError: fewer samples than ranks.
     """
     if len(indices) < world:
-        raise UserError(f"{len(indices)} evaluation images cannot be shared by {world} processes: use fewer devices")
+        raise UserError(f"{len(indices)} evaluation {unit} cannot be shared by {world} processes: use fewer devices")
     count = min(math.ceil(math.ceil(len(indices) / world) / batch_size), len(indices) // world)
     return [[(0, index) for index in part.tolist()] for part in np.array_split(indices[rank::world], count)]
 
@@ -168,14 +170,14 @@ def rank_and_world(trainer: Any) -> tuple[int, int]:
     """The rank of this process and how many there are; None = no trainer, and one process.
 
     Raises:
-        UserError: Lightning would share the images among the processes as well.
+        UserError: Lightning would share the samples among the processes as well.
     """
     if not trainer:
         return 0, 1
     launched: Any = getattr(trainer, "_accelerator_connector", None)
     if getattr(launched, "is_distributed", False) and launched.use_distributed_sampler:
         raise UserError(
-            "ImageDataModule shares the images among the processes itself, and Lightning would do it once more: set"
+            "the data module shares its samples among the processes itself, and Lightning would do it once more: set"
             " Trainer(use_distributed_sampler=False)"
         )
     return trainer.global_rank, trainer.world_size

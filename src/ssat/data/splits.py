@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
 from ssat.data.range_use import mixed, use_of
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.subsets import Indices
+from ssat.data.subsets import Indices, spread
 from ssat.data.survey import merged
 
 
@@ -27,11 +25,6 @@ class SplitImages:
     _chosen: dict[str, tuple[ImageList, Indices]]
     _fingerprint: dict[str, Any]
     decides = "acc1"  # the metric that the best epoch has the highest value of
-
-    @property
-    def eval_split(self) -> str:
-        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
-        return "val" if "val" in self._splits else "test"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -77,6 +70,4 @@ class SplitImages:
     def spread(self, split: str, n: int) -> list[int]:
         """Up to n indices of `split`, spread evenly over its classes."""
         images, indices = self._splits[split]
-        by_class = indices[np.argsort(images.labels[indices], kind="stable")]
-        places = np.linspace(0, len(by_class) - 1, min(n, len(by_class))).round().astype(int)
-        return by_class[places].tolist()
+        return indices[spread(images.labels[indices], n)].tolist()

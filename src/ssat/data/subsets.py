@@ -18,6 +18,12 @@ SUBSET, SPLIT = 0, 1
 LABELS = 2**31  # apart from the sampler's streams, which are the epochs: the order would tell who is labelled
 
 
+def spread(labels: Labels, n: int) -> Indices:
+    """Up to n indices, spread evenly over the classes."""
+    order = np.argsort(labels, kind="stable")
+    return order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
+
+
 def _shuffled(labels: Labels, seed: int, stream: int) -> tuple[Indices, Indices]:
     """A random order of the indices, and for each place of it how many of its class came before."""
     order = np.random.RandomState([seed, stream]).permutation(len(labels)).astype(np.int64)

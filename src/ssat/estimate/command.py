@@ -76,6 +76,7 @@ def _estimate(config: Run, run_dir: Path, done: tuple[Path, dict[str, Any]] | No
         else "estimated"
         if all(row["status"] == "estimated" for row in rows)
         else "interrupted",
+        "unit": "images" if config.data.frames is None else "clips",
         "phases": rows,
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
         "total": {key: total(row[key] for row in rows) for key in SUMMED},

@@ -58,7 +58,7 @@ def show(result: dict[str, Any], path: Path) -> None:
         console.width = 160
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("phase")
-    for title in ("steps", "images/s", *TITLES, "of it training, evaluation, other"):
+    for title in ("steps", f"{result['unit']}/s", *TITLES, "of it training, evaluation, other"):
         table.add_column(title, justify="right", overflow="fold")
     for row in result["phases"]:
         parts = "finished"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ssat.results.content import by_content
+from ssat.results.content import by_content, counted
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.labels import distinct_labels
@@ -202,8 +202,8 @@ def _finding_of_several(ssat: list[Arm], others: list[Arm]) -> str:
 def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     record = ssat.scored[0]
     split = "test" if record.split == "test" else "validation"
-    on = f" on {record.split_size:,} {split} images" if record.split_size else ""
-    best = " (best epoch, chosen on these very images)" if record.get("selection") == "max" else ""
+    on = f" on {record.split_size:,} {split} {counted([record])}" if record.split_size else ""
+    best = f" (best epoch, chosen on these very {counted([record])})" if record.get("selection") == "max" else ""
     reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
     if not others:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
@@ -238,8 +238,8 @@ def _caveat(ssat: Arm) -> str:
     if interval and classes and interval[0] <= 100 / classes:
         facts.append(f"this is no better than guessing one of {classes} classes ({100 / classes:.3g} %)")
     if epochs is not None and epochs < PAPER_EPOCHS:
-        images = f" on {train:,.0f} images" if train else ""
-        facts.append(f"it trained {epochs:.0f} epochs{images} (the paper: {PAPER_EPOCHS} epochs)")
+        on = f" on {train:,.0f} {counted([record])}" if train else ""
+        facts.append(f"it trained {epochs:.0f} epochs{on} (the paper: {PAPER_EPOCHS} epochs)")
     if lam is not None and lam < 1:
         facts.append(f"the classification loss has a weight of only {lam:g}")
     if len(ssat.accuracies) == 1:

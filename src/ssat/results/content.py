@@ -11,6 +11,26 @@ from typing import Any
 from ssat.runs.record import Record
 
 
+def is_of_videos(record: Record) -> bool:
+    """Whether the run is of videos."""
+    return record.get("config.data.frames") is not None
+
+
+def counted(records: Sequence[Record]) -> str:
+    """What the runs' splits are counted in: images, videos, or both."""
+    return _named(records, "videos")
+
+
+def unit(records: Sequence[Record]) -> str:
+    """What the runs' networks see: images, clips, or both."""
+    return _named(records, "clips")
+
+
+def _named(records: Sequence[Record], videos: str) -> str:
+    kinds = {videos if is_of_videos(record) else "images" for record in records}
+    return " or ".join(sorted(kinds, key=videos.__eq__)) or "images"
+
+
 def draws_by_seed(record: Record) -> bool:
     """Whether the seed draws which images are trained on, kept for validation or used with their labels."""
     data = record.get("config.data")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ssat.core.words import duration
 from ssat.results.comparisons import Arm, Comparison, comparisons
+from ssat.results.content import unit
 from ssat.results.modes import mode_name
 from ssat.results.text import markdown_text, quantity, two_decimals
 from ssat.runs.record import Record
@@ -133,10 +134,20 @@ COLUMNS = (
     Column("memory", 10, key="peak_memory_bytes", show=lambda value: quantity(value, "B")),
     Column("", 0, entry=_marks),
 )
-LEGEND = (
-    "acc1: top-1 accuracy of the last epoch; best: the highest epoch's; params: inference / training; "
-    "MACs: one image's forward passes in training"
-)
+
+
+def heading(column: Column, records: Sequence[Record]) -> str:
+    """The column's title over these runs: of videos clips/s."""
+    return column.title.replace("images", unit(records))
+
+
+def legend(records: Sequence[Record]) -> str:
+    """What the headings mean."""
+    one = " or ".join(f"one {each.removesuffix('s')}'s" for each in unit(records).split(" or "))
+    return (
+        "acc1: top-1 accuracy of the last epoch; best: the highest epoch's; params: inference / training; "
+        f"MACs: {one} forward passes in training"
+    )
 
 
 class Row(NamedTuple):
@@ -191,7 +202,7 @@ def runs_table(records: Sequence[Record], *, width: int = 100) -> Table:
     table.show_edge = False
     for index in kept:
         column = COLUMNS[index]
-        table.add_column(column.title, justify="right" if column.is_right_aligned else "left", no_wrap=True)
+        table.add_column(heading(column, records), justify="right" if column.is_right_aligned else "left", no_wrap=True)
     if any(record.finished and record.get("faithful") is False for record in records):
         table.caption = f"{DAGGER} not to be read as a cell of the paper; the page says why"
         table.caption_justify = "left"
@@ -220,7 +231,7 @@ def _fitting(rows: list[Row], width: int, *, without: tuple[str, ...]) -> list[i
 
 def to_markdown(records: Sequence[Record]) -> str:
     """Every run and column as a Markdown table."""
-    titles = [column.title or "note" for column in COLUMNS]
+    titles = [heading(column, records) or "note" for column in COLUMNS]
     rule = ["---:" if column.is_number else "---" for column in COLUMNS]
     body = [[markdown_text(entry.text) for entry in row.entries] for row in table_rows(records)]
     return "\n".join("| " + " | ".join(texts) + " |" for texts in (titles, rule, *body)) + "\n"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ssat.config.words import as_typed_here, command_line
 from ssat.results.comparisons import finding, finished_comparisons
+from ssat.results.content import counted
 from ssat.results.intervals import SEED_DEVIATION
 from ssat.results.label_curve import curve_table, label_curves
 from ssat.results.paper.claims import Claim, status_counts
@@ -37,8 +38,8 @@ def comparison_lines(records: list[Record]) -> Iterator[str]:
         yield f"and {len(found) - len(shown):,} more comparisons: {FEWER_RUNS}\n"
     if any("±" in line for line in lines):
         yield (
-            "± is the 95 % interval that follows from the number of test images and from how much seeds differ, which"
-            f" is assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell.\n"
+            f"± is the 95 % interval that follows from the number of test {counted(records)} and from how much seeds"
+            f" differ, which is assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell.\n"
         )
     if sentence := shared_energy(records):
         yield f"{sentence}\n"

@@ -95,6 +95,7 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     """Why this run's accuracy must not be read as a cell of the paper; empty when it may."""
     data, phases = config.data, config.mode.phases
     is_video = data.frames is not None
+    noun, unit = ("videos", "clips") if is_video else ("images", "images")
     reasons = _video_reasons(config, last) if is_video else []
     if not is_video and official_name(config) not in PAPER_DATA:
         named = f"a folder called {data.name}" if data.name in PAPER_DATA else data.name
@@ -110,7 +111,7 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     figure_5 = data.subset == "official" and data.name == "imagenet"
     if (data.fraction < 1 and not figure_5) or data.samples_per_class or data.val_fraction or data.extra.get("classes"):
         reasons.append(
-            f"trained on {last['data_fingerprint']['splits'].get('train')} images, a part of the training set"
+            f"trained on {last['data_fingerprint']['splits'].get('train')} {noun}, a part of the training set"
         )
     if data.label_fraction < 1:
         reasons.append(f"data.label_fraction={data.label_fraction:g}: the labels of a part of the training set")
@@ -133,7 +134,7 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     batch = recipe.batch_size * config.trainer.processes * config.trainer.accumulate
     published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there
     if recipe.name in ("official", "paper") and batch != published:
-        reasons.append(f"{batch} images in an optimizer step, in place of {published}")
+        reasons.append(f"{batch} {unit} in an optimizer step, in place of {published}")
     tasks = {task.kind for task in config.ssl.tasks.values()} if any(phase.lam < 1 for phase in phases) else set()
     if config.trainer.accumulate > 1 and recipe.batch_size * config.trainer.processes < PAPER_BATCH:
         seen = [*sorted(tasks & {*COMPARE_IMAGES}), *({config.encoder.kind} & {*BATCH_NORM})]

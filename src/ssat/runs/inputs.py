@@ -146,10 +146,11 @@ def _part(inputs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     now, then, found = _part(now, "data"), _part(then, "data"), []
+    noun = "videos" if _part(now, PASSPORT) or _part(then, PASSPORT) else "images"
     ours, theirs = _part(now, "splits"), _part(then, "splits")
     for split in dict.fromkeys([*theirs, *ours] if theirs else []):
         if ours.get(split) != theirs.get(split):
-            found.append(f"{split} {_count(theirs.get(split))} -> {_count(ours.get(split))} images")
+            found.append(f"{split} {_count(theirs.get(split))} -> {_count(ours.get(split))} {noun}")
     classes, before = list(now.get("classes") or ()), list(then.get("classes") or ())
     if before and classes != before:
         if len(classes) != len(before):
@@ -160,7 +161,7 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
         kind = "content" if _part(then, "content") else "sha256"
         ours, theirs = _part(now, kind), _part(then, kind)
         found = [
-            f"other {split} images or labels" for split in theirs if split in ours and ours[split] != theirs[split]
+            f"other {split} {noun} or labels" for split in theirs if split in ours and ours[split] != theirs[split]
         ]
     if found:
         found += [f"clips were made with {change}" for change in passport_changes(now, then)]

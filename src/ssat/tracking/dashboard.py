@@ -87,7 +87,7 @@ def comparison_sections() -> list[dict[str, Any]]:
                 line("Test accuracy, %", ["test/acc1"]),
                 bar("Accuracy, % by mode", "acc1", "mode_name"),
                 bar("Accuracy, % by experiment", "acc1", "Group"),
-                bar("Best accuracy, % (optimistic: chosen on test images)", "acc1_best", "mode_name"),
+                bar("Best accuracy, % (optimistic: chosen on the test set)", "acc1_best", "mode_name"),
             ],
         },
         {
@@ -101,7 +101,7 @@ def comparison_sections() -> list[dict[str, Any]]:
                 scatter("Accuracy, % against kg CO2 (Lacoste)", "result/co2_kg_lacoste", log_x=True),
                 scatter("Accuracy, % against hours", "result/hours", log_x=True),
                 bar("kWh by mode", "kwh", "mode_name"),
-                bar("Images per second by mode", "images_per_s", "mode_name"),
+                bar("Images or clips per second by mode", "images_per_s", "mode_name"),
             ],
         },
     ]
@@ -149,12 +149,12 @@ def training_sections() -> list[dict[str, Any]]:
                 line("L_SSAT", ["epoch/train/loss_ssl"]),
                 line("Test loss", ["test/loss"]),
                 line("Learning rate", ["lr"], x="trainer/global_step"),
-                line("Images per second", ["throughput/images_per_s"]),
+                line("Images or clips per second", ["throughput/images_per_s"]),
             ],
         },
         {
             "title": "Reconstructions",
-            "text": "Original, masked and reconstructed: the same images and masks every few epochs.",
+            "text": "Original, masked and reconstructed: the same images or clips and masks every few epochs.",
             "runs": runs("all phases", groupby=[]),
             "panels": [{"kind": "pictures", "title": "Reconstructions", "keys": ["reconstructions"]}],
         },

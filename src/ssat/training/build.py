@@ -48,7 +48,7 @@ def build_module(
         config: of the run.
         phase: of the run.
         num_classes: of the data.
-        class_counts: training images of each class, for recipe.w=auto; None = the module will not be trained.
+        class_counts: training images or videos of each class, for recipe.w=auto; None = the module will not be trained.
 
     Raises:
         UserError: the recipe does not fit the encoder, the task or the labels.

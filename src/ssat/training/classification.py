@@ -56,7 +56,8 @@ def class_weights(w: float | str, counts: Mapping[str, int]) -> Tensor:
     if not all(counts.values()):
         lacking = next(name for name, count in counts.items() if not count)
         raise UserError(
-            f"recipe.w={w} weighs the classes, and there is no training image of {lacking}: add some, or recipe.w=null",
+            f"recipe.w={w} weighs the classes, and the training data have none of {lacking}: add some, or set"
+            " recipe.w=null",
             key="recipe.w",
             value=w,
         )

@@ -16,7 +16,7 @@ def batches_of(config: Run, data: AnyData) -> int:
 
 
 def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
-    """Sentences on settings of a phase that do less, or something else, than they say on so few images.
+    """Sentences on settings of a phase that do less, or something else, than they say on so few images or clips.
 
     Args:
         config: of the run.
@@ -24,14 +24,15 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         data: set up.
     """
     world, accumulate = config.trainer.processes, config.trainer.accumulate
-    images, used = len(data.split("train")[1]), data.images_per_epoch(world)
+    samples, used = data.samples("train"), data.images_per_epoch(world)
     batches = batches_of(config, data)
     steps = math.ceil(batches / accumulate)
     total = min(phase.epochs * steps, config.trainer.max_steps or math.inf)
     found = []
-    if images > used:
+    if samples > used:
         left_out = (
-            f"each epoch trains on {used:,} of {images:,} images and leaves out {images - used:,}, other ones each time"
+            f"each epoch trains on {used:,} of {samples:,} {data.unit} and leaves out {samples - used:,},"
+            " other ones each time"
         )
         if data.drop_last:
             found.append(

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
-from ssat.data.options import check_batch
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
+from ssat.data.loaders import LoaderModule
+from ssat.data.sampler import EpochLoader
+from ssat.data.subsets import Indices, spread
 from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipEval
 from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, normalise
@@ -25,10 +24,8 @@ from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
 
-Indices = NDArray[np.int64]
 
-
-class VideoDataModule(pl.LightningDataModule):
+class VideoDataModule(LoaderModule):
     """Training clips, and all segments of the validation and test videos, of a `source`.
 
     An epoch shows one clip of each training video, at a random place, `repeats` times. The order, the places and the
@@ -55,6 +52,8 @@ class VideoDataModule(pl.LightningDataModule):
         UserError: a value that is not possible.
     """
 
+    unit = "clips"
+
     def __init__(
         self,
         source: VideoSource,
@@ -74,19 +73,18 @@ class VideoDataModule(pl.LightningDataModule):
         drop_last: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size, num_workers=num_workers, seed=seed, drop_last=drop_last, pin_memory=pin_memory
+        )
         self.source, self.img_size, self.frames = source, img_size, frames
         self.mean, self.std = tuple(mean or IMAGENET_DEFAULT_MEAN), tuple(std or IMAGENET_DEFAULT_STD)
         self.step = _stored_step(frame_step, source)
-        self.augment, self.batch_size, self.num_workers = augment, batch_size, num_workers
-        self.repeats, self.balance, self.max_clips = repeats, balance, max_clips
-        self.seed, self.drop_last, self.pin_memory = seed, drop_last, pin_memory
+        self.augment, self.repeats, self.balance, self.max_clips = augment, repeats, balance, max_clips
+        # Which clips, of training and of evaluation.
+        self._cut: dict[str, Any] = {"root": source.root, "frames": frames, "step": self.step}
         self.eval_transform = ClipEval(img_size)
         self.train_transform = self.eval_transform if augment is None else augmentation(img_size, **augment)
         self.class_names, self.num_classes = list(source.classes), len(source.classes)
-        self.skipped: list[str] = []  # nothing is left out in silence: see VideoSource.unscored
-        self._place = {"epoch": 0, "batches": 0}
-        self._train_loader: EpochLoader | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Refuse sets that cannot be trained on.
@@ -104,7 +102,7 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{self.source.name} has no training video of class {self.class_names[lacking[0]]!r} in"
                 f" {self.source.root}: prepare some, or look at its report.md for what failed"
             )
-        check_batch(self._clips(), self.batch_size, 1, few=False)
+        self._check_batch(self.samples("train"), 1)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -115,11 +113,6 @@ class VideoDataModule(pl.LightningDataModule):
     def decides(self) -> str:
         """The metric that the best epoch has the highest value of; classes of unequal sizes fool the accuracy."""
         return "auc" if self.num_classes == 2 else "balanced_acc"
-
-    @property
-    def eval_split(self) -> str:
-        """The split that `val_dataloader` serves: `val` where there is one, else `test`."""
-        return "val" if "val" in self.sizes else "test"
 
     def entries(self, split: str) -> list[Entry]:
         """The videos of a split; `Batch.videos` counts in them.
@@ -162,18 +155,12 @@ class VideoDataModule(pl.LightningDataModule):
         return overview_of(self.source)
 
     def samples(self, split: str) -> int:
-        """Clips that a pass over a split shows."""
-        return self._clips() if split == "train" else len(self.eval_clips(split))
-
-    def _clips(self) -> int:
-        """Clips of an epoch before those are dropped that do not fill a batch."""
+        """Clips that a pass over a split shows; of training, before those are dropped that do not fill a batch."""
+        if split != "train":
+            return len(self.eval_clips(split))
         counts = np.bincount(self.labels("train"), minlength=self.num_classes)
         videos = self.num_classes * int(counts.min()) if self.balance else int(counts.sum())
         return self.repeats * videos
-
-    def images_per_epoch(self, world: int = 1) -> int:
-        """Clips that an epoch trains on."""
-        return world * images_per_rank(self._clips(), self.batch_size, world, drop_last=self.drop_last)
 
     def _of_epoch(self, epoch: int) -> Indices:
         """The clips of an epoch, as `TrainClips` numbers them."""
@@ -185,60 +172,17 @@ class VideoDataModule(pl.LightningDataModule):
         drawn = [random.permutation(np.flatnonzero(labels == label))[:least] for label in range(self.num_classes)]
         return np.concatenate([np.concatenate(drawn) + number * len(labels) for number in range(self.repeats)])
 
-    def train_dataloader(self) -> EpochLoader:
-        """Clips of the training videos, augmented, at new places and in a new order in every epoch.
-
-        Raises:
-            UserError: they do not fill a batch of all processes.
-        """
-        rank, world = rank_and_world(self.trainer)
-        check_batch(self._clips(), self.batch_size, world, few=False)
-        sampler = EpochSampler(
-            self._of_epoch, batch_size=self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last
-        )
-        options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
-        if getattr(self.trainer, "overfit_batches", 0):
-            keys = list(sampler)
-            options = {"batch_sampler": [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]}
-        loader = self._loader(self._train_clips(), **options)
-        loader.load_state_dict(self._place)
-        self._place = {"epoch": 0, "batches": 0}
-        self._train_loader = loader
-        return loader
+    def _train_samples(self, **options: Any) -> EpochLoader:
+        return self._clip_loader(self._train_clips(), **options)
 
     def _train_clips(self) -> TrainClips:
-        return TrainClips(
-            self.entries("train"),
-            self.source.root,
-            frames=self.frames,
-            step=self.step,
-            transform=self.train_transform,
-            seed=self.seed,
-            repeat=self.repeats,
-        )
-
-    def val_dataloader(self) -> EpochLoader:
-        """The segments of the validation videos, or of the test videos where there are none."""
-        return self.eval_loader(self.eval_split)
-
-    def test_dataloader(self) -> EpochLoader:
-        """The segments of the test videos."""
-        return self.eval_loader("test")
-
-    def predict_dataloader(self) -> Batches:
-        """The segments of the test videos, or of the validation videos where there are none, in their order."""
-        return Batches(self.eval_loader("test" if "test" in self.sizes else "val"))
+        options: dict[str, Any] = {"transform": self.train_transform, "seed": self.seed, "repeat": self.repeats}
+        return TrainClips(self.entries("train"), **self._cut, **options)
 
     def eval_clips(self, split: str) -> EvalClips:
         """Every segment of every video of `split`."""
-        return EvalClips(
-            self.entries(split),
-            self.source.root,
-            frames=self.frames,
-            step=self.step,
-            transform=self.eval_transform,
-            max_clips=self.max_clips,
-        )
+        options: dict[str, Any] = {"transform": self.eval_transform, "max_clips": self.max_clips}
+        return EvalClips(self.entries(split), **self._cut, **options)
 
     def eval_loader(self, split: str, perturb: Any = None) -> EpochLoader:
         """Every segment of every video of `split` once.
@@ -249,29 +193,16 @@ class VideoDataModule(pl.LightningDataModule):
         if perturb is not None:
             raise UserError("data.perturb changes single images, and this run is of videos: leave it out")
         clips = self.eval_clips(split)
-        rank, world = rank_and_world(self.trainer)
-        batches = eval_batches(np.arange(len(clips)), batch_size=self.batch_size, rank=rank, world=world)
-        return self._loader(clips, batch_sampler=batches)
+        return self._clip_loader(clips, batch_sampler=self._eval_batches(np.arange(len(clips))))
 
-    def _loader(self, dataset: Any, **kwargs: Any) -> EpochLoader:
-        return EpochLoader(
-            dataset,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
-            collate_fn=collate,
-            prepare=partial(normalise, mean=self.mean, std=self.std, device=self._device()),
-            **kwargs,
-        )
-
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+    def _clip_loader(self, clips: TrainClips | EvalClips, **options: Any) -> EpochLoader:
+        prepare = partial(normalise, mean=self.mean, std=self.std, device=self._device)
+        return self._loader(clips, collate, prepare=prepare, **options)
 
     def fixed_batch(self, n: int, split: str | None = None) -> Batch:
         """The first segments of n videos of `split`, spread evenly over its classes; None = test, else val."""
-        split = split or ("test" if "test" in self.sizes else "val")
-        order = np.argsort(self.labels(split), kind="stable")
-        return self.first_clips(split, order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)])
+        split = split or self.test_split
+        return self.first_clips(split, spread(self.labels(split), n))
 
     def first_clips(self, split: str, videos: Sequence[int] | Indices) -> Batch:
         """The first segment of each of these videos of a split."""
@@ -286,16 +217,6 @@ class VideoDataModule(pl.LightningDataModule):
     def _batch(self, samples: list[Sample]) -> Batch:
         (batch,) = normalise([collate(samples)], mean=self.mean, std=self.std, device=torch.device("cpu"))
         return batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Epoch and batches handed out, see `ImageDataModule.state_dict`."""
-        return self._train_loader.state_dict() if self._train_loader else self._place
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there: in the next loader, or in the one that there is already."""
-        self._place = state_dict
-        if self._train_loader is not None:
-            self._train_loader.load_state_dict(state_dict)
 
 
 def _stored_step(frame_step: int, source: VideoSource) -> int:

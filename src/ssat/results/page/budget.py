@@ -9,6 +9,7 @@ from typing import Any
 
 from ssat.core.words import duration
 from ssat.results.comparisons import Arm, Comparison
+from ssat.results.content import counted
 from ssat.results.text import quantity
 from ssat.runs.record import Record, as_number, lookup
 
@@ -111,5 +112,5 @@ def budget_sentence(comparison: Comparison, across: str) -> str:
     cheapest, record = found.cheapest, found.cheapest.scored[0]
     spent = duration(found.spent) if across == "seconds" else quantity(found.spent, "Wh")
     listed = ", ".join(f"{arm.name} " + ("none yet" if y is None else f"{y:.1f} %") for arm, y in found.reached)
-    where = ", on validation images" if history_split(record) != record.split else ""
+    where = f", on validation {counted([record])}" if history_split(record) != record.split else ""
     return f"With what {cheapest.name} took ({spent}){where}: {listed}."

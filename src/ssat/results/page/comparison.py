@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ssat.core.words import duration
 from ssat.results.comparisons import CAVEAT, Arm, Comparison, arm_difference, finding
+from ssat.results.content import counted, is_of_videos
 from ssat.results.epochs import epochs_of_all
 from ssat.results.modes import mode_name
 from ssat.results.page.budget import ACCURACY, BUDGETS, budget_sentence, history_split, metric_points
@@ -100,7 +101,7 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
         equal_budget=" ".join(filter(None, sentences)),
         legend=legend({mode_name(arm.mode): arm.mode for arm in comparison.arms}),
         charts=charts,
-        rows=ROWS_OF_CLIPS if _is_of_clips(comparison.records[0]) else ROWS,
+        rows=ROWS_OF_CLIPS if is_of_videos(comparison.records[0]) else ROWS,
         pictures=[
             picture for arm in comparison.arms for record in arm.records if (picture := _picture(arm, record, space))
         ],
@@ -109,12 +110,12 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
 
 def _facts(comparison: Comparison) -> Iterator[str]:
     record = comparison.records[0]
-    unit = "videos" if _is_of_clips(record) else "images"
+    noun = counted([record])
     splits = record.get("data_fingerprint.splits")
     for name, value in splits.items() if isinstance(splits, dict) else ():
         count = as_number(value)
         if count is not None:
-            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} {unit}"
+            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} {noun}"
     if record.classes:
         yield f"{record.classes} classes"
     if epochs := epochs_of_all([(arm.name, each) for arm in comparison.arms for each in arm.records]):
@@ -123,10 +124,6 @@ def _facts(comparison: Comparison) -> Iterator[str]:
         yield f"batch {batch:.0f}"
     if record.get("config.recipe.name"):
         yield f"recipe {record.text('config.recipe.name')}"
-
-
-def _is_of_clips(record: Record) -> bool:
-    return record.number("config.data.frames") is not None
 
 
 def _repeats(arm: Arm) -> Iterator[str]:
@@ -189,5 +186,5 @@ def _picture(arm: Arm, record: Record, space: PageSpace) -> Picture | None:
     where = f"{_run_name(arm, record)}, {phase.get('name')}" + (f" after epoch {epoch}" if epoch else "")
     source = data_address(record.folder, str(path), space)
     caption = where if source else f"{where}: see {record.folder.name}/{path}"
-    what = "frames of clips" if _is_of_clips(record) else "images"
+    what = "frames of clips" if is_of_videos(record) else "images"
     return Picture(caption, f"Original, masked and reconstructed {what}, {where}", source)

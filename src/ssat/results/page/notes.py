@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ssat.results.content import counted, unit
 from ssat.results.tables import DAGGER
 from ssat.results.text import distinct, first_few, shared_energy
 from ssat.runs.record import Record
@@ -16,15 +17,16 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 
 def _notes(finished: Sequence[Record]) -> Iterator[str]:
+    noun = counted(finished)
     if any(record.split == "test" and not record.get("metrics.val") for record in finished):
         yield (
-            "best is the highest accuracy of any epoch. It was chosen on the test images themselves (there is no "
+            f"best is the highest accuracy of any epoch. It was chosen on the test {noun} themselves (there is no "
             "validation split), hence it is optimistic. The verdicts use the last epoch unless recipe.report=max."
         )
     yield (
-        "± after a difference is its 95 % interval: it follows from the number of test images (binomial) and, where a "
+        f"± after a difference is its 95 % interval: it follows from the number of test {noun} (binomial) and, where a "
         "configuration has several seeds, from their variation. With a single seed it does not include the differences "
-        "between seeds. The thin line on a bar is the 95 % interval from the number of test images alone. ± after a "
+        f"between seeds. The thin line on a bar is the 95 % interval from the number of test {noun} alone. ± after a "
         "mean is the standard deviation over seeds."
     )
     if len({_norm_pix(record) for record in finished} - {None}) > 1:
@@ -38,7 +40,7 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
         yield f"Energy and CO2: {'; '.join(sources)}. CO2 Lacoste is hours × rated power × kg/kWh, the paper's formula."
     if sentence := shared_energy(finished):
         yield sentence
-    yield "Time counts all phases of a run with their evaluations; images/s counts training alone."
+    yield f"Time counts all phases of a run with their evaluations; {unit(finished)}/s counts training alone."
     yield from _unfaithful(finished)
     yield from _versions(finished)
 

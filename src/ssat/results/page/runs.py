@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssat.results.page.links import folder_link
 from ssat.results.page.template import mode_class
-from ssat.results.tables import COLUMNS, LEGEND, Column, Entry, Row, shared_columns, shared_title, table_rows
+from ssat.results.tables import COLUMNS, Column, Entry, Row, heading, legend, shared_columns, shared_title, table_rows
 from ssat.runs.record import Record
 
 
@@ -67,8 +67,8 @@ def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None
     used.sort(key=lambda index: COLUMNS[index].title == "run")  # the longest, and a link: it stands last
     return RunsTable(
         title="All runs" + (f", {shared_title(shared)}" if shared else ""),
-        legend=f"{LEGEND}. Click a heading to sort.",
-        headings=[PageEntry(COLUMNS[index].title or "note", _style(COLUMNS[index])) for index in used],
+        legend=f"{legend(records)}. Click a heading to sort.",
+        headings=[PageEntry(heading(COLUMNS[index], records) or "note", _style(COLUMNS[index])) for index in used],
         rows=[PageRow(_row_style(row.record), [_entry(row, index, page) for index in used]) for row in rows],
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssat.results.content import content_digest, shared_content
+from ssat.results.content import content_digest, counted, shared_content
 from ssat.results.epochs import epochs_text
 from ssat.results.labels import distinct_labels
 from ssat.results.paper.paper import Experiment, Item
@@ -21,7 +21,7 @@ from ssat.results.paper.settings import (
     place_of,
     start_words,
 )
-from ssat.results.paper.videos import TOTAL, is_of_videos, official_videos
+from ssat.results.paper.videos import TOTAL, official_videos
 from ssat.results.paper.whole import lacks
 from ssat.runs.record import START, Record
 
@@ -251,7 +251,7 @@ def _block_title(record: Record, experiment: Experiment, has_column: bool) -> st
     """What the runs of one block share, in words."""
     varied = {_key_of(word) for word in _varied_words(experiment, has_column)}
     images, epochs = record.number("data_fingerprint.splits.train"), epochs_text(record, last=True)
-    noun = "videos" if is_of_videos(record) else "images"
+    noun = counted([record])
     recipe = record.text("config.recipe.name")
     has_all_images = has_column and record.get("config.data.fraction") == 1 and "data" in varied
     parts = [] if has_column else [record.data]

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ssat.results.content import is_of_videos
 from ssat.results.intervals import ONE_SEED, image_variance, next_run_margin, normal_quantile
 from ssat.results.paper.matching import RELEVANT_KEYS, Block, match_runs
 from ssat.results.paper.measures import measure, why_not
 from ssat.results.paper.paper import Cell, Item
 from ssat.results.paper.settings import Setting, cell_settings, cell_words, differing, start_words
-from ssat.results.paper.videos import detection, is_of_videos, is_whole_test, remark, scored
+from ssat.results.paper.videos import detection, is_whole_test, remark, scored
 from ssat.results.paper.whole import lacks, unverified_weights
 from ssat.results.repeats import SeedRuns, by_seed
 from ssat.results.text import distinct, largest

@@ -20,11 +20,6 @@ ZERO_SHOT = {"checkpoint": "last", "phase": "", "probe": "", "data": "ffpp", "da
 SAME_CLIPS = ("detector", "margin", "size", "coding", "quality")
 
 
-def is_of_videos(record: Record) -> bool:
-    """Whether the run is of videos."""
-    return record.get("config.data.frames") is not None
-
-
 def is_whole_set(record: Record) -> bool:
     """Whether its videos are all those of the official set, at the level that is assumed of the paper."""
     last = record.phases[-1] if record.phases else {}

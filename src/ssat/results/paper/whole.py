@@ -11,7 +11,8 @@ from ssat.core.files import file_sha256
 from ssat.data.sets.card import Card
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.manifest import official_counts
-from ssat.results.paper.videos import is_of_videos, is_whole_set
+from ssat.results.content import is_of_videos
+from ssat.results.paper.videos import is_whole_set
 from ssat.runs.record import Record, as_number, lookup
 
 # The hashes in the names of the weight files that timm loads for encoder.pretrained=true: the first digits of SHA-256.

@@ -12,6 +12,10 @@ from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 
 
+def _per_second(pl_module: Any) -> str:
+    return "clips/s" if pl_module.encoder.takes_clips else "img/s"
+
+
 class _Eta:
     """Seconds left, from the batches so far, evaluation time included; also those before an interruption.
 
@@ -38,7 +42,7 @@ def _eta(history: History, trainer: pl.Trainer) -> _Eta:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar with the losses, lr, images/s and the time left of the whole phase."""
+    """Lightning's rich bar with the losses, lr, images or clips per second, and the time left of the whole phase."""
 
     def __init__(self, history: History, label: str) -> None:
         super().__init__(leave=False)
@@ -72,7 +76,7 @@ class ProgressBar(RichProgressBar):
                 if name.startswith("train/loss") or name in ("lr", "test/acc1", "val/acc1")
             }
         extra = {
-            "img/s": f"{self._history.images_per_s:.0f}",
+            _per_second(pl_module): f"{self._history.images_per_s:.0f}",
             "data_wait": f"{self._history.data_wait:.0%}",
             "ETA": duration(self._eta.left(trainer)),
         }
@@ -100,9 +104,10 @@ class ProgressLines(Callback):
         row = self._history.rows[-1]
         names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and "acc5" not in name]
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
+        speed = f"{row['throughput/images_per_s']:.0f} {_per_second(pl_module)}"
         print(
             f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
-            f"{row['throughput/images_per_s']:.0f} img/s  data_wait {row['throughput/data_wait']:.1%}  "
+            f"{speed}  data_wait {row['throughput/data_wait']:.1%}  "
             f"ETA {duration(self._eta.left(trainer))}",
             flush=True,
         )

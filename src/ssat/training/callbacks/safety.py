@@ -76,6 +76,6 @@ class FiniteGuard(Callback):
         last = self._folder / "checkpoints" / "last.ckpt"
         kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
         raise NonFiniteLoss(
-            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's image indices are in "
-            f"{path}; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
+            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's indices are in {path};"
+            f" lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
         )
