@@ -20,7 +20,7 @@ from tests.helpers import ROOT, only_run, record_of
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 SAMPLES = SHARED / "data" / "deepfake_samples"
-SMALL = ["max_frames=16", "stride=1", "every=15", "size=64", "workers=2"]
+SMALL = ["max_frames=16", "stride=1", "every=15", "size=64", "workers=0"]
 LEARN = [
     *("encoder=videomae_micro", "data=ffpp", "data.img_size=64", "data.frame_step=1", "mode=ssat", "epochs=2"),
     *("recipe.batch_size=3", "trainer=cpu", "trainer.threads=1", "footprint.energy=false"),
@@ -53,7 +53,7 @@ def test_from_the_trees_of_both_sets_to_predictions(tmp_path: Path, capsys: pyte
     found = evaluate(words, console)["detection"]
     assert (found["n_total"], found["n_scored"], found["auc"]) == (4, 3, None)
 
-    words = [f"run={run}", f"input={SAMPLES / 'dfdc'}", f"out={tmp_path / 'out'}", "max_seconds=1", "workers=2"]
+    words = [f"run={run}", f"input={SAMPLES / 'dfdc'}", f"out={tmp_path / 'out'}", "max_seconds=1", "workers=0"]
     assert predict(words, console) == 0
     with open(tmp_path / "out" / "predictions.csv", newline="", encoding="utf-8") as file:
         predicted = list(csv.DictReader(file))

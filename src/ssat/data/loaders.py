@@ -12,6 +12,8 @@ from ssat.data.options import check_batch
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
 from ssat.data.subsets import Indices
 
+EVALUATIONS = ("validate", "test", "predict")  # Lightning's stages that need no training samples
+
 
 class LoaderModule(pl.LightningDataModule):
     """Loaders of training, validation and test samples: images, or clips, as the subclass says.
@@ -30,7 +32,7 @@ class LoaderModule(pl.LightningDataModule):
         self._train_loader: EpochLoader | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Choose the samples of every split."""
+        """Choose the samples of every split; what only a training needs is not asked for in EVALUATIONS."""
         raise NotImplementedError
 
     @property
@@ -109,7 +111,7 @@ class LoaderModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> EpochLoader:
         """The validation samples, or the test samples where there are none."""
-        self.setup()
+        self.setup("validate")
         return self.eval_loader(self.eval_split)
 
     def test_dataloader(self) -> EpochLoader:
@@ -118,7 +120,7 @@ class LoaderModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> Batches:
         """The test samples, or the validation samples where there are none, in the order of the data set."""
-        self.setup()
+        self.setup("predict")
         return Batches(self.eval_loader(self.test_split))
 
     def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:

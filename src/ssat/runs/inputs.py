@@ -174,9 +174,9 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
 
 
 def passport_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """How the clips of two data differ: 'detector=none, were with mtcnn'."""
+    """How the clips of two data differ, in what is known of both: 'detector=none, were with mtcnn'."""
     ours, theirs = _part(now, PASSPORT), _part(then, PASSPORT)
-    return [f"{key}={ours.get(key)}, were with {theirs[key]}" for key in theirs if ours.get(key) != theirs[key]]
+    return [f"{key}={ours[key]}, were with {theirs[key]}" for key in theirs if key in ours and ours[key] != theirs[key]]
 
 
 def _count(images: Any) -> str:

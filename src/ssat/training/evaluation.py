@@ -90,7 +90,7 @@ class Evaluator:
         phase = phases[phase_name or list(phases)[-1]]
         self.path = find_checkpoint(run, phase.name, checkpoint)
         self.data = build_data(config, phase)
-        self.data.setup()
+        self.data.setup("test")
         if split not in self.data.sizes:
             raise UserError(f"split={split} does not exist, the data have {', '.join(self.data.sizes)}")
         self.data.batch_size = batch_size or phase.recipe.batch_size

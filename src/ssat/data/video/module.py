@@ -14,7 +14,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
-from ssat.data.loaders import LoaderModule
+from ssat.data.loaders import EVALUATIONS, LoaderModule
 from ssat.data.sampler import EpochLoader
 from ssat.data.subsets import Indices, spread
 from ssat.data.transforms.clip_albumentations import augmentation
@@ -87,15 +87,17 @@ class VideoDataModule(LoaderModule):
         self.class_names, self.num_classes = list(source.classes), len(source.classes)
 
     def setup(self, stage: str | None = None) -> None:
-        """Refuse sets that cannot be trained on.
+        """Refuse sets that cannot be trained on, or not be evaluated where the stage is an evaluation.
 
         Raises:
-            UserError: no training or evaluation videos, or a class without any.
+            UserError: no evaluation videos, or for a training none of a class.
         """
+        if not self.sizes.keys() - {"train"}:
+            raise UserError(f"{self.source.name} has no evaluation videos in {self.source.root}")
+        if stage in EVALUATIONS:
+            return
         if not self.source.splits.get("train"):
             raise UserError(f"{self.source.name} has no training videos in {self.source.root}")
-        if not self.sizes.keys() & {"val", "test"}:
-            raise UserError(f"{self.source.name} has no evaluation videos in {self.source.root}")
         lacking = np.flatnonzero(np.bincount(self.labels("train"), minlength=self.num_classes) == 0)
         if len(lacking):
             raise UserError(
