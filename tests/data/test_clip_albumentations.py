@@ -161,3 +161,13 @@ def test_without_albumentations_one_sentence_says_how_to_get_it() -> None:
 def test_noise_per_frame_is_refused() -> None:
     with pytest.raises(UserError, match="noise_per_frame=true"):
         other.AlbumentationsClip(ClipAugment(16, noise_per_frame=True))
+
+
+def test_the_backend_is_a_key() -> None:
+    assert other.augmentation(32, backend="own", hflip_prob=1.0) == ClipAugment(32, hflip_prob=1.0)
+    if importlib.util.find_spec("albumentations") is not None:
+        assert isinstance(other.augmentation(32, backend="albumentations"), other.AlbumentationsClip)
+        return
+    with pytest.raises(UserError, match="pip install albumentations==2.0.8") as refused:
+        other.augmentation(32, backend="albumentations")
+    assert refused.value.key == "recipe.clip_augment.backend"

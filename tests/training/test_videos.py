@@ -198,6 +198,15 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
     console = Console(record=True, width=200)
     found = evaluate([f"run={run}", "data=dfdc", f"data.root={other}"], console)
     assert found["detection"]["n_total"] == len(dfdc(str(other)).splits["test"]) == 3
+    # Where all videos are tests there is none to train on, and none is asked for.
+    parts = "data.test_parts=[0,1,2,3,40,45]"
+    losses = []
+    for average in ("probabilities", "logits"):
+        words = [f"run={run}", "data=dfdc", f"data.root={other}", parts, f"data.average={average}"]
+        found = evaluate(words, console)
+        assert found["detection"]["n_total"] == len(read_manifest(other))
+        losses.append(found["detection"]["log_loss"])
+    assert losses[0] != losses[1]
     assert "note: the clips are made otherwise than those it was trained on: quality=60, were with 95" in (
         capsys.readouterr().out
     )
