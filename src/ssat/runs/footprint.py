@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssat.core.batch import Batch
@@ -111,12 +110,15 @@ def count_all_macs(
         return {**count_macs(encoder, ssl, image, head=head), "step": count_step_macs(encoder, ssl, image, head=head)}
 
     if sum(p.numel() for p in encoder.parameters()) * math.prod(image[1:]) > LARGE:
-        # Tensors without values that take their device's kernels; those of the meta device count other attention.
-        shapes = FakeTensorMode()
-        with FakeCopyMode(shapes):
-            copies = copy.deepcopy((encoder, ssl, head))
-        with suppress(Exception), shapes:  # a user's own network may look at values
-            return count(*copies)
+        with suppress(Exception):  # a user's own network may look at values
+            # Tensors without values that take their device's kernels; those of the meta device count other attention.
+            from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+            shapes = FakeTensorMode()
+            with FakeCopyMode(shapes):
+                copies = copy.deepcopy((encoder, ssl, head))
+            with shapes:
+                return count(*copies)
     return count(encoder, ssl, head)
 
 
