@@ -22,6 +22,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ssat.config.check import check_typed
 from ssat.config.command_line import explain
 from ssat.config.fields import parse
 from ssat.config.identity import config_hash
@@ -167,6 +168,7 @@ class VariantSweeper(BasicSweeper):
             cfg = self.composed(words, label, bases)
             try:
                 config = resolve(cfg)
+                check_typed(config, words)
                 name = with_swept(config.name, ends_of(config), swept_values(words, swept, config))
                 if name != config.name:  # by the names alone the runs of a sweep are told apart, here and in W&B
                     cfg.name = name

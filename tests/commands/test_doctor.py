@@ -176,8 +176,20 @@ def test_cells_and_visible_patches_are_those_of_table_14():
     known = {("vit_t", "cifar10"): "16x16 cells of 2 px, 64 of 256 kept"}
     known |= {("vit_t", "chaoyang"): "16x16 cells of 32 px, 64 of 256 kept"}
     known |= {("cvt_13", "pmnist"): "7x7 cells of 4 px, 12 of 49 kept", ("resnet_56", "digits"): "no masked pass"}
+    # VideoMAE's: 196 tubes, of which 0.75 hide 147, in 8 slots of two frames
+    known |= {(f"videomae_{size}", "ffpp"): "8x14x14 cells of 16 px x 2 frames, 392 of 1568 kept" for size in "sb"}
     for (encoder, data), text in known.items():
         assert fit.cells(fit.shallow(fit.composed(f"encoder={encoder}", f"data={data}"))) == text
+
+
+def test_encoders_of_clips_are_checked_with_clips():
+    clips = [name for name in fit.encoders(quick=False) if fit.takes_clips(name)]
+    assert clips == ["videomae_b", "videomae_micro", "videomae_s"]
+    finding = fit.fit_of("videomae_micro", fit.geometries(fit.VIDEO_SETS))
+    assert finding.mark == "ok" and finding.text.startswith("224 px x 16 frames: 8x14x14 cells")
+    with pytest.raises(UserError, match="encoder.frames=15 is not a multiple of encoder.tubelet_size=2"):
+        fit.cells(fit.composed("encoder=videomae_micro", "data=ffpp", "data.frames=15"))
+    assert fit.packed_difference("videomae_micro") <= fit.BOUND
 
 
 def test_what_does_not_fit_is_refused_or_enlarged():

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from ssat.core.errors import UserError
+from ssat.encoders.videomae import VideoTransformer
 from ssat.encoders.vit import VisionTransformer
 from ssat.results.page.html import _tiles
 from ssat.results.page.notes import notes
 from ssat.results.terminal import comparison_lines
+from ssat.runs import footprint
 from ssat.runs.energy import EnergyMeter, check_country
 from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2, macs_of
 from ssat.runs.neighbours import Presence
@@ -20,6 +22,7 @@ from ssat.runs.record import Record
 from ssat.tasks.dino import DINO
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.simclr import SimCLR
+from ssat.tasks.videomae import VideoMAE
 from ssat.tracking.names import figures
 from ssat.training.callbacks.meter import Meter
 from tests.helpers import record_of, train
@@ -59,6 +62,23 @@ def test_macs_are_the_specs_within_half_a_percent(img_size, patch_size, classes,
     assert [macs[key] / 1e9 for key in ("full", "auxiliary", "both")] == pytest.approx(gmacs, rel=0.005)
     by_hand = hand_macs(img_size, patch_size, size["embed_dim"], classes)
     assert macs == pytest.approx(by_hand, rel=2e-4)
+
+
+def test_the_macs_of_shapes_alone_are_those_of_computing(monkeypatch):
+    encoder = VideoTransformer(4, 32, embed_dim=32, depth=1, num_heads=2)
+    parts = encoder, VideoMAE(encoder, decoder_depth=1), (3, 4, 32, 32)
+    head = nn.Linear(encoder.num_features, 2)
+    computed = footprint.count_all_macs(*parts, head=head)
+    monkeypatch.setattr(footprint, "LARGE", 0)
+    assert footprint.count_all_macs(*parts, head=head) == computed
+    assert computed["step"] > 2 * computed["full"] > 0
+    assert not any(parameter.is_meta for parameter in encoder.parameters()) and encoder.training
+
+
+def test_videomae_b_is_counted_in_seconds():
+    encoder = VideoTransformer(16, 224, embed_dim=768, num_heads=12)
+    macs = footprint.count_all_macs(encoder, None, (3, 16, 224, 224), head=nn.Linear(encoder.num_features, 2))
+    assert macs["full"] == 180_344_587_776  # 180.3 GMACs; on a CPU computing these passes took a minute
 
 
 def test_counting_keeps_the_training_mode_and_draws_no_mask():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from ssat.commands.evaluate import evaluate
 from ssat.commands.train import train as train_config
+from ssat.config.check import check_typed
 from ssat.config.identity import config_hash
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
@@ -237,6 +239,61 @@ def test_what_does_not_fit_videos_is_one_sentence(clips: Path, tmp_path: Path, w
     given = [*MICRO, "data=ffpp", f"data.root={clips}", f"runs_dir={tmp_path}", "mode=scratch", "epochs=1", *words]
     with pytest.raises(UserError, match=says.replace("[", r"\[")):
         train_config(configured(*given[len(MICRO) :]))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("data", "word", "says"),
+    [
+        ("ffpp", "recipe.augment.hflip=0", "data=ffpp are videos: set recipe.clip_augment.hflip_prob"),
+        (
+            "ffpp",
+            "++recipe.augment.re_prob=0",
+            "videos: theirs is recipe.clip_augment (--help recipe",
+        ),
+        ("ffpp", "recipe.eval_crop_pct=1", "recipe.eval_crop_pct is of images, and data=ffpp are videos: leave it out"),
+        (
+            "digits",
+            "recipe.clip_augment.hflip_prob=0",
+            "recipe.clip_augment.hflip_prob is of videos, and data=digits",
+        ),
+        ("digits", "recipe.clip_augment.hflip_prob=0", "images: set recipe.augment.hflip"),
+        ("digits", "mode.ssl_recipe.clip_augment.jpeg_prob=0", "images: theirs is mode.ssl_recipe.augment (--help"),
+        ("digits", "data.frame_step=2", "data.frame_step is of videos, and data=digits are images: leave it out"),
+        ("digits", "data.max_clips=2", "data.max_clips is of videos"),
+        ("digits", "recipe.normalise_w=false", "recipe.normalise_w=false is read only where classes are weighed"),
+    ],
+)
+def test_what_is_typed_and_read_by_nothing_is_refused(data: str, word: str, says: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run = resolve(compose("train", overrides=[f"data={data}"]))
+    with pytest.raises(UserError, match=re.escape(says)):
+        check_typed(run, ["epochs=1", word])
+
+
+def test_what_a_recipe_sets_and_what_is_read_is_no_mistake() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for words in (
+            [
+                "data=ffpp",
+                "encoder=videomae_s",
+                "recipe=official",
+                "recipe.clip_augment.hflip_prob=0",
+                "data.max_clips=2",
+            ],
+            ["data=ffpp", "encoder=videomae_s", "recipe.normalise_w=false", "recipe.augment=null"],
+            ["data=digits", "recipe=mae_pretrain", "recipe.augment.hflip=0", "recipe.clip_augment=null"],
+            ["data=digits", "recipe.w=auto", "recipe.normalise_w=false"],
+        ):
+            check_typed(resolve(compose("train", overrides=words)), words)
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_the_command_refuses_what_nothing_reads(tmp_path: Path, sweep: list[str]) -> None:
+    words = ["encoder=vit_micro", "data=digits", "recipe.clip_augment.hflip_prob=0", f"runs_dir={tmp_path}"]
+    refused = command(*sweep, *words, runs=tmp_path)
+    assert refused.returncode != 0 and "Traceback" not in refused.stderr
+    assert "images: set recipe.augment.hflip" in refused.stdout + refused.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ssat.config.check import check_typed
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name
@@ -214,7 +216,9 @@ def train_in(run_dir: Path, config: Run) -> None:
 def run(cfg: DictConfig) -> None:
     """What Hydra calls with the composed configuration."""
     with users_mistakes():
-        train(resolve(cfg))
+        config = resolve(cfg)
+        check_typed(config, HydraConfig.get().overrides.task)
+        train(config)
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssat.config.schema import Phase, Recipe, Run
+from ssat.config.schema import Augment, ClipAugment, Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
 
@@ -142,6 +144,55 @@ def check_videos(run: Run, recipe: Recipe) -> None:
                 key=f"data.{key}",
                 value=value,
             )
+
+
+RECIPES = r"(recipe|mode\.(ssl_recipe|probe_recipe)|mode\.phases\.\d+\.recipe)"
+# Of the augmentations, the keys that mean the same.
+SAME = {"hflip": "hflip_prob", "color_jitter": "colour_prob"}
+
+
+def check_typed(run: Run, words: Sequence[str]) -> None:
+    """Refuse keys that the user has typed, or an experiment has set, and that nothing reads.
+
+    What a recipe's file sets is part of the recipe, also where the data are of the other kind.
+
+    Args:
+        run: the configuration.
+        words: the overrides that it was composed of.
+
+    Raises:
+        UserError: names the key, and the one that is meant.
+    """
+    videos = run.data.frames is not None
+    kinds = ("images", "videos") if videos else ("videos", "images")
+    unread = rf"{RECIPES}\.clip_augment|data\.(frame_step|max_clips)"
+    if videos:
+        unread = rf"{RECIPES}\.(augment|eval_crop_pct)"
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if re.fullmatch(rf"({unread})(\..+)?", key) and value != "null":
+            raise UserError(
+                f"{key} is of {kinds[0]}, and data={run.data.name} are {kinds[1]}: {_meant(key, videos=videos)}",
+                key=key,
+                value=value,
+            )
+        if key == "recipe.normalise_w" and all(phase.recipe.w is None for phase in run.mode.phases):
+            raise UserError(
+                f"{key}={value} is read only where classes are weighed: set recipe.w as well, or leave it out",
+                key=key,
+                value=value,
+            )
+
+
+def _meant(key: str, *, videos: bool) -> str:
+    start, _, leaf = re.sub(r"\b(clip_)?augment\b", "clip_augment" if videos else "augment", key).rpartition(".")
+    other = (SAME if videos else {new: old for old, new in SAME.items()}).get(leaf, leaf)
+    fields = {field.name for field in dataclasses.fields(ClipAugment if videos else Augment)}
+    if "augment." not in f"{start}.{leaf}.":
+        return "leave it out"
+    if leaf.endswith("augment"):
+        return f"set {start}.{leaf}"
+    return f"set {start}.{other}" if other in fields else f"theirs is {start} (--help recipe lists its keys)"
 
 
 def check_phase(run: Run, phase: Phase) -> None:

@@ -149,6 +149,12 @@ def _no_key(key: str, known: list[str]) -> UserError:
             " alone",
             key=key,
         )
+    parent = key.rpartition(".")[0]
+    if parent == "recipe.augment" and parent in known and not any(name.startswith(f"{parent}.") for name in known):
+        return UserError(
+            f"there is no key {key!r}: this recipe does not augment images; of videos it is recipe.clip_augment",
+            key=key,
+        )
     return UserError(f"there is no key {key!r}{nearest(key, known) or ' ' + LISTS}", key=key)
 
 

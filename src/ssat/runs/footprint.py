@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -14,6 +17,8 @@ from ssat.tasks.base import Task
 from ssat.tasks.masked import MaskedPrediction
 
 STEP_BATCH = 2  # a task that compares images needs two
+# Parameters x pixels of all frames: above it computing takes a CPU longer than working out the shapes (seconds).
+LARGE = 1e13
 
 
 def trainable(module: nn.Module | None) -> int:
@@ -94,6 +99,27 @@ def count_step_macs(
     for module, mode in zip(parts, modes, strict=True):
         module.train(mode)
     return counter.get_total_flops() // 2 // STEP_BATCH
+
+
+def count_all_macs(
+    encoder: Encoder, ssl: Task | None, image: tuple[int, ...], *, head: nn.Module | None = None
+) -> dict[str, int]:
+    """`count_macs`, and with them `step`: `count_step_macs`. Those of a large network follow from the shapes alone."""
+
+    def count(encoder: Encoder, ssl: Task | None, head: nn.Module | None) -> dict[str, int]:
+        return {**count_macs(encoder, ssl, image, head=head), "step": count_step_macs(encoder, ssl, image, head=head)}
+
+    if sum(p.numel() for p in encoder.parameters()) * math.prod(image[1:]) > LARGE:
+        with suppress(Exception):  # a user's own network may look at values
+            # Tensors without values that take their device's kernels; those of the meta device count other attention.
+            from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+            shapes = FakeTensorMode()
+            with FakeCopyMode(shapes):
+                copies = copy.deepcopy((encoder, ssl, head))
+            with shapes:
+                return count(*copies)
+    return count(encoder, ssl, head)
 
 
 def lacoste_co2(hours: float, *, devices: int = 1, tdp_watts: float, intensity: float = 0.432) -> float:

@@ -19,7 +19,7 @@ from ssat.data.video.module import VideoDataModule
 from ssat.runs.detection import PREDICTIONS, detection_metrics, write_predictions_csv
 from ssat.runs.energy import device_tdp
 from ssat.runs.faithful import unfaithful_reasons
-from ssat.runs.footprint import count_macs, count_parameters, count_step_macs, lacoste_co2
+from ssat.runs.footprint import count_all_macs, count_parameters, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
 from ssat.training.callbacks.meter import either
@@ -139,7 +139,7 @@ def all_macs(module: JointModule, image: tuple[int, ...]) -> dict[str, int | Non
     """MACs of one image, or clip, and of a step; None where those of a user's own encoder or task cannot be counted."""
     parts = module.encoder, module.ssl, image
     try:
-        return {**count_macs(*parts, head=module.head), "step": count_step_macs(*parts, head=module.head)}
+        return dict(count_all_macs(*parts, head=module.head))
     except Exception as error:  # they are only written down
         say(f"the multiply-accumulates are not recorded, counting them failed: {type(error).__name__}: {error}")
         return dict.fromkeys(("full", "auxiliary", "both", "step"))

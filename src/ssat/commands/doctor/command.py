@@ -36,7 +36,7 @@ minute and a half on two cores. Exit code 0: nothing failed; 1: something did; 2
   data=all         data sets to look at: {", ".join(CATALOG)}; one that is absent is skipped
   data.root=data   folder of the data sets
   runs_dir=runs    where training would write
-  quick=true       no training, three encoders, only small data sets are read: some seconds
+  quick=true       no training, four encoders, only small data sets are read: some seconds
   out=<file.json>  also write the findings for a bug report, without your folders, names or keys
   --json           print that to the standard output, and the lines to the standard error
   --help           this text
