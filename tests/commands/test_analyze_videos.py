@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_the_default_is_what_there_is_of_clips(out: Path) -> None:
             assert all(math.isfinite(y) for curve in model["series"].values() for y in curve["y"])
         for picture in record["pictures"]:
             assert np.asarray(Image.open(out / picture)).std() > 10
+
+
+def test_an_analysis_of_clips_decides_no_claim_about_images(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report([f"runs={shutil.copytree(out.parents[1], tmp_path / 'runs')}", f"out={tmp_path / 'report.html'}", "claims"])
+    assert "look at the figure" not in " ".join(capsys.readouterr().out.split())
+    assert "clips" in (tmp_path / "report.html").read_text()
 
 
 def test_attention_averages_to_one_over_slots_and_over_patches(out: Path) -> None:

@@ -98,7 +98,8 @@ def report(words: list[str]) -> None:
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
     analyses, damaged = read_analyses(runs, tree)
     warnings += damaged
-    made = {name: [each.title for each in analyses if each.name == name] for name in {a.name for a in analyses}}
+    of_images = [each for each in analyses if not each.of_clips]
+    made = {name: [each.title for each in of_images if each.name == name] for name in {a.name for a in of_images}}
     claims = ledger(read_claims(), read_text_numbers(), judged, records, made)
     page = render(records, judged, claims, analyses, warnings=warnings, unfinished=unfinished, page=out)
     # Before the tables, which `| head` may cut off; what cannot be written is told after them.

@@ -37,6 +37,11 @@ class AnalysisRecord:
         return f"{self.values.get('encoder')} on {self.values.get('data')}{count}"
 
     @property
+    def of_clips(self) -> bool:
+        """Whether videos were looked at, and not images as in all figures of the paper."""
+        return self.values.get("unit") == "clips"
+
+    @property
     def models(self) -> list[dict[str, Any]]:
         """The models that it was made of, with their curves."""
         return _dictionaries(self.values.get("models"))
