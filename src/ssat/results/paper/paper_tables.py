@@ -47,7 +47,7 @@ STYLES = {
 DECIMALS = dict.fromkeys(COUNTS, 0)
 # What measures a trained network otherwise than its training did, which names the folder.
 EVALUATE = as_typed_here("python -m src.evaluate run='<its folder>' data.perturb=perspective")
-ZERO_SHOT = as_typed_here("python -m src.evaluate run={folder} data=ffpp data.root=data/ffpp split=test_{method}")
+ZERO_SHOT = as_typed_here("python -m src.evaluate run={folder} data=ffpp split=test_{method}")
 
 
 def heading(judged: Judged) -> str:
