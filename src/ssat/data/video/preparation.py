@@ -17,11 +17,10 @@ from ssat.core.files import file_sha256
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts, judged, probe
 from ssat.data.video.faces import SEARCHING, Box, Boxes, Detector, DetectorName, batch_size, detector_of
-from ssat.data.video.manifest import Entry, Status, Video, entry_of
+from ssat.data.video.manifest import CLIPS, Entry, Status, Video, entry_of
 from ssat.data.video.store import Coding, StoredClip, write_clip
 from ssat.data.video.tracks import Track
 
-CLIPS = "clips"  # below the prepared folder
 CLIP_FRAMES = 16  # of the clips that are trained on
 NAME_BYTES = 200  # of a file in the store: a temporary name is longer
 NO_FACE = "no face was found in it"
