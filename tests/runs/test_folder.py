@@ -100,8 +100,7 @@ def of_videos(**values: tuple[float, float]) -> dict[str, dict[str, float]]:
         ),
         (
             {"val": of_videos(balanced_acc=(1, 2)), "test": of_videos(acc1=(60, 50), balanced_acc=(70, 55))},
-            "test/acc1 last 60.00 %, best (by val/balanced_acc) 50.00 %; test/balanced_acc last 70.00 %,"
-            " best 55.00 %",
+            "test/acc1 last 60.00 %, best (by val/balanced_acc) 50.00 %; test/balanced_acc last 70.00 %, best 55.00 %",
         ),
         (
             {"test": of_videos(balanced_acc=(70, 75), auc=(0.5, 0.6))},

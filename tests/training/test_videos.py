@@ -146,6 +146,12 @@ def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(
     assert " clips/s " in printed and "image" not in printed and "img" not in printed
     phase = record["phases"][-1]
     folder = run / phase["name"]
+    epoch = next(line for line in printed.splitlines() if f"/{phase['name']} 1/1" in line)
+    assert re.findall(r"val/\w+", epoch) == ["val/loss", "val/acc1", "val/balanced_acc", "val/auc"]
+    assert len([name for name in phase["history"][0] if name.startswith("val/")]) == 8
+    assert re.search(
+        r": test/acc1 last [\d.]+ %, best \(by val/auc\) [\d.]+ %; test/balanced_acc .*; test/auc ", printed
+    )
     scores = read_predictions_csv(folder / "predictions.csv")
     assert {(score.method, score.label) for score in scores} == {("original", 0), ("Deepfakes", 1)}
     assert all(score.n_clips == 3 for score in scores)
@@ -153,6 +159,13 @@ def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(
     assert json.loads(json.dumps(detection_metrics(scores))) == phase["detection"]
     assert record["metrics"]["test"]["acc1"]["last"] == pytest.approx(phase["detection"]["accuracy"])
     assert phase["data_fingerprint"]["passport"]["held_out"] == "Deepfakes"
+    # The further test has videos of its own: the other method.
+    within = read_predictions_csv(folder / "predictions-in_domain.csv")
+    assert {(score.method, score.label) for score in within} == {("original", 0), ("FaceSwap", 1)}
+    assert json.loads(json.dumps({"in_domain": detection_metrics(within)})) == phase["further_detection"]
+    measured = record["metrics"]["in_domain"]["auc"]
+    assert measured["last"] == pytest.approx(phase["further_detection"]["in_domain"]["auc"])
+    assert measured["best_epoch"] == record["metrics"]["test"]["auc"]["best_epoch"] == 0
     first = run / record["phases"][0]["name"]
     assert bool(list(first.glob("reconstructions/*.png"))) == (mode != "scratch")
     with Console(record=True, width=200) as console:
@@ -186,6 +199,11 @@ def test_a_video_without_frames_counts_as_a_failure_and_is_named(clips: Path, tm
     assert found["accuracy_all"] == pytest.approx(100 * right / 6)
     rows = {score.video_id: score for score in read_predictions_csv(run / "scratch" / "predictions.csv")}
     assert (rows[lost.video_id].prob, rows[lost.video_id].status) == (None, "no_face")
+    # The tests of single methods lie within test: its scores tell of them, without another pass.
+    assert {*found["methods"]} == {*METHODS}
+    assert (found["methods"][lost.method]["n_total"], found["methods"][lost.method]["n_failed"]) == (4, 1)
+    assert record_of(run)["phases"][0]["further_detection"] == {}
+    assert {*record_of(run)["metrics"]} == {"val", "test"}
 
 
 def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(

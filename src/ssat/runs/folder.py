@@ -242,7 +242,9 @@ def _of_videos(record: dict[str, Any], split: str) -> str:
         best = f"best (by val/{'auc' if lookup(record, 'metrics.val.auc') else 'balanced_acc'})"
     shown = {name: _last_and_best(lookup(metrics, name), form, best) for name, form in OF_VIDEOS.items()}
     first, *rest = [f"{split}/{name} {text}" for name, text in shown.items() if text] or [""]
-    return "; ".join([first, *(text.replace(f", {best} ", ", best ") for text in rest)])  # how it is chosen is said once
+    return "; ".join(
+        [first, *(text.replace(f", {best} ", ", best ") for text in rest)]
+    )  # how it is chosen is said once
 
 
 def _last_and_best(values: Any, form: str, best: str) -> str:

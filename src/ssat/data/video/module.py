@@ -112,6 +112,17 @@ class VideoDataModule(LoaderModule):
         return {name: len(entries) for name, entries in self.source.splits.items() if entries}
 
     @property
+    def further_tests(self) -> list[str]:
+        """Tests beside `test` that have videos of their own; what lies within `test` is measured with it."""
+        every = {split: self._names(split) for split in self.sizes if split not in ("train", "val")}
+        within = every.get("test", set())
+        return [split for split, names in every.items() if split != "test" and not names <= within]
+
+    def _names(self, split: str) -> set[str]:
+        videos = *self.source.splits[split], *self.source.unscored.get(split, ())
+        return {entry.video_id for entry in videos}
+
+    @property
     def decides(self) -> str:
         """The metric that the best epoch has the highest value of; classes of unequal sizes fool the accuracy."""
         return "auc" if self.num_classes == 2 else "balanced_acc"
