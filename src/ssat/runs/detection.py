@@ -179,6 +179,21 @@ def roc_auc(labels: ArrayLike, probs: ArrayLike) -> float | None:
     return float(np.sum(np.diff(false) * (true[1:] + true[:-1])) / (2 * int(false[-1]) * int(true[-1])))
 
 
+def roc_curve(labels: ArrayLike, probs: ArrayLike) -> list[tuple[float, float]]:
+    """The corners of the ROC curve from (0, 0) to (1, 1): shares of originals and of fakes that are called fake.
+
+    Empty where a class is missing.
+    """
+    ranked = _ranked(labels, probs)
+    if ranked is None:
+        return []
+    false, true = ranked
+    steps = np.stack([np.diff(false), np.diff(true)])
+    turns = steps[0, 1:] * steps[1, :-1] != steps[1, 1:] * steps[0, :-1]
+    kept = np.concatenate([[True], turns, [True]])
+    return [(int(x) / int(false[-1]), int(y) / int(true[-1])) for x, y in zip(false[kept], true[kept], strict=True)]
+
+
 def average_precision(labels: ArrayLike, probs: ArrayLike) -> float | None:
     """AP of the fakes: the sum of (R_n - R_{n-1}) P_n over the thresholds, as scikit-learn defines it.
 
