@@ -27,9 +27,9 @@ class Measured:
         record: of the run.
         data: name of the data, which need not be those it was trained on, and what of them the evaluation has changed.
         split: test, in_domain, test_Deepfakes ...
-        method: of the manipulation, or all.
+        method: of the manipulation, or all; of more than two classes one of them.
         weights: last, best, or the name of a checkpoint; with the phase, where the evaluation names one.
-        values: of `runs.detection.detection_metrics`.
+        values: of `detection_metrics`, or of more than two classes `class_metrics`.
     """
 
     record: Record
@@ -62,7 +62,7 @@ def measured_runs(records: Sequence[Record]) -> tuple[list[Measured], list[str]]
             found += _by_method(record, record.data, split, "last", values)
         for path in sorted((record.folder / "evaluations").glob("*.json")):
             content, fault = read_evaluation(record, path.name, partial(_faults, record))
-            values = lookup(content, "detection")
+            values = _measures(content)
             if fault:
                 faults.append(f"{record.folder.name}/evaluations/{path.name} does not count: {fault}")
             elif isinstance(values, dict):
@@ -75,13 +75,18 @@ def measured_runs(records: Sequence[Record]) -> tuple[list[Measured], list[str]]
 def _of_training(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
     last = record.phases[-1]
     further = lookup(last, "further_detection")
-    splits = {"test": lookup(last, "detection"), **(further if isinstance(further, dict) else {})}
+    splits = {"test": _measures(last), **(further if isinstance(further, dict) else {})}
     yield from ((str(split), values) for split, values in splits.items() if isinstance(values, dict))
+
+
+def _measures(values: Any) -> Any:
+    """Of two classes, or of more."""
+    return lookup(values, "detection") or lookup(values, "classification")
 
 
 def _faults(record: Record, content: Any) -> Iterator[str]:
     """Of an evaluation with scores of videos; another one is none of ours."""
-    if isinstance(lookup(content, "detection"), dict):
+    if isinstance(_measures(content), dict):
         yield from settings_faults(record, content, {}, ("data.",))
 
 
@@ -95,8 +100,8 @@ def _described(record: Record, content: Any) -> tuple[str, str, str]:
 
 
 def _by_method(record: Record, data: str, split: str, weights: str, values: Mapping[str, Any]) -> Iterator[Measured]:
-    """All videos, and each method where there are several."""
-    listed = values.get("methods")
+    """All videos, and each method or class where there are several."""
+    listed = values.get("methods") or values.get("classes")
     methods = {str(name): each for name, each in listed.items()} if isinstance(listed, dict) else {}
     whole = next(iter(methods)) if len(methods) == 1 else ALL
     yield Measured(record, data, split, whole, weights, values)

@@ -104,8 +104,8 @@ def _measured(scores: Sequence[VideoScore]) -> dict[str, Any]:
         "n_total": n_total,
         "n_scored": n_scored,
         "n_failed": n_total - n_scored,
-        **_accuracy("accuracy", right, n_scored),
-        **_accuracy("accuracy_all", right, n_total),
+        **accuracy_of("accuracy", right, n_scored),
+        **accuracy_of("accuracy_all", right, n_total),
         "balanced_accuracy": balanced_accuracy(labels, probs),
         "auc": roc_auc(labels, probs),
         "ap": average_precision(labels, probs),
@@ -116,7 +116,8 @@ def _measured(scores: Sequence[VideoScore]) -> dict[str, Any]:
     }
 
 
-def _accuracy(name: str, right: int, of: int) -> dict[str, float | None]:
+def accuracy_of(name: str, right: int, of: int) -> dict[str, float | None]:
+    """The share `right` / `of` in percent as `name`, with its Wilson 95 % interval; None of nothing."""
     interval = wilson_interval(right, of)
     low, high = (None, None) if interval is None else (100 * interval[0], 100 * interval[1])
     return {name: 100 * right / of if of else None, f"{name}_low": low, f"{name}_high": high}

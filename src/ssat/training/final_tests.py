@@ -9,12 +9,11 @@ from typing import Any
 import lightning.pytorch as pl
 
 from ssat.core.checkpoints import load_checkpoint, weights_of
-from ssat.core.launch import is_main_process
 from ssat.data.video.module import VideoDataModule
-from ssat.runs.detection import PREDICTIONS, detection_metrics, write_predictions_csv
+from ssat.runs.detection import PREDICTIONS
 from ssat.training.data import AnyData
 from ssat.training.module import JointModule
-from ssat.training.video_scores import video_scores
+from ssat.training.video_scores import keep_scores
 
 TEST = "test"
 
@@ -25,11 +24,13 @@ class Tested:
 
     Attributes:
         metrics: by split and name the `last` value and, where validation has chosen an epoch, the `best` one with it.
-        detection: by split the `detection_metrics` of its videos with the last weights.
+        detection: by split the `detection_metrics` of its videos with the last weights, where there are two classes.
+        classification: their `class_metrics`, where there are more.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     detection: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classification: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def predictions_file(split: str) -> str:
@@ -84,9 +85,8 @@ def _measure(trainer: pl.Trainer, module: JointModule, data: AnyData, split: str
 
 def _keep_scores(tested: Tested, module: JointModule, data: AnyData, folder: Path, split: str) -> None:
     """Of the videos that have just been evaluated."""
-    scores = video_scores(module, data, split) if isinstance(data, VideoDataModule) else []
-    if not scores:
-        return
-    if is_main_process():
-        write_predictions_csv(folder / predictions_file(split), scores)
-    tested.detection[split] = detection_metrics(scores)
+    detection, classification = keep_scores(folder / predictions_file(split), module, data, split)
+    if detection is not None:
+        tested.detection[split] = detection
+    if classification is not None:
+        tested.classification[split] = classification

@@ -95,6 +95,7 @@ def phase_record(
         "metrics": metrics | tested.metrics,
         "detection": tested.detection.pop("test", None),
         "further_detection": tested.detection,
+        "classification": tested.classification.get("test"),
         "history": rows,
         "reconstructions": [
             str(path.relative_to(run_dir)) for path in sorted((folder / "reconstructions").glob("epoch_*.png"))

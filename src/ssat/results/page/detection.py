@@ -21,9 +21,9 @@ MOST_ROWS = 1000
 MOST_CHARTS, MOST_CURVES = 8, 10  # of the section, and of a chart
 MOST_POINTS = 80  # of a curve
 NUMBERS = {  # of `detection_metrics`: heading, and form of the number
-    "accuracy": ("acc %", "{:.2f}"),
-    "balanced_accuracy": ("balanced %", "{:.2f}"),
     "auc": ("AUC", "{:.4f}"),
+    "balanced_accuracy": ("balanced %", "{:.2f}"),
+    "accuracy": ("acc %", "{:.2f}"),
     "eer": ("EER", "{:.4f}"),
     "ap": ("AP", "{:.4f}"),
     "log_loss": ("log-loss", "{:.4f}"),
