@@ -23,6 +23,7 @@ from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, normal
 from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
+from ssat.data.video.store import StoredClip
 
 
 class VideoDataModule(LoaderModule):
@@ -221,6 +222,12 @@ class VideoDataModule(LoaderModule):
         """The first segment of each of these videos of a split."""
         clips = self.eval_clips(split)
         return self._batch([clips[0, int(place)] for place in np.searchsorted(clips.videos, videos)])
+
+    def first_seconds(self, split: str, video: int) -> list[float]:
+        """The time in the original video of each frame of its first segment, as it was stored with the frames."""
+        clips, entry = self.eval_clips(split), self.entries(split)[video]
+        seconds = StoredClip(self.source.root / entry.clip).meta["seconds"]
+        return [seconds[place] for place in clips.windows[int(np.searchsorted(clips.videos, video))]]
 
     def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
         """These training clips as they are in `epoch`."""
