@@ -13,6 +13,7 @@ from ssat.results.page.html import render
 from ssat.results.tables import to_markdown
 from ssat.runs.detection import VideoScore, detection_metrics, roc_curve, write_predictions_csv
 from ssat.runs.record import Record, read_records
+from ssat.runs.video_classes import ClassScore, class_metrics
 from tests.results.records import make_record, save, write_json
 
 HOSTILE = "<i>Deep&fakes"
@@ -65,6 +66,7 @@ def runs(tmp_path: Path) -> Path:
     write_json(evaluations / "a.json", evaluation(record, two, **words))
     write_json(evaluations / "b.json", evaluation(record, two) | {"hash": "another"})
     (evaluations / "c.json").write_text("{")
+    write_json(evaluations / "d.json", evaluation(record, two, overrides=5))
     write_json(evaluations / "knn.json", evaluation(record, None))
     return tmp_path
 
@@ -86,8 +88,26 @@ def test_every_split_and_method_is_told_of_and_what_does_not_count_is_said(runs:
     ]
     assert [each.number("n_failed") for each in found] == [0, 0, 1, 0, 1]
     assert found[0].number("auc") == 0.75 and found[-1].number("auc") is None
-    assert len(faults) == 2 and faults[0].endswith("b.json does not count: it is of another run")
-    assert "c.json" in faults[1]
+    assert len(faults) == 3 and faults[0].endswith("b.json does not count: it is of another run")
+    assert "c.json" in faults[1] and faults[2].endswith("d.json does not count: settings.overrides is no list")
+
+
+def test_more_classes_than_two_are_told_of_by_class_and_have_no_curve(tmp_path: Path) -> None:
+    record = video_record()
+    probs = [(0.6, 0.3, 0.1), (0.2, 0.5, 0.3), (0.1, 0.8, 0.1)]
+    three = [ClassScore(f"v{n}", n, "abc"[n], each, 1) for n, each in enumerate(probs)]
+    record["phases"][-1] |= {"detection": None, "further_detection": {}}
+    record["phases"][-1]["classification"] = json.loads(json.dumps(class_metrics(three, list("abc"))))
+    save(tmp_path, record)
+    found, _ = measured_runs(read(tmp_path))
+    assert [(each.method, each.number("accuracy"), each.number("auc")) for each in found] == [
+        ("all", pytest.approx(200 / 3), None),
+        ("a", 100, None),
+        ("b", 100, None),
+        ("c", 0, None),
+    ]
+    assert roc_curves(read(tmp_path)) == ([], [])
+    assert '<section id="detection">' in render(read(tmp_path))
 
 
 def test_the_roc_curve_has_the_corners_and_the_area_of_the_metrics() -> None:

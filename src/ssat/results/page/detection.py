@@ -30,7 +30,7 @@ NUMBERS = {  # of `detection_metrics`: heading, and form of the number
     "n_total": ("videos", "{:,.0f}"),
     "n_failed": ("failed", "{:,.0f}"),
 }
-WORDS = ("seed", "encoder", "data", "split", "method", "weights")
+WORDS = ("seed", "encoder", "data", "split", "method", "weights")  # the encoder where the runs differ in it
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,13 @@ def detection_panel(records: Sequence[Record], page: Path | None) -> DetectionPa
     if not measured:
         return None
     names, charts, more = _curves(records)
-    headings = [PageEntry("mode", "mode"), *(PageEntry(word, "") for word in WORDS)]
+    words = [word for word in WORDS if word != "encoder" or len({each.record.encoder for each in measured}) > 1]
+    headings = [PageEntry("mode", "mode"), *(PageEntry(word, "") for word in words)]
     for key, (title, _) in NUMBERS.items():
         headings += [PageEntry(title, "n"), *([PageEntry("95 % interval", "n")] if key == "accuracy" else [])]
     return DetectionPanel(
         headings=[*headings, PageEntry("run", "")],  # the longest, and a link: it stands last
-        rows=[_row(each, page) for each in measured[:MOST_ROWS]],
+        rows=[_row(each, words, page) for each in measured[:MOST_ROWS]],
         left_out=len(measured[MOST_ROWS:]),
         legend=legend(names) if charts else Markup(),
         charts=charts,
@@ -73,10 +74,17 @@ def detection_panel(records: Sequence[Record], page: Path | None) -> DetectionPa
     )
 
 
-def _row(measured: Measured, page: Path | None) -> PageRow:
+def _row(measured: Measured, words: Sequence[str], page: Path | None) -> PageRow:
     record = measured.record
-    words = record.text("seed"), record.encoder, measured.data, measured.split, measured.method, measured.weights
-    entries = [PageEntry(mode_name(record.mode), "mode"), *(PageEntry(word, "") for word in words)]
+    texts = {
+        "seed": record.text("seed"),
+        "encoder": record.encoder,
+        "data": measured.data,
+        "split": measured.split,
+        "method": measured.method,
+        "weights": measured.weights,
+    }
+    entries = [PageEntry(mode_name(record.mode), "mode"), *(PageEntry(texts[word], "") for word in words)]
     for key, (_, form) in NUMBERS.items():
         value = measured.number(key)
         entries.append(
