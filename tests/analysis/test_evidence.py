@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ssat.analysis import plots
 from ssat.analysis.evidence import check, evidence, film_strip, log_odds, names_of, token_logits
+from ssat.analysis.models import Curve
+from ssat.analysis.plots import Line, Panel, draw_strip
 from ssat.core.errors import UserError
 from ssat.data.video.manifest import Entry
 from ssat.encoders.videomae import VideoTransformer
@@ -125,21 +130,38 @@ def ramp(slots: int) -> Tensor:
 
 def test_a_film_strip_shows_the_first_frame_of_each_slot_on_one_scale() -> None:
     frames = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 4, 4, 3)
-    strip = film_strip(frames, ramp(8), "fake 90 %")
+    strip = film_strip(frames, [number / 10 for number in range(16)], ramp(8), "fake 90 %")
+    assert strip.seconds == [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]
     assert strip.frames[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
     assert strip.heat.shape == (8, 4, 4)
-    assert strip.heat[:, 3, 3].tolist() == [-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
-    assert strip.caption == "fake 90 %\nred = +4\nblue = −4"
+    assert strip.heat[:, 3, 3].tolist() == [-4, -3, -2, -1, 0, 1, 2, 3]
+    assert (strip.largest, strip.caption) == (4, "fake 90 %\nat most ±4")
 
 
 def test_a_long_clip_shows_every_other_slot() -> None:
-    strip = film_strip(torch.arange(32.0).view(32, 1, 1, 1).expand(32, 4, 4, 3), ramp(16), "")
+    frames = torch.arange(32.0).view(32, 1, 1, 1).expand(32, 4, 4, 3)
+    strip = film_strip(frames, [*range(32)], ramp(16), "")
+    assert strip.seconds == [0, 4, 8, 12, 16, 20, 24, 28]
     assert strip.frames[:, 0, 0, 0].tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
-    assert strip.heat[-1, 0, 0] == pytest.approx(10 / 11)
+    assert (strip.heat[-1, 0, 0], strip.largest) == (10, 11)  # the last slot is not shown
 
 
-def test_no_evidence_is_an_uncoloured_strip() -> None:
-    assert not film_strip(torch.rand(4, 4, 4, 3), torch.zeros(2, 2, 2), "").heat.any()
+def test_all_networks_of_a_picture_have_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(plots, "evidence_colours", lambda frames, heat: seen.append(np.abs(heat).max()) or frames)
+    frames = torch.rand(4, 4, 4, 3)
+    strips = {f"{size}": film_strip(frames, [0, 1, 2, 3], torch.full((2, 2, 2), size), "") for size in (0.5, -2.0)}
+    lines = [Line(name, "ssat", Curve([0, 2], [0, 0])) for name in strips]
+    draw_strip(strips, Panel("", "seconds", "evidence"), lines, "two", tmp_path / "two.png")
+    assert seen[:2] == [0.25, 1]
+
+
+def test_no_evidence_is_an_uncoloured_strip(tmp_path: Path) -> None:
+    strip = film_strip(torch.rand(4, 4, 4, 3), [0, 0, 0, 0], torch.zeros(2, 2, 2), "")
+    assert not strip.heat.any()
+    line = Line("a", "ssat", Curve([0, 0], [0, 0]))
+    draw_strip({"a": strip}, Panel("", "seconds", "evidence"), [line], "none", tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 1000
 
 
 def test_videos_are_called_by_file_method_and_class() -> None:

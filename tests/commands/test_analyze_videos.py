@@ -92,6 +92,7 @@ def test_evidence_adds_up_over_patches_slots_and_the_clip(out: Path) -> None:
             np.testing.assert_allclose(maps.mean((1, 2)), clip["evidence_of_slots"], atol=1e-4)
             np.testing.assert_allclose(maps.mean(0), clip["evidence_of_patches"], atol=2e-4)
             assert model["series"][name]["y"] == clip["evidence_of_slots"]
+            assert model["series"][name]["x"] == [0, 0.08]  # two slots of two frames, at 25 in a second
             assert np.mean(clip["evidence_of_slots"]) == pytest.approx(clip["evidence"], abs=1e-5)
             assert clip["correct"] == (clip["evidence"] > 0)
             assert clip["probability"] == pytest.approx(1 / (1 + math.exp(-abs(clip["evidence"]))), abs=1e-5)

@@ -82,6 +82,36 @@ def test_a_finished_run_is_described_by_what_its_record_has(metrics: dict | None
     assert describe({"name": "run", "seconds": 7.2, "metrics": metrics}) == shown
 
 
+def of_videos(**values: tuple[float, float]) -> dict[str, dict[str, float]]:
+    """The measures of a split by name."""
+    return {name: {"last": last, "best": best} for name, (last, best) in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [
+        (
+            {
+                "val": of_videos(auc=(0.5, 0.9)),
+                "test": of_videos(loss=(1, 2), acc1=(60, 50), balanced_acc=(70.123, 55), auc=(0.9, 0.75)),
+            },
+            "test/acc1 last 60.00 %, best (by val/auc) 50.00 %; test/balanced_acc last 70.12 %,"
+            " best 55.00 %; test/auc last 0.9000, best 0.7500",
+        ),
+        (
+            {"val": of_videos(balanced_acc=(1, 2)), "test": of_videos(acc1=(60, 50), balanced_acc=(70, 55))},
+            "test/acc1 last 60.00 %, best (by val/balanced_acc) 50.00 %; test/balanced_acc last 70.00 %, best 55.00 %",
+        ),
+        (
+            {"test": of_videos(balanced_acc=(70, 75), auc=(0.5, 0.6))},
+            "test/balanced_acc last 70.00 %, best 75.00 %; test/auc last 0.5000, best 0.6000",
+        ),
+    ],
+)
+def test_a_run_of_videos_is_described_by_what_unequal_classes_do_not_fool(metrics: dict, shown: str) -> None:
+    assert describe({"name": "run", "seconds": 7.2, "metrics": metrics}) == f"run: {shown} in 7 s"
+
+
 def test_a_record_without_seconds_is_described_too() -> None:
     assert describe({"name": "run"}) == "run:"
 

@@ -32,9 +32,10 @@ from ssat.data.video.prepare_set import prepare_all
 from ssat.data.video.sets import dfdc, ffpp
 from ssat.runs.detection import detection_metrics, read_predictions_csv
 from ssat.runs.folder import find_run_dir
+from ssat.runs.video_classes import class_metrics, read_class_predictions
 from ssat.training.data import build_data
 from ssat.training.remarks import remarks
-from tests.data.video.synthetic import write_dfdc_tree, write_ffpp_tree
+from tests.data.video.synthetic import scene, write_dfdc_tree, write_ffpp_tree, write_video
 from tests.helpers import command, largest_difference, record_of, start_and_kill, weights
 
 MICRO = ["encoder=videomae_micro", "encoder.embed_dim=32", "data.frames=4", "data.frame_step=1", "data.img_size=32"]
@@ -146,6 +147,12 @@ def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(
     assert " clips/s " in printed and "image" not in printed and "img" not in printed
     phase = record["phases"][-1]
     folder = run / phase["name"]
+    epoch = next(line for line in printed.splitlines() if f"/{phase['name']} 1/1" in line)
+    assert re.findall(r"val/\w+", epoch) == ["val/loss", "val/acc1", "val/balanced_acc", "val/auc"]
+    assert len([name for name in phase["history"][0] if name.startswith("val/")]) == 8
+    assert re.search(
+        r": test/acc1 last [\d.]+ %, best \(by val/auc\) [\d.]+ %; test/balanced_acc .*; test/auc ", printed
+    )
     scores = read_predictions_csv(folder / "predictions.csv")
     assert {(score.method, score.label) for score in scores} == {("original", 0), ("Deepfakes", 1)}
     assert all(score.n_clips == 3 for score in scores)
@@ -153,6 +160,13 @@ def test_a_run_leaves_scores_of_all_test_videos_and_a_film_strip(
     assert json.loads(json.dumps(detection_metrics(scores))) == phase["detection"]
     assert record["metrics"]["test"]["acc1"]["last"] == pytest.approx(phase["detection"]["accuracy"])
     assert phase["data_fingerprint"]["passport"]["held_out"] == "Deepfakes"
+    # The further test has videos of its own: the other method.
+    within = read_predictions_csv(folder / "predictions-in_domain.csv")
+    assert {(score.method, score.label) for score in within} == {("original", 0), ("FaceSwap", 1)}
+    assert json.loads(json.dumps({"in_domain": detection_metrics(within)})) == phase["further_detection"]
+    measured = record["metrics"]["in_domain"]["auc"]
+    assert measured["last"] == pytest.approx(phase["further_detection"]["in_domain"]["auc"])
+    assert measured["best_epoch"] == record["metrics"]["test"]["auc"]["best_epoch"] == 0
     first = run / record["phases"][0]["name"]
     assert bool(list(first.glob("reconstructions/*.png"))) == (mode != "scratch")
     with Console(record=True, width=200) as console:
@@ -186,6 +200,42 @@ def test_a_video_without_frames_counts_as_a_failure_and_is_named(clips: Path, tm
     assert found["accuracy_all"] == pytest.approx(100 * right / 6)
     rows = {score.video_id: score for score in read_predictions_csv(run / "scratch" / "predictions.csv")}
     assert (rows[lost.video_id].prob, rows[lost.video_id].status) == (None, "no_face")
+    # The tests of single methods lie within test: its scores tell of them, without another pass.
+    assert {*found["methods"]} == {*METHODS}
+    assert (found["methods"][lost.method]["n_total"], found["methods"][lost.method]["n_failed"]) == (4, 1)
+    assert record_of(run)["phases"][0]["further_detection"] == {}
+    assert {*record_of(run)["metrics"]} == {"val", "test"}
+
+
+def test_three_classes_leave_a_probability_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["faceswap", "lipsync", "real"]
+    for label, name in enumerate(names):
+        for number in range(4):
+            frames = scene(6, (48, 48), seed=10 * label + number)
+            write_video(tmp_path / "raw" / name / f"{name}{number}.mp4", frames, codec="mpeg4")
+    out = prepared("video_folder", tmp_path / "raw", tmp_path / "clips")
+    words = ["data=video_folder", f"data.root={out}", "data.test_fraction=0.25", "data.val_fraction=0.34"]
+    config = configured(*words, f"runs_dir={tmp_path / 'runs'}", "mode=scratch", "epochs=1")
+    train_config(config)
+    assert re.search(
+        r": test/acc1 last .*best \(by val/balanced_acc\) .*; test/balanced_acc last", capsys.readouterr().out
+    )
+    run = find_run_dir(config)
+    phase = record_of(run)["phases"][0]
+    scores, classes = read_class_predictions(run / "scratch" / "predictions.csv")
+    assert classes == names and {score.label for score in scores} == {0, 1, 2}
+    assert phase["detection"] is None
+    assert phase["classification"] == json.loads(json.dumps(class_metrics(scores, classes)))
+    assert record_of(run)["metrics"]["test"]["balanced_acc"]["last"] == pytest.approx(
+        phase["classification"]["balanced_accuracy"]
+    )
+    console = Console(record=True, width=200)
+    assert evaluate([f"run={run}"], console)["classification"] == phase["classification"]
+    assert read_class_predictions(run / "evaluations" / "last-test-clean.csv") == (scores, names)
+    lines = [line.split() for line in console.export_text().splitlines()]
+    shown = [line for line in lines if line[:1] == ["class"]][0]
+    assert {"balanced", "acc", "log-loss"} <= {*shown} and "AUC" not in shown
+    assert [line[0] for line in lines if line[0] in ("all", *names)] == ["all", *names]
 
 
 def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(

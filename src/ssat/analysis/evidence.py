@@ -91,14 +91,16 @@ def class_evidence(model: Model, indices: Sequence[int], *, batch_size: int) -> 
     titles = names_of(entries, model.data.class_names)
     rows: list[dict[str, Any]] = []
     series, strips = {}, {}
+    seconds = [model.data.first_seconds(model.split, index) for index in indices]
     for batch in model.batches(indices, batch_size):
         assert batch.targets is not None
         logits, found = evidence(model, batch.images, batch.targets)
         frames, probabilities = torch.from_numpy(pixels(batch.images, model.data)), logits.softmax(1).cpu()
         for i, maps in enumerate(found.float().cpu()):
-            title, row = titles[len(rows)], _described(model, entries[len(rows)], probabilities[i], maps)
-            series[title] = Curve([float(slot) for slot in range(len(maps))], row["evidence_of_slots"])
-            strips[title] = film_strip(frames[i], maps, f"says {row['predicted']}, {100 * row['probability']:.0f} %")
+            times, row = seconds[len(rows)], _described(model, entries[len(rows)], probabilities[i], maps)
+            title, says = titles[len(rows)], f"says {row['predicted']}, {100 * row['probability']:.0f} %"
+            series[title] = Curve(times[:: len(times) // len(maps)], row["evidence_of_slots"])
+            strips[title] = film_strip(frames[i], times, maps, says)
             rows.append(row)
     right = sum(row["correct"] for row in rows)
     summary = {
@@ -108,14 +110,21 @@ def class_evidence(model: Model, indices: Sequence[int], *, batch_size: int) -> 
     return Measured(series, {"clips": rows}, summary, strips=strips)
 
 
-def film_strip(frames: Tensor, maps: Tensor, caption: str) -> Strip:
-    """Frames (T, H, W, 3) and evidence (t, h, w) as the first frames of up to MOST_FRAMES of the t slots."""
+def film_strip(frames: Tensor, seconds: Sequence[float], maps: Tensor, caption: str) -> Strip:
+    """Frames (T, H, W, 3) and evidence (t, h, w) as the first frames of up to MOST_FRAMES of the t slots.
+
+    Args:
+        frames: of a clip.
+        seconds: (T,) of them.
+        maps: the evidence.
+        caption: of the network's row, to which the largest evidence of the clip is added.
+    """
     slots = torch.arange(0, len(maps), -(-len(maps) // MOST_FRAMES))
-    shown = frames[slots * (len(frames) // len(maps))]
-    largest = float(maps.abs().max())
-    heat = maps[slots] / max(largest, torch.finfo(maps.dtype).tiny)  # one scale for the whole clip
-    large = F.interpolate(heat.unsqueeze(1), size=shown.shape[1:3], mode="nearest").squeeze(1)
-    return Strip(shown.numpy(), large.numpy(), f"{caption}\nred = +{largest:.2g}\nblue = −{largest:.2g}")
+    places = slots * (len(frames) // len(maps))
+    shown, largest = frames[places], float(maps.abs().max())
+    large = F.interpolate(maps[slots].unsqueeze(1), size=shown.shape[1:3], mode="nearest").squeeze(1)
+    times = [seconds[place] for place in places.tolist()]
+    return Strip(shown.numpy(), times, large.numpy(), largest, f"{caption}\nat most ±{largest:.2g}")
 
 
 def _described(model: Model, entry: Entry, probabilities: Tensor, maps: Tensor) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _evidence(o: Values) -> Analysis:
         "Evidence for the true class over time",
         check_evidence,
         lambda model, chosen: class_evidence(model, chosen, batch_size=o["batch_size"]),
-        strip=Panel("", "time slot", "evidence (mean = log-odds)"),
+        strip=Panel("", "seconds", "evidence (mean = log-odds)"),
     )
 
 

@@ -89,12 +89,16 @@ class Strip(NamedTuple):
 
     Attributes:
         frames: (T, H, W, 3) in [0, 1].
-        heat: (T, H, W) in [-1, 1], to be laid over the frames.
+        seconds: of each frame in the video.
+        heat: (T, H, W) to be laid over the frames, from -`largest` to `largest`.
+        largest: in the whole clip, also where not all of it is shown.
         caption: of the network's row.
     """
 
     frames: np.ndarray
+    seconds: list[float]
     heat: np.ndarray
+    largest: float
     caption: str
 
 

@@ -31,7 +31,7 @@
                 eigenvalues: [{batch, rank, value, iterations, converged}]
     gradcam     images: [{index, true, predicted, probability, correct, map_predicted, map_true}]
                 of clips: [{video, method, true, predicted, probability, correct, evidence, evidence_of_slots,
-                evidence_of_patches, map}]
+                evidence_of_patches, map}]; x of their series: seconds of the slots
     maps        images: [{index, map}]
 A number that is not finite is null.
 """

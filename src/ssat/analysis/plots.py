@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -140,10 +142,12 @@ def draw_grid(
 def draw_strip(strips: dict[str, Strip], axes: Panel, lines: Sequence[Line], title: str, path: Path) -> None:
     """A clip's frames, each network's heat over them, and below these the curves over time.
 
+    The colours of all networks are on one scale, which is drawn beside them. Slots are equally far from each other.
+
     Args:
         strips: of the clip, by the network's name.
         axes: of the curves.
-        lines: the networks' curves, a point per time slot.
+        lines: the networks' curves, a point per time slot; x is its seconds.
         title: of the figure.
         path: of the PNG file.
     """
@@ -152,7 +156,9 @@ def draw_strip(strips: dict[str, Strip], axes: Panel, lines: Sequence[Line], tit
     figure = Figure(figsize=(1.2 * columns + 1.6, 1.42 * len(strips) + 3.8), layout="constrained", dpi=STRIP_DPI)
     grid = figure.add_gridspec(len(strips) + 2, columns, height_ratios=[1] * (len(strips) + 1) + [1.7])
     rows = {"frames": frames}
-    rows |= {f"{name}\n{s.caption}": evidence_colours(s.frames, s.heat) for name, s in strips.items()}
+    largest = max(strip.largest for strip in strips.values()) or 1.0  # without any evidence all is grey
+    rows |= {f"{name}\n{s.caption}": evidence_colours(s.frames, s.heat / largest) for name, s in strips.items()}
+    seconds = next(iter(strips.values())).seconds
     for row, (label, pictures) in enumerate(rows.items()):
         for column, picture in enumerate(pictures):
             axis = figure.add_subplot(grid[row, column])
@@ -162,14 +168,25 @@ def draw_strip(strips: dict[str, Strip], axes: Panel, lines: Sequence[Line], tit
             if not column:
                 axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
             if not row:
-                axis.set_title(f"slot {column * _each(points, columns)}", fontsize=8)
+                axis.set_title(f"{seconds[column]:.2f} s", fontsize=8)
     below = figure.add_subplot(grid[-1, :])
-    _draw_panel(below, axes, lines)
+    # Each point stands below its frame: a clip that is too short repeats its last one, of the same second.
+    slots = [float(slot) for slot in range(points)]
+    _draw_panel(below, axes, [line._replace(curve=line.curve._replace(x=slots)) for line in lines])
     below.axhline(0, color="#8a8a86", linewidth=0.8, zorder=0)
-    below.set_xlim(-0.5, columns * _each(points, columns) - 0.5)  # each point below its frame
+    below.set_xlim(-0.5, columns * _each(points, columns) - 0.5)
+    below.set_xticks(slots[:: _each(points, columns)], [f"{second:.2f}" for second in seconds])
     below.legend(frameon=False, fontsize=8)
+    figure.colorbar(_evidence_scale(largest), ax=figure.axes, shrink=0.6, aspect=30, label="evidence, all networks")
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+def _evidence_scale(largest: float) -> ScalarMappable:
+    """The colours of `evidence_colours` on a middle grey, from -`largest` to `largest`."""
+    steps = np.linspace(-1, 1, 201)[:, np.newaxis, np.newaxis]
+    colours = evidence_colours(np.full((201, 1, 1, 3), 0.5), steps)[:, 0, 0]
+    return ScalarMappable(Normalize(-largest, largest), ListedColormap(colours))
 
 
 def _each(points: int, columns: int) -> int:

@@ -51,7 +51,7 @@ OWN = {
     "force": "false",
 }
 PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
-# Columns of `detection_metrics`: heading and form of the number.
+# Columns of `detection_metrics` and `class_metrics`: heading and form of the number.
 DETECTION = {
     "n_total": ("videos", "{:,}"),
     "n_failed": ("failed", "{:,}"),
@@ -103,19 +103,20 @@ def summarise(results: dict[str, dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def show_detection(found: dict[str, Any], console: Console) -> None:
-    """A line for the videos of all methods, and for each method with the originals."""
-    rows = [["method", *(heading for heading, _ in DETECTION.values())]]
-    for name, of in {"all": found, **found["methods"]}.items():
-        numbers = ["-" if of[key] is None else form.format(of[key]) for key, (_, form) in DETECTION.items()]
+def show_videos(found: dict[str, Any], part: str, console: Console) -> None:
+    """A line for all videos, and for the videos of each part: of each method with the originals, or of each class."""
+    chosen = {key: shown for key, shown in DETECTION.items() if key in found}
+    rows = [[part, *(heading for heading, _ in chosen.values())]]
+    for name, of in {"all": found, **found["methods" if part == "method" else "classes"]}.items():
+        numbers = ["-" if of.get(key) is None else form.format(of[key]) for key, (_, form) in chosen.items()]
         rows.append([name, *numbers])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        console.print("  ".join([name.ljust(widths[0]), *numbers]))
+        console.print("  ".join([name.ljust(widths[0]), *numbers]), markup=False)
     console.print("from, to: Wilson's 95 % interval of acc; of all: videos without a score are errors")
     for note in dict.fromkeys(found["notes"]):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
 
 
 def show(record: dict[str, Any], console: Console) -> None:
@@ -125,7 +126,9 @@ def show(record: dict[str, Any], console: Console) -> None:
     rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in PROBED]
     console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
     if record.get("detection"):
-        show_detection(record["detection"], console)
+        show_videos(record["detection"], "method", console)
+    if record.get("classification"):
+        show_videos(record["classification"], "class", console)
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -158,7 +161,6 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     config = saved_configuration(run, overrides)
     # Heavy imports only for a command line that can be right.
     from ssat.data.transforms.perturb import SEVERITIES, perturbations
-    from ssat.runs.detection import detection_metrics, write_predictions_csv
     from ssat.runs.machine import versions
     from ssat.runs.predictions import write_predictions
     from ssat.runs.record import write_record
@@ -200,9 +202,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
-    scores = evaluator.video_scores() if clean else []
-    if scores:
-        write_predictions_csv(done.with_suffix(".csv"), scores)
+    detection, classification = evaluator.keep_scores(done.with_suffix(".csv")) if clean else (None, None)
     if clean and what == "clean":
         write_predictions(done.with_suffix(".npz"), config_hash(config), evaluator.predictions)
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
@@ -214,7 +214,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "perturb": perturb or None,
         "settings": settings,
         "clean": clean,
-        "detection": detection_metrics(scores) if scores else None,
+        "detection": detection,
+        "classification": classification,
         "probe": evaluator.probe(options["probe"].split(",")) if options["probe"] else None,
         "perturbed": perturbed,
         "summary": summarise(perturbed) if perturbed else None,

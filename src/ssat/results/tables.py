@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ssat.core.words import duration
 from ssat.results.comparisons import Arm, Comparison, comparisons
-from ssat.results.content import unit
+from ssat.results.content import is_of_videos, unit
 from ssat.results.modes import mode_name
 from ssat.results.text import markdown_text, quantity, two_decimals
 from ssat.runs.record import Record
@@ -74,7 +74,7 @@ class Column:
         if self.entry and not self.with_deviation:
             return self.entry_of(arm.scored[0])  # the same for every seed
         mean = statistics.fmean(numbers)
-        deviation = f" ± {statistics.stdev(numbers):.2f}" if self.with_deviation else ""
+        deviation = f" ± {self.show(statistics.stdev(numbers))}" if self.with_deviation else ""
         return Entry(self.show(mean) + deviation, mean)
 
 
@@ -124,6 +124,12 @@ COLUMNS = (
     Column("seed", 1, entry=_seed),
     Column("acc1 %", 0, key="metrics.{split}.acc1.last", show=two_decimals, with_deviation=True),
     Column("best % (epoch)", 4, key="metrics.{split}.acc1.best", show=two_decimals, entry=_best, with_deviation=True),
+    Column(
+        "balanced %", 2, key="metrics.{split}.balanced_acc.last", show=two_decimals, with_deviation=True
+    ),  # of videos
+    Column(
+        "AUC", 1, key="metrics.{split}.auc.last", show="{:.4f}".format, with_deviation=True
+    ),  # of videos, two classes
     Column("time", 1, key="seconds", show=duration),
     Column("images/s", 7, key="images_per_s", show="{:,.0f}".format),
     Column("params M", 5, key="params.inference", show=lambda value: f"{value / 1e6:.2f}", entry=_parameters),
@@ -144,8 +150,9 @@ def heading(column: Column, records: Sequence[Record]) -> str:
 def legend(records: Sequence[Record]) -> str:
     """What the headings mean."""
     one = " or ".join(f"one {each.removesuffix('s')}'s" for each in unit(records).split(" or "))
+    videos = "balanced and AUC: of the last epoch, docs/video_metrics.md; " if any(map(is_of_videos, records)) else ""
     return (
-        "acc1: top-1 accuracy of the last epoch; best: the highest epoch's; params: inference / training; "
+        f"acc1: top-1 accuracy of the last epoch; best: the highest epoch's; {videos}params: inference / training; "
         f"MACs: {one} forward passes in training"
     )
 

@@ -104,8 +104,8 @@ def _measured(scores: Sequence[VideoScore]) -> dict[str, Any]:
         "n_total": n_total,
         "n_scored": n_scored,
         "n_failed": n_total - n_scored,
-        **_accuracy("accuracy", right, n_scored),
-        **_accuracy("accuracy_all", right, n_total),
+        **accuracy_of("accuracy", right, n_scored),
+        **accuracy_of("accuracy_all", right, n_total),
         "balanced_accuracy": balanced_accuracy(labels, probs),
         "auc": roc_auc(labels, probs),
         "ap": average_precision(labels, probs),
@@ -116,7 +116,8 @@ def _measured(scores: Sequence[VideoScore]) -> dict[str, Any]:
     }
 
 
-def _accuracy(name: str, right: int, of: int) -> dict[str, float | None]:
+def accuracy_of(name: str, right: int, of: int) -> dict[str, float | None]:
+    """The share `right` / `of` in percent as `name`, with its Wilson 95 % interval; None of nothing."""
     interval = wilson_interval(right, of)
     low, high = (None, None) if interval is None else (100 * interval[0], 100 * interval[1])
     return {name: 100 * right / of if of else None, f"{name}_low": low, f"{name}_high": high}
@@ -177,6 +178,21 @@ def roc_auc(labels: ArrayLike, probs: ArrayLike) -> float | None:
     false, true = ranked
     # Whole numbers until the end: exact, and the same for any order of the scores.
     return float(np.sum(np.diff(false) * (true[1:] + true[:-1])) / (2 * int(false[-1]) * int(true[-1])))
+
+
+def roc_curve(labels: ArrayLike, probs: ArrayLike) -> list[tuple[float, float]]:
+    """The corners of the ROC curve from (0, 0) to (1, 1): shares of originals and of fakes that are called fake.
+
+    Empty where a class is missing.
+    """
+    ranked = _ranked(labels, probs)
+    if ranked is None:
+        return []
+    false, true = ranked
+    steps = np.stack([np.diff(false), np.diff(true)])
+    turns = steps[0, 1:] * steps[1, :-1] != steps[1, 1:] * steps[0, :-1]
+    kept = np.concatenate([[True], turns, [True]])
+    return [(int(x) / int(false[-1]), int(y) / int(true[-1])) for x, y in zip(false[kept], true[kept], strict=True)]
 
 
 def average_precision(labels: ArrayLike, probs: ArrayLike) -> float | None:

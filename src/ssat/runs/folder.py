@@ -34,6 +34,7 @@ PHASE_FIGURES = (
     *("images_per_s", "data_wait", "macs.full", "macs.auxiliary", "macs.both", "macs.step"),
     *("energy.kwh", "energy.co2_kg", "energy.co2_kg_lacoste", "energy.tdp_watts"),
 )
+OF_VIDEOS = {"acc1": "{:.2f} %", "balanced_acc": "{:.2f} %", "auc": "{:.4f}"}  # what a line says of a run of videos
 PHASE_KEYS = {
     **{"name": str, "metrics": dict, "data_fingerprint.splits": dict, "checkpoints": dict},
     **dict.fromkeys(("skipped_images", "class_names", "history", "reconstructions"), list),
@@ -216,16 +217,36 @@ def find_finished(config: Run) -> tuple[Path, dict] | None:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """One line: name, accuracies and seconds of a finished run, as far as its record has them."""
+    """One line: name, accuracies and seconds of a finished run, as far as its record has them.
+
+    Of videos also the balanced accuracy and, with two classes, the AUC.
+    """
     split = "val" if lookup(record, "metrics.test") is None else "test"
     metrics, seconds = lookup(record, f"metrics.{split}"), as_number(record.get("seconds"))
-    if accuracy := lookup(metrics, "acc1"):
-        numbers = {key: as_number(lookup(accuracy, key)) for key in ("last", "best")}
-        shown = [f"{key} {value:.2f} %" for key, value in numbers.items() if value is not None]
-        values = f"{split}/acc1 {', '.join(shown)}" if shown else ""
+    if lookup(metrics, "balanced_acc") is not None:
+        values = _of_videos(record, split)
+    elif accuracy := lookup(metrics, "acc1"):
+        shown = _last_and_best(accuracy, "{:.2f} %", "best")
+        values = f"{split}/acc1 {shown}" if shown else ""
     else:
         others = metrics.items() if isinstance(metrics, dict) else ()
         last = {name: as_number(lookup(value, "last")) for name, value in others}
         values = ", ".join(f"{split}/{name} last {value:.4g}" for name, value in last.items() if value is not None)
     took = "" if seconds is None else f"in {seconds:.0f} s"
     return " ".join(part for part in (f"{record.get('name')}:", values, took) if part)
+
+
+def _of_videos(record: dict[str, Any], split: str) -> str:
+    metrics, best = lookup(record, f"metrics.{split}"), "best"  # of each measure, over the epochs
+    if split == "test" and lookup(record, "metrics.val") is not None:  # of the one epoch that val has chosen
+        best = f"best (by val/{'auc' if lookup(record, 'metrics.val.auc') else 'balanced_acc'})"
+    shown = {name: _last_and_best(lookup(metrics, name), form, best) for name, form in OF_VIDEOS.items()}
+    first, *rest = [f"{split}/{name} {text}" for name, text in shown.items() if text] or [""]
+    return "; ".join(
+        [first, *(text.replace(f", {best} ", ", best ") for text in rest)]
+    )  # how it is chosen is said once
+
+
+def _last_and_best(values: Any, form: str, best: str) -> str:
+    numbers = {best if key == "best" else key: as_number(lookup(values, key)) for key in ("last", "best")}
+    return ", ".join(f"{key} {form.format(value)}" for key, value in numbers.items() if value is not None)

@@ -21,7 +21,6 @@ from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
 from ssat.data.video.module import VideoDataModule
-from ssat.runs.detection import VideoScore
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
@@ -29,7 +28,7 @@ from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
 from ssat.training.module import JointModule
-from ssat.training.video_scores import video_scores
+from ssat.training.video_scores import keep_scores
 
 PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}  # of autocast, by trainer.precision
 
@@ -155,7 +154,6 @@ class Evaluator:
         scores, labels = sorted(self.module.meters.scores.items()), self.data.labels(self.split)
         return np.array([[video, labels[video], int(probs.argmax())] for video, (probs, _) in scores], dtype=np.int64)
 
-    def video_scores(self) -> list[VideoScore]:
-        """What the last evaluation has predicted of every video; [] of images, or of other than two classes."""
-        data = self.data
-        return video_scores(self.module, data, self.split) if isinstance(data, VideoDataModule) else []
+    def keep_scores(self, path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Of `video_scores.keep_scores`: what the last evaluation has predicted of every video; None of images."""
+        return keep_scores(path, self.module, self.data, self.split)

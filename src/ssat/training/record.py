@@ -13,10 +13,7 @@ import torch
 
 from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
-from ssat.core.checkpoints import load_checkpoint, weights_of
-from ssat.core.launch import is_main_process, say
-from ssat.data.video.module import VideoDataModule
-from ssat.runs.detection import PREDICTIONS, detection_metrics, write_predictions_csv
+from ssat.core.launch import say
 from ssat.runs.energy import device_tdp
 from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_all_macs, count_parameters, lacoste_co2
@@ -24,8 +21,8 @@ from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
 from ssat.training.callbacks.meter import either
 from ssat.training.data import AnyData
+from ssat.training.final_tests import final_tests
 from ssat.training.module import JointModule
-from ssat.training.video_scores import video_scores
 
 
 def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
@@ -51,28 +48,10 @@ def phase_record(
     rows: list[dict[str, float]],
     totals: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the finished phase measured; with validation images its test accuracy is measured here."""
+    """What the finished phase measured; what its epochs have not is measured here (`final_tests`)."""
     folder = run_dir / phase.name
     metrics = {data.eval_split: summarise(rows, data.eval_split)}
-    detection = None
-    if data.eval_split == "val" and "test" in data.sizes and module.head is not None:
-        module.eval_split = "test"
-        values = trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)[0]
-        metrics["test"] = {name.removeprefix("test/"): {"last": value} for name, value in values.items()}
-        detection = _detection(module, data, folder)
-        best = folder / "checkpoints" / "best.ckpt"
-        if best.exists():
-            module.load_state_dict(weights_of(load_checkpoint(best), best))
-            values = trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)[0]
-            for name, value in values.items():
-                metrics["test"][name.removeprefix("test/")] |= {
-                    "best": value,
-                    "best_epoch": metrics["val"][data.decides]["best_epoch"],
-                }
-    elif isinstance(data, VideoDataModule) and data.eval_split == "test" and module.head is not None:
-        if not module.meters.scores:  # of the last epoch, which another process has evaluated
-            trainer.validate(module, dataloaders=data.test_dataloader(), verbose=False)
-        detection = _detection(module, data, folder)
+    tested = final_tests(trainer, module, data, folder, metrics.get("val", {}))
     module.to("cpu")
     image = (module.encoder.in_chans, *module.encoder.img_size)
     train_seconds = sum(row["train_seconds"] for row in rows)
@@ -113,8 +92,10 @@ def phase_record(
         "statistics": {"mean": list(data.mean), "std": list(data.std)},
         "inputs": inputs,
         "skipped_images": list(data.skipped),
-        "metrics": metrics,
-        "detection": detection,
+        "metrics": metrics | tested.metrics,
+        "detection": tested.detection.pop("test", None),
+        "further_detection": tested.detection,
+        "classification": tested.classification.get("test"),
         "history": rows,
         "reconstructions": [
             str(path.relative_to(run_dir)) for path in sorted((folder / "reconstructions").glob("epoch_*.png"))
@@ -123,16 +104,6 @@ def phase_record(
             path.stem: str(path.relative_to(run_dir)) for path in sorted((folder / "checkpoints").glob("*.ckpt"))
         },
     }
-
-
-def _detection(module: JointModule, data: AnyData, folder: Path) -> dict[str, Any] | None:
-    """`detection_metrics` of the test videos that have just been evaluated, whose scores are kept beside the curves."""
-    scores = video_scores(module, data, "test") if isinstance(data, VideoDataModule) else []
-    if not scores:
-        return None
-    if is_main_process():
-        write_predictions_csv(folder / PREDICTIONS, scores)
-    return detection_metrics(scores)
 
 
 def all_macs(module: JointModule, image: tuple[int, ...]) -> dict[str, int | None]:

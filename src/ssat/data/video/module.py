@@ -23,6 +23,7 @@ from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, is_pad
 from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
+from ssat.data.video.store import StoredClip
 
 
 class VideoDataModule(LoaderModule):
@@ -110,6 +111,17 @@ class VideoDataModule(LoaderModule):
     def sizes(self) -> dict[str, int]:
         """Videos of each split that has some."""
         return {name: len(entries) for name, entries in self.source.splits.items() if entries}
+
+    @property
+    def further_tests(self) -> list[str]:
+        """Tests beside `test` that have videos of their own; what lies within `test` is measured with it."""
+        every = {split: self._names(split) for split in self.sizes if split not in ("train", "val")}
+        within = every.get("test", set())
+        return [split for split, names in every.items() if split != "test" and not names <= within]
+
+    def _names(self, split: str) -> set[str]:
+        videos = *self.source.splits[split], *self.source.unscored.get(split, ())
+        return {entry.video_id for entry in videos}
 
     @property
     def decides(self) -> str:
@@ -214,6 +226,12 @@ class VideoDataModule(LoaderModule):
         """The first segment of each of these videos of a split."""
         clips = self.eval_clips(split)
         return self._batch([clips[0, int(place)] for place in np.searchsorted(clips.videos, videos)])
+
+    def first_seconds(self, split: str, video: int) -> list[float]:
+        """The time in the original video of each frame of its first segment, as it was stored with the frames."""
+        clips, entry = self.eval_clips(split), self.entries(split)[video]
+        seconds = StoredClip(self.source.root / entry.clip).meta["seconds"]
+        return [seconds[place] for place in clips.windows[int(np.searchsorted(clips.videos, video))]]
 
     def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
         """These training clips as they are in `epoch`."""

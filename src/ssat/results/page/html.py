@@ -13,6 +13,7 @@ from ssat.results.comparisons import finished_comparisons
 from ssat.results.label_curve import label_curves
 from ssat.results.page.charts import line_chart
 from ssat.results.page.comparison import ComparisonPanel, comparison_panel
+from ssat.results.page.detection import detection_panel
 from ssat.results.page.notes import notes
 from ssat.results.page.paper import paper_part
 from ssat.results.page.runs import runs_table
@@ -64,6 +65,7 @@ def render(
         panels=panels,
         left_out=left_out,
         fewer_runs=FEWER_RUNS,
+        detection=detection_panel(records, page),
         paper=paper_part(judged, claims, analyses, page, space) if judged else None,
         runs=runs_table(records, page),
         unfinished=_unfinished(records, unfinished),

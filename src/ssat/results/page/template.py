@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLOURED_MODES = ("scratch", "ssl_ft", "ssat", "finetune")
+CHANCE = "chance"  # in place of a mode: the line of guesses
+COLOURED_MODES = ("scratch", "ssl_ft", "ssat", "finetune", CHANCE)
 
 
 def mode_class(mode: str) -> str:

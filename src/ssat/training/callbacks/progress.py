@@ -11,6 +11,9 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 
+LESSER = ("/acc5", "/log_loss", "/clip_auc", "/ap", "/eer")  # of an evaluation; the line of an epoch leaves them out
+SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc")]  # by the bar
+
 
 def _per_second(pl_module: Any) -> str:
     return "clips/s" if pl_module.encoder.takes_clips else "img/s"
@@ -73,7 +76,7 @@ class ProgressBar(RichProgressBar):
             self._shown = {
                 name.removeprefix("train/"): f"{float(value):.4g}"
                 for name, value in trainer.callback_metrics.items()
-                if name.startswith("train/loss") or name in ("lr", "test/acc1", "val/acc1")
+                if name.startswith("train/loss") or name == "lr" or name in SHOWN
             }
         extra = {
             _per_second(pl_module): f"{self._history.images_per_s:.0f}",
@@ -102,7 +105,7 @@ class ProgressLines(Callback):
         if not trainer.is_global_zero:
             return
         row = self._history.rows[-1]
-        names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and "acc5" not in name]
+        names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and not name.endswith(LESSER)]
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
         speed = f"{row['throughput/images_per_s']:.0f} {_per_second(pl_module)}"
         print(
