@@ -219,7 +219,9 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["encoder=vit_micro", "encoder.embed_dim=32"], "encoder=vit_micro reads single images, and data=ffpp gives"),
+        # Before any data are read.
+        (["encoder=vit_micro", "data.root=nowhere"], "encoder=vit_micro reads single images, and data=ffpp gives clips"),
+        (["data=digits", "data.root=null"], "encoder=videomae_micro reads clips, and data=digits gives single images"),
         (["recipe.balance=true"], "recipe.balance=true and recipe.w=auto both make up"),
         (["recipe.mixup=0.8"], "recipe.mixup"),
         (["data.fraction=0.5"], "data.fraction=0.5 is of images"),
@@ -227,7 +229,10 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
         (["data.val_fraction=0.2"], "data.val_fraction=0.2 is not used by data=ffpp"),
         (["data.held_out=Deepfake"], "data.held_out=Deepfake"),
         (["data.level=c40"], "c40"),
-        (["data.root=nowhere"], "nowhere holds no prepared videos"),
+        (
+            ["data.root=nowhere"],
+            "make them with python -m src.prepare data=ffpp data.raw=<folder of the original videos> data.root=nowhere",
+        ),
         (["recipe.batch_size=7"], "batch_size=7 is more than the 6 training clips: set recipe.batch_size to at most 6"),
         (["recipe.w=1.5"], "recipe.w=1.5 is not possible"),
         (["data.frames=null"], "data.frames"),
