@@ -124,6 +124,20 @@ def check_root(config: Run) -> None:
         )
 
 
+def refuse_other_kind(config: Run) -> None:
+    """Refuse an encoder of images for videos, and one of clips for images, before any data are read.
+
+    Raises:
+        UserError: names both.
+    """
+    # An encoder of clips usually takes their length; only where this speaks against the data it is built to be sure.
+    if ("frames" in config.encoder.options) == (config.data.frames is not None):
+        return
+    from ssat.training.build import build_encoder, check_dimensions
+
+    check_dimensions(config, build_encoder(config, config.mode.phases[0]))
+
+
 def start_line(config: Run) -> str:
     """What is being started, said before the imports that take seconds."""
     phases = config.mode.phases
@@ -139,6 +153,7 @@ def train(config: Run) -> None:
     say(start_line(config))
     with ending_at_once():
         check_components(config)
+        refuse_other_kind(config)
     run_dir = find_run_dir(config)
     done = None if config.force else find_finished(config)
     if config.estimate:
