@@ -170,6 +170,8 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     sets = {}
     if perturb and perturb != "null":
         sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
+        if config.data.frames is not None:
+            raise UserError("data.perturb changes single images, and this run is of videos: leave it out")
     what = options["probe"].replace(",", "+") or perturb or "clean"
     of_phase = f"{options['phase']}-" if options["phase"] else ""
     of_data = f"{options['data']}-" if options["data"] else ""
@@ -199,12 +201,15 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         )
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
+    for function in list(sets.values())[:1]:  # what cannot be measured is refused before anything is
+        evaluator.data.eval_loader(evaluator.split, function)
+    if options["probe"]:
+        evaluator.data.eval_loader("train")
+    if evaluator.share:
+        console.print(f"note: {evaluator.share}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
     scores = evaluator.video_scores() if clean else []
-    if scores:
-        write_predictions_csv(done.with_suffix(".csv"), scores)
-    if clean and what == "clean":
-        write_predictions(done.with_suffix(".npz"), config_hash(config), evaluator.predictions)
+    predictions = evaluator.predictions if clean else None
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
     record = {
         "run": str(run),
@@ -221,6 +226,10 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "data_fingerprint": evaluator.data.fingerprint(),
         "versions": versions(),
     }
+    if scores:
+        write_predictions_csv(done.with_suffix(".csv"), scores)
+    if predictions is not None and what == "clean":
+        write_predictions(done.with_suffix(".npz"), config_hash(config), predictions)
     write_record(run / "evaluations", record, name=name)
     show(record, console)
     console.print(f"written to {done}")

@@ -27,6 +27,8 @@ from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import ending_at_once
 from ssat.core.launch import is_main_process, say
+from ssat.data.sets import SOURCES
+from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
 from ssat.runs.folder import (
     AFRESH,
@@ -131,7 +133,15 @@ def refuse_other_kind(config: Run) -> None:
         UserError: names both.
     """
     # An encoder of clips usually takes their length; only where this speaks against the data it is built to be sure.
-    if ("frames" in config.encoder.options) == (config.data.frames is not None):
+    # Videos with data.frames=null are refused as such.
+    frames, kind = config.data.frames, config.data.source.kind
+    if frames is not None and kind in SOURCES and kind not in SETS:
+        raise UserError(
+            f"data.frames={frames} is of videos, and data={config.data.name} are images: leave it out",
+            key="data.frames",
+            value=frames,
+        )
+    if ("frames" in config.encoder.options) == (frames is not None or kind in SETS):
         return
     from ssat.training.build import build_encoder, check_dimensions
 

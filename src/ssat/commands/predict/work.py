@@ -94,7 +94,9 @@ class Work:
             rows = {row.name: row for row in found if row is not None}
             todo = [name for name in self.names if name not in rows]
             before = f", {len(rows):,} of them finished before" if rows else ""
-            slower = "; face=all reads a video once more for each of its faces (up to 8): several times slower" * every_face
+            slower = (
+                "; face=all reads a video once more for each of its faces (up to 8): several times slower" * every_face
+            )
             show.line(self.console, f"{many(len(self.names), 'video')}{before}{slower}")
             root, device, workers = Path(made), self.predictor.device.type, int(self.options["workers"])
             work = prepared(self.folder, todo, root, options, every_face=every_face, device=device, workers=workers)
