@@ -125,7 +125,15 @@ def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     assert "./=odd.mov" in rows  # no formula for a spreadsheet
     assert rows["slow.avi"]["note"] == "5 frames per second, trained on 25"
     assert (rows["tall.mkv"]["width"], rows["turned.mp4"]["width"]) == ("48", "48")
-    for part in ("trained on video_folder: ", "measured: AUC ", "no proof", "12 files: ", "5 corrupt", "1 missing"):
+    for part in (
+        "trained on video_folder: ",
+        "checkpoint: best.ckpt, epoch ",
+        "measured: AUC ",
+        "no proof",
+        "12 files: ",
+        "5 corrupt",
+        "1 missing",
+    ):
         assert part in said
     for name, row in rows.items():
         if name not in bad:
@@ -245,6 +253,8 @@ def test_images_are_predicted_as_evaluate_does(tmp_path: Path, console: Console)
     (tmp_path / "in" / "broken.png").write_bytes(b"x")
     words = [f"run={run}", f"input={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "checkpoint=last"]
     assert predict(words, console) == 3
+    said = console.export_text()
+    assert "checkpoint: last.ckpt, epoch 1 of 1" in said and "probability of verdict" in said
     rows = table(tmp_path / "out")
     assert rows.pop("broken.png")["status"] == "corrupt"
     assert [int(row["verdict"]) for row in rows.values()] == kept["predicted"][:10].tolist()

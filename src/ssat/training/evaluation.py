@@ -55,19 +55,24 @@ def find_checkpoint(run: Path, phase: str, name: str) -> Path:
     return path
 
 
-def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: int) -> JointModule:
+def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: int) -> tuple[JointModule, int | None]:
     """The network of a phase with the weights of the checkpoint `path`, for inference on the CPU.
+
+    Returns:
+        the network, and the epoch of its weights, from 1; None where the file does not say it.
 
     Raises:
         UserError: the checkpoint is of another network, or damaged.
     """
     eager = replace(config, trainer=replace(config.trainer, compile=False))
     module = build_module(eager, phase, num_classes)
+    checkpoint = load_checkpoint(path)
     try:
-        module.load_state_dict(weights_of(load_checkpoint(path), path))
+        module.load_state_dict(weights_of(checkpoint, path))
     except RuntimeError as error:
         raise UserError(f"{path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
-    return module.eval()
+    epoch = checkpoint.get("epoch")
+    return module.eval(), min(epoch + 1, phase.epochs) if isinstance(epoch, int) else None
 
 
 class Evaluator:
@@ -100,7 +105,7 @@ class Evaluator:
         self.data.batch_size = batch_size or phase.recipe.batch_size
         self.split, self._other_data = split, other_data
         self._same_data(run, phase.name, only_classes=other_data)
-        self.module = load_network(config, run, phase, self.path, self.data.num_classes)
+        self.module, _ = load_network(config, run, phase, self.path, self.data.num_classes)
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device)
         self.precision = PRECISIONS.get(config.trainer.precision)

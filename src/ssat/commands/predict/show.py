@@ -24,7 +24,15 @@ def line(console: Console, text: str) -> None:
 def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
     """The table; of many files the first ones."""
     two = len(judge.classes) == 2
-    header = ["file", judge.classes[1] if two else "probability", "verdict", "clips", "highest at", "status", "reason"]
+    header = [
+        "file",
+        judge.classes[1] if two else "probability of verdict",
+        "verdict",
+        "clips",
+        "highest at",
+        "status",
+        "reason",
+    ]
     faces = any(len(row.faces) > 1 for row in rows)
     cells = [header, *(_cells(row, judge, faces=faces) for row in rows[:SHOWN])]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]

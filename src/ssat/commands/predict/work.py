@@ -53,10 +53,11 @@ class Work:
     ) -> None:
         self.console, self.options, self.folder, self.names, self.out = console, options, folder, names, out
         self.trained, self.predictor, self.judge = trained, predictor, judge
-        checkpoint = {"name": options["checkpoint"], "sha256": file_sha256(predictor.path)}
-        self.about = trained.about(checkpoint) | {"says": show.NO_PROOF}
+        sha256 = file_sha256(predictor.path)
+        self.about = trained.about(options["checkpoint"], predictor.path, predictor.epoch)
+        self.about |= {"sha256": sha256, "epoch": predictor.epoch, "says": show.NO_PROOF}
         self.how: dict[str, Any] = {
-            "checkpoint": checkpoint["sha256"],
+            "checkpoint": sha256,
             "classes": [*judge.classes],
             "device": predictor.device.type,
         }
