@@ -125,9 +125,10 @@ def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     assert "./=odd.mov" in rows  # no formula for a spreadsheet
     assert rows["slow.avi"]["note"] == "5 frames per second, trained on 25"
     assert (rows["tall.mkv"]["width"], rows["turned.mp4"]["width"]) == ("48", "48")
+    best = json.loads((run / "result.json").read_text())["metrics"]["val"]["auc"]["best_epoch"] + 1
+    assert f"checkpoint: best.ckpt, epoch {best} of " in said
     for part in (
         "trained on video_folder: ",
-        "checkpoint: best.ckpt, epoch ",
         "measured: AUC ",
         "no proof",
         "12 files: ",
@@ -301,4 +302,5 @@ def test_faces_of_real_videos_are_found_and_scored(run: Path, tmp_path: Path, co
     assert len(rows) == 10
     assert all(row["status"] == "partial" and int(row["faces_scored"]) >= 1 for row in rows.values())
     assert all((tmp_path / row["picture"]).is_file() for row in rows.values())
-    assert "faces are found by detector=mtcnn, and were by none" in console.export_text()
+    said = console.export_text()
+    assert "faces are found by detector=mtcnn, and were by none" in said and "(up to 8): several times slower" in said
