@@ -6,7 +6,7 @@ import copy
 import gc
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ from ssat.sweeps.names import swept_keys, swept_values
 from ssat.sweeps.slurm import run_on_cluster
 from ssat.sweeps.table import results_table
 
+Failures = list[tuple[Job, JobOutcome]]
+
 
 @dataclass
 class VariantSweeperConf(BasicSweeperConf):
@@ -92,6 +94,7 @@ class VariantSweeper(BasicSweeper):
         self.rows, self.columns, self.skip = plain(rows), plain(columns), plain(skip)
         self.cells, self.trains_nothing = plain(cells), trains_nothing
         self.failed: dict[str, Request] = {}
+        self.told: set[str] = set()  # the reasons of failures
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every job that is not finished yet.
@@ -105,7 +108,7 @@ class VariantSweeper(BasicSweeper):
         launcher = parse(Launcher, OmegaConf.to_container(self.master.launcher, resolve=True), "launcher")
         jobs, results = self.compose(self.combine(arguments))
         total = len(jobs) + len(results)
-        results += [(job, outcome) for job in jobs if (outcome := before_start(job))]
+        results += [(job, outcome) for job in jobs if (outcome := before_start(job, self.told))]
         # The folders of the runs that did not finish: none of them is a start.
         self.failed = {
             own_folder(job): job for job, outcome in results if outcome.status != "skipped" and own_folder(job)
@@ -115,14 +118,22 @@ class VariantSweeper(BasicSweeper):
         estimates = any(job.config.estimate for job in jobs)  # they are of this machine and have a sum of their own
         if not estimates:
             check_launcher(launcher, left)
+        around: AbstractContextManager[Failures] = estimating(left) if estimates else nullcontext([])
         try:
-            with estimating(left) if estimates else nullcontext():
+            with around as impossible:
+                for job, outcome in impossible:
+                    report_failure(job, outcome, self.told, begun=False)
+                    results.append((job, outcome))
+                    if own_folder(job):
+                        self.failed[own_folder(job)] = job
+                    left.remove(job)
                 for job, outcome in self.launch(left, total, launcher):
-                    report_failure(job, outcome)
+                    report_failure(job, outcome, self.told)
                     results.append((job, outcome))
         finally:
             code = exit_code(outcome for _, outcome in results)
-            if not estimates and results:
+            # A table of failures alone would say less than the summary.
+            if not estimates and any(outcome.status in ("finished", "skipped") for _, outcome in results):
                 print(
                     "\n" + "\n".join(results_table([(*result, record_of(result[0])) for result in results])), flush=True
                 )
@@ -176,7 +187,7 @@ class VariantSweeper(BasicSweeper):
             except Exception as error:  # one job's mistake or bug does not stop the others
                 name = OmegaConf.select(cfg, "name", throw_on_resolution_failure=False)
                 refused.append((Request(str(name or "run"), label, (*words, *found_in)), outcome_of(error)))
-                report_failure(*refused[-1])
+                report_failure(*refused[-1], self.told, begun=False)
                 continue
             key = str(config.run_dir or config_hash(config))
             jobs.setdefault(key, Job(run_name(config), label, (*words, *found_in), config))
@@ -267,14 +278,14 @@ def record_of(job: Request) -> dict[str, Any] | None:
 
 
 @contextmanager
-def estimating(jobs: Sequence[Job]) -> Iterator[None]:
+def estimating(jobs: Sequence[Job]) -> Iterator[Failures]:
     """Around the estimates of a sweep: says how many calibrations they will take, and how far they are when a signal
-    ends them."""
+    ends them; yields the jobs whose data do not fit."""
     from ssat.estimate.command import interruptible, plan  # torch, which a sweep's own process else never needs
 
     with interruptible():
-        plan([job.config for job in jobs])
-        yield
+        refused = plan([job.config for job in jobs])
+        yield [(job, outcome_of(refused[number])) for number, job in enumerate(jobs) if number in refused]
 
 
 def plain(value: Any) -> Any:
@@ -294,7 +305,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def before_start(job: Job) -> JobOutcome | None:
+def before_start(job: Job, told: set[str]) -> JobOutcome | None:
     """What is known of a job without running it: it is already finished, or its folder is not usable."""
     try:
         done = None if job.config.force or job.config.estimate else find_finished(job.config)
@@ -303,6 +314,6 @@ def before_start(job: Job) -> JobOutcome | None:
             print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again)", flush=True)
     except Exception as error:  # one job's bug does not stop the others
         outcome = outcome_of(error)
-        report_failure(job, outcome)
+        report_failure(job, outcome, told, begun=False)
         return outcome
     return JobOutcome("skipped") if done else None

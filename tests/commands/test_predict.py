@@ -125,7 +125,16 @@ def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     assert "./=odd.mov" in rows  # no formula for a spreadsheet
     assert rows["slow.avi"]["note"] == "5 frames per second, trained on 25"
     assert (rows["tall.mkv"]["width"], rows["turned.mp4"]["width"]) == ("48", "48")
-    for part in ("trained on video_folder: ", "measured: AUC ", "no proof", "12 files: ", "5 corrupt", "1 missing"):
+    best = json.loads((run / "result.json").read_text())["metrics"]["val"]["auc"]["best_epoch"] + 1
+    assert f"checkpoint: best.ckpt, epoch {best} of " in said
+    for part in (
+        "trained on video_folder: ",
+        "measured: AUC ",
+        "no proof",
+        "12 files: ",
+        "5 corrupt",
+        "1 missing",
+    ):
         assert part in said
     for name, row in rows.items():
         if name not in bad:
@@ -245,6 +254,8 @@ def test_images_are_predicted_as_evaluate_does(tmp_path: Path, console: Console)
     (tmp_path / "in" / "broken.png").write_bytes(b"x")
     words = [f"run={run}", f"input={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "checkpoint=last"]
     assert predict(words, console) == 3
+    said = console.export_text()
+    assert "checkpoint: last.ckpt, epoch 1 of 1" in said and "probability of verdict" in said
     rows = table(tmp_path / "out")
     assert rows.pop("broken.png")["status"] == "corrupt"
     assert [int(row["verdict"]) for row in rows.values()] == kept["predicted"][:10].tolist()
@@ -291,4 +302,5 @@ def test_faces_of_real_videos_are_found_and_scored(run: Path, tmp_path: Path, co
     assert len(rows) == 10
     assert all(row["status"] == "partial" and int(row["faces_scored"]) >= 1 for row in rows.values())
     assert all((tmp_path / row["picture"]).is_file() for row in rows.values())
-    assert "faces are found by detector=mtcnn, and were by none" in console.export_text()
+    said = console.export_text()
+    assert "faces are found by detector=mtcnn, and were by none" in said and "(up to 8): several times slower" in said

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from ssat.commands.prepare import prepare
+from ssat.commands.progress import Pace
 from ssat.core.errors import UserError
 from ssat.data.video.manifest import Video, read_manifest
 from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
-from tests.data.video.synthetic import write_video_folder
+from tests.data.video.synthetic import write_ffpp_tree, write_video_folder
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 SAMPLES = SHARED / "data" / "deepfake_samples"
@@ -37,6 +38,33 @@ def test_the_command_prepares_a_folder_and_continues(tmp_path: Path, capsys: pyt
     for path in raw.rglob("*.mp4"):
         path.write_bytes(b"")
     assert "none of the 4 videos can be used (4 corrupt)" in refused(*words, "force=true")
+
+
+def test_a_folder_expects_no_number_of_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare(["data=video_folder", f"data.raw={write_video_folder(tmp_path)}", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "found" in told and "expected" not in told and "missing" not in told
+    (tmp_path / "real" / "gone.mp4").symlink_to("nowhere.mp4")
+    assert prepare(["data=video_folder", f"data.raw={tmp_path}", "--dry-run"]) == 0
+    assert "1 file cannot be opened, the first is 'real/gone.mp4': it is a link" in capsys.readouterr().out
+
+
+def test_a_part_of_an_official_set_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = write_ffpp_tree(tmp_path / "raw", pairs=[("000", "003")], methods=["FaceSwap"]), tmp_path / "out"
+    words = ["data=ffpp", f"data.raw={raw}", f"data.root={out}", "detector=none", "workers=0", "size=32", "stride=1"]
+    assert prepare(words) == 0
+    said = "4,996 of the 5,000 official videos are not there: this is a part of the set"
+    assert said in capsys.readouterr().out and said in (out / "report.md").read_text()
+
+
+def test_the_time_left_counts_from_the_first_result_on() -> None:
+    now = 0.0
+    pace = Pace(at_once=2, clock=lambda: now)
+    assert pace.said(0, 24, "videos") == ""
+    now = 60.0  # processes have started and loaded their networks
+    assert pace.said(1, 23, "videos") == pace.said(2, 22, "videos") == ""
+    now = 62.0
+    assert pace.said(3, 20, "videos") == "1 videos/s, 20 s left"
 
 
 @pytest.mark.parametrize(

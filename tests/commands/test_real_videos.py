@@ -37,7 +37,7 @@ def test_from_the_trees_of_both_sets_to_predictions(tmp_path: Path, capsys: pyte
     # One video of the list is not there: it is counted, and the exit code says so.
     assert prepare(["data=dfdc", f"data.raw={SAMPLES / 'dfdc'}", f"data.root={dfdc}", *SMALL]) == 3
     assert sorted(row.status for row in read_manifest(dfdc)) == ["missing", "ok", "ok", "ok"]
-    assert "1 more are listed by the set and not there" in " ".join(capsys.readouterr().out.split())
+    assert "1 more is missing" in " ".join(capsys.readouterr().out.split())
 
     words = [*LEARN, f"data.root={home}", f"runs_dir={tmp_path / 'runs'}"]
     ended = subprocess.run([sys.executable, "-m", "src.train", *words], cwd=ROOT, capture_output=True, text=True)

@@ -56,6 +56,25 @@ def test_a_section_explains_every_key(helped, section):
         assert f"  {key.place}=" in out
 
 
+def test_a_key_of_an_option_is_explained_with_the_option(helped):
+    told = " ".join(helped("data.held_out=Deepfakes").split())
+    assert told.startswith("data.held_out=null Deepfakes | Face2Face") and "a key of data=ffpp; python" in told
+    told = " ".join(helped("data.root").split())
+    assert "a key of data=ffpp;" in told and "data.root=data/dfdc_clips the prepared folder" in told
+    assert "a key of encoder=videomae_b, encoder=videomae_micro, encoder=videomae_s" in " ".join(
+        helped("encoder.tubelet_size").split()
+    )
+    with pytest.raises(UserError, match=r"no group or key 'data.heldout' \(did you mean data.held_out\?\)"):
+        helped("data.heldout")
+
+
+@pytest.mark.parametrize("name", ["ffpp", "dfdc", "dfdcp", "video_folder"])
+def test_a_set_of_videos_lists_what_decides_its_clips(helped, name):
+    told = helped(f"data={name}")
+    assert all(told.count(f"  data.{key}=") == 1 for key in ("frames", "frame_step", "max_clips", "average"))
+    assert "data.frame_step" not in helped("data=digits")
+
+
 def test_a_key_tells_range_and_default(helped):
     assert helped("recipe.drop_path", columns=130) == (
         "  recipe.drop_path=0.0  row 4: the code's 0.1 never reaches the model (a number at least 0 and at most 1)\n"

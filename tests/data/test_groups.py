@@ -222,7 +222,7 @@ def test_a_table_that_does_not_tell_the_groups_is_one_sentence(
 def test_a_level_that_some_images_lack_names_the_first(make_folder: MakeFolder) -> None:
     root = videos(make_folder)
     Image.new("RGB", (4, 4)).save(root / "real" / "loose.png")
-    with pytest.raises(UserError, match=r"1 files do not lie that deep, the first is 'real/loose.png'"):
+    with pytest.raises(UserError, match=r"1 file does not lie that deep, the first is 'real/loose.png'"):
         grouped(image_folder(root), "1")
 
 

@@ -31,6 +31,7 @@ from ssat.sweeps.jobs import (
     outcome_of,
     own_words,
     repeat_command,
+    report_failure,
     stages,
     summary,
     variants,
@@ -123,6 +124,36 @@ def test_the_summary_counts_what_was_not_started():
     lines = summary([(job, JobOutcome("finished")), (job, JobOutcome("crashed", "no luck"))], total=4)
     assert lines[0] == "sweep: 1 finished, 0 skipped (already finished), 1 failed, 2 not finished"
     assert lines[1:] == ["  crashed: run (a / x)", "    no luck", "    python -m src.train seed=1"]
+
+
+def test_equal_reasons_are_one_line_of_the_summary_with_the_first_names(capsys):
+    jobs = [Request(f"run{number}", "", (f"seed={number}",)) for number in range(24)]
+    refused = [(job, JobOutcome("refused", "no videos")) for job in jobs[:20]]
+    starts = [(job, JobOutcome("refused", f"it starts from {job}", common="no start")) for job in jobs[20:23]]
+    lines = summary([*refused, *starts, (jobs[23], JobOutcome("crashed", "no luck"))], total=24)
+    assert lines[1:] == [
+        "  20 runs cannot start: no videos",
+        "    run0, run1, run2 and 17 more",
+        "  3 runs cannot start: no start",
+        "    run20, run21, run22",
+        *("  crashed: run23", "    no luck", "    python -m src.train seed=23"),
+    ]
+    told: set[str] = set()
+    for job, outcome in [*refused[:2], *starts]:
+        report_failure(job, outcome, told)
+    report_failure(*refused[2], told, begun=False)  # no line has said that it begins
+    assert capsys.readouterr().err.splitlines() == [
+        "error: run0: no videos",
+        "error: run1: as before",
+        "error: run20: it starts from run20",
+    ]
+
+
+def test_an_estimate_names_data_that_are_not_there_once(tmp_path):
+    words = ["encoder=videomae_micro", "data=ffpp", f"data.root={tmp_path / 'none'}", "mode=scratch,ssat", "seed=0,1"]
+    result = sweep(*words, "estimate=true", runs=tmp_path)
+    assert result.returncode == 2 and "[1/4]" not in result.stdout
+    assert "  4 runs cannot start: " in result.stdout and result.stderr.count("error: ") == 1
 
 
 @pytest.fixture

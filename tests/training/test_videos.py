@@ -35,7 +35,7 @@ from ssat.runs.folder import find_run_dir
 from ssat.runs.video_classes import class_metrics, read_class_predictions
 from ssat.training.data import build_data
 from ssat.training.remarks import remarks
-from tests.data.video.synthetic import scene, write_dfdc_tree, write_ffpp_tree, write_video
+from tests.data.video.synthetic import scene, write_dfdc_tree, write_ffpp_tree, write_video, write_video_folder
 from tests.helpers import command, largest_difference, record_of, start_and_kill, weights
 
 MICRO = ["encoder=videomae_micro", "encoder.embed_dim=32", "data.frames=4", "data.frame_step=1", "data.img_size=32"]
@@ -57,9 +57,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared("ffpp", write_ffpp_tree(folder / "raw", methods=METHODS, count=12, size=(48, 48)), folder / "clips")
 
 
-def configured(*words: str) -> Any:
+def composed(*words: str) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("train", overrides=[*MICRO, *words]))
+        return resolve(compose("train", overrides=[*words]))
+
+
+def configured(*words: str) -> Any:
+    return composed(*MICRO, *words)
 
 
 def train(clips: Path, runs: Path, *words: str) -> Path:
@@ -264,12 +268,38 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
     )
     assert (run / "evaluations" / "last-dfdc-test-clean.csv").is_file()
     assert not (run / "evaluations" / "last-test-clean.json").exists()
+    # A part of the user's own videos is said to be one.
+    own = prepared("video_folder", write_video_folder(tmp_path / "own_raw", videos=5, count=8), tmp_path / "own")
+    words = [f"run={run}", "data=video_folder", f"data.root={own}"]
+    console = Console(record=True, width=200)
+    assert evaluate(words, console)["detection"]["n_total"] == 2
+    said = "note: split=test scores 2 of 10 videos (data.test_fraction): data.test_fraction=1 takes all"
+    assert said in console.export_text(clear=False)
+    assert evaluate([*words, "data.test_fraction=1"], console)["detection"]["n_total"] == 10
+    assert console.export_text().count("note: split=test scores") == 1
+
+
+def test_a_refused_evaluation_writes_nothing(clips: Path, tmp_path: Path) -> None:
+    run = train(clips, tmp_path, "mode=scratch", "epochs=1")
+    before = sorted(run.rglob("*"))
+    with pytest.raises(UserError, match="data.perturb changes single images, and this run is of videos"):
+        evaluate([f"run={run}", "data.perturb=fog"], Console())
+    shutil.copytree(clips, tmp_path / "tests")
+    rows = read_manifest(clips)
+    write_manifest(tmp_path / "tests", [row for row in rows if row.split == "test"])
+    with pytest.raises(UserError, match="ffpp has no train videos, only test"):
+        evaluate([f"run={run}", f"data.root={tmp_path / 'tests'}", "probe=knn"], Console())
+    assert sorted(run.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["encoder=vit_micro", "encoder.embed_dim=32"], "encoder=vit_micro reads single images, and data=ffpp gives"),
+        # Before any data are read.
+        (
+            ["encoder=vit_micro", "data.root=nowhere"],
+            "encoder=vit_micro reads single images, and data=ffpp gives clips",
+        ),
         (["recipe.balance=true"], "recipe.balance=true and recipe.w=auto both make up"),
         (["recipe.mixup=0.8"], "recipe.mixup"),
         (["data.fraction=0.5"], "data.fraction=0.5 is of images"),
@@ -277,7 +307,10 @@ def test_a_run_is_measured_on_another_set_with_a_note_on_its_passport(
         (["data.val_fraction=0.2"], "data.val_fraction=0.2 is not used by data=ffpp"),
         (["data.held_out=Deepfake"], "data.held_out=Deepfake"),
         (["data.level=c40"], "c40"),
-        (["data.root=nowhere"], "nowhere holds no prepared videos"),
+        (
+            ["data.root=nowhere"],
+            "make them with python -m src.prepare data=ffpp data.raw=<folder of the original videos> data.root=nowhere",
+        ),
         (["recipe.batch_size=7"], "batch_size=7 is more than the 6 training clips: set recipe.batch_size to at most 6"),
         (["recipe.w=1.5"], "recipe.w=1.5 is not possible"),
         (["data.frames=null"], "data.frames"),
@@ -290,6 +323,15 @@ def test_what_does_not_fit_videos_is_one_sentence(clips: Path, tmp_path: Path, w
     with pytest.raises(UserError, match=says.replace("[", r"\[")):
         train_config(configured(*given[len(MICRO) :]))
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_an_encoder_of_clips_is_refused_for_images_before_they_are_read(tmp_path: Path) -> None:
+    words = ["encoder=videomae_micro", "data=cifar10", f"data.root={tmp_path}", f"runs_dir={tmp_path}"]
+    with pytest.raises(UserError, match="encoder=videomae_micro reads clips, and data=cifar10 gives single images"):
+        train_config(composed(*words))
+    with pytest.raises(UserError, match="data.frames=4 is of videos, and data=cifar10 are images: leave it out"):
+        train_config(composed(*words, "data.frames=4"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ OWN = {
     "batch_size": "",
     "force": "false",
 }
+PLACES = ("data.root", "data.num_workers", "data.memory_gb")  # keys of the data that change no result
 PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
 # Columns of `detection_metrics` and `class_metrics`: heading and form of the number.
 DETECTION = {
@@ -150,6 +153,12 @@ def show(record: dict[str, Any], console: Console) -> None:
     )
 
 
+def _other(overrides: Sequence[str]) -> str:
+    """A mark of the overrides that choose what is measured, so that one result does not take another's place."""
+    chosen = sorted(word for word in overrides if word.startswith("data.") and word.split("=")[0] not in PLACES)
+    return f"-{hashlib.sha256(' '.join(chosen).encode()).hexdigest()[:8]}" if chosen else ""
+
+
 def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     """The command: evaluate, write the record, print it.
 
@@ -172,10 +181,12 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     sets = {}
     if perturb and perturb != "null":
         sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))
+        if config.data.frames is not None:
+            raise UserError("data.perturb changes single images, and this run is of videos: leave it out")
     what = options["probe"].replace(",", "+") or perturb or "clean"
     of_phase = f"{options['phase']}-" if options["phase"] else ""
     of_data = f"{options['data']}-" if options["data"] else ""
-    name = f"{of_phase}{Path(options['checkpoint']).stem}-{of_data}{options['split']}-{what}.json"
+    name = f"{of_phase}{Path(options['checkpoint']).stem}-{of_data}{options['split']}-{what}{_other(overrides)}.json"
     settings = {key: value for key, value in options.items() if key not in ("force", "run")} | {"overrides": overrides}
     done = run / "evaluations" / name
     if done.is_file() and options["force"] != "true":
@@ -201,11 +212,17 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         )
     if not (run / "result.json").is_file():
         console.print(f"note: {run} is not finished; this is its checkpoint {evaluator.path.name}")
+    for function in list(sets.values())[:1]:  # what cannot be measured is refused before anything is
+        evaluator.data.eval_loader(evaluator.split, function)
+    if options["probe"]:
+        evaluator.data.eval_loader("train")
+    if evaluator.share:
+        console.print(f"note: {evaluator.share}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
-    detection, classification = evaluator.keep_scores(done.with_suffix(".csv")) if clean else (None, None)
-    if clean and what == "clean":
-        write_predictions(done.with_suffix(".npz"), config_hash(config), evaluator.predictions)
+    predictions = evaluator.predictions if clean else None
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
+    probed = evaluator.probe(options["probe"].split(",")) if options["probe"] else None
+    detection, classification = evaluator.keep_scores(done.with_suffix(".csv")) if clean else (None, None)
     record = {
         "run": str(run),
         "hash": config_hash(saved_configuration(run, [])),  # without the overrides: whose weights these are
@@ -216,12 +233,14 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "clean": clean,
         "detection": detection,
         "classification": classification,
-        "probe": evaluator.probe(options["probe"].split(",")) if options["probe"] else None,
+        "probe": probed,
         "perturbed": perturbed,
         "summary": summarise(perturbed) if perturbed else None,
         "data_fingerprint": evaluator.data.fingerprint(),
         "versions": versions(),
     }
+    if predictions is not None and what == "clean":
+        write_predictions(done.with_suffix(".npz"), config_hash(config), predictions)
     write_record(run / "evaluations", record, name=name)
     show(record, console)
     console.print(f"written to {done}")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ssat.commands.progress import progress
 from ssat.config.words import as_typed_here, command_line
 from ssat.core.errors import UserError, usable_paths
 from ssat.core.files import file_sha256
 from ssat.core.options import is_true, read_options, whole_number
-from ssat.core.words import duration, printable
+from ssat.core.words import duration, many, printable
 from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS
 from ssat.data.video.faces import BOXES_FORM, DETECTORS, read_boxes
@@ -32,7 +32,6 @@ from ssat.data.video.store import Coding
 
 CODINGS: tuple[str, ...] = get_args(Coding)
 NO_FACES: tuple[str, ...] = get_args(NoFace)
-LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 SOME_FAILED = 3  # exit code
 LARGEST = 100_000  # of the numbers that a user gives
 
@@ -112,17 +111,17 @@ def prepare_videos(words: list[str]) -> int:
     for remark in index.remarks:
         console.print(f"note: {printable(remark)}", markup=False, soft_wrap=True)
     begin = time.monotonic()
-    with usable_paths(), stoppable(), shown(console) as progress:
+    with usable_paths(), stoppable(), shown(console, how.workers) as tell:
         try:
             state = prepare_all(
                 dataset, index.videos, index.root, out, options,
-                how=how, missing=index.missing, classes=index.classes, boxes=boxes, progress=progress,
+                how=how, missing=index.missing, classes=index.classes, boxes=boxes, subset=index.subset, progress=tell,
             )  # fmt: skip
         except KeyboardInterrupt:
             again = command_line("prepare", words)
             print(f"\ninterrupted: what is finished is kept, and the same command goes on: {again}", file=sys.stderr)
             return 130
-    return ended(console, state, len(index.missing), out, time.monotonic() - begin)
+    return ended(console, state, index, out, time.monotonic() - begin)
 
 
 def folders(values: dict[str, str]) -> tuple[Path, Path]:
@@ -269,7 +268,7 @@ def show(console: Console, index: Any, chosen: list[Any], out: Path) -> None:
     console.print(describe(index))
     for remark in index.remarks:
         console.print(f"note: {printable(remark)}", markup=False, soft_wrap=True)
-    said = f"this command would prepare {len(chosen):,} of {len(index.videos):,} videos into {out}"
+    said = f"this command would prepare {len(chosen):,} of {many(len(index.videos), 'video')} into {out}"
     console.print(printable(said), markup=False, soft_wrap=True)
 
 
@@ -288,49 +287,38 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Callable[[State], None]]:
-    """A progress bar in a terminal, a line now and then elsewhere."""
-    begin = time.monotonic()
-    if console.is_terminal:
-        columns = (TextColumn("preparing videos"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("")
+def shown(console: Console, workers: int) -> Iterator[Callable[[State], None]]:
+    """How far the command is."""
+    with progress(console, ("preparing", "prepared"), "videos", at_once=workers) as tell:
 
-            def update(state: State) -> None:
-                bar.update(task, total=state.total, completed=state.kept + state.done, description=said(state, begin))
+        def update(state: State) -> None:
+            counts = f"{state.statuses['ok']:,} ok, {state.statuses['partial']:,} partial, {state.failed:,} failed"
+            tell(state.done, state.total, state.kept, counts)
 
-            yield update
-        return
-    last = begin
-
-    def line(state: State) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY:
-            last = time.monotonic()
-            print(f"prepared {state.kept + state.done:,} of {state.total:,} videos, {said(state, begin)}", flush=True)
-
-    yield line
+        yield update
 
 
-def said(state: State, begin: float) -> str:
-    """'0.31 videos/s, 2m05s left, 9 ok, 1 partial, 0 failed'."""
-    rate = state.done / max(time.monotonic() - begin, 1e-9)
-    left = state.total - state.kept - state.done
-    eta = f"{duration(left / rate)} left" if rate > 0 else "no video yet"
-    counts = f"{state.statuses['ok']:,} ok, {state.statuses['partial']:,} partial, {state.failed:,} failed"
-    return f"{rate:.2g} videos/s, {eta}, {counts}"
-
-
-def ended(console: Console, state: State, missing: int, out: Path, seconds: float) -> int:
+def ended(console: Console, state: State, index: Any, out: Path, seconds: float) -> int:
     """Say what was made; returns the exit code.
 
     Raises:
         UserError: none of the videos can be used.
     """
+    if not index.videos:
+        raise UserError(f"data.raw={index.root} has no video that can be prepared: its notes say why", key="data.raw")
+    if not state.total:
+        console.print("no video is in this part of the set", markup=False)
+        return 0
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(state.statuses.items()) if count)
-    listed = f"; {missing:,} more are listed by the set and not there" if missing else ""
+    missing = len(index.missing)
+    lacking = f"; {missing:,} more {'is' if missing == 1 else 'are'} missing" if missing else ""
     if state.failed == state.total:
-        raise UserError(f"none of the {state.total:,} videos can be used ({counts}{listed}): {out / REPORT} says why")
-    text = f"{state.total:,} videos ({counts}{listed}), {state.done:,} of them now, in {duration(seconds)}"
-    console.print(f"{text}\n{out / MANIFEST}, {out / REPORT}", markup=False, soft_wrap=True)
+        hints = "".join(f"; {hint}" for hint in state.hints if state.statuses["no_face"])
+        raise UserError(
+            f"none of the {many(state.total, 'video')} can be used ({counts}{lacking}{hints}): {out / REPORT} says why"
+        )
+    text = f"{many(state.total, 'video')} ({counts}{lacking}), {state.done:,} of them now, in {duration(seconds)}"
+    notes = [f"note: {note}" for note in (index.subset, *state.hints) if note]
+    lines = "\n".join([text, *map(printable, notes), f"{out / MANIFEST}, {out / REPORT}"])
+    console.print(lines, markup=False, soft_wrap=True)
     return SOME_FAILED if state.failed or missing else 0

@@ -27,6 +27,8 @@ from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import ending_at_once
 from ssat.core.launch import is_main_process, say
+from ssat.data.sets import SOURCES
+from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
 from ssat.runs.folder import (
     AFRESH,
@@ -124,6 +126,28 @@ def check_root(config: Run) -> None:
         )
 
 
+def refuse_other_kind(config: Run) -> None:
+    """Refuse an encoder of images for videos, and one of clips for images, before any data are read.
+
+    Raises:
+        UserError: names both.
+    """
+    # An encoder of clips usually takes their length; only where this speaks against the data it is built to be sure.
+    # Videos with data.frames=null are refused as such.
+    frames, kind = config.data.frames, config.data.source.kind
+    if frames is not None and kind in SOURCES and kind not in SETS:
+        raise UserError(
+            f"data.frames={frames} is of videos, and data={config.data.name} are images: leave it out",
+            key="data.frames",
+            value=frames,
+        )
+    if ("frames" in config.encoder.options) == (frames is not None or kind in SETS):
+        return
+    from ssat.training.build import build_encoder, check_dimensions
+
+    check_dimensions(config, build_encoder(config, config.mode.phases[0]))
+
+
 def start_line(config: Run) -> str:
     """What is being started, said before the imports that take seconds."""
     phases = config.mode.phases
@@ -139,6 +163,7 @@ def train(config: Run) -> None:
     say(start_line(config))
     with ending_at_once():
         check_components(config)
+        refuse_other_kind(config)
     run_dir = find_run_dir(config)
     done = None if config.force else find_finished(config)
     if config.estimate:

@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[str, type[Any]]] = {  # what has keys in the schema, a
 }
 CLASSES = {"encoder": ENCODERS, "ssl": TASKS}  # groups whose keys are arguments of the class behind `kind`
 PLACES = {"input": "data"}  # where the keys of a group lie, if not under its name
+OF_CLIPS = ("frame_step", "max_clips", "average")  # keys of data that a set of videos reads beside those of its file
 HIDDEN = ("source", "extra", "values", "kind", "options", "phases")  # what files set, and users do not
 WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  # a word can be copied
 
@@ -123,9 +124,37 @@ def _topic(topic: str, width: int) -> list[str]:
     keys = {key.place: key for key in (*keys_of(schema.Run, "", deep=False), *_section_keys())}
     if topic in keys:
         return _rows([keys[topic].row()], width)
+    of_options = _keys_of_options()
+    if topic in of_options:
+        return _key_of_options(topic, of_options[topic], width)
     known = list(dict.fromkeys([*_all_groups(), "experiments", *SECTIONS]))
-    close = ("" if "." in topic else nearest(topic, known)) or nearest(topic, list(keys))
+    close = ("" if "." in topic else nearest(topic, known)) or nearest(topic, [*keys, *of_options])
     raise UserError(f"there is no group or key {topic!r}{close}; there are: {', '.join(known)}", key=topic)
+
+
+def _keys_of_options() -> dict[str, list[tuple[str, str]]]:
+    """The keys that the files of options set, such as data.held_out, each with these groups and options."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for group in _all_groups():
+        for name, path in options(group).items():
+            for leaf in _from_files(group, path):
+                if leaf.partition(".")[0] not in HIDDEN:
+                    found.setdefault(f"{PLACES.get(group, group)}.{leaf}", []).append((group, name))
+    return found
+
+
+def _key_of_options(place: str, owners: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """A key that only options have: what it means in each."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for group, name in owners:
+        for key in _option_keys(group, name)[0]:
+            if key.place == place:
+                rows.setdefault(key.row(), []).append(f"{group}={name}")
+    lines = []
+    for row, of in rows.items():
+        told = f"a key of {', '.join(of)}; {command_line('train', ['--help', of[0]])} shows its others"
+        lines += [*_rows([row], width), *_wrapped(told, width, "      ")]
+    return lines
 
 
 def _experiment(name: str, width: int) -> list[str]:
@@ -161,25 +190,34 @@ def _group_lines(group: str, width: int, chosen: str | None = None) -> list[str]
 
 def _option(group: str, name: str, width: int) -> list[str]:
     """What an option is for, and its keys: those that its files set, and those that its class takes beside them."""
+    keys, others = _option_keys(group, name)
+    said = comments(options(group)[name])
+    lines = [f"{group}={name}", *(line for comment in said for line in _wrapped(comment, width)), ""]
+    lines += _rows([key.row() for key in keys], width)
+    if others:
+        listed = ", ".join(f"{key.place}={_shown(key.default)[0]}" for key in others)
+        lines += ["", *_wrapped(f"A file of your own under {group}/ can also give this class: {listed}", width)]
+    return lines
+
+
+def _option_keys(group: str, name: str) -> tuple[list[Key], list[Key]]:
+    """The keys that an option's files set or a set of videos reads, and what its class takes beside them."""
     path, place = options(group)[name], PLACES.get(group, group)
     said = _from_files(group, path)
     known = {key.place: key for key in _section_keys()}
     taken = {}
     if group in CLASSES and "kind" in said:
         taken = {f"{place}.{key.place}": key for key in _arguments(CLASSES[group], said["kind"].default, group)}
-    keys = []
+    keys: list[Key] = []
     for leaf, key in said.items():
         full = f"{place}.{leaf}"
         if leaf.partition(".")[0] in HIDDEN or (leaf == "name" and key.default != "???"):
             continue
         of = taken.pop(full, known.get(full, key))
         keys.append(dataclasses.replace(of, place=full, default=key.default, help=key.help or of.help))
-    lines = [f"{group}={name}", *(line for comment in comments(path) for line in _wrapped(comment, width)), ""]
-    lines += _rows([key.row() for key in keys], width)
-    if taken:
-        others = ", ".join(f"{key.place}={_shown(key.default)[0]}" for key in taken.values())
-        lines += ["", *_wrapped(f"A file of your own under {group}/ can also give this class: {others}", width)]
-    return lines
+    if group == "data" and "frames" in said:
+        keys += [known[full] for leaf in OF_CLIPS if leaf not in said and (full := f"{place}.{leaf}") in known]
+    return keys, list(taken.values())
 
 
 def _from_files(group: str, path: Path) -> dict[str, Key]:
@@ -194,7 +232,7 @@ def _from_files(group: str, path: Path) -> dict[str, Key]:
             found |= _from_files(group, others[entry])
     if text.startswith("# @package _global_"):
         node = node.get(group, {})
-    said = dict(re.findall(r"^ *(\w+):.*?\s#\s+(.*)$", text, re.MULTILINE))
+    said = dict(re.findall(r"^ *(\w+):.*?[ \t]#[ \t]+(.*)$", text, re.MULTILINE))
     for leaf, value in _flat(node).items():
         comment = said.get(leaf.rpartition(".")[2], "") or (found[leaf].help if leaf in found else "")
         found[leaf] = Key(leaf, value, comment)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssat.core.errors import UserError
-from ssat.core.words import nearest
+from ssat.core.words import many, nearest
 from ssat.data.sets import GROUP_TABLE
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import Groups, ImageList, Source
@@ -156,8 +156,9 @@ def _by_level(group: str, names: Sequence[Name], source: Source) -> list[str]:
         most = f"the deepest level is {deepest}" if deepest else "there are no folders below the class folders"
         raise _refusal(
             group,
-            f"names the folder at level {level} below the class folder, and {len(lacking)} files do not lie that deep,"
-            f" the first is {lacking[0]!r} ({most}): name a level of all files, a regular expression or a table",
+            f"names the folder at level {level} below the class folder, and {many(len(lacking), 'file')}"
+            f" {'does' if len(lacking) == 1 else 'do'} not lie that deep, the first is {lacking[0]!r} ({most}): name a"
+            " level of all files, a regular expression or a table, or move what is no part of the data away",
         )
     return ["/".join(above[:level]) for above in folders]
 
@@ -168,9 +169,9 @@ def _by_pattern(group: str, names: Sequence[Name]) -> list[str]:
     except (re.error, RecursionError, OverflowError) as error:
         raise _refusal(group, f"is not understood as a regular expression ({error}): it can be {SHAPES}") from None
     if pattern.groups != 1:
-        many = f"{pattern.groups} capture groups" if pattern.groups else "no capture group"
+        has = f"{pattern.groups} capture groups" if pattern.groups else "no capture group"
         raise _refusal(
-            group, f"is a regular expression with {many}: put the one part that names the group in ( ), others in (?: )"
+            group, f"is a regular expression with {has}: put the one part that names the group in ( ), others in (?: )"
         )
     matches = [pattern.search(name.below) for name in names]
     found = [match[1] if match else None for match in matches]
@@ -178,8 +179,9 @@ def _by_pattern(group: str, names: Sequence[Name]) -> list[str]:
     if lacking:
         raise _refusal(
             group,
-            f"finds no group in the names of {len(lacking)} files, the first is {lacking[0].below!r} (of"
-            f" {lacking[0].whole!r}): write a regular expression that matches every path below the class folder",
+            f"finds no group in the name{'s' * (len(lacking) > 1)} of {many(len(lacking), 'file')}, the first is"
+            f" {lacking[0].below!r} (of {lacking[0].whole!r}): widen it, so that it matches every path below the class"
+            " folder, or move what is no part of the data away",
         )
     return [value for value in found if value]
 
@@ -231,8 +233,8 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
     if lacking:
         raise _refusal(
             group,
-            f"has no row for {len(lacking)} files, the first is {lacking[0]!r} (its file names are in the column"
-            f" {header[name_at]!r}): add rows, or move the files away",
+            f"has no row for {many(len(lacking), 'file')}, the first is {lacking[0]!r} (its file names are in the"
+            f" column {header[name_at]!r}): add rows, or move the files away",
         )
     return [found[number] for number in range(len(names))]
 

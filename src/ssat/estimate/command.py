@@ -221,19 +221,28 @@ def key_and_amount(config: Run, index: int) -> tuple[str, Amount]:
     return cost_key(config, phase, data), amount_of(config, data)
 
 
-def plan(runs: Sequence[Run]) -> None:
-    """Look ahead over the runs of a sweep, and print how many calibrations their estimates will take."""
+def plan(runs: Sequence[Run]) -> dict[int, UserError]:
+    """Look ahead over the runs of a sweep, and print how many calibrations their estimates will take.
+
+    Returns:
+        by its number, why a run's data cannot be used.
+    """
     SWEEP[:] = [config_hash(run) for run in runs]
-    for run in runs:
+    refused: dict[int, UserError] = {}
+    for number, run in enumerate(runs):
         with suppress(Exception):  # its own estimate says what is wrong with it
             if not run.force and find_finished(run):
                 continue
             config, folder = with_data(run, []), find_run_dir(run)
             for index, phase in enumerate(run.mode.phases):
                 if run.force or not os.path.lexists(folder / phase.name / "phase.json"):
-                    PLANNED[config_hash(config), index] = key_and_amount(config, index)
+                    try:
+                        PLANNED[config_hash(config), index] = key_and_amount(config, index)
+                    except UserError as error:
+                        refused.setdefault(number, error)
     calibrations = len({key for key, _ in PLANNED.values()} - COSTS.keys())
     print(f"{many(len(runs), 'run')} to estimate, {many(calibrations, 'calibration')} to come", flush=True)
+    return refused
 
 
 @contextmanager

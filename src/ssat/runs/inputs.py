@@ -164,7 +164,7 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
             f"other {split} {noun} or labels" for split in theirs if split in ours and ours[split] != theirs[split]
         ]
     if found:
-        found += [f"clips were made with {change}" for change in passport_changes(now, then)]
+        found += [f"clips were made with {change}" for change in passport_changes(now, then, leave_out=("held_out",))]
     if not found:
         ours, theirs = _part(now, "group_sha256"), _part(then, "group_sha256")
         found = [
@@ -173,10 +173,16 @@ def _data_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def passport_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """How the clips of two data differ, in what is known of both: 'detector=none, were with mtcnn'."""
+def passport_changes(now: Mapping[str, Any], then: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> list[str]:
+    """How the clips of two data differ, in what is known of both: 'detector=none, were with mtcnn'.
+
+    Args:
+        now, then: of `inputs_of`, their `data`.
+        leave_out: keys that are not compared.
+    """
     ours, theirs = _part(now, PASSPORT), _part(then, PASSPORT)
-    return [f"{key}={ours[key]}, were with {theirs[key]}" for key in theirs if key in ours and ours[key] != theirs[key]]
+    shared = [key for key in theirs if key in ours and key not in leave_out]
+    return [f"{key}={ours[key]}, were with {theirs[key]}" for key in shared if ours[key] != theirs[key]]
 
 
 def _count(images: Any) -> str:

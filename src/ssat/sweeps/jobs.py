@@ -14,7 +14,9 @@ from typing import Literal, get_args
 from ssat.config.schema import Run
 from ssat.config.words import as_typed_here, command_line, expand_tasks, words_of_cell
 from ssat.core.errors import UserError
+from ssat.core.words import many
 
+NAMED = 3  # jobs of one reason in the summary
 Status = Literal["finished", "skipped", "refused", "crashed", "stopped"]
 
 
@@ -36,6 +38,7 @@ class JobOutcome:
     status: Status
     reason: str = ""
     details: str = ""  # the traceback of a crash
+    common: str = ""  # the reason where the jobs of a sweep share it and differ in a name only; by default `reason`
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def without_start(job: Job, failed: Mapping[str, Request]) -> JobOutcome | None:
     start = failed.get(start_folder(job) or "")
     if start is None:
         return None
-    return JobOutcome("refused", f"it starts from the run of {start}, which did not finish: repeat that one first")
+    reason = f"it starts from the run of {start}, which did not finish: repeat that one first"
+    return JobOutcome("refused", reason, common="each starts from a run that did not finish: repeat that one first")
 
 
 def key_of(word: str) -> str:
@@ -175,15 +179,33 @@ def last_line(text: str, kind: str) -> str:
 
 
 def summary(results: Sequence[tuple[Request, JobOutcome]], total: int) -> list[str]:
-    """The lines at the end of a sweep: the counts; then name, reason and command of every job that failed."""
+    """The lines at the end of a sweep: the counts; then name, reason and command of every job that failed.
+
+    Jobs that failed for the same reason are one line of the reason and one of the first names.
+    """
     counts = {status: sum(outcome.status == status for _, outcome in results) for status in get_args(Status)}
     failed = [(job, outcome) for job, outcome in results if outcome.status in ("refused", "crashed")]
     open_jobs = total - counts["finished"] - counts["skipped"] - len(failed)
     line = f"sweep: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
     lines = [line + (f", {open_jobs} not finished" if open_jobs else "")]
+    groups: dict[tuple[str, str], list[tuple[Request, JobOutcome]]] = {}
     for job, outcome in failed:
-        lines += [f"  {outcome.status}: {job}", f"    {outcome.reason}", f"    {repeat_command(job.words)}"]
+        groups.setdefault((outcome.status, reason_of(outcome)), []).append((job, outcome))
+    for (status, reason), of in groups.items():
+        if len(of) > 1:
+            names = ", ".join(str(job) for job, _ in of[:NAMED])
+            more = f" and {len(of) - NAMED:,} more" if len(of) > NAMED else ""
+            what = "cannot start" if status == "refused" else status
+            lines += [f"  {many(len(of), 'run')} {what}: {reason}", f"    {names}{more}"]
+            continue
+        job, outcome = of[0]
+        lines += [f"  {status}: {job}", f"    {outcome.reason}", f"    {repeat_command(job.words)}"]
     return lines
+
+
+def reason_of(outcome: JobOutcome) -> str:
+    """By which the failures of a sweep are grouped."""
+    return outcome.common or outcome.reason
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
@@ -192,9 +214,23 @@ def exit_code(outcomes: Iterable[JobOutcome]) -> int:
     return 1 if "crashed" in statuses else 2 if "refused" in statuses else 0
 
 
-def report_failure(job: Request, outcome: JobOutcome) -> None:
-    """A failed job on stderr, as soon as it is known: its traceback, or one sentence."""
+def report_failure(job: Request, outcome: JobOutcome, told: set[str] | None = None, *, begun: bool = True) -> None:
+    """A failed job on stderr, as soon as it is known: its traceback, or one sentence.
+
+    Args:
+        job: that failed.
+        outcome: why.
+        told: the reasons that have been printed in full, to which this one is added; they are not printed again.
+        begun: whether a line has said that the job begins.
+    """
+    told = set() if told is None else told
+    if outcome.status not in ("refused", "crashed"):
+        return
+    if reason_of(outcome) in told:
+        if begun and not outcome.common:
+            print(f"error: {job.name}: as before", file=sys.stderr, flush=True)
+        return
+    told.add(reason_of(outcome))
     if outcome.details:
         print(outcome.details.rstrip(), file=sys.stderr)
-    if outcome.status in ("refused", "crashed"):
-        print(f"error: {job}: {outcome.reason}", file=sys.stderr, flush=True)
+    print(f"error: {job}: {outcome.reason}", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from ssat.core.batch import Batch
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
+from ssat.core.words import many
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
@@ -30,6 +31,9 @@ from ssat.training.data import build_data
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
+# Of a passport, what says nothing of the clips of an evaluation: data.frame_step counts the video's frames, not the
+# store's.
+NO_WAY = ("held_out", "stride")
 PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}  # of autocast, by trainer.precision
 
 
@@ -50,19 +54,24 @@ def find_checkpoint(run: Path, phase: str, name: str) -> Path:
     return path
 
 
-def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: int) -> JointModule:
+def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: int) -> tuple[JointModule, int | None]:
     """The network of a phase with the weights of the checkpoint `path`, for inference on the CPU.
+
+    Returns:
+        the network, and the epoch of its weights, from 1; None where the file does not say it.
 
     Raises:
         UserError: the checkpoint is of another network, or damaged.
     """
     eager = replace(config, trainer=replace(config.trainer, compile=False))
     module = build_module(eager, phase, num_classes)
+    checkpoint = load_checkpoint(path)
     try:
-        module.load_state_dict(weights_of(load_checkpoint(path), path))
+        module.load_state_dict(weights_of(checkpoint, path))
     except RuntimeError as error:
         raise UserError(f"{path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
-    return module.eval()
+    epoch = checkpoint.get("epoch")
+    return module.eval(), min(epoch + 1, phase.epochs) if isinstance(epoch, int) else None
 
 
 class Evaluator:
@@ -93,9 +102,9 @@ class Evaluator:
         if split not in self.data.sizes:
             raise UserError(f"split={split} does not exist, the data have {', '.join(self.data.sizes)}")
         self.data.batch_size = batch_size or phase.recipe.batch_size
-        self.split = split
+        self.split, self._other_data = split, other_data
         self._same_data(run, phase.name, only_classes=other_data)
-        self.module = load_network(config, run, phase, self.path, self.data.num_classes)
+        self.module, _ = load_network(config, run, phase, self.path, self.data.num_classes)
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device)
         self.precision = PRECISIONS.get(config.trainer.precision)
@@ -109,10 +118,24 @@ class Evaluator:
         trained = then.get("data", {})
         then = {key: value for key, value in trained.items() if key in kept}
         now = data_inputs(self.data.fingerprint(), self.data.class_names)
-        if changes := passport_changes(now, trained):
+        if changes := passport_changes(now, trained, leave_out=NO_WAY):
             say(f"note: the clips are made otherwise than those it was trained on: {'; '.join(changes)}")
         cure = "give the data it was trained on" + ("" if only_classes else ", or say data.root=... if you mean others")
         refuse_changes({"data": now}, {"data": then}, run, cure)
+
+    @property
+    def share(self) -> str:
+        """How many of the user's own videos are scored, where the test split is a part of them; else ''."""
+        data, name = self.data, "test"
+        if not isinstance(data, VideoDataModule) or data.source.name != "video_folder" or self.split != name:
+            return ""
+        source = data.source
+        scored = [*source.splits[name], *source.unscored.get(name, ())]
+        total = sum(map(len, source.splits.values())) + sum(map(len, source.unscored.values()))
+        if any(entry.split == name for entry in scored) or len(scored) == total:
+            return ""
+        of = f"split=test scores {len(scored):,} of {many(total, 'video')} (data.test_fraction)"
+        return f"{of}: data.test_fraction=1 takes all" if self._other_data else f"{of}, the others are train and val"
 
     def probe(self, names: list[str]) -> dict[str, float]:
         """Accuracies of the probes in percent."""

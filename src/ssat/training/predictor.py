@@ -71,7 +71,8 @@ class Predictor:
         self.config = replace(config, data=replace(config.data, num_workers=0))
         self.known, self.device = known, device
         self.path = find_checkpoint(run, self.phase.name, checkpoint)
-        self.module = load_network(config, run, self.phase, self.path, len(known.classes)).to(device)
+        module, self.epoch = load_network(config, run, self.phase, self.path, len(known.classes))
+        self.module = module.to(device)
         self.precision = PRECISIONS.get(config.trainer.precision)
         self.batch_size = batch_size or self.phase.recipe.batch_size
 

@@ -199,8 +199,8 @@ def test_listed_files_that_are_not_there_are_rows(tmp_path: Path) -> None:
     index = scan("dfdc", tmp_path)
     assert [(row.path, row.status) for row in index.missing] == [("dfdc_train_part_0/aaa.mp4", "missing")]
     assert "listed in dfdc_train_part_0/metadata.json" in index.missing[0].reason
-    assert any(remark.startswith("3 fakes are there without the original") for remark in index.remarks)
-    assert any("1 videos are in no list" in remark and "stranger" in remark for remark in index.remarks)
+    assert any(remark.startswith("3 fakes are there without the originals") for remark in index.remarks)
+    assert any("1 video is in no list and has no label" in remark and "stranger" in remark for remark in index.remarks)
     assert shown(index)[-1] == ["all", "3", "4", "1"]
 
 
@@ -310,7 +310,7 @@ def test_the_preview_is_read_by_its_list(tmp_path: Path) -> None:
         (REAL, "original", "train", "11"),
     ]
     assert [(row.path, row.split) for row in index.missing] == [("method_A/33/33_A_001.mp4", "test")]
-    assert index.remarks[0] == "there is no folder method_B/" and "1 videos are not in dataset.json" in index.remarks[1]
+    assert index.remarks[0] == "there is no folder method_B/" and "1 video is not in dataset.json" in index.remarks[1]
 
 
 def test_a_wrong_level_or_a_damaged_list_of_the_preview_is_refused(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_own_videos_are_grouped_as_images_are(tmp_path: Path, group: int | str) 
 
 def test_a_group_that_leaves_videos_out_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "real/a/1.mp4", "fake/2.mp4")
-    assert "1 files do not lie that deep, the first is 'fake/2.mp4'" in refused("video_folder", tmp_path, group=1)
+    assert "1 file does not lie that deep, the first is 'fake/2.mp4'" in refused("video_folder", tmp_path, group=1)
 
 
 def test_a_wrong_level_of_own_videos_is_refused(tmp_path: Path) -> None:
@@ -429,4 +429,4 @@ def test_the_real_samples_are_recognised(samples: Path) -> None:
     dfdc = scan("dfdc", samples / "dfdc")
     assert [video.label for video in dfdc.videos] == [FAKE] * 3
     assert [row.path for row in dfdc.missing] == ["dfdc_train_part_0/awnfpubqmo.mp4"]
-    assert any(remark.startswith("3 fakes are there without the original") for remark in dfdc.remarks)
+    assert any(remark.startswith("3 fakes are there without the originals") for remark in dfdc.remarks)

@@ -12,8 +12,9 @@ from ssat.core.errors import UserError
 from ssat.data.video.faces import Box
 from ssat.data.video.journal import Journal
 from ssat.data.video.manifest import Entry, Video, by_id, entry_of, read_manifest
-from ssat.data.video.preparation import PrepareOptions, Tools, clip_path, prepare_video
+from ssat.data.video.preparation import NO_FACE, REPEATS, PrepareOptions, Tools, clip_path, prepare_video
 from ssat.data.video.prepare_set import How, prepare_all, selected
+from ssat.data.video.report import hints, write_report
 from ssat.data.video.store import StoredClip
 from tests.data.video.synthetic import flip_bytes, scene, write_audio, write_video
 
@@ -145,6 +146,30 @@ def test_every_bad_input_has_its_status_and_reason(tmp_path: Path) -> None:
     again = prepare_all("video_folder", videos, raw, out, PLAIN, how=HERE)
     assert (again.kept, again.statuses["missing"]) == (6, 1)
     assert by_id(read_manifest(out))["real/absent"].status == "ok"
+
+
+def test_equal_reasons_are_one_line_and_those_of_many_videos_a_hint(tmp_path: Path) -> None:
+    short = [
+        entry_of(video(f"real/{number:02}.mp4"), reason=f"10 {REPEATS}", n_frames=40, n_stored=10)
+        for number in range(48)
+    ]
+    found = hints(short, stride=4)
+    # 40 frames are 20 of every second one: enough for a clip of 16.
+    assert found == [
+        "48 of 48 usable videos give fewer than 16 frames: prepare with a smaller stride, stride=2 force=true, and"
+        " train with data.frame_step=2"
+    ]
+    write_report(tmp_path, "video_folder", short, notes=["", *found])
+    report = (tmp_path / "report.md").read_text()
+    assert f"{found[0]}.\n" in report and report.count("stored frames are fewer") == 1
+    assert "- 48 videos: ok: 10 stored frames" in report and "`real/02` and 45 more (manifest.csv has all)" in report
+    assert "their clips repeat the last frame" in hints([replace(short[0], n_frames=12)], stride=4)[0]
+    assert "prepare with max_frames=16 or more" in hints(short, stride=1, max_frames=10)[0]
+    fine = [replace(entry, reason="", n_frames=90, n_stored=23) for entry in short]
+    assert hints(fine[:44] + short[44:], stride=4) == []  # 4 of 48 are fewer than a tenth
+    faceless = [replace(entry, status="no_face", reason=NO_FACE, n_stored=0) for entry in short[:30]]
+    assert hints(fine[30:] + faceless, stride=4)[0].startswith("no face was found in 30 of 48 videos: detector=none")
+    assert not hints(fine[24:] + faceless[:24], stride=4)
 
 
 def test_a_path_cannot_leave_the_folder(tmp_path: Path) -> None:

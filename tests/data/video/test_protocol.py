@@ -279,7 +279,7 @@ def test_dfdc_with_the_official_test(tmp_path: Path) -> None:
     assert [row.path for row in splits["test"]] == ["test/test1.mp4", "test/test2.mp4"]
     assert [row.path for row in splits.unscored["test"]] == ["test/test3.mp4"]
     assert len(splits["official_val"]) == 2
-    assert "test: 1 of 3 videos are without a score (1 missing)" in splits.remarks
+    assert "test: 1 of 3 videos is without a score (1 missing)" in splits.remarks
     chosen = dfdc_splits(dfdc_rows(tmp_path, [0, 1, 40, 44, 45, 49]), val_parts=[0], test_parts=[1])
     assert parts_of(chosen["val"]) == [0] and parts_of(chosen["test"]) == [1] and len(chosen["official_test"]) == 2
 
@@ -321,7 +321,7 @@ def test_identities_of_dfdc_unite_groups(tmp_path: Path) -> None:
     assert not {"o0x0", "o1x0"} & {row.path.partition("/")[2][:4] for row in splits["train"]}
     assert "train: 8 of 64 videos are of persons of another split, left out" in splits.remarks
     assert "val: 4 of 8 videos are of persons of another split, left out" in splits.remarks
-    assert "who.csv names 1 videos that are not prepared" in splits.remarks
+    assert "who.csv names 1 video not among the prepared" in splits.remarks
     table.write_text("video,identity\na,b\n")
     assert "has no column 'video_id'" in said(dfdc_splits, rows, identity_csv=table)
     assert "cannot be used" in said(dfdc_splits, rows, identity_csv=tmp_path / "absent.csv")

@@ -129,7 +129,7 @@ def predict(words: list[str], console: Console) -> int:
     _check_classes(options, judge, of_videos)
     predictor = _predictor(config, run, trained, options)
     out = Path(options["out"] or Path("predictions") / run.resolve().name / path.resolve().name)
-    for text in trained.lines(options["checkpoint"]):
+    for text in trained.lines(options["checkpoint"], predictor.path, predictor.epoch):
         show.line(console, text)
     work = Work(console, options, folder, names, out, trained, predictor, judge)
     rows = work.videos() if of_videos else work.images()

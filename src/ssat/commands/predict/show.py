@@ -1,19 +1,15 @@
-"""What the command prints: where the network comes from, a table, and how far it is."""
+"""What the command prints of its results: a table and counts."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ssat.core.words import duration, printable
+from ssat.core.words import many, printable
 from ssat.runs.predicted import Judge, Predicted
 
-LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 SHOWN = 40  # rows of the table in the terminal
 NO_PROOF = (
     "a probability is the score of this network and no proof; other kinds of fakes than it was trained on may pass"
@@ -28,7 +24,15 @@ def line(console: Console, text: str) -> None:
 def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
     """The table; of many files the first ones."""
     two = len(judge.classes) == 2
-    header = ["file", judge.classes[1] if two else "probability", "verdict", "clips", "highest at", "status", "reason"]
+    header = [
+        "file",
+        judge.classes[1] if two else "probability of verdict",
+        "verdict",
+        "clips",
+        "highest at",
+        "status",
+        "reason",
+    ]
     faces = any(len(row.faces) > 1 for row in rows)
     cells = [header, *(_cells(row, judge, faces=faces) for row in rows[:SHOWN])]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
@@ -39,7 +43,7 @@ def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
         ]
         line(console, "  ".join(padded).rstrip())
     if len(rows) > SHOWN:
-        line(console, f"... and {len(rows) - SHOWN:,} more files")
+        line(console, f"... and {many(len(rows) - SHOWN, 'more file')}")
 
 
 def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:
@@ -59,28 +63,4 @@ def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:
 def counts(rows: Sequence[Predicted], judge: Judge) -> str:
     """'12 files: 3 fake, 8 real, 1 no_face'."""
     said = Counter(judge.classes[judge.label(row.probs)] if row.faces else row.status for row in rows)
-    return f"{len(rows):,} file{'s' * (len(rows) != 1)}: " + ", ".join(f"{n:,} {what}" for what, n in said.items())
-
-
-@contextmanager
-def progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar in a terminal, a line now and then elsewhere; takes the number of files that are done."""
-    begin = last = time.monotonic()
-
-    def left(done: int) -> str:
-        return f"{duration((time.monotonic() - begin) / done * (total - done))} left" if done else ""
-
-    if console.is_terminal:
-        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done: bar.update(task, completed=done, description=left(done))
-        return
-
-    def tell(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY and done < total:
-            last = time.monotonic()
-            print(f"predicted {done:,} of {total:,} files, {left(done)}", flush=True)
-
-    yield tell
+    return f"{many(len(rows), 'file')}: " + ", ".join(f"{n:,} {what}" for what, n in said.items())

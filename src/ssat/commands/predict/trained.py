@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -94,9 +93,14 @@ class Trained:
             )
         return options
 
-    def lines(self, checkpoint: str) -> list[str]:
-        """On what it was trained, and what it measured."""
-        return [f"network: {self.run.name}, {self._trained_on()}", f"measured: {self._measured(checkpoint)}"]
+    def lines(self, checkpoint: str, path: Path, epoch: int | None) -> list[str]:
+        """On what it was trained, of which file and epoch the weights are, and what it measured."""
+        of = "" if epoch is None else f", epoch {epoch} of {self.config.mode.phases[-1].epochs}"
+        return [
+            f"network: {self.run.name}, {self._trained_on()}",
+            f"checkpoint: {path.name}{of}",
+            f"measured: {self._measured(checkpoint)}",
+        ]
 
     def _trained_on(self) -> str:
         data, passport = self.config.data, self.known.passport
@@ -146,7 +150,7 @@ class Trained:
         low, high = as_number(rates[0]), as_number(rates[1])
         return (low, high) if low and high else (0.0, 0.0)
 
-    def about(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    def about(self, checkpoint: str, path: Path, epoch: int | None) -> dict[str, Any]:
         """What the JSON file says of the network."""
-        name = str(checkpoint.get("name"))
-        return {"run": self.run.name, "network": self.lines(name), "passport": self.known.passport, **checkpoint}
+        network = self.lines(checkpoint, path, epoch)
+        return {"run": self.run.name, "network": network, "passport": self.known.passport, "name": checkpoint}

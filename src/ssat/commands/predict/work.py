@@ -16,8 +16,10 @@ from ssat.commands.predict import show
 from ssat.commands.predict.strip import draw, seen_during
 from ssat.commands.predict.trained import Trained
 from ssat.commands.prepare_videos import stoppable
+from ssat.commands.progress import progress
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
+from ssat.core.words import many
 from ssat.data.video.prepare_set import versions
 from ssat.data.video.unseen import Unseen, place_of, prepared
 from ssat.runs.predicted import Face, Judge, Kept, Predicted, write_tables
@@ -51,10 +53,11 @@ class Work:
     ) -> None:
         self.console, self.options, self.folder, self.names, self.out = console, options, folder, names, out
         self.trained, self.predictor, self.judge = trained, predictor, judge
-        checkpoint = {"name": options["checkpoint"], "sha256": file_sha256(predictor.path)}
-        self.about = trained.about(checkpoint) | {"says": show.NO_PROOF}
+        sha256 = file_sha256(predictor.path)
+        self.about = trained.about(options["checkpoint"], predictor.path, predictor.epoch)
+        self.about |= {"sha256": sha256, "epoch": predictor.epoch, "says": show.NO_PROOF}
         self.how: dict[str, Any] = {
-            "checkpoint": checkpoint["sha256"],
+            "checkpoint": sha256,
             "classes": [*judge.classes],
             "device": predictor.device.type,
         }
@@ -62,14 +65,14 @@ class Work:
     def images(self) -> list[Predicted]:
         """All images; they are quick, so none is kept from an earlier command."""
         rows: list[Predicted] = []
-        with _writable(self.out), show.progress(self.console, len(self.names)) as tell:
+        with _writable(self.out), progress(self.console, ("predicting", "predicted"), "files") as tell:
             for name, probs in self.predictor.images(self.folder, self.names):
                 sha256 = _sha256(self.folder / name)
                 if probs is None:
                     rows.append(Predicted(name, sha256, "corrupt", "it cannot be read as an image of this run's kind"))
                 else:
                     rows.append(Predicted(name, sha256, faces=(Face(probs, []),)))
-                tell(len(rows))
+                tell(len(rows), len(self.names))
             write_tables(self.out, self.about, rows, self.judge)
         return rows
 
@@ -92,17 +95,21 @@ class Work:
             rows = {row.name: row for row in found if row is not None}
             todo = [name for name in self.names if name not in rows]
             before = f", {len(rows):,} of them finished before" if rows else ""
-            show.line(self.console, f"{len(self.names):,} video{'s' * (len(self.names) != 1)}{before}")
+            slower = (
+                "; face=all reads a video once more for each of its faces (up to 8): several times slower" * every_face
+            )
+            show.line(self.console, f"{many(len(self.names), 'video')}{before}{slower}")
             root, device, workers = Path(made), self.predictor.device.type, int(self.options["workers"])
             work = prepared(self.folder, todo, root, options, every_face=every_face, device=device, workers=workers)
             try:
-                with closing(work), show.progress(self.console, len(todo)) as tell:
+                shown = progress(self.console, ("predicting", "predicted"), "videos", at_once=workers)
+                with closing(work), shown as tell:
                     for done, (number, unseen) in enumerate(work, 1):
                         row = self._video(todo[number], unseen, place_of(root, number))
                         shutil.rmtree(place_of(root, number), ignore_errors=True)
                         kept.add(row)
                         rows[row.name] = row
-                        tell(done)
+                        tell(done, len(self.names), len(self.names) - len(todo))
             finally:
                 finished = [rows[name] for name in self.names if name in rows]
                 missing = len(self.names) - len(finished)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssat.core.errors import UserError
+from ssat.core.words import many
 from ssat.data.video.layouts.dfdc import part_number
 from ssat.data.video.layouts.tree import read_table, stem
 from ssat.data.video.manifest import Entry
@@ -138,4 +139,4 @@ def _united(entries: Sequence[Entry], table: str | Path | None) -> tuple[list[En
             one, other = sorted((root(f"group {entry.group_id}"), root(f"person {row['identity']}")))
             parent[other] = one
     united = [replace(entry, group_id=root(f"group {entry.group_id}").removeprefix("group ")) for entry in entries]
-    return united, [f"{path.name} names {unknown:,} videos that are not prepared"] if unknown else []
+    return united, [f"{path.name} names {many(unknown, 'video')} not among the prepared"] if unknown else []

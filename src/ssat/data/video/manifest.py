@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -108,8 +109,8 @@ def write_manifest(folder: Path, entries: Iterable[Entry]) -> Path:
     return write_text(folder / MANIFEST, text.getvalue())
 
 
-def read_manifest(folder: Path) -> list[Entry]:
-    """The rows of a prepared folder's manifest.
+def read_manifest(folder: Path, dataset: str = "<name>") -> list[Entry]:
+    """The rows of the manifest of a folder, in which `dataset` has been prepared.
 
     Raises:
         UserError: there is none, or a row is damaged; names the line.
@@ -121,7 +122,7 @@ def read_manifest(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no prepared videos ({MANIFEST} is missing): make them with python -m src.prepare"
-            " data=<name> data.raw=<folder of the original videos>",
+            f" data={dataset} data.raw=<folder of the original videos> {shlex.quote(f'data.root={folder}')}",
             key="data.root",
             value=str(folder),
         ) from None

@@ -24,6 +24,7 @@ from ssat.data.video.tracks import Track
 CLIP_FRAMES = 16  # of the clips that are trained on
 NAME_BYTES = 200  # of a file in the store: a temporary name is longer
 NO_FACE = "no face was found in it"
+REPEATS = f"stored frames are fewer than a clip of {CLIP_FRAMES}, which repeats the last one"
 NoFace = Literal["skip", "center_crop"]
 OWN_BOXES = "the boxes are its own"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -306,7 +307,7 @@ def _stored(video: Video, path: Path, target: Path, options: PrepareOptions, fac
     status, reason = judged(path, counts)
     remarks = [reason, face.remark]
     if n_stored < CLIP_FRAMES:
-        remarks.append(f"{n_stored} stored frames are fewer than a clip of {CLIP_FRAMES}, which repeats the last one")
+        remarks.append(f"{n_stored} {REPEATS}")
     return _row(
         video,
         counts,

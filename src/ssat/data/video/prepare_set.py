@@ -18,7 +18,7 @@ from ssat.data.video.journal import Journal, claim, one_at_a_time
 from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
 from ssat.data.video.pool import Lost, run
 from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, refreshed, unwritable
-from ssat.data.video.report import write_report
+from ssat.data.video.report import hints, write_report
 
 TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
 SIZE, MOST = 20_000_000, 20
@@ -34,12 +34,14 @@ class Progress:
         kept: of them finished by an earlier command.
         done: prepared, or found to be impossible, by this one.
         statuses: of all that are kept or done.
+        hints: what the rows of the whole set tell together, see `report.hints`.
     """
 
     total: int = 0
     kept: int = 0
     done: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    hints: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -79,6 +81,7 @@ def prepare_all(
     missing: Sequence[Entry] = (),
     classes: Sequence[str] = (),
     boxes: Path | None = None,
+    subset: str = "",
     progress: Callable[[Progress], None] = lambda state: None,
 ) -> Progress:
     """Prepare the videos that are not finished; writes the manifest and the report, also when it is interrupted.
@@ -93,6 +96,7 @@ def prepare_all(
         missing: rows of videos that the set lists and that are not there.
         classes: names of the labels.
         boxes: file of the user's own boxes, with detector=boxes.
+        subset: how much of the official set is not there, for the report.
         progress: called after each video.
 
     Raises:
@@ -128,7 +132,7 @@ def prepare_all(
         except OSError as error:
             raise unwritable(out, error) from error
         finally:
-            _compact(dataset, journal, videos, missing)
+            state.hints = _compact(dataset, journal, videos, missing, subset, options)
     return state
 
 
@@ -164,15 +168,25 @@ def _seconds(raw: Path, timeout: float, task: Task) -> float:
     return timeout * min(max(size / SIZE, 1), MOST)
 
 
-def _compact(dataset: str, journal: Journal, videos: Sequence[Video], missing: Sequence[Entry]) -> None:
-    """Manifest and report from the lines of all shards."""
+def _compact(
+    dataset: str,
+    journal: Journal,
+    videos: Sequence[Video],
+    missing: Sequence[Entry],
+    subset: str,
+    options: PrepareOptions,
+) -> list[str]:
+    """Manifest and report from the lines of all shards; returns the hints."""
     by_id = {video.video_id: video for video in videos}
     try:
         with one_at_a_time(journal.out):
             rows = {row.video_id: row for row in missing} | journal.rows()
             rows = {name: refreshed(row, by_id[name]) if name in by_id else row for name, row in rows.items()}
             write_manifest(journal.out, rows.values())
-            write_report(journal.out, dataset, [*rows.values()], len(by_id.keys() - rows.keys()))
+            found = hints([*rows.values()], stride=options.stride, max_frames=options.max_frames)
+            undone = len(by_id.keys() - rows.keys())
+            write_report(journal.out, dataset, [*rows.values()], undone, [subset, *found])
+            return found
     except OSError as error:
         raise unwritable(journal.out, error) from error
 

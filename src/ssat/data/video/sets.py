@@ -88,7 +88,7 @@ def video_folder(root: str, val_fraction: float = 0.1, test_fraction: float = 0.
 def _prepared(dataset: str, root: str) -> tuple[list[Entry], dict[str, Any]]:
     """The rows of a prepared folder, and how it was made."""
     folder = Path(root)
-    entries = read_manifest(folder)
+    entries = read_manifest(folder, dataset)
     path = folder / ABOUT
     try:
         about = read_json(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssat.core.errors import UserError
+from ssat.core.words import many
 from ssat.data.video.layouts.index import Count
 from ssat.data.video.manifest import USABLE, Entry
 
@@ -66,7 +67,8 @@ def separated(
         if lost:
             told = ", ".join(f"{count:,} {status}" for status, count in Counter(row.status for row in lost).items())
             what = "left out" if name in (TRAIN, VAL) else "without a score"
-            notes.append(f"{name}: {len(lost):,} of {len(rows):,} videos are {what} ({told})")
+            is_are = "is" if len(lost) == 1 else "are"
+            notes.append(f"{name}: {len(lost):,} of {many(len(rows), 'video')} {is_are} {what} ({told})")
         notes += _lacking(name, parts[name])
     if counts is None:
         counts = counted_sides(sides)
@@ -78,6 +80,8 @@ def _lacking(name: str, rows: Sequence[Entry]) -> list[str]:
         return [f"{name}: there is no usable video"]
     labels = {row.label for row in rows}
     only = f"all {len(rows):,} usable videos are of one class ({rows[0].method})"
+    if len(rows) == 1:
+        only = f"the only usable video is of class {rows[0].method}"
     return [f"{name}: {only}"] if len(labels) == 1 else []
 
 
@@ -138,7 +142,8 @@ def without_held(sides: dict[str, list[Entry]], remarks: list[str]) -> dict[str,
     for name in (VAL, TRAIN):
         kept[name] = [row for row in sides[name] if row.group_id not in held]
         if lost := len(sides[name]) - len(kept[name]):
-            remarks.append(f"{name}: {lost:,} of {len(sides[name]):,} videos are of persons of another split, left out")
+            of = f"{lost:,} of {many(len(sides[name]), 'video')} {'is' if lost == 1 else 'are'}"
+            remarks.append(f"{name}: {of} of persons of another split, left out")
         held |= {row.group_id for row in kept[name]}
     return kept
 

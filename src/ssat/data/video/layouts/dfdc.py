@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.errors import UserError
+from ssat.core.words import many
 from ssat.data.sets.checks import listed
 from ssat.data.video.layouts.index import Index, indexed
 from ssat.data.video.layouts.tree import (
@@ -210,9 +211,11 @@ def _remarks(root: Path, parts: list[str], found: Found) -> list[str]:
     there = {video.video_id for video in found.videos}
     orphans = [video for video in found.videos if video.source_id and video.source_id not in there]
     if orphans:
-        remarks.append(f"{len(orphans):,} fakes are there without the original that they were made of")
+        verb, what = ("is", "original it was") if len(orphans) == 1 else ("are", "originals they were")
+        remarks.append(f"{many(len(orphans), 'fake')} {verb} there without the {what} made of")
     if found.unlisted:
-        what = f"{len(found.unlisted):,} videos are in no list and have no label, left out"
+        verbs = ("is", "has") if len(found.unlisted) == 1 else ("are", "have")
+        what = f"{many(len(found.unlisted), 'video')} {verbs[0]} in no list and {verbs[1]} no label, left out"
         remarks.append(f"{what}: {listed(found.unlisted, 3)}")
     for name in OFFICIAL:
         if (root / name).is_dir() and not (root / name / LABELS).is_file() and entries(root / name):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ssat.core.words import many
 from ssat.data.sets.checks import listed
 from ssat.data.video.layouts.index import Index, indexed
 from ssat.data.video.layouts.tree import (
@@ -55,7 +56,9 @@ def scan_dfdcp(root: str | Path) -> Index:
             missing.append(entry_of(video, status="missing", reason=reason))
     remarks = [f"there is no folder {name}/" for name in FOLDERS if name not in files]
     if unlisted := sorted((there | set(reasons)) - set(facts)):
-        remarks.append(f"{len(unlisted):,} videos are not in {LIST} and have no label, left out: {listed(unlisted, 3)}")
+        verbs = ("is", "has") if len(unlisted) == 1 else ("are", "have")
+        what = f"{many(len(unlisted), 'video')} {verbs[0]} not in {LIST} and {verbs[1]} no label, left out"
+        remarks.append(f"{what}: {listed(unlisted, 3)}")
     return indexed("dfdcp", root, videos, missing, remarks=remarks)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssat.core.errors import UserError
-from ssat.core.words import nearest
+from ssat.core.words import many, nearest
 from ssat.data.sets.checks import listed
 from ssat.data.video.ffpp_splits import (
     FURTHER_METHODS,
@@ -175,7 +175,8 @@ def _misnamed(place: Place, names: set[str]) -> list[str]:
     if not names:
         return []
     form = {ORIGINAL: "071.mp4", "DeepFakeDetection": "01_02__<scene>__<code>.mp4"}.get(place.method, "071_054.mp4")
-    what = f"{len(names):,} videos that are not named like {form}, left out"
+    verb = "is" if len(names) == 1 else "are"
+    what = f"{many(len(names), 'video')} that {verb} not named like {form}, left out"
     return [f"{place.folder} has {what}: {listed(sorted(names), 3)}"]
 
 
@@ -194,4 +195,5 @@ def _outside(videos: Sequence[Video]) -> list[str]:
     outside = [video.path for video in videos if not video.split and video.method != "DeepFakeDetection"]
     if not outside:
         return []
-    return [f"{len(outside):,} fakes are of no official pair and in no split: {listed(outside, 3)}"]
+    what = f"{many(len(outside), 'fake')} {'is' if len(outside) == 1 else 'are'} of no official pair and in no split"
+    return [f"{what}: {listed(outside, 3)}"]

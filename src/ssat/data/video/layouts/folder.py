@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ssat.core.errors import UserError
+from ssat.core.words import many
 from ssat.data.groups import grouped
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.video.layouts.index import REAL_FAKE, Index, indexed
+from ssat.data.video.layouts.index import REAL_FAKE, Index, counted, indexed
 from ssat.data.video.layouts.tree import (
     ENDINGS,
     check_root,
@@ -79,7 +81,11 @@ def scan_folder(root: str | Path, *, group: int | str | None = None) -> Index:
     remarks = not_read(others) + _lacking(classes, labels)
     if group is None:
         remarks.append("each video is its own group: data.group keeps those of one person on one side of a split")
-    return indexed("video_folder", root, videos, missing, remarks=remarks, classes=classes)
+    if missing:
+        what = f"{many(len(missing), 'file')} cannot be opened"
+        remarks.append(f"{what}, the first is {missing[0].path!r}: {missing[0].reason}")
+    counts = [replace(count, expected=None) for count in counted(videos, [])]  # a folder expects nothing
+    return indexed("video_folder", root, videos, missing, counts=counts, remarks=remarks, classes=classes)
 
 
 def _splits(root: Path) -> tuple[str, ...]:

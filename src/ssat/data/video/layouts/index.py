@@ -66,6 +66,15 @@ class Index:
     remarks: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = REAL_FAKE
 
+    @property
+    def subset(self) -> str:
+        """How many videos of the official set are not there, beside those in `missing`; '' where none lack."""
+        counted = {(count.split, count.method, count.level) for count in self.counts if count.expected is not None}
+        listed = sum((entry.split, entry.method, entry.level) in counted for entry in self.missing)
+        lacking = sum(count.missing for count in self.counts) - listed
+        total = sum(count.expected or 0 for count in self.counts)
+        return f"{lacking:,} of the {total:,} official videos are not there: this is a part of the set" * (lacking > 0)
+
 
 def indexed(
     dataset: str,
@@ -77,7 +86,7 @@ def indexed(
     remarks: Sequence[str] = (),
     classes: Sequence[str] = REAL_FAKE,
 ) -> Index:
-    """The index of these videos; without `counts` those that are there or missing are what was expected.
+    """The index of these videos; without `counts` those that are there or missing are what the set's lists name.
 
     Raises:
         UserError: there is none, or two files have the same video_id.
@@ -135,15 +144,20 @@ def counts_table(counts: Sequence[Count], title: str) -> Table:
     found = sum(count.found for count in counts)
     footers = {
         "found": f"{found:,}",
-        "expected": f"{sum(expected):,}" if expected else "-",
+        "expected": f"{sum(expected):,}",
         "missing": f"{sum(count.missing for count in counts):,}",
     }
+    if not expected:  # nothing says how many there should be
+        footers = {"found": footers["found"]}
     for name in ("split", "method", *["level"] * with_level):
         table.add_column(name, footer="all" if name == "split" else "")
     for name, total in footers.items():
         table.add_column(name, justify="right", footer=total)
     for count in counts:
         row = [count.split or "-", escape(printable(count.method)), *[count.level or "-"] * with_level]
-        row += [f"{count.found:,}", "-" if count.expected is None else f"{count.expected:,}"]
-        table.add_row(*row, f"{count.missing:,}" if count.missing else "")
+        row += [f"{count.found:,}"]
+        if expected:
+            missing = f"{count.missing:,}" if count.missing else ""
+            row += ["-" if count.expected is None else f"{count.expected:,}", missing]
+        table.add_row(*row)
     return table
