@@ -116,12 +116,14 @@ def prepare_videos(words: list[str]) -> int:
         try:
             state = prepare_all(
                 dataset, index.videos, index.root, out, options,
-                how=how, missing=index.missing, classes=index.classes, boxes=boxes, progress=progress,
+                how=how, missing=index.missing, others=index.others, classes=index.classes, boxes=boxes, progress=progress,
             )  # fmt: skip
         except KeyboardInterrupt:
             again = command_line("prepare", words)
             print(f"\ninterrupted: what is finished is kept, and the same command goes on: {again}", file=sys.stderr)
             return 130
+    for remark in remarks(state):
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
     return ended(console, state, len(index.missing), out, time.monotonic() - begin)
 
 
@@ -319,6 +321,18 @@ def said(state: State, begin: float) -> str:
     eta = f"{duration(left / rate)} left" if rate > 0 else "no video yet"
     counts = f"{state.statuses['ok']:,} ok, {state.statuses['partial']:,} partial, {state.failed:,} failed"
     return f"{rate:.2g} videos/s, {eta}, {counts}"
+
+
+def remarks(state: State) -> list[str]:
+    """What the user should know of earlier commands."""
+    told = []
+    if state.changed:
+        was = "videos were" if state.changed > 1 else "video was"
+        told.append(f"{state.changed:,} {was} prepared again, because files in data.raw have changed since")
+    if state.gone:
+        are = "videos are" if state.gone > 1 else "video is"
+        told.append(f"{state.gone:,} {are} no longer in data.raw: {MANIFEST} has no row of them any more")
+    return told
 
 
 def ended(console: Console, state: State, missing: int, out: Path, seconds: float) -> int:

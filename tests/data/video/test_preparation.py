@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from ssat.core.errors import UserError
 from ssat.data.video.faces import Box
-from ssat.data.video.journal import Journal
+from ssat.data.video.journal import Journal, Line, opened
 from ssat.data.video.manifest import Entry, Video, by_id, entry_of, read_manifest
 from ssat.data.video.preparation import PrepareOptions, Tools, clip_path, prepare_video
 from ssat.data.video.prepare_set import How, prepare_all, selected
@@ -211,19 +212,110 @@ def test_new_splits_and_groups_are_taken_over_without_decoding(tmp_path: Path) -
 
 def test_a_torn_line_of_the_journal_is_dropped_and_one_writer_is_alone(tmp_path: Path) -> None:
     rows = [Entry(**vars(video(f"real/{name}.mp4"))) for name in "ab"]
-    journal = Journal(tmp_path, (1, 1), {})
-    journal.add(rows[0])
+    journal = Journal(tmp_path, "video_folder", (1, 1), {})
+    journal.add(Line(rows[0]))
     with pytest.raises(UserError, match="another command"):
-        Journal(tmp_path, (1, 1), {})
+        Journal(tmp_path, "video_folder", (1, 1), {})
     journal.close()
     path = tmp_path / "journal/1-of-1.jsonl"
     path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
-    journal = Journal(tmp_path, (1, 1), {})
-    journal.add(rows[1])
-    assert journal.rows() == {"real/a": rows[0], "real/b": rows[1]}
+    journal = Journal(tmp_path, "video_folder", (1, 1), {})
+    journal.add(Line(rows[1], (1, 2)))
+    assert journal.lines() == {"real/a": Line(rows[0]), "real/b": Line(rows[1], (1, 2))}
     journal.close()
-    with closing(Journal(tmp_path, (2, 2), {"other": 1})) as other:
-        assert other.rows() == {}
+    with closing(Journal(tmp_path, "video_folder", (2, 2), {"other": 1})) as other:
+        assert other.lines() == {}
+
+
+def test_a_video_that_left_the_raw_folder_has_no_row(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    videos = [video(f"real/{name}.mp4") for name in "abcd"]
+    for one in videos:
+        write_video(raw / one.path, scene(16))
+    prepare_all("video_folder", videos, raw, out, PLAIN, how=HERE)
+    (raw / "fake").mkdir()
+    (raw / "real/a.mp4").rename(raw / "fake/a.mp4")
+    (raw / "real/b.mp4").unlink()
+    moved = Video("video_folder", "fake/a", "fake/a.mp4", 1, "fake")
+    listed = entry_of(replace(videos[2], group_id="g"), status="missing", reason="it is a link to nothing")
+    for how in (replace(HERE, limit=1), replace(HERE, shard=(2, 3)), HERE):
+        state = prepare_all("video_folder", [moved, videos[3]], raw, out, PLAIN, how=how, missing=[listed])
+        assert state.gone == 2
+        rows = by_id(read_manifest(out))
+        assert rows.keys() - {"fake/a"} == {"real/c", "real/d"}  # a clip stays when its file is gone and still listed
+        assert (rows["real/c"].status, rows["real/c"].group_id) == ("ok", "g")
+    assert rows["fake/a"].label == 1
+    # Videos that were not asked for this time (data.methods) keep their rows.
+    state = prepare_all("video_folder", [moved], raw, out, PLAIN, how=HERE, others=["real/d"])
+    assert state.gone == 3 and {row.video_id for row in read_manifest(out)} == {"fake/a", "real/d"}
+
+
+def test_force_with_another_set_leaves_no_row_of_the_former(tmp_path: Path) -> None:
+    write_video(tmp_path / "real/a.mp4", scene(24))
+    write_video(tmp_path / "real/b.mp4", scene(24))
+    out, first = tmp_path / "out", [video("real/a.mp4"), video("real/b.mp4")]
+    second = [replace(one, dataset="dfdc") for one in first]
+    prepare_all("video_folder", first, tmp_path, out, PLAIN, how=HERE)
+    prepare_all("dfdc", second, tmp_path, out, PLAIN, how=replace(HERE, force=True, limit=1))
+    assert [(row.dataset, row.video_id) for row in read_manifest(out)] == [("dfdc", "real/a")]
+    # Back again: what the first command has made is no longer there, whatever its lines said.
+    state = prepare_all("video_folder", first, tmp_path, out, PLAIN, how=replace(HERE, force=True, limit=1))
+    assert state.done == 1 and [row.dataset for row in read_manifest(out)] == ["video_folder"]
+    assert prepare_all("video_folder", first, tmp_path, out, PLAIN, how=HERE).done == 1
+
+
+def test_a_changed_file_is_prepared_again_and_the_fakes_that_have_its_boxes(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    videos = [video("real/a.mp4"), video("real/f.mp4", source_id="real/a"), video("real/b.mp4")]
+    for one in videos:
+        write_video(raw / one.path, scene(24))
+    options = replace(PLAIN, detector="mtcnn", every=12, no_face="center_crop")
+    assert prepare_all("video_folder", videos, raw, out, options, how=HERE).done == 3
+    os.utime(raw / "real/a.mp4", ns=(1, 10**18))
+    # A command that ends between the original and its fake: the next one knows which boxes the fake has.
+    state = prepare_all("video_folder", videos, raw, out, options, how=replace(HERE, limit=1))
+    assert (state.done, state.changed) == (1, 1)
+    state = prepare_all("video_folder", videos, raw, out, options, how=HERE)
+    assert (state.done, state.changed, state.kept) == (1, 1, 2)
+    # Another folder with the same names.
+    other = tmp_path / "other"
+    for one in videos:
+        write_video(other / one.path, scene(16, seed=1))
+    state = prepare_all("video_folder", videos, other, out, options, how=replace(HERE, limit=1))
+    assert state.done == 1
+    prepare_all("video_folder", videos, other, tmp_path / "fresh", options, how=HERE)
+    prepare_all("video_folder", videos, other, out, options, how=HERE)
+    assert tree(out) == tree(tmp_path / "fresh")
+    assert prepare_all("video_folder", videos, other, out, options, how=HERE).done == 0
+
+
+def test_lines_without_a_stamp_stay_finished(tmp_path: Path) -> None:
+    write_video(tmp_path / "real/a.mp4", scene(16))
+    out = tmp_path / "out"
+    prepare_all("video_folder", [video("real/a.mp4")], tmp_path, out, PLAIN, how=HERE)
+    path = out / "journal/1-of-1.jsonl"
+    line = json.loads(path.read_text())
+    assert line["raw"] == [(tmp_path / "real/a.mp4").stat().st_size, (tmp_path / "real/a.mp4").stat().st_mtime_ns]
+    path.write_text(json.dumps({"options": line["options"], "entry": line["entry"]}) + "\n")
+    os.utime(tmp_path / "real/a.mp4")
+    assert prepare_all("video_folder", [video("real/a.mp4")], tmp_path, out, PLAIN, how=HERE).done == 0
+
+
+def test_commands_that_prepare_the_same_videos_exclude_one_another(tmp_path: Path) -> None:
+    def refused(shard: tuple[int, int], *, dataset: str = "dfdc", force: bool = False) -> str:
+        with pytest.raises(UserError) as caught:
+            opened(tmp_path, dataset, shard, {"size": 1}, {}, force=force).close()
+        return str(caught.value)
+
+    with closing(opened(tmp_path, "dfdc", (1, 2), {"size": 1}, {})):
+        opened(tmp_path, "dfdc", (2, 2), {"size": 1}, {}, force=True).close()
+        assert "(shard 1 of 2): wait until it ends, or give each command one of 2 shards" in refused((1, 1))
+        assert "(shard 1 of 2): wait until it ends" in refused((1, 2))
+        assert "(shard 1 of 2)" in refused((2, 3))
+        before = (tmp_path / "prepare.json").read_text()
+        assert "(shard 1 of 2): force=true would mix two sets" in refused((2, 2), dataset="dfdcp", force=True)
+        assert (tmp_path / "prepare.json").read_text() == before
+    opened(tmp_path, "dfdc", (1, 1), {"size": 1}, {}).close()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -343,8 +343,3 @@ def _crops(
     judged(path, counts)
     meta |= {"fps": counts.fps, "width": counts.width, "height": counts.height, "n_frames": counts.n_frames}
     meta |= {"n_faces": face.n_faces, "det_rate": face.det_rate}
-
-
-def refreshed(entry: Entry, video: Video) -> Entry:
-    """A finished row with what the set's tree and lists say of the video now (split, group)."""
-    return replace(entry, **vars(video))

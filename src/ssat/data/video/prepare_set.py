@@ -6,18 +6,18 @@ import functools
 import hashlib
 import importlib.metadata
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ssat.core.errors import UserError
 from ssat.data.video import decode
 from ssat.data.video.faces import read_boxes, refuse_missing
-from ssat.data.video.journal import Journal, claim, one_at_a_time
+from ssat.data.video.journal import Journal, Line, one_at_a_time, opened, stamp
 from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
 from ssat.data.video.pool import Lost, run
-from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, refreshed, unwritable
+from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, unwritable
 from ssat.data.video.report import write_report
 
 TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
@@ -34,12 +34,16 @@ class Progress:
         kept: of them finished by an earlier command.
         done: prepared, or found to be impossible, by this one.
         statuses: of all that are kept or done.
+        changed: finished earlier, and due again because their file, or their original's, has changed since.
+        gone: prepared earlier and no longer in the set: they have no row any more.
     """
 
     total: int = 0
     kept: int = 0
     done: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
+    gone: int = 0
 
     @property
     def failed(self) -> int:
@@ -77,6 +81,7 @@ def prepare_all(
     *,
     how: How | None = None,
     missing: Sequence[Entry] = (),
+    others: Collection[str] = (),
     classes: Sequence[str] = (),
     boxes: Path | None = None,
     progress: Callable[[Progress], None] = lambda state: None,
@@ -91,6 +96,7 @@ def prepare_all(
         options: of the store.
         how: processes, shard and the like.
         missing: rows of videos that the set lists and that are not there.
+        others: videos of the set that are there and not asked for; rows of any further ones are dropped.
         classes: names of the labels.
         boxes: file of the user's own boxes, with detector=boxes.
         progress: called after each video.
@@ -104,15 +110,14 @@ def prepare_all(
     chosen = selected(videos, how.shard, how.limit)
     try:
         refuse_missing(options.detector, how.device)  # before anything is written
-        out.mkdir(parents=True, exist_ok=True)
-        claim(out, dataset, passport, {"classes": [*classes], "versions": versions(options)}, force=how.force)
-        journal = Journal(out, how.shard, passport)
+        about = {"classes": [*classes], "versions": versions(options)}
+        journal = opened(out, dataset, how.shard, passport, about, force=how.force)
     except OSError as error:
         raise unwritable(out, error) from error
     with closing(journal):
-        rows = journal.rows()
-        plan = Plan(chosen, rows, out, options, again=how.force)
+        plan = Plan(chosen, journal.lines(), raw, out, options, again=how.force)
         state = Progress(len(chosen), len(plan.kept), 0, Counter(row.status for row in plan.kept.values()))
+        state.changed = 0 if how.force else len(plan.stale)
         progress(state)
         start = functools.partial(_start if how.workers else _alone, raw, out, options, how.device, boxes)
         seconds = functools.partial(_seconds, raw, how.timeout)
@@ -122,13 +127,13 @@ def prepare_all(
             with closing(work):
                 for (video, _), result in work:
                     entry = _lost(video, out, result) if isinstance(result, Lost) else result
-                    journal.add(entry)
+                    journal.add(plan.line(video, entry))
                     plan.finish(entry, state)
                     progress(state)
         except OSError as error:
             raise unwritable(out, error) from error
         finally:
-            _compact(dataset, journal, videos, missing)
+            state.gone = _compact(dataset, journal, videos, missing, others, plan.stale)
     return state
 
 
@@ -164,17 +169,39 @@ def _seconds(raw: Path, timeout: float, task: Task) -> float:
     return timeout * min(max(size / SIZE, 1), MOST)
 
 
-def _compact(dataset: str, journal: Journal, videos: Sequence[Video], missing: Sequence[Entry]) -> None:
-    """Manifest and report from the lines of all shards."""
-    by_id = {video.video_id: video for video in videos}
+def _compact(
+    dataset: str,
+    journal: Journal,
+    videos: Sequence[Video],
+    missing: Sequence[Entry],
+    others: Collection[str],
+    stale: Collection[str],
+) -> int:
+    """Manifest and report from the lines of all shards; returns how many of these are of videos that are gone."""
+    known = {video.video_id: video for video in (*videos, *missing)}
+    others = {*others}
     try:
         with one_at_a_time(journal.out):
-            rows = {row.video_id: row for row in missing} | journal.rows()
-            rows = {name: refreshed(row, by_id[name]) if name in by_id else row for name, row in rows.items()}
+            rows: dict[str, Entry] = {row.video_id: row for row in missing}
+            gone = 0
+            for name, (row, _, _) in journal.lines().items():
+                if name in known:
+                    if name not in stale and (name not in rows or row.status in FINISHED):
+                        rows[name] = refreshed(row, known[name])
+                elif name in others:
+                    rows[name] = row
+                else:
+                    gone += 1
             write_manifest(journal.out, rows.values())
-            write_report(journal.out, dataset, [*rows.values()], len(by_id.keys() - rows.keys()))
+            write_report(journal.out, dataset, [*rows.values()], len({one.video_id for one in videos} - rows.keys()))
     except OSError as error:
         raise unwritable(journal.out, error) from error
+    return gone
+
+
+def refreshed(entry: Entry, video: Video) -> Entry:
+    """A row with what the set's tree and lists say of the video now (split, group)."""
+    return replace(entry, **{each.name: getattr(video, each.name) for each in fields(Video)})
 
 
 def versions(options: PrepareOptions) -> dict[str, str]:
@@ -207,21 +234,38 @@ class Plan:
 
     Args:
         chosen: videos of this command.
-        rows: of earlier ones.
+        lines: of earlier ones.
+        raw: folder of the original videos.
         out: prepared folder.
         options: of the store.
         again: whether nothing of them is kept.
 
     Attributes:
         kept: rows of the chosen videos that are finished.
+        stale: chosen videos that were finished, and whose file, or that of the original with their boxes, has changed.
         queue: what can be done now.
     """
 
     def __init__(
-        self, chosen: Sequence[Video], rows: dict[str, Entry], out: Path, options: PrepareOptions, *, again: bool
+        self,
+        chosen: Sequence[Video],
+        lines: dict[str, Line],
+        raw: Path,
+        out: Path,
+        options: PrepareOptions,
+        *,
+        again: bool,
     ) -> None:
-        self._rows, self._borrows = rows, options.detects and options.reuse_original_boxes
-        self.kept = {} if again else {v.video_id: rows[v.video_id] for v in chosen if _finished(rows, v, out)}
+        self._borrows = options.detects and options.reuse_original_boxes
+        self._stamps = {video.video_id: stamp(raw / video.path) for video in chosen}
+        found = {video.video_id: lines[video.video_id] for video in chosen if video.video_id in lines}
+        finished = {name: line for name, line in found.items() if line.entry.status in FINISHED}
+        self.stale = {one.video_id for one in chosen if one.video_id in finished and self._changed(one, finished)}
+        self.kept = {
+            name: line.entry
+            for name, line in finished.items()
+            if not again and name not in self.stale and (not line.entry.clip or (out / line.entry.clip).is_file())
+        }
         todo = {video.video_id for video in chosen} - self.kept.keys()
         self._waiting: dict[str, list[Video]] = defaultdict(list)
         self.queue: deque[Task] = deque()
@@ -232,7 +276,22 @@ class Plan:
             if waits and (video.video_id in todo or own):
                 self._waiting[source].append(video)
             elif video.video_id in todo:
-                self.queue.append((video, rows.get(source)))
+                self.queue.append((video, lines[source].entry if source in lines else None))
+
+    def _changed(self, video: Video, lines: dict[str, Line]) -> bool:
+        """Whether its file is another now, or its original; nothing is known of a file that is gone."""
+        entry, raw, lent = lines[video.video_id]
+        if raw is not None and raw != self._stamps[video.video_id]:
+            return True
+        if not self._borrows or entry.source_id != video.source_id:
+            return self._borrows
+        source = self._stamps.get(video.source_id)
+        return lent is not None and source is not None and lent != source and OWN_BOXES not in entry.reason
+
+    def line(self, video: Video, entry: Entry) -> Line:
+        """What is kept of `video`."""
+        lent = self._stamps.get(video.source_id) if self._borrows else None
+        return Line(entry, self._stamps[video.video_id], lent)
 
     def finish(self, entry: Entry, state: Progress) -> None:
         """Note a result, and queue what waited for it."""
@@ -240,16 +299,12 @@ class Plan:
         if before is not None:
             state.statuses[before.status] -= 1
             state.kept -= 1
+        self.stale.discard(entry.video_id)
         state.done += 1
         state.statuses[entry.status] += 1
         for video in self._waiting.pop(entry.video_id, []):
             if video.video_id not in self.kept or entry.clip:  # its own boxes were found while the original failed
                 self.queue.append((video, entry))
-
-
-def _finished(rows: dict[str, Entry], video: Video, out: Path) -> bool:
-    row = rows.get(video.video_id)
-    return row is not None and row.status in FINISHED and (not row.clip or (out / row.clip).is_file())
 
 
 def ensure_apart(raw: Path, out: Path) -> None:

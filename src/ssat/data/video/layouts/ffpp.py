@@ -75,7 +75,8 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
         raise wrong_root(root, found, EXPECTED, near_root(root, _is_tree))
     for method in methods or ():
         check_method(method, "data.methods")
-    places = [place for place in _places(root) if not methods or place.method in (ORIGINAL, *methods)]
+    there = [*_places(root)]
+    places = [place for place in there if not methods or place.method in (ORIGINAL, *methods)]
     present = {place.level for place in places if place.files.videos}
     if not present:
         raise wrong_root(root, "has no video in any <level>/videos folder", EXPECTED)
@@ -98,7 +99,8 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
     wanted = tuple(methods) if methods else METHODS
     remarks += _other_levels(places, chosen) + _absent(videos, wanted, chosen) + _outside(videos)
     counts = [count for name in sorted(chosen, key=LEVELS.index) for count in _counts(videos, name, wanted)]
-    return indexed("ffpp", root, videos, missing, counts=counts, remarks=remarks)
+    others = [video_id(f"{place.folder}/{name}") for place in there if place not in used for name in place.files.videos]
+    return indexed("ffpp", root, videos, missing, counts=counts, remarks=remarks, others=others)
 
 
 def _is_tree(folder: Path) -> bool:

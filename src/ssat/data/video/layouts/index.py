@@ -56,6 +56,7 @@ class Index:
         counts: expected and found, by split, method and level.
         remarks: what the user should know, one sentence each.
         classes: names of the labels.
+        others: video_id of files of the set that are there and were not asked for (data.level, data.methods).
     """
 
     dataset: str
@@ -65,6 +66,7 @@ class Index:
     counts: list[Count] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = REAL_FAKE
+    others: tuple[str, ...] = ()
 
 
 def indexed(
@@ -76,6 +78,7 @@ def indexed(
     counts: Sequence[Count] | None = None,
     remarks: Sequence[str] = (),
     classes: Sequence[str] = REAL_FAKE,
+    others: Sequence[str] = (),
 ) -> Index:
     """The index of these videos; without `counts` those that are there or missing are what was expected.
 
@@ -94,7 +97,7 @@ def indexed(
             )
     if counts is None:
         counts = counted(videos, missing)
-    return Index(dataset, root, videos, missing, list(counts), list(remarks), tuple(classes))
+    return Index(dataset, root, videos, missing, list(counts), list(remarks), tuple(classes), tuple(others))
 
 
 def by_id(videos: Iterable[AnyVideo]) -> list[AnyVideo]:
