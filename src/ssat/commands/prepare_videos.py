@@ -116,7 +116,8 @@ def prepare_videos(words: list[str]) -> int:
         try:
             state = prepare_all(
                 dataset, index.videos, index.root, out, options,
-                how=how, missing=index.missing, others=index.others, classes=index.classes, boxes=boxes, progress=progress,
+                how=how, missing=index.missing, others=index.others, classes=index.classes, boxes=boxes,
+                progress=progress,
             )  # fmt: skip
         except KeyboardInterrupt:
             again = command_line("prepare", words)

@@ -197,7 +197,7 @@ def read_boxes(path: Path) -> Boxes:
         UserError: the file is not of that form.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, unique=True)
         if not isinstance(content, dict) or not content:
             raise ValueError("it is no mapping of videos")
         return {str(video): _rows(video, rows) for video, rows in content.items()}

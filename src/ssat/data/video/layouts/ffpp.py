@@ -43,8 +43,8 @@ EXPECTED = (
     "a folder with original_sequences/youtube/<level>/videos/000.mp4 and"
     " manipulated_sequences/<method>/<level>/videos/000_003.mp4"
 )
-NAMES = {ORIGINAL: re.compile(r"\d{3}"), "DeepFakeDetection": re.compile(r"\d\d_\d\d__.+")}
-FAKE_NAME = re.compile(r"\d{3}_\d{3}")
+NAMES = {ORIGINAL: re.compile(r"[0-9]{3}"), "DeepFakeDetection": re.compile(r"[0-9]{2}_[0-9]{2}__.+")}
+FAKE_NAME = re.compile(r"[0-9]{3}_[0-9]{3}")
 ACTORS = "actors"  # the group of all of DeepFakeDetection: its 28 actors are paired with one another
 
 
@@ -112,7 +112,7 @@ def _places(root: Path) -> Iterator[Place]:
     for method, folder in [(ORIGINAL, YOUTUBE), *((name, f"{TOPS[1]}/{name}") for name in methods)]:
         for name in folders(root / folder):
             place = f"{folder}/{name}/videos"
-            if name in FOLDERS and (root / place).is_dir():
+            if name in FOLDERS and os.path.isdir(root / place):
                 yield Place(method, FOLDERS[name], place, listing(root / place, deep=False))
 
 
