@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from ssat.commands.prepare import prepare
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.data.video.manifest import Video, read_manifest
 from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
 from tests.data.video.synthetic import write_video_folder
@@ -37,6 +39,51 @@ def test_the_command_prepares_a_folder_and_continues(tmp_path: Path, capsys: pyt
     for path in raw.rglob("*.mp4"):
         path.write_bytes(b"")
     assert "none of the 4 videos can be used (4 corrupt)" in refused(*words, "force=true")
+
+
+def test_a_shard_without_videos_is_no_mistake_and_a_set_without_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_video_folder(tmp_path / "raw", videos=1)
+    words = ["data=video_folder", f"data.raw={raw}", f"data.root={tmp_path / 'out'}", "detector=none", "workers=0"]
+    codes = [prepare([*words, f"shard={number}/9"]) for number in range(1, 10)]
+    told = capsys.readouterr().out
+    assert codes == [0] * 9 and told.count("no video of the set is in this shard") >= 7
+    os.mkfifo(raw / "real/pipe.mp4")
+    (raw / "fake/gone.mp4").symlink_to("nowhere")
+    assert prepare(words) == 3 and "2 more are not there, or no files" in capsys.readouterr().out
+    part = tmp_path / "dfdc/dfdc_train_part_0"
+    part.mkdir(parents=True)
+    (part / "metadata.json").write_text("{}")
+    words = ["data=dfdc", f"data.raw={part.parent}", f"data.root={tmp_path / 'none'}", "detector=none", "workers=0"]
+    assert "its lists name no video (1 of 50 training parts are there: 0): see docs/video.md" in refused(*words)
+    (part / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+    text = refused(*words)
+    assert "has none of the 1 videos that the set lists (dfdc_train_part_0/a.mp4: it is listed in" in text
+    assert not (tmp_path / "none").exists()
+
+
+def test_boxes_are_found_at_home_and_strangers_among_them_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = write_video_folder(tmp_path / "raw", videos=1), tmp_path / "out"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "b.json").write_text(json.dumps({"real/000": [[0, 0, 0, 30, 30]], "real/0": [[0, 0, 0, 30, 30]]}))
+    words = [
+        "data=video_folder",
+        f"data.raw={raw}",
+        f"data.root={out}",
+        "detector=boxes",
+        "workers=0",
+        "boxes=~/b.json",
+    ]
+    assert prepare(words) == 3
+    assert "b.json has 1 video that is not in the set: 'real/0'" in capsys.readouterr().out
+    assert [row.reason for row in read_manifest(out) if row.label] == ["the file of boxes has none for it"]
+    sha256 = json.loads((out / "prepare.json").read_text())["options"]["boxes_sha256"]
+    assert sha256 == file_sha256(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text('{"real/000": [[0, 0, 0, 30, 30]], "real/000": [[0, 9, 9, 30, 30]]}')
+    assert "cannot be read (it holds 'real/000' twice)" in refused(*words)
 
 
 @pytest.mark.parametrize(

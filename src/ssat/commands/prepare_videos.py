@@ -22,7 +22,7 @@ from ssat.core.options import is_true, read_options, whole_number
 from ssat.core.words import duration, printable
 from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS
-from ssat.data.video.faces import BOXES_FORM, DETECTORS, read_boxes
+from ssat.data.video.faces import BOXES_FORM, DETECTORS, of_no_video, read_boxes
 from ssat.data.video.manifest import MANIFEST
 from ssat.data.video.preparation import NoFace, PrepareOptions
 from ssat.data.video.prepare_set import TIMEOUT, How, ensure_apart, prepare_all, selected
@@ -105,10 +105,13 @@ def prepare_videos(words: list[str]) -> int:
     raw, out = folders(values)
     options, how, boxes = options_of(values), how_of(values), boxes_of(values)
     index = found(dataset, raw, values)
+    if boxes is not None:
+        index.remarks.extend(of_no_video(boxes, index.known))
     console = Console(highlight=False)
     if "--dry-run" in flags:
         show(console, index, selected(index.videos, how.shard, how.limit), out)
         return 0
+    index.ensure_some()
     for remark in index.remarks:
         console.print(f"note: {printable(remark)}", markup=False, soft_wrap=True)
     begin = time.monotonic()
@@ -123,7 +126,7 @@ def prepare_videos(words: list[str]) -> int:
             again = command_line("prepare", words)
             print(f"\ninterrupted: what is finished is kept, and the same command goes on: {again}", file=sys.stderr)
             return 130
-    for remark in remarks(state):
+    for remark in state.remarks:
         console.print(f"note: {remark}", markup=False, soft_wrap=True)
     return ended(console, state, len(index.missing), out, time.monotonic() - begin)
 
@@ -166,7 +169,7 @@ def options_of(values: dict[str, str]) -> PrepareOptions:
         quality=number(values, "quality", default.quality, most=100),
         reuse_original_boxes=is_true("reuse_original_boxes", values.get("reuse_original_boxes", "true")),
         no_face=choice(values, "no_face", NO_FACES, default.no_face),
-        boxes_sha256="" if own is None or not Path(own).is_file() else file_sha256(Path(own)),
+        boxes_sha256="" if own is None or not (file := Path(own).expanduser()).is_file() else file_sha256(file),
     )
 
 
@@ -324,18 +327,6 @@ def said(state: State, begin: float) -> str:
     return f"{rate:.2g} videos/s, {eta}, {counts}"
 
 
-def remarks(state: State) -> list[str]:
-    """What the user should know of earlier commands."""
-    told = []
-    if state.changed:
-        was = "videos were" if state.changed > 1 else "video was"
-        told.append(f"{state.changed:,} {was} prepared again, because files in data.raw have changed since")
-    if state.gone:
-        are = "videos are" if state.gone > 1 else "video is"
-        told.append(f"{state.gone:,} {are} no longer in data.raw: {MANIFEST} has no row of them any more")
-    return told
-
-
 def ended(console: Console, state: State, missing: int, out: Path, seconds: float) -> int:
     """Say what was made; returns the exit code.
 
@@ -343,7 +334,10 @@ def ended(console: Console, state: State, missing: int, out: Path, seconds: floa
         UserError: none of the videos can be used.
     """
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(state.statuses.items()) if count)
-    listed = f"; {missing:,} more are listed by the set and not there" if missing else ""
+    listed = f"; {missing:,} more are not there, or no files" if missing else ""
+    if not state.total:
+        console.print("no video of the set is in this shard: there is nothing to do", markup=False, soft_wrap=True)
+        return 0
     if state.failed == state.total:
         raise UserError(f"none of the {state.total:,} videos can be used ({counts}{listed}): {out / REPORT} says why")
     text = f"{state.total:,} videos ({counts}{listed}), {state.done:,} of them now, in {duration(seconds)}"

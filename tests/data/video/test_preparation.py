@@ -13,7 +13,8 @@ from ssat.core.errors import UserError
 from ssat.data.video.faces import Box
 from ssat.data.video.journal import Journal, Line, opened
 from ssat.data.video.manifest import Entry, Video, by_id, entry_of, read_manifest
-from ssat.data.video.preparation import PrepareOptions, Tools, clip_path, prepare_video
+from ssat.data.video.places import clip_path
+from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
 from ssat.data.video.prepare_set import How, prepare_all, selected
 from ssat.data.video.store import StoredClip
 from tests.data.video.synthetic import flip_bytes, scene, write_audio, write_video
@@ -146,6 +147,23 @@ def test_every_bad_input_has_its_status_and_reason(tmp_path: Path) -> None:
     again = prepare_all("video_folder", videos, raw, out, PLAIN, how=HERE)
     assert (again.kept, again.statuses["missing"]) == (6, 1)
     assert by_id(read_manifest(out))["real/absent"].status == "ok"
+
+
+def test_own_boxes_that_lack_or_lie_outside_are_told_as_such(tmp_path: Path) -> None:
+    for name in "ab":
+        write_video(tmp_path / f"real/{name}.mp4", scene(24, (64, 96)))
+    options, out = replace(PLAIN, detector="boxes"), tmp_path / "out"
+    boxes = {"real/a": [(0, Box(0, 0, 20, 20)), (9, Box(96, 0, 120, 20))]}
+
+    def row(name: str, **changed) -> Entry:
+        return prepare_video(video(f"real/{name}.mp4"), tmp_path, out, replace(options, **changed), Tools(boxes=boxes))
+
+    assert (row("a").status, row("a").reason) == ("corrupt", "the box of frame 9 lies outside of its 96 x 64 pixels")
+    assert (row("b").status, row("b").reason) == ("no_face", "the file of boxes has none for it")
+    assert row("b", no_face="center_crop").reason == "the file of boxes has none for it: the middle of its frames"
+    boxes["real/a"][1] = (9, Box(95, 0, 120, 20))
+    assert row("a").status == "ok"
+    assert row("a", max_frames=1).reason.startswith("1 stored frame is fewer than a clip of 16")
 
 
 def test_a_path_cannot_leave_the_folder(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from ssat.core.errors import UserError
 from ssat.data.video import decode
 from ssat.data.video.faces import read_boxes, refuse_missing
 from ssat.data.video.journal import Journal, Line, one_at_a_time, opened, stamp
-from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
+from ssat.data.video.manifest import FINISHED, MANIFEST, USABLE, Entry, Video, write_manifest
+from ssat.data.video.places import unwritable
 from ssat.data.video.pool import Lost, run
-from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, unwritable
+from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video
 from ssat.data.video.report import write_report
 
 TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
@@ -49,6 +50,18 @@ class Progress:
     def failed(self) -> int:
         """Videos without frames."""
         return sum(count for status, count in self.statuses.items() if status not in USABLE)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of earlier commands, one sentence each."""
+        told = []
+        if self.changed:
+            are = "videos are" if self.changed > 1 else "video is"
+            told.append(f"{self.changed:,} {are} prepared again, because files in data.raw have changed since")
+        if self.gone:
+            are = "videos are" if self.gone > 1 else "video is"
+            told.append(f"{self.gone:,} {are} no longer in data.raw: {MANIFEST} has no row of them any more")
+        return told
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,22 @@ class Index:
     classes: tuple[str, ...] = REAL_FAKE
     others: tuple[str, ...] = ()
 
+    @property
+    def known(self) -> set[str]:
+        """The video_id of all that are there, listed or not asked for."""
+        return {video.video_id for video in (*self.videos, *self.missing)} | {*self.others}
+
+    def ensure_some(self) -> None:
+        """Refuse a tree without one video.
+
+        Raises:
+            UserError: what the set lists is not there.
+        """
+        if not self.videos:
+            first = f"{self.missing[0].path}: {self.missing[0].reason}"
+            text = f"data.raw={str(self.root)!r} has none of the {len(self.missing):,} videos that the set lists"
+            raise UserError(f"{text} ({first}): see docs/video.md", key="data.raw")
+
 
 def indexed(
     dataset: str,
@@ -86,6 +102,9 @@ def indexed(
         UserError: there is none, or two files have the same video_id.
     """
     videos, missing = by_id(videos), by_id(missing)
+    if not videos and not missing:
+        why = f" ({'; '.join(remarks)})" if remarks else ""
+        raise UserError(f"data.raw={str(root)!r}: its lists name no video{why}: see docs/video.md", key="data.raw")
     seen: dict[str, Video] = {}
     for video in (*videos, *missing):
         other = seen.setdefault(video.video_id, video)
