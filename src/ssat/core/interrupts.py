@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = "the same command begins again"
 _owner = os.getpid()  # processes that are forked off inherit the handlers
-_codes = {number: 128 + number for number in SIGNALS}
+_codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
 
 
 def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:

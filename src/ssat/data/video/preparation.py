@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts, judged, probe
