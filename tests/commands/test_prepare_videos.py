@@ -51,15 +51,21 @@ def test_a_shard_without_videos_is_no_mistake_and_a_set_without_is_one(
     assert codes == [0] * 9 and told.count("no video of the set is in this shard") >= 7
     os.mkfifo(raw / "real/pipe.mp4")
     (raw / "fake/gone.mp4").symlink_to("nowhere")
-    assert prepare(words) == 3 and "2 more are not there, or no files" in capsys.readouterr().out
+    assert prepare(words) == 3 and "2 more are missing" in capsys.readouterr().out
     part = tmp_path / "dfdc/dfdc_train_part_0"
     part.mkdir(parents=True)
     (part / "metadata.json").write_text("{}")
     words = ["data=dfdc", f"data.raw={part.parent}", f"data.root={tmp_path / 'none'}", "detector=none", "workers=0"]
-    assert "its lists name no video (1 of 50 training parts are there: 0): see docs/video.md" in refused(*words)
+    assert "has no video of data=dfdc (1 of 50 training parts are there: 0): see docs/video.md" in refused(*words)
     (part / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
     text = refused(*words)
-    assert "has none of the 1 videos that the set lists (dfdc_train_part_0/a.mp4: it is listed in" in text
+    assert "none of the videos that the set lists (1, the first is dfdc_train_part_0/a.mp4: it is listed in" in text
+    (part.parent / "test").mkdir()
+    (part.parent / "test/labels.csv").touch()
+    assert "test/labels.csv cannot be used (it is empty, line 1 must be filename,label)" in refused(*words)
+    (part.parent / "test/labels.csv").write_text("filename,label\n")
+    (part / "metadata.json").unlink()
+    assert "has no video of data=dfdc: see docs/video.md" in refused(*words)
     assert not (tmp_path / "none").exists()
 
 

@@ -334,7 +334,7 @@ def ended(console: Console, state: State, missing: int, out: Path, seconds: floa
         UserError: none of the videos can be used.
     """
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(state.statuses.items()) if count)
-    listed = f"; {missing:,} more are not there, or no files" if missing else ""
+    listed = f"; {missing:,} more are missing" if missing else ""
     if not state.total:
         console.print("no video of the set is in this shard: there is nothing to do", markup=False, soft_wrap=True)
         return 0

@@ -276,7 +276,7 @@ def test_a_damaged_metadata_is_refused_with_its_place(tmp_path: Path, text: str,
         ("filename,label\na.mp4,1\nb.mp4,7\n", "the label of line 3 is '7'"),
         ("filename,label\na.mp4,1\na.mp4,1\n", "line 3: 'a.mp4' is there twice"),
         ("filename,label\n../a.mp4,1\n", "line 2: '../a.mp4' is no file name"),
-        ("", "line 1 has no column"),
+        ("", "it is empty, line 1 must be filename,label"),
     ],
 )
 def test_a_damaged_labels_csv_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:

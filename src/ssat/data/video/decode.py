@@ -266,7 +266,11 @@ def _decoded(container: Any, stream: Any, counts: Counts) -> Iterator[Any]:
     """Frames as the decoder gives them; packets that it refuses are counted and skipped."""
     error_of = _av().error.FFmpegError
     # A file ends where the last of its streams does.
-    timed = [one for one in container.streams if one.type in ("video", "audio")] if _is_timed(container) else [stream]
+    timed = (
+        [one for one in container.streams if one.type in ("video", "audio", "subtitle")]
+        if _is_timed(container)
+        else [stream]
+    )
     packets = container.demux(timed)
     while True:
         try:

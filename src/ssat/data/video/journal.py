@@ -122,14 +122,14 @@ def _stamp(content: Any) -> Stamp | None:
     return int(size), int(time)
 
 
-def _locked(file: BinaryIO | Any, *, wait: bool) -> bool:
+def _locked(file: BinaryIO | Any, *, wait: bool, shared: bool = False) -> bool:
     """Whether this process may write; the lock ends with the process, however it ends."""
     try:
         import fcntl
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
@@ -179,8 +179,8 @@ def _running(out: Path) -> list[tuple[int, int]]:
     """Shards that a command is writing."""
     found = []
     for path in _files(out):
-        with open(path, "ab") as file:
-            if not _locked(file, wait=False):
+        with open(path, "rb") as file:  # which may be another user's
+            if not _locked(file, wait=False, shared=True):
                 number, _, count = path.stem.partition("-of-")
                 found.append((int(number), int(count)))
     return found

@@ -80,8 +80,8 @@ class Index:
             UserError: what the set lists is not there.
         """
         if not self.videos:
-            first = f"{self.missing[0].path}: {self.missing[0].reason}"
-            text = f"data.raw={str(self.root)!r} has none of the {len(self.missing):,} videos that the set lists"
+            first = f"{len(self.missing):,}, the first is {self.missing[0].path}: {self.missing[0].reason}"
+            text = f"data.raw={str(self.root)!r} has none of the videos that the set lists"
             raise UserError(f"{text} ({first}): see docs/video.md", key="data.raw")
 
 
@@ -104,7 +104,9 @@ def indexed(
     videos, missing = by_id(videos), by_id(missing)
     if not videos and not missing:
         why = f" ({'; '.join(remarks)})" if remarks else ""
-        raise UserError(f"data.raw={str(root)!r}: its lists name no video{why}: see docs/video.md", key="data.raw")
+        raise UserError(
+            f"data.raw={str(root)!r} has no video of data={dataset}{why}: see docs/video.md", key="data.raw"
+        )
     seen: dict[str, Video] = {}
     for video in (*videos, *missing):
         other = seen.setdefault(video.video_id, video)

@@ -197,6 +197,8 @@ def read_table(
             reader = csv.DictReader(file)
             header = [str(name).strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
+            if not any(header):
+                raise refusal(f"it is empty, line 1 must be {','.join(columns)}")
             lacking = [name for name in columns if name not in header]
             if lacking:
                 raise refusal(f"line 1 has no column {listed(lacking)}, it has {listed(header, 12)}")
