@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ def videos(tmp_path: Path) -> list[Entry]:
     entries = []
     for number, length in enumerate(LENGTHS):
         frames = (np.full((8, 8, 3), 10 * number + k, dtype=np.uint8) for k in range(length))
-        write_clip(tmp_path / f"{number}.zip", frames, {}, coding="png")
+        write_clip(tmp_path / f"{number}.zip", frames, {"video_id": f"v{number}", "size": 8}, coding="png")
         video = {"dataset": "toy", "video_id": f"v{number}", "path": "", "label": number % 2, "method": "original"}
         entries.append(Entry(**video, n_stored=length, clip=f"{number}.zip"))
     return entries
@@ -194,9 +195,29 @@ def test_a_worker_passes_on_the_sentence(train_clips: Callable[..., TrainClips],
 def test_frames_that_the_manifest_does_not_know_are_refused(
     train_clips: Callable[..., TrainClips], tmp_path: Path
 ) -> None:
-    write_clip(tmp_path / "2.zip", [np.zeros((8, 8, 3), dtype=np.uint8)] * 3, {})
-    with pytest.raises(UserError, match="has 3 frames, and the manifest says 70"):
-        train_clips()[0, 2]
+    def stored(count: int, side: int, meta: dict[str, Any]) -> Path:
+        write_clip(tmp_path / "2.zip", [np.zeros((side, side, 3), dtype=np.uint8)] * count, meta)
+        return tmp_path / "2.zip"
+
+    def refusal() -> str:
+        with pytest.raises(UserError) as refused:
+            train_clips()[0, 2]
+        return str(refused.value)
+
+    stored(3, 8, {"video_id": "v2"})
+    assert "has 3 frames of v2, and the manifest says 70 of v2" in refusal()
+    stored(70, 8, {"video_id": "v1"})  # the clip of another video in its place
+    assert "has 70 frames of v1, and the manifest says 70 of v2" in refusal()
+    stored(70, 9, {"video_id": "v2", "size": 8})
+    assert "has 9 x 9 pixels, and 8 a side were stored" in refusal()
+    # What unpacks to no one knows what size is not unpacked.
+    path = stored(70, 8, {"video_id": "v2", "size": 8})
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    assert "its members are compressed" in refusal()
 
 
 def test_a_video_without_frames_is_refused(videos: list[Entry], tmp_path: Path) -> None:

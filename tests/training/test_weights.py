@@ -51,6 +51,14 @@ def test_safetensors_are_read(tmp_path):
     assert same(source, target)
 
 
+def test_weights_of_a_diverged_training_are_refused(tmp_path):
+    state = small().state_dict()
+    state["blocks.1.norm1.weight"][3] = float("nan")
+    torch.save({"state_dict": prefixed(state)}, tmp_path / "f.ckpt")
+    with pytest.raises(UserError, match=r"f.ckpt holds nan or infinity, first in blocks.1.norm1.weight"):
+        load_encoder(small(), tmp_path / "f.ckpt")
+
+
 def test_a_learnable_position_table_is_resampled_to_another_grid(tmp_path):
     source, target = small(pos_embed="learnable"), small(pos_embed="learnable", img_size=32)
     torch.save({"state_dict": prefixed(source.state_dict())}, tmp_path / "f.ckpt")

@@ -238,7 +238,7 @@ class Recipe:
     mix_mode: Literal["batch", "pair", "elem"] = key("batch", "one amount per batch, pair or image")
     augment: Augment | None = key({}, "null = none: resized only")
     clip_augment: ClipAugment | None = key({}, "of videos, in place of augment; null = none: resized only")
-    clips_per_video: int = key(1, "of each training video in an epoch", low=1)
+    clips_per_video: int = key(1, "of each training video in an epoch", low=1, high=1000)
     balance: bool = key(False, "videos: an epoch shows as many of each class, drawn anew; not together with w")
     w: float | Literal["auto"] | None = key(
         None,

@@ -6,6 +6,7 @@ import math
 
 from ssat.config.schema import Phase, Run
 from ssat.core.schedules import warmed_up
+from ssat.data.video.module import VideoDataModule
 from ssat.training.data import AnyData
 
 
@@ -40,6 +41,12 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
             )
         else:
             found.append(f"{left_out}: the last batch has an even number on each process")
+    if isinstance(data, VideoDataModule) and (short := data.short_videos()):
+        found.append(
+            f"{short:,} of {data.sizes['train']:,} training videos are shorter than a clip of {data.frames} frames, of"
+            f" which {config.data.frame_step} of the video make a step: their last frame is repeated; set a smaller"
+            " data.frame_step or data.frames"
+        )
     if accumulate <= batches and batches % accumulate:
         found.append(
             f"the last step of an epoch has {batches % accumulate} of trainer.accumulate={accumulate} batches: an epoch"

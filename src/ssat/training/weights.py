@@ -52,8 +52,15 @@ def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> list
             + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
             + "; choose the encoder and sizes it was trained with"
         )
-    encoder.load_state_dict(given, strict=False)
+    _load(encoder, given, str(path))
     return missing
+
+
+def _load(encoder: Encoder, given: StateDict, name: str) -> None:
+    broken = [key for key, value in given.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{name} holds nan or infinity, first in {broken[0]}: it is of a training that diverged")
+    encoder.load_state_dict(given, strict=False)
 
 
 def compare(encoder: Encoder, given: StateDict) -> tuple[list[str], list[str], list[str]]:
@@ -80,7 +87,7 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
     Raises:
         UserError: no such weights, or fewer than 95 % of the tensors that both passes read fit; says what differs.
     """
-    name = encoder.timm_name if source is True else str(source)
+    name = str(encoder.timm_name if source is True else source)
     weights = encoder.adapt_weights(timm_weights(encoder) if source is True else pretrained_file(str(source)))
     stem = encoder.stem
     if stem in weights and weights[stem].ndim >= 4 and weights[stem].shape[1] != encoder.in_chans:
@@ -105,7 +112,7 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
             f"{name} fits {share:.0%} of this encoder's tensors, and {ENOUGH:.0%} are needed ({'; '.join(notes)}):"
             " it is of another architecture or size; choose the encoder that it was trained as"
         )
-    encoder.load_state_dict(fitting, strict=False)
+    _load(encoder, fitting, name)
     return f"{len(fitting)} of {len(own)} tensors of the encoder from {name}" + "".join(f"; {note}" for note in notes)
 
 

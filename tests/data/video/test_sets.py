@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ssat.core.errors import UserError
 from ssat.data.video.ffpp_splits import METHODS
 from ssat.data.video.manifest import Entry, Status, write_manifest
 from ssat.data.video.sets import DFDC_VIDEOS, dfdc, ffpp
@@ -59,9 +60,45 @@ def test_a_part_of_dfdc_is_not_the_set(tmp_path: Path, monkeypatch: pytest.Monke
         name = f"v{number:03d}"
         part = f"dfdc_train_part_{number % 50}"
         facts = {"label": number // 50 % 2, "method": "dfdc", "split": "train", "group_id": name, "part": part}
+        facts |= {"clip": f"clips/{name}.zip", "n_stored": 16}
         return Entry(dataset="dfdc", video_id=name, path=f"{part}/{name}.mp4", **facts)  # type: ignore[arg-type]
 
     root = prepared(tmp_path, [row(number) for number in range(200)], "dfdc")
     assert DFDC_VIDEOS == 119_154 and not dfdc(root).complete
     monkeypatch.setattr("ssat.data.video.sets.DFDC_VIDEOS", 200)
     assert dfdc(root).complete
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"label": 2}, "v1 has label=2, and prepare.json says dfdc with 2 classes"),
+        ({"label": -1}, "v1 has label=-1"),
+        ({"dataset": "ffpp"}, "v1 has dataset=ffpp"),
+        ({"video_id": "v0"}, "line 3 is damaged (v0 has two rows)"),
+        ({"status": "weird"}, "status=weird"),
+        ({"split": "Train"}, "split=Train"),
+        ({"clip": "clips/../../v1.zip"}, "clip=clips/../../v1.zip"),
+        ({"clip": "/clips/v1.zip"}, "clip=/clips/v1.zip"),
+        ({"n_stored": 10**12}, "status=ok with n_stored=1000000000000"),
+        ({"clip": ""}, "status=ok with n_stored=16 and clip=''"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    row = Entry("dfdc", "v0", "v0.mp4", 0, "real", group_id="v0", n_stored=16, clip="clips/v0.zip")
+    other = replace(row, video_id="v1", path="v1.mp4", label=1, group_id="v1", clip="clips/v1.zip")
+    root = prepared(tmp_path, [row, replace(other, **change)], "dfdc")  # type: ignore[arg-type]
+    with pytest.raises(UserError) as refused:
+        dfdc(root)
+    assert sentence in str(refused.value) and str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": ["real"]}, {"classes": "real"}, {"options": {"stride": "4"}}, {"options": {}}]
+)
+def test_an_account_that_was_edited_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    root = Path(prepared(tmp_path, [], "dfdc"))
+    about = json.loads((root / "prepare.json").read_text())
+    (root / "prepare.json").write_text(json.dumps(about | change))
+    with pytest.raises(UserError, match="prepare.json is damaged: prepare the videos again"):
+        dfdc(str(root))

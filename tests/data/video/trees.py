@@ -59,7 +59,7 @@ def ffpp_rows(names: Iterable[str], *, level: str = "c23", **facts: object) -> l
                 source_id=source,
                 donor_id=donor,
                 group_id=group,
-                **facts,  # type: ignore[arg-type]
+                **{"clip": f"clips/{top}/{place}{numbers}.zip", "n_stored": 16} | facts,  # type: ignore[arg-type]
             )
         )
     return rows
@@ -85,4 +85,5 @@ def metadata(root: Path, part: str, facts: object) -> Path:
 
 def prepared(index: Index) -> list[Entry]:
     """Rows as if every video had been prepared."""
-    return [entry_of(video, n_frames=40, n_stored=40) for video in index.videos] + index.missing
+    found = {"n_frames": 40, "n_stored": 40}
+    return [entry_of(video, clip=f"clips/{video.video_id}.zip", **found) for video in index.videos] + index.missing

@@ -104,7 +104,7 @@ class TrainClips(Dataset[Sample]):
     ) -> None:
         self.entries, self.root, self.transform, self.seed = _with_frames(entries), Path(root), transform, seed
         self.frames, self.step, self.repeat = frames, step, repeat
-        self.labels = np.array([entry.label for entry in entries] * repeat, dtype=np.int64)
+        self.labels = np.tile(np.array([entry.label for entry in entries], dtype=np.int64), repeat)
 
     def __len__(self) -> int:
         return len(self.entries) * self.repeat
@@ -187,10 +187,11 @@ def _spread(clips: list[list[int]], most: int | None) -> list[list[int]]:
 
 def _stored(root: Path, entry: Entry) -> StoredClip:
     stored = StoredClip(root / entry.clip)
-    if len(stored) != entry.n_stored:
+    found = f"{len(stored)} frames of {stored.meta.get('video_id')}"
+    if found != f"{entry.n_stored} frames of {entry.video_id}":
         raise UserError(
-            f"the stored clip {stored.path} has {len(stored)} frames, and the manifest says {entry.n_stored}: remove it"
-            " and run the same python -m src.prepare again, which makes what is missing"
+            f"the stored clip {stored.path} has {found}, and the manifest says {entry.n_stored} of {entry.video_id}:"
+            " remove it and run the same python -m src.prepare again, which makes what is missing"
         )
     return stored
 

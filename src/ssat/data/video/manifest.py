@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args, get_type_hints
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
@@ -18,6 +18,10 @@ MANIFEST = "manifest.csv"  # in the folder of a prepared set
 Status = Literal["ok", "partial", "no_face", "corrupt", "missing", "timeout"]
 USABLE: tuple[Status, ...] = ("ok", "partial")
 FINISHED: tuple[Status, ...] = (*USABLE, "no_face")  # the others are tried again by the next command
+SPLITS = ("", "train", "val", "test")  # that the sets' own lists know
+CLIPS = "clips"  # folder of the frames, below the prepared one
+MOST_FRAMES = 10_000_000  # of a video: four days
+AGAIN = "prepare the videos again, finished ones are kept"
 REAL, FAKE = 0, 1  # labels of a deepfake set
 
 
@@ -122,15 +126,34 @@ def read_manifest(folder: Path) -> list[Entry]:
             value=str(folder),
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}): prepare the videos again, finished ones are kept") from error
-    return [_entry(row, path, number) for number, row in enumerate(rows, 2)]
+        raise UserError(f"{path} cannot be read ({error}): {AGAIN}") from error
+    entries: dict[str, Entry] = {}
+    for number, row in enumerate(rows, 2):
+        entry = _entry(row, path, number)
+        if entries.setdefault(entry.video_id, entry) is not entry:
+            raise UserError(f"{path} line {number} is damaged ({entry.video_id} has two rows): {AGAIN}")
+    return [*entries.values()]
 
 
 def _entry(row: dict[str, Any], path: Path, line: int) -> Entry:
     try:
-        return Entry(**{name: _value(kind, row[name]) for name, kind in TYPES.items()})
+        entry = Entry(**{name: _value(kind, row[name]) for name, kind in TYPES.items()})
+        _check(entry)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} line {line} is damaged ({error!r}): prepare the videos again") from error
+        raise UserError(f"{path} line {line} is damaged ({error!r}): {AGAIN}") from error
+    return entry
+
+
+def _check(entry: Entry) -> None:
+    """Refuse what no preparation writes, so that a row edited by hand is not read as something else."""
+    if entry.status not in get_args(Status):
+        raise ValueError(f"status={entry.status}")
+    if entry.split not in SPLITS:
+        raise ValueError(f"split={entry.split}")
+    if entry.clip and (not entry.clip.startswith(f"{CLIPS}/") or ".." in PurePosixPath(entry.clip).parts):
+        raise ValueError(f"clip={entry.clip}")
+    if entry.status in USABLE and not (entry.clip and 0 < entry.n_stored <= MOST_FRAMES):
+        raise ValueError(f"status={entry.status} with n_stored={entry.n_stored} and clip={entry.clip!r}")
 
 
 def _value(kind: Any, text: str) -> Any:

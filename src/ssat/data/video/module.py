@@ -19,7 +19,7 @@ from ssat.data.sampler import EpochLoader
 from ssat.data.subsets import Indices, spread
 from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipEval
-from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, normalise
+from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, is_padded, normalise
 from ssat.data.video.manifest import Entry
 from ssat.data.video.overview import VideoOverview, overview_of
 from ssat.data.video.source import VideoSource
@@ -139,6 +139,10 @@ class VideoDataModule(LoaderModule):
         """Videos of each class in a split."""
         counts = np.bincount(self.labels(split), minlength=self.num_classes)
         return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def short_videos(self) -> int:
+        """Training videos that do not fill a clip."""
+        return sum(is_padded(entry.n_stored, self.frames, self.step) for entry in self.source.splits["train"])
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, videos per split, two SHA-256 of each (names and labels; those and the frames), and the passport."""

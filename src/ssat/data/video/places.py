@@ -7,9 +7,8 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from ssat.core.errors import UserError
-from ssat.data.video.manifest import Video
+from ssat.data.video.manifest import CLIPS, Video
 
-CLIPS = "clips"  # below the prepared folder
 NAME_BYTES = 200  # of a file in the store: a temporary name is longer
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

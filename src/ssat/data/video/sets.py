@@ -11,7 +11,7 @@ from ssat.core.errors import UserError
 from ssat.core.read import read_json
 from ssat.data.video.journal import ABOUT
 from ssat.data.video.layouts.index import Count
-from ssat.data.video.manifest import USABLE, Entry, read_manifest
+from ssat.data.video.manifest import AGAIN, MANIFEST, USABLE, Entry, read_manifest
 from ssat.data.video.protocol import dfdc_splits, dfdcp_splits, ffpp_splits, folder_splits, table13
 from ssat.data.video.sides import Splits
 from ssat.data.video.source import VideoSource
@@ -92,16 +92,27 @@ def _prepared(dataset: str, root: str) -> tuple[list[Entry], dict[str, Any]]:
     path = folder / ABOUT
     try:
         about = read_json(path)
-        there = about["dataset"], about["options"], about["classes"]
+        there, classes, stride = about["dataset"], about["classes"], about["options"]["stride"]
+        if not isinstance(classes, list) or len({*map(str, classes)}) < 2 or type(stride) is not int or stride < 1:
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: run the same python -m src.prepare again", key="data.root") from error
-    if there[0] != dataset:
+        raise UserError(f"{path} is damaged: {AGAIN}", key="data.root") from error
+    if there != dataset:
         raise UserError(
-            f"data.root={root} was prepared as data={there[0]}, not as data={dataset}: name its own folder, or choose"
-            f" data={there[0]}",
+            f"data.root={root} was prepared as data={there}, not as data={dataset}: name its own folder, or choose"
+            f" data={there}",
             key="data.root",
             value=root,
         )
+    for entry in entries:
+        if entry.dataset != dataset or not 0 <= entry.label < len(classes):
+            what = f"dataset={entry.dataset}" if entry.dataset != dataset else f"label={entry.label}"
+            raise UserError(
+                f"{folder / MANIFEST}: {entry.video_id} has {what}, and {path.name} says {dataset} with"
+                f" {len(classes)} classes: {AGAIN}",
+                key="data.root",
+                value=root,
+            )
     return entries, about
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:  # a process that writes clips starts in a tenth of the time w
 META = "meta.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal frames make equal files
 # What zipfile, json and Pillow raise on flipped bytes; a flipped flag reads as "encrypted" or "not implemented".
-DAMAGE = (OSError, KeyError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
+DAMAGE = (
+    *(OSError, KeyError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile),
+    *(Image.DecompressionBombError, MemoryError),
+)
 Coding = Literal["jpeg", "png", "webp"]
 OPTIONS: dict[Coding, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "subsampling": 0},
@@ -73,13 +76,17 @@ class StoredClip:
         self.path = path
         try:
             self._open()
+            self._names = sorted(name for name in self._file.namelist() if name != META)
+            # A flipped byte in a name would put the frames into another order.
+            if self._names != [_name(index) for index in range(len(self._names))]:
+                raise ValueError("the frames are not numbered in order")
+            if any(member.compress_type != zipfile.ZIP_STORED for member in self._file.infolist()):
+                raise ValueError("its members are compressed")  # to what size nobody knows
             self.meta: dict[str, Any] = json.loads(self._file.read(META))
+            if not isinstance(self.meta, dict):
+                raise ValueError(f"{META} is no mapping")
         except DAMAGE as error:
             raise _damaged(path, error) from error
-        self._names = sorted(name for name in self._file.namelist() if name != META)
-        # A flipped byte in a name would put the frames into another order.
-        if self._names != [_name(index) for index in range(len(self._names))]:
-            raise _damaged(path, ValueError("the frames are not numbered in order"))
 
     def _open(self) -> None:
         self._file, self._process = zipfile.ZipFile(self.path), os.getpid()
@@ -101,18 +108,21 @@ class StoredClip:
         try:
             if self._process != os.getpid():
                 self._open()
-            images = [np.array(_image(self._file.read(self._names[index]))) for index in indices]
+            images = [self._image(self._names[index]) for index in indices]
             return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         except DAMAGE as error:
             raise _damaged(self.path, error) from error
 
+    def _image(self, name: str) -> NDArray[np.uint8]:
+        image = Image.open(BytesIO(self._file.read(name)))
+        side = self.meta.get("size")  # stills have none
+        if side is not None and image.size != (side, side):
+            raise ValueError(f"frame {name} has {image.width} x {image.height} pixels, and {side} a side were stored")
+        return np.array(image.convert("RGB"))
+
 
 def _name(index: int) -> str:
     return f"{index:06d}"
-
-
-def _image(data: bytes) -> Image.Image:
-    return Image.open(BytesIO(data)).convert("RGB")
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
