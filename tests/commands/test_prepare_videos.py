@@ -98,6 +98,8 @@ def test_boxes_are_found_at_home_and_strangers_among_them_are_told(
         (["data=ffp"], "data=ffp does not exist (did you mean ffpp?)"),
         (["data=ffpp"], "needs the folder of its original videos: data.raw=<folder>"),
         (["data=ffpp", "data.raw=/nowhere"], "data.raw=/nowhere is no folder"),
+        (["data=ffpp", "data.raw=~no_such_user/x"], "data.raw=~no_such_user/x is no folder"),
+        (["data=ffpp", "data.raw=RAW", "detector=boxes", "boxes=~no_such_user/x"], "x cannot be read (No such file"),
         (["data=ffpp", "data.raw=RAW", "evry=2"], "there is no option 'evry=2' (did you mean every?)"),
         (["data=dfdc", "data.raw=RAW", "data.level=c23"], "data.level is no option of data=dfdc"),
         (["data=ffpp", "data.raw=RAW", "detector=face"], "detector=face is not one of mtcnn, none"),

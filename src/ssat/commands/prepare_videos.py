@@ -137,13 +137,18 @@ def folders(values: dict[str, str]) -> tuple[Path, Path]:
     Raises:
         UserError: there is no raw folder, or one is in the other.
     """
-    raw = Path(values["data.raw"]).expanduser()
-    out = Path(values.get("data.root", f"data/{values['data']}_clips")).expanduser()
+    raw = at_home(values["data.raw"])
+    out = at_home(values.get("data.root", f"data/{values['data']}_clips"))
     with usable_paths():
         if not raw.is_dir():
             raise UserError(f"data.raw={raw} is no folder: name the folder of the original videos", key="data.raw")
         ensure_apart(raw, out)
     return raw, out
+
+
+def at_home(text: str) -> Path:
+    """A path without its `~`, which stays where there is no such user."""
+    return Path(os.path.expanduser(text))
 
 
 def options_of(values: dict[str, str]) -> PrepareOptions:
@@ -169,7 +174,7 @@ def options_of(values: dict[str, str]) -> PrepareOptions:
         quality=number(values, "quality", default.quality, most=100),
         reuse_original_boxes=is_true("reuse_original_boxes", values.get("reuse_original_boxes", "true")),
         no_face=choice(values, "no_face", NO_FACES, default.no_face),
-        boxes_sha256="" if own is None or not (file := Path(own).expanduser()).is_file() else file_sha256(file),
+        boxes_sha256="" if own is None or not (file := at_home(own)).is_file() else file_sha256(file),
     )
 
 
@@ -181,7 +186,7 @@ def boxes_of(values: dict[str, str]) -> Path | None:
     """
     if "boxes" not in values:
         return None
-    path = Path(values["boxes"]).expanduser()
+    path = at_home(values["boxes"])
     read_boxes(path)
     return path
 

@@ -193,10 +193,8 @@ def judged(path: Path, counts: Counts) -> tuple[Literal["ok", "partial"], str]:
         raise BadVideo(path, f"only {counts.n_frames} of its {total} frames can be decoded")
     if counts.n_errors or missing:
         of = f" of {counts.expected}" if counts.expected and not counts.cut else ""
-        return (
-            "partial",
-            f"{counts.n_frames}{of} frames, {counts.n_errors} error{'s' * (counts.n_errors != 1)} in decoding",
-        )
+        errors = f"{counts.n_errors} error" if counts.n_errors == 1 else f"{counts.n_errors} errors"
+        return "partial", f"{counts.n_frames}{of} frames, {errors} in decoding"
     if lacking > max(SLACK[0], SLACK[1] * counts.promised):
         return "partial", f"it ends after {counts.seconds:.2f} of its {counts.promised:.2f} seconds"
     if counts.cut == "max_seconds":
@@ -266,12 +264,8 @@ def _decoded(container: Any, stream: Any, counts: Counts) -> Iterator[Any]:
     """Frames as the decoder gives them; packets that it refuses are counted and skipped."""
     error_of = _av().error.FFmpegError
     # A file ends where the last of its streams does.
-    timed = (
-        [one for one in container.streams if one.type in ("video", "audio", "subtitle")]
-        if _is_timed(container)
-        else [stream]
-    )
-    packets = container.demux(timed)
+    lasting = [one for one in container.streams if one.type in ("video", "audio", "subtitle")]
+    packets = container.demux(lasting if _is_timed(container) else [stream])
     while True:
         try:
             packet = next(packets, None)
