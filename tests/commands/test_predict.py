@@ -93,6 +93,20 @@ def test_probabilities_are_those_of_evaluate(
         shutil.move(home / "away", home / "out")
 
 
+def test_a_picture_whose_name_is_taken_gets_another(home: Path, run: Path, tmp_path: Path, console: Console) -> None:
+    files, out = tmp_path / "files", tmp_path / "out"
+    names = ["a.mp4", "a.mp4.png/b.mp4", "c/x.mp4", "c/x.mp4.png/y.mp4", "predictions.csv/z.mp4", "z.mp4"]
+    for number, name in enumerate(names):
+        write_video(files / name, scene(16, seed=number))
+    (out / "z.mp4.png").mkdir(parents=True)
+    words = [f"run={run}", f"input={files}", f"out={out}", "workers=0"]
+    for _ in range(2):
+        assert predict(words, console) == 0
+        pictures = [row["picture"] for row in json.loads((out / "predictions.json").read_text())["files"]]
+        assert len({*pictures}) == 6 and all((out / name).is_file() for name in pictures)
+        assert pictures[0] == "a.mp4.png" and (out / "predictions.csv").is_file()
+
+
 def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     home: Path, run: Path, tmp_path: Path, console: Console
 ) -> None:

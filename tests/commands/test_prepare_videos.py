@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from ssat.commands.prepare import prepare
 from ssat.commands.progress import Pace
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.data.video.manifest import Video, read_manifest
 from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
 from tests.data.video.synthetic import write_ffpp_tree, write_video_folder
@@ -67,12 +69,65 @@ def test_the_time_left_counts_from_the_first_result_on() -> None:
     assert pace.said(3, 20, "videos") == "1 videos/s, 20 s left"
 
 
+def test_a_shard_without_videos_is_no_mistake_and_a_set_without_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_video_folder(tmp_path / "raw", videos=1)
+    words = ["data=video_folder", f"data.raw={raw}", f"data.root={tmp_path / 'out'}", "detector=none", "workers=0"]
+    codes = [prepare([*words, f"shard={number}/9"]) for number in range(1, 10)]
+    told = capsys.readouterr().out
+    assert codes == [0] * 9 and told.count("no video is in this part of the set") >= 7
+    os.mkfifo(raw / "real/pipe.mp4")
+    (raw / "fake/gone.mp4").symlink_to("nowhere")
+    assert prepare(words) == 3 and "2 more are missing" in capsys.readouterr().out
+    part = tmp_path / "dfdc/dfdc_train_part_0"
+    part.mkdir(parents=True)
+    (part / "metadata.json").write_text("{}")
+    words = ["data=dfdc", f"data.raw={part.parent}", f"data.root={tmp_path / 'none'}", "detector=none", "workers=0"]
+    assert "has no video of data=dfdc (1 of 50 training parts are there: 0): see docs/video.md" in refused(*words)
+    (part / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+    text = refused(*words)
+    assert "none of the videos that the set lists (1, the first is dfdc_train_part_0/a.mp4: it is listed in" in text
+    (part.parent / "test").mkdir()
+    (part.parent / "test/labels.csv").touch()
+    assert "test/labels.csv cannot be used (it is empty, line 1 must be filename,label)" in refused(*words)
+    (part.parent / "test/labels.csv").write_text("filename,label\n")
+    (part / "metadata.json").unlink()
+    assert "has no video of data=dfdc: see docs/video.md" in refused(*words)
+    assert not (tmp_path / "none").exists()
+
+
+def test_boxes_are_found_at_home_and_strangers_among_them_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = write_video_folder(tmp_path / "raw", videos=1), tmp_path / "out"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "b.json").write_text(json.dumps({"real/000": [[0, 0, 0, 30, 30]], "real/0": [[0, 0, 0, 30, 30]]}))
+    words = [
+        "data=video_folder",
+        f"data.raw={raw}",
+        f"data.root={out}",
+        "detector=boxes",
+        "workers=0",
+        "boxes=~/b.json",
+    ]
+    assert prepare(words) == 3
+    assert "b.json has 1 video that is not in the set: 'real/0'" in capsys.readouterr().out
+    assert [row.reason for row in read_manifest(out) if row.label] == ["the file of boxes has none for it"]
+    sha256 = json.loads((out / "prepare.json").read_text())["options"]["boxes_sha256"]
+    assert sha256 == file_sha256(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text('{"real/000": [[0, 0, 0, 30, 30]], "real/000": [[0, 9, 9, 30, 30]]}')
+    assert "cannot be read (it holds 'real/000' twice)" in refused(*words)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["data=ffp"], "data=ffp does not exist (did you mean ffpp?)"),
         (["data=ffpp"], "needs the folder of its original videos: data.raw=<folder>"),
         (["data=ffpp", "data.raw=/nowhere"], "data.raw=/nowhere is no folder"),
+        (["data=ffpp", "data.raw=~no_such_user/x"], "data.raw=~no_such_user/x is no folder"),
+        (["data=ffpp", "data.raw=RAW", "detector=boxes", "boxes=~no_such_user/x"], "x cannot be read (No such file"),
         (["data=ffpp", "data.raw=RAW", "evry=2"], "there is no option 'evry=2' (did you mean every?)"),
         (["data=dfdc", "data.raw=RAW", "data.level=c23"], "data.level is no option of data=dfdc"),
         (["data=ffpp", "data.raw=RAW", "detector=face"], "detector=face is not one of mtcnn, none"),

@@ -18,6 +18,7 @@ COMMANDS = {
     "dashboard": ("ssat.commands.dashboard", "compare all runs in a W&B report"),
     "doctor": ("ssat.commands.doctor.command", "check the installation, the machine and the data"),
 }
+STOPPED_AS_INTERRUPTED = ("prepare", "predict")  # SIGTERM has one exit code from their beginning to their end
 
 
 def usage() -> str:
@@ -29,10 +30,11 @@ def usage() -> str:
 
 def main(command: str | None = None) -> None:
     """Run `command`, or the one that the command line names first."""
-    interrupts.end_at_once()  # the first seconds of a command are imports
     if command is None:
         command = sys.argv[1] if len(sys.argv) > 1 else "--help"
         sys.argv[1:2] = []
+    # The first seconds of a command are imports.
+    interrupts.end_at_once(stopped=130 if command in STOPPED_AS_INTERRUPTED else 143)
     if command in ("--help", "-h", "help"):
         print(usage())
         return

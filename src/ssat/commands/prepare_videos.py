@@ -22,7 +22,7 @@ from ssat.core.options import is_true, read_options, whole_number
 from ssat.core.words import duration, many, printable
 from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS
-from ssat.data.video.faces import BOXES_FORM, DETECTORS, read_boxes
+from ssat.data.video.faces import BOXES_FORM, DETECTORS, of_no_video, read_boxes
 from ssat.data.video.manifest import MANIFEST
 from ssat.data.video.preparation import NoFace, PrepareOptions
 from ssat.data.video.prepare_set import TIMEOUT, How, ensure_apart, prepare_all, selected
@@ -104,10 +104,13 @@ def prepare_videos(words: list[str]) -> int:
     raw, out = folders(values)
     options, how, boxes = options_of(values), how_of(values), boxes_of(values)
     index = found(dataset, raw, values)
+    if boxes is not None:
+        index.remarks.extend(of_no_video(boxes, index.known))
     console = Console(highlight=False)
     if "--dry-run" in flags:
         show(console, index, selected(index.videos, how.shard, how.limit), out)
         return 0
+    index.ensure_some()
     for remark in index.remarks:
         console.print(f"note: {printable(remark)}", markup=False, soft_wrap=True)
     begin = time.monotonic()
@@ -115,12 +118,15 @@ def prepare_videos(words: list[str]) -> int:
         try:
             state = prepare_all(
                 dataset, index.videos, index.root, out, options,
-                how=how, missing=index.missing, classes=index.classes, boxes=boxes, subset=index.subset, progress=tell,
+                how=how, missing=index.missing, others=index.others, classes=index.classes, boxes=boxes,
+                subset=index.subset, progress=tell,
             )  # fmt: skip
         except KeyboardInterrupt:
             again = command_line("prepare", words)
             print(f"\ninterrupted: what is finished is kept, and the same command goes on: {again}", file=sys.stderr)
             return 130
+    for remark in state.remarks:
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
     return ended(console, state, index, out, time.monotonic() - begin)
 
 
@@ -130,13 +136,18 @@ def folders(values: dict[str, str]) -> tuple[Path, Path]:
     Raises:
         UserError: there is no raw folder, or one is in the other.
     """
-    raw = Path(values["data.raw"]).expanduser()
-    out = Path(values.get("data.root", f"data/{values['data']}_clips")).expanduser()
+    raw = at_home(values["data.raw"])
+    out = at_home(values.get("data.root", f"data/{values['data']}_clips"))
     with usable_paths():
         if not raw.is_dir():
             raise UserError(f"data.raw={raw} is no folder: name the folder of the original videos", key="data.raw")
         ensure_apart(raw, out)
     return raw, out
+
+
+def at_home(text: str) -> Path:
+    """A path without its `~`, which stays where there is no such user."""
+    return Path(os.path.expanduser(text))
 
 
 def options_of(values: dict[str, str]) -> PrepareOptions:
@@ -162,7 +173,7 @@ def options_of(values: dict[str, str]) -> PrepareOptions:
         quality=number(values, "quality", default.quality, most=100),
         reuse_original_boxes=is_true("reuse_original_boxes", values.get("reuse_original_boxes", "true")),
         no_face=choice(values, "no_face", NO_FACES, default.no_face),
-        boxes_sha256="" if own is None or not Path(own).is_file() else file_sha256(Path(own)),
+        boxes_sha256="" if own is None or not (file := at_home(own)).is_file() else file_sha256(file),
     )
 
 
@@ -174,7 +185,7 @@ def boxes_of(values: dict[str, str]) -> Path | None:
     """
     if "boxes" not in values:
         return None
-    path = Path(values["boxes"]).expanduser()
+    path = at_home(values["boxes"])
     read_boxes(path)
     return path
 

@@ -19,19 +19,25 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = "the same command begins again"
 _owner = os.getpid()  # processes that are forked off inherit the handlers
+_codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
 
 
-def end_at_once() -> None:
-    """From now on a signal ends this process at once: nothing has been begun that could be left half-done."""
+def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:
+    """From now on a signal ends this process at once: nothing has been begun that could be left half-done.
+
+    Args:
+        stopped: exit code after SIGTERM, here and in what follows.
+    """
     global _owner
     _owner = os.getpid()
+    _codes[signal.SIGTERM] = stopped
     _take(_end)
     # The first that is registered runs last: Python's own end gives the signals back to the system, which would kill.
     atexit.register(_take, signal.SIG_IGN)
 
 
 def raise_once() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit(143); a further one ends at once."""
+    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit; a further one ends at once."""
     _take(_raise)
 
 
@@ -67,7 +73,7 @@ def _end(number: int, frame: FrameType | None) -> None:
         sys.stdout.flush()
     except Exception:  # this very signal may have interrupted a print
         pass
-    os._exit(128 + number)
+    os._exit(_codes[number])
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
@@ -77,12 +83,12 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     _tell(number)
-    raise SystemExit(128 + number)
+    raise SystemExit(_codes[number])
 
 
 def _end_silently(number: int, frame: FrameType | None) -> None:
     if not _is_forked(number):
-        os._exit(128 + number)
+        os._exit(_codes[number])
 
 
 def _tell(number: int) -> None:

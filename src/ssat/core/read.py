@@ -23,17 +23,30 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, unique: bool = False) -> Any:
     """The value in a JSON file.
+
+    Args:
+        path: of the file.
+        unique: whether a name that an object holds twice is refused; otherwise its last value counts.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or nested too deep.
+        ValueError: it is no JSON, nested too deep, or holds a name twice.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_unique if unique else None)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"it holds {twice!r} twice")
+    return found
 
 
 def plain_yaml(path: Path) -> str:

@@ -18,6 +18,9 @@ METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 # With its lookahead x264 places B-frames otherwise now and then, and a test of damaged bytes depends on every byte.
 X264 = {"crf": "12", "x264-params": "rc-lookahead=0:mbtree=0"}
 
+FINE = {"qmin": "2", "qmax": "4"}
+QUALITY = {"libvpx": {"crf": "10", "b": "1M", "deadline": "realtime"}}
+
 
 def write_video(
     path: Path,
@@ -29,6 +32,9 @@ def write_video(
     rotation: int = 0,
     hflip: bool = False,
     pts: Sequence[int] | None = None,
+    sound: float = 0.0,
+    live: bool = False,
+    faststart: bool = False,
 ) -> Path:
     """Write (H, W, 3) uint8 frames.
 
@@ -40,36 +46,62 @@ def write_video(
         pixel_format: yuv420p needs even sides, yuv444p does not.
         rotation: degrees counterclockwise by which a player turns the frames.
         hflip: whether a player mirrors them.
-        pts: time of each frame in 1/fps seconds, for a variable frame rate.
+        pts: time of each frame in 1/fps seconds, for a variable frame rate; negative ones are hidden by MP4.
+        sound: seconds of silence beside it.
+        faststart: whether an MP4 begins with its header.
+        live: whether it is written to a pipe, so that its header says no duration.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    kind = {"mkv": "matroska", "ts": "mpegts"}.get(path.suffix[1:], path.suffix[1:])
+    options = {"movflags": "faststart"} if faststart else {}
+    with (
+        open(path, "wb") as file,
+        av.open(Pipe(file), "w", format=kind) if live else av.open(str(path), "w", options=options) as container,
+    ):
         stream: Any = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = X264 if codec == "libx264" else {"qmin": "2", "qmax": "4"}
+        stream.codec_context.options = X264 if codec == "libx264" else QUALITY.get(codec, FINE)
         if rotation or hflip:
             stream.set_display_rotation(rotation, hflip=hflip)
+        tones = _sound(container, "libopus" if path.suffix == ".webm" else "aac") if sound else None
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number if pts is None else pts[number], Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if tones is not None:
+            _mux_silence(container, tones, sound)
     return path
+
+
+class Pipe:
+    """A file in which nothing can be written again."""
+
+    def __init__(self, file: Any) -> None:
+        self.write = file.write
+
+
+def _sound(container: Any, codec: str) -> Any:
+    stream: Any = container.add_stream(codec, rate=48000)
+    stream.layout = "mono"
+    return stream
+
+
+def _mux_silence(container: Any, stream: Any, seconds: float) -> None:
+    for begin in range(0, int(stream.rate * seconds), 960):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = stream.rate, begin
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def write_audio(path: Path, seconds: float = 0.5) -> Path:
     """A file with a sound and no picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("aac", rate=16000)
-        stream.layout = "mono"
-        for begin in range(0, int(16000 * seconds), 1024):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16000, begin
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        _mux_silence(container, _sound(container, "aac"), seconds)
     return path
 
 

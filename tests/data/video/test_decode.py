@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -93,6 +94,67 @@ def test_flipped_bytes_cost_some_frames_only(tmp_path: Path) -> None:
     counts = Counts()
     assert len([*frames(path, counts=counts)]) == counts.n_frames >= 32
     assert counts.n_errors or counts.n_frames == 40  # mpeg4 conceals some damage
+
+
+def verdict(path: Path) -> tuple[str, str]:
+    counts = Counts()
+    try:
+        list(frames(path, counts=counts))
+        return judged(path, counts)
+    except BadVideo as error:
+        return "corrupt", error.reason
+
+
+def test_frames_that_a_trimmed_mp4_hides_are_not_missing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(40), pts=range(-30, 10))
+    assert len([*frames(path)]) == probe(path).n_frames == 10 and verdict(path) == ("ok", "")
+    # A cut behind the header is seen all the same.
+    images = scene(40, (96, 96), squares=2)
+    path = write_video(tmp_path / "b.mp4", images, codec="mpeg4", pts=range(-10, 30), faststart=True)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    assert probe(path).n_frames == 30 and verdict(path)[0] == "corrupt"
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mkv", "mpeg4"), ("webm", "libvpx"), ("flv", "flv")])
+def test_a_cut_file_whose_header_promises_seconds_is_seen(tmp_path: Path, ending: str, codec: str) -> None:
+    def cut(share: float, sound: float) -> tuple[str, str]:
+        path = write_video(tmp_path / f"a.{ending}", scene(100, squares=2), codec=codec, sound=sound)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        return verdict(path)
+
+    assert cut(1.0, 0.0) == ("ok", "")
+    status, why = cut(0.5, 0.0)
+    assert status == "corrupt" and why.startswith("it ends after ") and why.endswith(" of its 4.00 seconds")
+    assert cut(0.85, 0.0)[0] == "partial"
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [("mkv", "mpeg4"), ("webm", "libvpx"), ("ts", "mpeg2video"), ("flv", "flv")]
+)
+def test_a_longer_sound_or_an_unknown_duration_is_no_damage(tmp_path: Path, ending: str, codec: str) -> None:
+    assert verdict(write_video(tmp_path / f"a.{ending}", scene(25), codec=codec, sound=4.0)) == ("ok", "")
+    path = write_video(tmp_path / f"b.{ending}", scene(25), codec=codec, live=True)
+    assert verdict(path) == ("ok", "")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert verdict(path)[0] in ("ok", "partial")
+
+
+def test_rare_frames_of_a_variable_rate_are_no_damage(tmp_path: Path) -> None:
+    pts = [*range(20), *range(100, 1100, 50)]  # the header says 25 frames per second
+    assert verdict(write_video(tmp_path / "a.mkv", scene(40), codec="mpeg4", pts=pts)) == ("ok", "")
+
+
+def test_frames_that_the_decoder_conceals_are_counted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(40, (96, 96), squares=2))
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    place, size = max(packets[1:], key=lambda packet: packet[1])
+    content[place + size // 2 : place + size] = bytes(size - size // 2)
+    path.write_bytes(content)
+    counts = Counts()
+    assert len([*frames(path, counts=counts)]) == 40 and counts.n_lost == 0
+    assert judged(path, counts) == ("partial", "40 of 40 frames, 1 error in decoding")
 
 
 def test_what_is_no_video_is_refused_with_its_reason(tmp_path: Path) -> None:

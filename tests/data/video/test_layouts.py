@@ -276,7 +276,7 @@ def test_a_damaged_metadata_is_refused_with_its_place(tmp_path: Path, text: str,
         ("filename,label\na.mp4,1\nb.mp4,7\n", "the label of line 3 is '7'"),
         ("filename,label\na.mp4,1\na.mp4,1\n", "line 3: 'a.mp4' is there twice"),
         ("filename,label\n../a.mp4,1\n", "line 2: '../a.mp4' is no file name"),
-        ("", "line 1 has no column"),
+        ("", "it is empty, line 1 must be filename,label"),
     ],
 )
 def test_a_damaged_labels_csv_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:
@@ -387,6 +387,56 @@ def test_two_files_with_one_id_a_pipe_and_a_loop(tmp_path: Path) -> None:
     assert [row.reason for row in scan("video_folder", root).missing] == ["it is no regular file"]
     (root / "fake" / "again").symlink_to(root)
     assert "is a link to a folder that holds it" in refused("video_folder", root)
+
+
+def test_one_bad_link_blocks_no_set(tmp_path: Path) -> None:
+    root = touch(tmp_path / "a", "real/a.mp4", "fake/b.mp4")
+    for place in ("fake/loop.mp4", "fake/loop", "loop", "fake/deep/loop.mp4"):
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).symlink_to((root / place).name)
+    index = scan("video_folder", root)
+    reason = "it cannot be read (Too many levels of symbolic links)"
+    assert [(row.path, row.reason) for row in index.missing] == [
+        ("fake/deep/loop.mp4", reason),
+        ("fake/loop.mp4", reason),
+    ]
+    assert [video.path for video in index.videos] == ["fake/b.mp4", "real/a.mp4"]
+    assert "2 other files are no video" in index.remarks[0]
+    root = ffpp(tmp_path / "b", ["071"])
+    (root / "original_sequences/youtube/c40").symlink_to("c40")
+    (root / "manipulated_sequences").symlink_to("manipulated_sequences")
+    assert len(scan("ffpp", root).videos) == 1
+    root = dfdc_part(tmp_path / "c", "dfdc_train_part_0", ["aaa"])
+    (root / "test").symlink_to("test")
+    assert len(scan("dfdc", root).videos) == 4
+
+
+def test_digits_of_other_scripts_are_no_numbers_of_videos(tmp_path: Path) -> None:
+    index = scan("ffpp", ffpp(tmp_path, ["071", "٠٧١", "Deepfakes/०७१_०५४", "DeepFakeDetection/٠١_٠٢__a"]))
+    assert [video.video_id[-3:] for video in index.videos] == ["071"]
+    assert sum("that are not named like" in remark for remark in index.remarks) == 3
+
+
+def test_videos_that_were_not_asked_for_are_known(tmp_path: Path) -> None:
+    root = ffpp(tmp_path, ["071", "Deepfakes/071_054", "FaceSwap/071_054"])
+    ffpp(root, ["054"], level="c40")
+    assert scan("ffpp", root, level="all").others == ()
+    assert {name.split("/")[1:3][0] for name in scan("ffpp", root, methods=["FaceSwap"]).others} == {
+        "Deepfakes",
+        "youtube",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a.mp4": {"label": "REAL"}, "a.mp4": {"label": "FAKE"}}', '{"a.mp4": {"label": "REAL", "label": "FAKE"}}'],
+)
+def test_a_list_that_says_two_things_of_one_video_is_refused(tmp_path: Path, text: str) -> None:
+    twice = "'label' twice" if text.count("a.mp4") == 1 else "'a.mp4' twice"
+    message = refused("dfdc", metadata(touch(tmp_path, "dfdc_train_part_0/a.mp4"), "dfdc_train_part_0", text))
+    assert f"dfdc_train_part_0/metadata.json cannot be used (it holds {twice})" in message
+    (tmp_path / "dataset.json").write_text(text)
+    assert f"dataset.json cannot be used (it holds {twice})" in refused("dfdcp", tmp_path)
 
 
 def test_a_name_that_no_manifest_can_hold_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -10,9 +11,10 @@ import pytest
 
 from ssat.core.errors import UserError
 from ssat.data.video.faces import Box
-from ssat.data.video.journal import Journal
+from ssat.data.video.journal import Journal, Line, opened
 from ssat.data.video.manifest import Entry, Video, by_id, entry_of, read_manifest
-from ssat.data.video.preparation import NO_FACE, REPEATS, PrepareOptions, Tools, clip_path, prepare_video
+from ssat.data.video.places import clip_path
+from ssat.data.video.preparation import NO_FACE, REPEATS, PrepareOptions, Tools, prepare_video
 from ssat.data.video.prepare_set import How, prepare_all, selected
 from ssat.data.video.report import hints, write_report
 from ssat.data.video.store import StoredClip
@@ -30,7 +32,7 @@ def test_a_video_becomes_crops_with_what_is_known_of_them(tmp_path: Path) -> Non
     write_video(tmp_path / "real/a.mp4", scene(24, (64, 96)))
     entry = prepare_video(video("real/a.mp4"), tmp_path, tmp_path / "out", replace(PLAIN, stride=4, coding="png"))
     assert (entry.status, entry.n_frames, entry.n_stored, entry.width, entry.height) == ("ok", 24, 6, 96, 64)
-    assert entry.clip == "clips/real/a.zip" and "6 stored frames are fewer than a clip of 16" in entry.reason
+    assert entry.clip == "clips/real/a.zip" and "6 frames stored, fewer than a clip of 16" in entry.reason
     clip = StoredClip(tmp_path / "out" / entry.clip)
     assert clip.meta["frames"] == [0, 4, 8, 12, 16, 20] and clip.meta["seconds"][1] == 0.16
     assert clip.meta["squares"] == [[16, 0, 64]] * 6 and clip.meta["passport"]["coding"] == "png"
@@ -150,7 +152,7 @@ def test_every_bad_input_has_its_status_and_reason(tmp_path: Path) -> None:
 
 def test_equal_reasons_are_one_line_and_those_of_many_videos_a_hint(tmp_path: Path) -> None:
     short = [
-        entry_of(video(f"real/{number:02}.mp4"), reason=f"10 {REPEATS}", n_frames=40, n_stored=10)
+        entry_of(video(f"real/{number:02}.mp4"), reason=f"10 frames {REPEATS}", n_frames=40, n_stored=10)
         for number in range(48)
     ]
     found = hints(short, stride=4)
@@ -161,8 +163,8 @@ def test_equal_reasons_are_one_line_and_those_of_many_videos_a_hint(tmp_path: Pa
     ]
     write_report(tmp_path, "video_folder", short, notes=["", *found])
     report = (tmp_path / "report.md").read_text()
-    assert f"{found[0]}.\n" in report and report.count("stored frames are fewer") == 1
-    assert "- 48 videos: ok: 10 stored frames" in report and "`real/02` and 45 more (manifest.csv has all)" in report
+    assert f"{found[0]}.\n" in report and report.count(REPEATS) == 1
+    assert "- 48 videos: ok: 10 frames stored" in report and "`real/02` and 45 more (manifest.csv has all)" in report
     assert "their clips repeat the last frame" in hints([replace(short[0], n_frames=12)], stride=4)[0]
     assert "prepare with max_frames=16 or more" in hints(short, stride=1, max_frames=10)[0]
     fine = [replace(entry, reason="", n_frames=90, n_stored=23) for entry in short]
@@ -170,6 +172,23 @@ def test_equal_reasons_are_one_line_and_those_of_many_videos_a_hint(tmp_path: Pa
     faceless = [replace(entry, status="no_face", reason=NO_FACE, n_stored=0) for entry in short[:30]]
     assert hints(fine[30:] + faceless, stride=4)[0].startswith("no face was found in 30 of 48 videos: detector=none")
     assert not hints(fine[24:] + faceless[:24], stride=4)
+
+
+def test_own_boxes_that_lack_or_lie_outside_are_told_as_such(tmp_path: Path) -> None:
+    for name in "ab":
+        write_video(tmp_path / f"real/{name}.mp4", scene(24, (64, 96)))
+    options, out = replace(PLAIN, detector="boxes"), tmp_path / "out"
+    boxes = {"real/a": [(0, Box(0, 0, 20, 20)), (9, Box(96, 0, 120, 20))]}
+
+    def row(name: str, **changed) -> Entry:
+        return prepare_video(video(f"real/{name}.mp4"), tmp_path, out, replace(options, **changed), Tools(boxes=boxes))
+
+    assert (row("a").status, row("a").reason) == ("corrupt", "the box of frame 9 lies outside of its 96 x 64 pixels")
+    assert (row("b").status, row("b").reason) == ("no_face", "the file of boxes has none for it")
+    assert row("b", no_face="center_crop").reason == "the file of boxes has none for it: the middle of its frames"
+    boxes["real/a"][1] = (9, Box(95, 0, 120, 20))
+    assert row("a").status == "ok"
+    assert row("a", max_frames=1).reason.startswith("1 frame stored, fewer than a clip of 16")
 
 
 def test_a_path_cannot_leave_the_folder(tmp_path: Path) -> None:
@@ -236,19 +255,110 @@ def test_new_splits_and_groups_are_taken_over_without_decoding(tmp_path: Path) -
 
 def test_a_torn_line_of_the_journal_is_dropped_and_one_writer_is_alone(tmp_path: Path) -> None:
     rows = [Entry(**vars(video(f"real/{name}.mp4"))) for name in "ab"]
-    journal = Journal(tmp_path, (1, 1), {})
-    journal.add(rows[0])
+    journal = Journal(tmp_path, "video_folder", (1, 1), {})
+    journal.add(Line(rows[0]))
     with pytest.raises(UserError, match="another command"):
-        Journal(tmp_path, (1, 1), {})
+        Journal(tmp_path, "video_folder", (1, 1), {})
     journal.close()
     path = tmp_path / "journal/1-of-1.jsonl"
     path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
-    journal = Journal(tmp_path, (1, 1), {})
-    journal.add(rows[1])
-    assert journal.rows() == {"real/a": rows[0], "real/b": rows[1]}
+    journal = Journal(tmp_path, "video_folder", (1, 1), {})
+    journal.add(Line(rows[1], (1, 2)))
+    assert journal.lines() == {"real/a": Line(rows[0]), "real/b": Line(rows[1], (1, 2))}
     journal.close()
-    with closing(Journal(tmp_path, (2, 2), {"other": 1})) as other:
-        assert other.rows() == {}
+    with closing(Journal(tmp_path, "video_folder", (2, 2), {"other": 1})) as other:
+        assert other.lines() == {}
+
+
+def test_a_video_that_left_the_raw_folder_has_no_row(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    videos = [video(f"real/{name}.mp4") for name in "abcd"]
+    for one in videos:
+        write_video(raw / one.path, scene(16))
+    prepare_all("video_folder", videos, raw, out, PLAIN, how=HERE)
+    (raw / "fake").mkdir()
+    (raw / "real/a.mp4").rename(raw / "fake/a.mp4")
+    (raw / "real/b.mp4").unlink()
+    moved = Video("video_folder", "fake/a", "fake/a.mp4", 1, "fake")
+    listed = entry_of(replace(videos[2], group_id="g"), status="missing", reason="it is a link to nothing")
+    for how in (replace(HERE, limit=1), replace(HERE, shard=(2, 3)), HERE):
+        state = prepare_all("video_folder", [moved, videos[3]], raw, out, PLAIN, how=how, missing=[listed])
+        assert state.gone == 2
+        rows = by_id(read_manifest(out))
+        assert rows.keys() - {"fake/a"} == {"real/c", "real/d"}  # a clip stays when its file is gone and still listed
+        assert (rows["real/c"].status, rows["real/c"].group_id) == ("ok", "g")
+    assert rows["fake/a"].label == 1
+    # Videos that were not asked for this time (data.methods) keep their rows.
+    state = prepare_all("video_folder", [moved], raw, out, PLAIN, how=HERE, others=["real/d"])
+    assert state.gone == 3 and {row.video_id for row in read_manifest(out)} == {"fake/a", "real/d"}
+
+
+def test_force_with_another_set_leaves_no_row_of_the_former(tmp_path: Path) -> None:
+    write_video(tmp_path / "real/a.mp4", scene(24))
+    write_video(tmp_path / "real/b.mp4", scene(24))
+    out, first = tmp_path / "out", [video("real/a.mp4"), video("real/b.mp4")]
+    second = [replace(one, dataset="dfdc") for one in first]
+    prepare_all("video_folder", first, tmp_path, out, PLAIN, how=HERE)
+    prepare_all("dfdc", second, tmp_path, out, PLAIN, how=replace(HERE, force=True, limit=1))
+    assert [(row.dataset, row.video_id) for row in read_manifest(out)] == [("dfdc", "real/a")]
+    # Back again: what the first command has made is no longer there, whatever its lines said.
+    state = prepare_all("video_folder", first, tmp_path, out, PLAIN, how=replace(HERE, force=True, limit=1))
+    assert state.done == 1 and [row.dataset for row in read_manifest(out)] == ["video_folder"]
+    assert prepare_all("video_folder", first, tmp_path, out, PLAIN, how=HERE).done == 1
+
+
+def test_a_changed_file_is_prepared_again_and_the_fakes_that_have_its_boxes(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    videos = [video("real/a.mp4"), video("real/f.mp4", source_id="real/a"), video("real/b.mp4")]
+    for one in videos:
+        write_video(raw / one.path, scene(24))
+    options = replace(PLAIN, detector="mtcnn", every=12, no_face="center_crop")
+    assert prepare_all("video_folder", videos, raw, out, options, how=HERE).done == 3
+    os.utime(raw / "real/a.mp4", ns=(1, 10**18))
+    # A command that ends between the original and its fake: the next one knows which boxes the fake has.
+    state = prepare_all("video_folder", videos, raw, out, options, how=replace(HERE, limit=1))
+    assert (state.done, state.changed) == (1, 1)
+    state = prepare_all("video_folder", videos, raw, out, options, how=HERE)
+    assert (state.done, state.changed, state.kept) == (1, 1, 2)
+    # Another folder with the same names.
+    other = tmp_path / "other"
+    for one in videos:
+        write_video(other / one.path, scene(16, seed=1))
+    state = prepare_all("video_folder", videos, other, out, options, how=replace(HERE, limit=1))
+    assert state.done == 1
+    prepare_all("video_folder", videos, other, tmp_path / "fresh", options, how=HERE)
+    prepare_all("video_folder", videos, other, out, options, how=HERE)
+    assert tree(out) == tree(tmp_path / "fresh")
+    assert prepare_all("video_folder", videos, other, out, options, how=HERE).done == 0
+
+
+def test_lines_without_a_stamp_stay_finished(tmp_path: Path) -> None:
+    write_video(tmp_path / "real/a.mp4", scene(16))
+    out = tmp_path / "out"
+    prepare_all("video_folder", [video("real/a.mp4")], tmp_path, out, PLAIN, how=HERE)
+    path = out / "journal/1-of-1.jsonl"
+    line = json.loads(path.read_text())
+    assert line["raw"] == [(tmp_path / "real/a.mp4").stat().st_size, (tmp_path / "real/a.mp4").stat().st_mtime_ns]
+    path.write_text(json.dumps({"options": line["options"], "entry": line["entry"]}) + "\n")
+    os.utime(tmp_path / "real/a.mp4")
+    assert prepare_all("video_folder", [video("real/a.mp4")], tmp_path, out, PLAIN, how=HERE).done == 0
+
+
+def test_commands_that_prepare_the_same_videos_exclude_one_another(tmp_path: Path) -> None:
+    def refused(shard: tuple[int, int], *, dataset: str = "dfdc", force: bool = False) -> str:
+        with pytest.raises(UserError) as caught:
+            opened(tmp_path, dataset, shard, {"size": 1}, {}, force=force).close()
+        return str(caught.value)
+
+    with closing(opened(tmp_path, "dfdc", (1, 2), {"size": 1}, {})):
+        opened(tmp_path, "dfdc", (2, 2), {"size": 1}, {}, force=True).close()
+        assert "(shard 1 of 2): wait until it ends, or give each command one of 2 shards" in refused((1, 1))
+        assert "(shard 1 of 2): wait until it ends" in refused((1, 2))
+        assert "(shard 1 of 2)" in refused((2, 3))
+        before = (tmp_path / "prepare.json").read_text()
+        assert "(shard 1 of 2): force=true would mix two sets" in refused((2, 2), dataset="dfdcp", force=True)
+        assert (tmp_path / "prepare.json").read_text() == before
+    opened(tmp_path, "dfdc", (1, 1), {"size": 1}, {}).close()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +22,7 @@ from ssat.core.files import file_sha256
 from ssat.core.words import many
 from ssat.data.video.prepare_set import versions
 from ssat.data.video.unseen import Unseen, place_of, prepared
-from ssat.runs.predicted import Face, Judge, Kept, Predicted, write_tables
+from ssat.runs.predicted import CSV, JSON, Face, Judge, Kept, Predicted, write_tables
 from ssat.training.predictor import Predictor
 
 
@@ -135,7 +135,7 @@ class Work:
             fps=entry.fps,
             width=entry.width,
             height=entry.height,
-            picture=_picture(name) if faces else "",
+            picture=_picture(self.out, name) if faces else "",
             note=self.trained.note_of(entry.fps),
         )
         if faces:
@@ -145,13 +145,19 @@ class Work:
         return row
 
 
-def _picture(name: str) -> str:
-    """The PNG of a video; a name that is too long for a file is cut, and told apart by its hash."""
-    folder, _, leaf = name.rpartition("/")
-    raw = leaf.encode("utf-8", "surrogateescape")
-    if len(raw) > 200:
-        leaf = f"{leaf[:40]}-{hashlib.sha256(raw).hexdigest()[:16]}"
-    return f"{folder}/{leaf}.png".lstrip("/")
+def _picture(out: Path, name: str) -> str:
+    """The PNG of a video; where its name is too long for a file, or taken by a folder or file, its hash is in it."""
+    path = PurePosixPath(name)
+    is_long = len(path.name.encode("utf-8", "surrogateescape")) > 200
+    picture = path.with_name(_hashed(path, path.name) if is_long else path.name + ".png")
+    # `a.mp4` lies beside a folder `a.mp4.png/`, or below one that is called as a table or as another's picture is.
+    above = [out / each for each in picture.parents[:-1]]
+    is_taken = (out / picture).is_dir() or any(each.exists() and not each.is_dir() for each in above)
+    return _hashed(path, name) if is_taken or picture.parts[0] in (CSV, JSON) else str(picture)
+
+
+def _hashed(path: PurePosixPath, name: str) -> str:
+    return f"{path.name[:40]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.png"
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
+from ssat.data.video.upright import UPRIGHT, matrix_of, upright, upright_shape
 
 MAX_SIDE, MAX_PIXELS = 8192, 36_000_000  # of a frame: 8192 x 4320 fits
 MAX_SECONDS = 600.0  # of a video that are read by default
@@ -20,6 +21,9 @@ LEAST_SHARE = 0.8  # of the frames that the header promises; with fewer a video 
 # Containers that hold their frames themselves. FFmpeg also knows playlists, which a file of any name may be, and which
 # make it open other files and addresses.
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+# Of these the header promises seconds and no number of frames: until the last of all streams ends.
+TIMED = ("matroska", "flv", "asf")
+SLACK = 0.5, 0.01  # of the promised seconds that may lack: seconds, share
 SAFE = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
@@ -42,7 +46,7 @@ class Probe:
     Attributes:
         width, height: of the upright frames, pixels.
         fps: frames per second, on average; 0 if the file does not say.
-        n_frames: that the header promises; 0 if it does not say.
+        n_frames: that the header promises and shows; 0 if it does not say.
         seconds: duration; 0 if the file does not say.
         codec: FFmpeg's name of it, such as h264.
         pixel_format: such as yuv420p.
@@ -78,18 +82,25 @@ class Counts:
 
     Attributes:
         n_frames: decoded, also those between two that were asked for.
-        n_errors: packets that could not be decoded, and frames of another size than the first.
+        n_errors: packets that are cut or could not be decoded, frames that the decoder calls damaged, and frames of
+            another size than the first.
+        n_lost: of them those that gave no frame.
         fps, width, height: see `Probe`.
-        expected: frames that the header promises; 0 if it does not say.
+        expected: frames that the header promises and shows; 0 if it does not say.
+        seconds: that the packets reach to.
+        promised: seconds that the header promises; 0 if it does not say, or says the number of frames.
         cut: the bound that ended the reading before the end of the file.
     """
 
     n_frames: int = 0
     n_errors: int = 0
+    n_lost: int = 0
     fps: float = 0.0
     width: int = 0
     height: int = 0
     expected: int = 0
+    seconds: float = 0.0
+    promised: float = 0.0
     cut: Literal["", "max_frames", "max_seconds"] = ""
 
 
@@ -103,7 +114,7 @@ def probe(path: Path) -> Probe:
     with _opened(path) as (container, stream):
         counts = Counts()
         for raw in _decoded(container, stream, counts):
-            height, width = _upright_shape(raw, _matrix(raw))
+            height, width = upright_shape(raw, matrix_of(raw))
             seconds = 0.0 if container.duration is None else max(container.duration / 1e6, 0.0)
             return Probe(
                 width, height, _fps(stream), _expected(stream), seconds, stream.codec_context.name, raw.format.name
@@ -138,15 +149,17 @@ def frames(
     most = None if max_seconds is None else int(max_seconds * MAX_RATE)
     with _opened(path) as (container, stream):
         counts.fps, counts.expected = _fps(stream), _expected(stream)
+        counts.promised = 0.0 if counts.expected else _promised(container, stream)
         shape, begin, yielded, matrix = None, 0.0, 0, UPRIGHT
         for raw in _decoded(container, stream, counts):
             time = raw.time
             if shape is None:
                 # Once: a frame whose side data were looked at refers to itself and waits for the garbage collector.
-                shape, begin, matrix = (raw.height, raw.width), time or 0.0, _matrix(raw)
-                counts.height, counts.width = _upright_shape(raw, matrix)
+                shape, begin, matrix = (raw.height, raw.width), time or 0.0, matrix_of(raw)
+                counts.height, counts.width = upright_shape(raw, matrix)
             if (raw.height, raw.width) != shape:
                 counts.n_errors += 1
+                counts.n_lost += 1
                 continue
             seconds = counts.n_frames / (counts.fps or 25.0) if time is None else time - begin
             if max_seconds is not None and (seconds > max_seconds or counts.n_frames == most):
@@ -156,7 +169,7 @@ def frames(
             counts.n_frames += 1
             if index % stride:
                 continue
-            yield Frame(index, seconds, _upright(raw, matrix))
+            yield Frame(index, seconds, upright(raw, matrix))
             yielded += 1
             if yielded == max_frames:
                 counts.cut = "max_frames"
@@ -169,14 +182,21 @@ def judged(path: Path, counts: Counts) -> tuple[Literal["ok", "partial"], str]:
     """Status and reason of a video that was read to its end, or to a bound.
 
     Raises:
-        BadVideo: more than a fifth of the promised frames is missing.
+        BadVideo: more than a fifth of the promised frames, or seconds, is missing.
     """
+    lacking = 0.0 if counts.cut else max(counts.promised - counts.seconds, 0.0)
+    if lacking > (1 - LEAST_SHARE) * counts.promised:
+        raise BadVideo(path, f"it ends after {counts.seconds:.2f} of its {counts.promised:.2f} seconds")
     missing = 0 if counts.cut else max(counts.expected - counts.n_frames, 0)
-    if missing > (1 - LEAST_SHARE) * counts.expected:
-        raise BadVideo(path, f"only {counts.n_frames} of its {counts.expected} frames can be decoded")
+    lost, total = (missing, counts.expected) if counts.expected else (counts.n_lost, counts.n_frames + counts.n_lost)
+    if lost > (1 - LEAST_SHARE) * total:
+        raise BadVideo(path, f"only {counts.n_frames} of its {total} frames can be decoded")
     if counts.n_errors or missing:
         of = f" of {counts.expected}" if counts.expected and not counts.cut else ""
-        return "partial", f"{counts.n_frames}{of} frames, {counts.n_errors} errors in decoding"
+        errors = f"{counts.n_errors} error" if counts.n_errors == 1 else f"{counts.n_errors} errors"
+        return "partial", f"{counts.n_frames}{of} frames, {errors} in decoding"
+    if lacking > max(SLACK[0], SLACK[1] * counts.promised):
+        return "partial", f"it ends after {counts.seconds:.2f} of its {counts.promised:.2f} seconds"
     if counts.cut == "max_seconds":
         return "partial", "only its beginning was read (max_seconds)"
     return "ok", ""
@@ -243,7 +263,9 @@ def _video_stream(path: Path, container: Any) -> Any:
 def _decoded(container: Any, stream: Any, counts: Counts) -> Iterator[Any]:
     """Frames as the decoder gives them; packets that it refuses are counted and skipped."""
     error_of = _av().error.FFmpegError
-    packets = container.demux(stream)
+    # A file ends where the last of its streams does.
+    lasting = [one for one in container.streams if one.type in ("video", "audio", "subtitle")]
+    packets = container.demux(lasting if _is_timed(container) else [stream])
     while True:
         try:
             packet = next(packets, None)
@@ -252,10 +274,17 @@ def _decoded(container: Any, stream: Any, counts: Counts) -> Iterator[Any]:
             return
         if packet is None:
             return
+        counts.seconds = max(counts.seconds, _end(packet, 0 if _is_timed(container) else stream.start_time or 0))
+        if packet.stream_index != stream.index:
+            continue
+        counts.n_errors += packet.is_corrupt
         try:
-            yield from packet.decode()
+            for frame in packet.decode():
+                counts.n_errors += frame.is_corrupt and not packet.is_corrupt
+                yield frame
         except error_of:
-            counts.n_errors += 1
+            counts.n_errors += not packet.is_corrupt
+            counts.n_lost += 1
 
 
 def _fps(stream: Any) -> float:
@@ -264,39 +293,32 @@ def _fps(stream: Any) -> float:
 
 
 def _expected(stream: Any) -> int:
-    if stream.frames:
-        return int(stream.frames)
-    if not stream.duration or stream.time_base is None:
+    """Frames by the header, without those that an edit list of MP4 hides (a trimmed video)."""
+    if not stream.frames:
         return 0
-    return max(round(float(stream.duration * stream.time_base) * _fps(stream)), 0)
+    shown = sum(not entry.is_discard for entry in stream.index_entries) if _is_mp4(stream.container) else 0
+    return shown or int(stream.frames)
 
 
-Matrix = tuple[int, int, int, int]
-UPRIGHT: Matrix = (1, 0, 0, 1)
+def _promised(container: Any, stream: Any) -> float:
+    """Seconds by the header; 0 where it does not say."""
+    if not _is_timed(container):
+        return 0.0 if not stream.duration or stream.time_base is None else float(stream.duration * stream.time_base)
+    # With a duration of the stream it is FFmpeg's guess by the bit rate (ASF has one of its own).
+    guessed = stream.duration is not None and container.format.name != "asf"
+    return 0.0 if guessed or container.duration is None else max(container.duration / 1e6, 0.0)
 
 
-def _matrix(raw: Any) -> Matrix:
-    """a, b, c, d of the display matrix as signs: (x, y) of the coded frame is shown at (a x + c y, b x + d y).
-
-    Not `frame.rotation`, which says 180 of a frame that is mirrored.
-    """
-    side = raw.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return UPRIGHT
-    values = np.frombuffer(bytes(side), np.int32)[[0, 1, 3, 4]].astype(np.int64)
-    a, b, c, d = (int(sign) for sign in np.sign(values) * (2 * np.abs(values) > np.abs(values).max()))
-    return (a, b, c, d) if abs(a * d - b * c) == 1 else UPRIGHT  # a shear or a turn by 45 degrees stays as it is
+def _end(packet: Any, start: int) -> float:
+    """Second at which what is in a packet ends; 0 where it has no time."""
+    if packet.pts is None or packet.time_base is None or not packet.size:
+        return 0.0
+    return float((packet.pts - start + (packet.duration or 0)) * packet.time_base)
 
 
-def _upright_shape(raw: Any, matrix: Matrix) -> tuple[int, int]:
-    return (raw.width, raw.height) if matrix[1] else (raw.height, raw.width)
+def _is_timed(container: Any) -> bool:
+    return any(name in TIMED for name in container.format.name.split(","))
 
 
-def _upright(raw: Any, matrix: Matrix) -> NDArray[np.uint8]:
-    # By default it would start threads for every frame, as many as the machine has cores.
-    image: NDArray[np.uint8] = raw.to_ndarray(format="rgb24", threads=1)
-    a, b, c, d = matrix
-    if b:  # x becomes the vertical axis
-        image = image.transpose(1, 0, 2)
-        a, d = c, b
-    return np.ascontiguousarray(image[:: d or 1, :: a or 1])
+def _is_mp4(container: Any) -> bool:
+    return "mp4" in container.format.name.split(",")

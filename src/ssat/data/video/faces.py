@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ssat.core.errors import UserError
 from ssat.core.read import read_json
+from ssat.data.sets.checks import listed
 
 DetectorName = Literal["mtcnn", "none", "boxes", "mediapipe"]
 DETECTORS: tuple[DetectorName, ...] = get_args(DetectorName)
@@ -197,7 +198,7 @@ def read_boxes(path: Path) -> Boxes:
         UserError: the file is not of that form.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, unique=True)
         if not isinstance(content, dict) or not content:
             raise ValueError("it is no mapping of videos")
         return {str(video): _rows(video, rows) for video, rows in content.items()}
@@ -208,6 +209,25 @@ def read_boxes(path: Path) -> Boxes:
             key="boxes",
             value=str(path),
         ) from error
+
+
+def first_outside(rows: Sequence[tuple[int, Box]], width: int, height: int) -> int | None:
+    """The first frame whose box shows nothing of a frame of this size."""
+    for frame, box in rows:
+        if box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:
+            return frame
+    return None
+
+
+def of_no_video(path: Path, videos: Collection[str]) -> list[str]:
+    """One remark on the videos in a file of boxes that the set does not have; [] without any.
+
+    Raises:
+        UserError: see `read_boxes`.
+    """
+    strangers = sorted(read_boxes(path).keys() - {*videos})
+    are = "videos that are" if len(strangers) > 1 else "video that is"
+    return [f"boxes={path} has {len(strangers):,} {are} not in the set: {listed(strangers, 3)}"] if strangers else []
 
 
 def _rows(video: str, rows: Any) -> list[tuple[int, Box]]:

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_json
-from ssat.data.video.manifest import FINISHED, Entry
+from ssat.data.video.manifest import FINISHED, MANIFEST, Entry
 
 FOLDER, ABOUT = "journal", "prepare.json"  # in the prepared folder
+Stamp = tuple[int, int]  # bytes and modification time (ns) of an original file
+
+
+class Line(NamedTuple):
+    """What is kept of a video.
+
+    Attributes:
+        entry: its row.
+        raw: stamp of its file when it was prepared; None where an older version wrote the line.
+        lent: stamp of its original's file, if that may have lent it the boxes.
+    """
+
+    entry: Entry
+    raw: Stamp | None = None
+    lent: Stamp | None = None
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Of a file; None where it cannot be looked at."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def digest(passport: dict[str, Any]) -> str:
@@ -28,6 +52,7 @@ class Journal:
 
     Args:
         out: prepared folder.
+        dataset: name of the set; lines of another set count no more.
         shard: number from 1 on, and how many there are.
         passport: options of the store; lines of other options count no more.
 
@@ -35,18 +60,14 @@ class Journal:
         UserError: another command writes the same shard.
     """
 
-    def __init__(self, out: Path, shard: tuple[int, int], passport: dict[str, Any]) -> None:
-        self.out, self._name = out, digest(passport)
+    def __init__(self, out: Path, dataset: str, shard: tuple[int, int], passport: dict[str, Any]) -> None:
+        self.out, self._dataset, self._name = out, dataset, digest(passport)
         path = out / FOLDER / f"{shard[0]}-of-{shard[1]}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         if not _locked(self._file, wait=False):
             self._file.close()
-            raise UserError(
-                f"{out} is being written by another command (shard {shard[0]} of {shard[1]}): wait until it ends",
-                key="data.root",
-                value=str(out),
-            )
+            raise _busy(out, shard, "wait until it ends")
         self._cut()
 
     def _cut(self) -> None:
@@ -55,45 +76,60 @@ class Journal:
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, line: Line) -> None:
         """Write one line, at once."""
-        line = json.dumps({"options": self._name, "entry": asdict(entry)}) + "\n"
-        self._file.write(line.encode())
+        entry, raw, lent = line
+        text = json.dumps({"options": self._name, "entry": asdict(entry), "raw": raw, "lent": lent}) + "\n"
+        self._file.write(text.encode())
 
     def close(self) -> None:
         """Others may write the shard."""
         self._file.close()
 
-    def rows(self) -> dict[str, Entry]:
-        """The rows of all shards by video; a finished one stands over one that failed, then the later one."""
-        found: dict[str, Entry] = {}
-        for path in sorted((self.out / FOLDER).glob("*.jsonl")):
-            for entry in _lines(path, self._name):
+    def lines(self) -> dict[str, Line]:
+        """The lines of all shards by video; a finished one stands over one that failed, then the later one."""
+        found: dict[str, Line] = {}
+        for path in _files(self.out):
+            for line in _lines(path, self._name):
+                entry = line.entry
                 known = found.get(entry.video_id)
-                if known is None or entry.status in FINISHED or known.status not in FINISHED:
-                    found[entry.video_id] = entry
+                if entry.dataset != self._dataset:
+                    continue
+                if known is None or entry.status in FINISHED or known.entry.status not in FINISHED:
+                    found[entry.video_id] = line
         return found
 
 
-def _lines(path: Path, name: str) -> Iterator[Entry]:
+def _files(out: Path) -> list[Path]:
+    return sorted((out / FOLDER).glob("*-of-*.jsonl"))
+
+
+def _lines(path: Path, name: str) -> Iterator[Line]:
     with open(path, "rb") as file:
-        for line in file:
+        for text in file:
             try:
-                content = json.loads(line)
+                content = json.loads(text)
                 if content["options"] == name:
-                    yield Entry(**content["entry"])
+                    yield Line(Entry(**content["entry"]), _stamp(content.get("raw")), _stamp(content.get("lent")))
             except (KeyError, TypeError, ValueError):
                 continue  # another shard is writing it, or was killed: its video is prepared again
 
 
-def _locked(file: BinaryIO | Any, *, wait: bool) -> bool:
+def _stamp(content: Any) -> Stamp | None:
+    if content is None:
+        return None
+    size, time = content
+    return int(size), int(time)
+
+
+def _locked(file: BinaryIO | Any, *, wait: bool, shared: bool = False) -> bool:
     """Whether this process may write; the lock ends with the process, however it ends."""
     try:
         import fcntl
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
@@ -103,13 +139,67 @@ def _locked(file: BinaryIO | Any, *, wait: bool) -> bool:
 
 @contextmanager
 def one_at_a_time(out: Path) -> Iterator[None]:
-    """Shards that end together write the manifest one after the other, so that the last one has read all lines."""
+    """Commands that begin or end together do so one after the other: each sees what the others have written."""
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
     with open(out / FOLDER / "lock", "a", encoding="utf-8") as file:
         _locked(file, wait=True)
         yield
 
 
-def claim(out: Path, dataset: str, passport: dict[str, Any], about: dict[str, Any], *, force: bool = False) -> None:
+def opened(
+    out: Path,
+    dataset: str,
+    shard: tuple[int, int],
+    passport: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    force: bool = False,
+) -> Journal:
+    """The journal of a shard, after `claim`, and while no other command prepares the same videos.
+
+    Args:
+        out, dataset, passport, about, force: see `claim`.
+        shard: see `Journal`.
+
+    Raises:
+        UserError: another command prepares videos of this shard, or see `claim`.
+    """
+    with one_at_a_time(out):
+        running = _running(out)
+        for other in running:
+            if other == shard:
+                raise _busy(out, other, "wait until it ends")
+            if other[1] != shard[1]:  # the same videos are in both
+                raise _busy(out, other, f"wait until it ends, or give each command one of {other[1]} shards")
+        claim(out, dataset, passport, about, force=force, running=running)
+        return Journal(out, dataset, shard, passport)
+
+
+def _running(out: Path) -> list[tuple[int, int]]:
+    """Shards that a command is writing."""
+    found = []
+    for path in _files(out):
+        with open(path, "rb") as file:  # which may be another user's
+            if not _locked(file, wait=False, shared=True):
+                number, _, count = path.stem.partition("-of-")
+                found.append((int(number), int(count)))
+    return found
+
+
+def _busy(out: Path, shard: tuple[int, int], cure: str) -> UserError:
+    text = f"{out} is being written by another command (shard {shard[0]} of {shard[1]}): {cure}"
+    return UserError(text, key="data.root", value=str(out))
+
+
+def claim(
+    out: Path,
+    dataset: str,
+    passport: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    force: bool = False,
+    running: Sequence[tuple[int, int]] = (),
+) -> None:
     """Write how the store is made, or refuse to mix it with one that was made otherwise.
 
     Args:
@@ -117,28 +207,41 @@ def claim(out: Path, dataset: str, passport: dict[str, Any], about: dict[str, An
         dataset: name of the set.
         passport: options of the store.
         about: what else is worth knowing (classes, versions).
-        force: replace what is there.
+        force: replace what is there; where it was made otherwise, manifest and journal go, as they describe what goes.
+        running: shards that other commands are preparing.
 
     Raises:
-        UserError: `out` holds another set or was made with other options.
+        UserError: `out` holds another set or was made with other options, and `force` is not given or a shard of it
+            is being prepared.
     """
     path = out / ABOUT
-    if path.exists() and not force:
-        try:
-            there = read_json(path)
-            options = {"data": there["dataset"], **there["options"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged: force=true prepares the videos again", key="data.root") from error
-        now = {"data": dataset, **passport}
-        changed = [key for key in now if options.get(key) != now[key]]
-        if changed:
-            was = ", ".join(f"{key}={options.get(key)}" for key in changed)
-            wanted = ", ".join(f"{key}={now[key]}" for key in changed)
-            raise UserError(
-                f"{out} was prepared with {was}, not {wanted}: name another data.root, or force=true to prepare all"
-                " videos again",
-                key=changed[0],
-                value=now[changed[0]],
-            )
+    now = {"data": dataset, **passport}
+    there = _claimed(path, force=force) if path.exists() else now
+    changed = [key for key in now if there.get(key) != now[key]]
+    if changed and not force:
+        was = ", ".join(f"{key}={there.get(key)}" for key in changed)
+        wanted = ", ".join(f"{key}={now[key]}" for key in changed)
+        raise UserError(
+            f"{out} was prepared with {was}, not {wanted}: name another data.root, or force=true to prepare all"
+            " videos again",
+            key=changed[0],
+            value=now[changed[0]],
+        )
+    if changed and running:
+        raise _busy(out, running[0], "force=true would mix two sets in it, so wait until it ends")
+    if changed:
+        for stale in (out / MANIFEST, *_files(out)):
+            stale.unlink(missing_ok=True)
     content = {"dataset": dataset, "options": passport, **about}
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def _claimed(path: Path, *, force: bool) -> dict[str, Any]:
+    """Set and options of a store; {} where they cannot be read and are replaced."""
+    try:
+        there = read_json(path)
+        return {"data": there["dataset"], **there["options"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if force:
+            return {}
+        raise UserError(f"{path} is damaged: force=true prepares the videos again", key="data.root") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -12,22 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
+from ssat.core.words import many
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts, judged, probe
-from ssat.data.video.faces import SEARCHING, Box, Boxes, Detector, DetectorName, batch_size, detector_of
-from ssat.data.video.manifest import CLIPS, Entry, Status, Video, entry_of
+from ssat.data.video.faces import SEARCHING, Box, Boxes, Detector, DetectorName, batch_size, detector_of, first_outside
+from ssat.data.video.manifest import Entry, Status, Video, entry_of
+from ssat.data.video.places import clip_path, remove, unwritable
 from ssat.data.video.store import Coding, StoredClip, write_clip
 from ssat.data.video.tracks import Track
 
 CLIP_FRAMES = 16  # of the clips that are trained on
-NAME_BYTES = 200  # of a file in the store: a temporary name is longer
-NO_FACE = "no face was found in it"
-REPEATS = f"stored frames are fewer than a clip of {CLIP_FRAMES}, which repeats the last one"
+NO_FACE, NO_BOXES = "no face was found in it", "the file of boxes has none for it"
+REPEATS = f"stored, fewer than a clip of {CLIP_FRAMES}, which repeats the last one"
 NoFace = Literal["skip", "center_crop"]
 OWN_BOXES = "the boxes are its own"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -111,20 +110,6 @@ class Face:
     remark: str = ""
 
 
-def clip_path(video: Video) -> str:
-    """Where a video's frames lie below the prepared folder: as in the original tree."""
-    parts = [_short(part) for part in PurePosixPath(video.video_id).parts]
-    return str(PurePosixPath(CLIPS, *parts)) + ".zip"
-
-
-def _short(name: str) -> str:
-    if len(name.encode("utf-8", "surrogateescape")) <= NAME_BYTES:
-        return name
-    import hashlib
-
-    return f"{name[:40]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
-
-
 def prepare_video(
     video: Video,
     raw: Path,
@@ -154,21 +139,22 @@ def prepare_video(
     try:
         if {"..", "/"} & {*PurePosixPath(video.path).parts, *PurePosixPath(video.video_id).parts}:
             raise BadVideo(path, "its path leads out of the folder")
-        if not path.is_file():
-            _remove(target)
+        if not os.path.isfile(path):
+            remove(target)
             return entry_of(video, status="missing", reason="the file is not there")
         face = _face(video, path, out, options, tools or Tools.of(options), original, counts)
+        nothing = NO_BOXES if options.detector == "boxes" else NO_FACE
         if face is None and options.no_face == "skip":
-            _remove(target)
-            return _row(video, counts, "no_face", NO_FACE)
-        face = face or Face(None, remark=f"{NO_FACE}: the middle of its frames")
+            remove(target)
+            return _row(video, counts, "no_face", nothing)
+        face = face or Face(None, remark=f"{nothing}: the middle of its frames")
         counts = Counts()
         return _stored(video, path, target, options, face, counts)
     except BadVideo as error:
-        _remove(target)
+        remove(target)
         return _row(video, counts, "corrupt", error.reason)
     except MemoryError:
-        _remove(target)
+        remove(target)
         return _row(video, counts, "corrupt", "it needs more memory than a worker may use")
     except OSError as error:
         raise unwritable(out, error) from error
@@ -181,29 +167,10 @@ def lost(video: Video, out: Path, status: Status, reason: str) -> Entry:
         UserError: the store cannot be written.
     """
     try:
-        _remove(out / clip_path(video))
+        remove(out / clip_path(video))
     except OSError as error:
         raise unwritable(out, error) from error
     return entry_of(video, status=status, reason=reason)
-
-
-def unwritable(out: Path, error: OSError) -> UserError:
-    """The sentence for a store that cannot be written."""
-    cure = "free space there" if error.errno in FULL else "make it writable"
-    return UserError(
-        f"{out} cannot be written ({error.strerror}): {cure} and repeat the command, which keeps what is finished",
-        key="data.root",
-        value=str(out),
-    )
-
-
-def _remove(target: Path) -> None:
-    """An older version of a clip, and what killed workers have left beside it."""
-    target.unlink(missing_ok=True)
-    if target.parent.is_dir():
-        for partial in target.parent.iterdir():
-            if partial.name.startswith(f".{target.name}.") and partial.name.endswith(".partial"):
-                partial.unlink(missing_ok=True)
 
 
 def _row(video: Video, counts: Counts, status: Status, reason: str, **found: Any) -> Entry:
@@ -236,6 +203,12 @@ def _face(
         rows = tools.boxes.get(video.video_id)
         if rows is None:
             return None
+        shape = probe(path)
+        outside = first_outside(rows, shape.width, shape.height)
+        if outside is not None:
+            raise BadVideo(
+                path, f"the box of frame {outside} lies outside of its {shape.width} x {shape.height} pixels"
+            )
         track = Track.of([frame for frame, _ in rows], [box for _, box in rows])
         return Face(track, 1, 1.0, "file")
     remark = ""
@@ -301,13 +274,13 @@ def _stored(video: Video, path: Path, target: Path, options: PrepareOptions, fac
         "squares": [],
         "passport": options.passport(),
     }
-    _remove(target)
+    remove(target)
     crops = _crops(path, options, face, counts, meta)
     n_stored = write_clip(target, crops, meta, coding=options.coding, quality=options.quality)
     status, reason = judged(path, counts)
     remarks = [reason, face.remark]
     if n_stored < CLIP_FRAMES:
-        remarks.append(f"{n_stored} {REPEATS}")
+        remarks.append(f"{many(n_stored, 'frame')} {REPEATS}")
     return _row(
         video,
         counts,
@@ -343,8 +316,3 @@ def _crops(
     judged(path, counts)
     meta |= {"fps": counts.fps, "width": counts.width, "height": counts.height, "n_frames": counts.n_frames}
     meta |= {"n_faces": face.n_faces, "det_rate": face.det_rate}
-
-
-def refreshed(entry: Entry, video: Video) -> Entry:
-    """A finished row with what the set's tree and lists say of the video now (split, group)."""
-    return replace(entry, **vars(video))

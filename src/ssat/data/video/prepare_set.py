@@ -6,18 +6,19 @@ import functools
 import hashlib
 import importlib.metadata
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ssat.core.errors import UserError
 from ssat.data.video import decode
 from ssat.data.video.faces import read_boxes, refuse_missing
-from ssat.data.video.journal import Journal, claim, one_at_a_time
-from ssat.data.video.manifest import FINISHED, USABLE, Entry, Video, write_manifest
+from ssat.data.video.journal import Journal, Line, one_at_a_time, opened, stamp
+from ssat.data.video.manifest import FINISHED, MANIFEST, USABLE, Entry, Video, write_manifest
+from ssat.data.video.places import unwritable
 from ssat.data.video.pool import Lost, run
-from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video, refreshed, unwritable
+from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video
 from ssat.data.video.report import hints, write_report
 
 TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
@@ -35,6 +36,8 @@ class Progress:
         done: prepared, or found to be impossible, by this one.
         statuses: of all that are kept or done.
         hints: what the rows of the whole set tell together, see `report.hints`.
+        changed: finished earlier, and due again because their file, or their original's, has changed since.
+        gone: prepared earlier and no longer in the set: they have no row any more.
     """
 
     total: int = 0
@@ -42,11 +45,25 @@ class Progress:
     done: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     hints: list[str] = field(default_factory=list)
+    changed: int = 0
+    gone: int = 0
 
     @property
     def failed(self) -> int:
         """Videos without frames."""
         return sum(count for status, count in self.statuses.items() if status not in USABLE)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of earlier commands, one sentence each."""
+        told = []
+        if self.changed:
+            are = "videos are" if self.changed > 1 else "video is"
+            told.append(f"{self.changed:,} {are} prepared again, because files in data.raw have changed since")
+        if self.gone:
+            are = "videos are" if self.gone > 1 else "video is"
+            told.append(f"{self.gone:,} {are} no longer in data.raw: {MANIFEST} has no row of them any more")
+        return told
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,7 @@ def prepare_all(
     *,
     how: How | None = None,
     missing: Sequence[Entry] = (),
+    others: Collection[str] = (),
     classes: Sequence[str] = (),
     boxes: Path | None = None,
     subset: str = "",
@@ -94,6 +112,7 @@ def prepare_all(
         options: of the store.
         how: processes, shard and the like.
         missing: rows of videos that the set lists and that are not there.
+        others: videos of the set that are there and not asked for; rows of any further ones are dropped.
         classes: names of the labels.
         boxes: file of the user's own boxes, with detector=boxes.
         subset: how much of the official set is not there, for the report.
@@ -108,15 +127,14 @@ def prepare_all(
     chosen = selected(videos, how.shard, how.limit)
     try:
         refuse_missing(options.detector, how.device)  # before anything is written
-        out.mkdir(parents=True, exist_ok=True)
-        claim(out, dataset, passport, {"classes": [*classes], "versions": versions(options)}, force=how.force)
-        journal = Journal(out, how.shard, passport)
+        about = {"classes": [*classes], "versions": versions(options)}
+        journal = opened(out, dataset, how.shard, passport, about, force=how.force)
     except OSError as error:
         raise unwritable(out, error) from error
     with closing(journal):
-        rows = journal.rows()
-        plan = Plan(chosen, rows, out, options, again=how.force)
+        plan = Plan(chosen, journal.lines(), raw, out, options, again=how.force)
         state = Progress(len(chosen), len(plan.kept), 0, Counter(row.status for row in plan.kept.values()))
+        state.changed = 0 if how.force else len(plan.stale)
         progress(state)
         start = functools.partial(_start if how.workers else _alone, raw, out, options, how.device, boxes)
         seconds = functools.partial(_seconds, raw, how.timeout)
@@ -126,13 +144,14 @@ def prepare_all(
             with closing(work):
                 for (video, _), result in work:
                     entry = _lost(video, out, result) if isinstance(result, Lost) else result
-                    journal.add(entry)
+                    journal.add(plan.line(video, entry))
                     plan.finish(entry, state)
                     progress(state)
         except OSError as error:
             raise unwritable(out, error) from error
         finally:
-            state.hints = _compact(dataset, journal, videos, missing, subset, options)
+            known = [*videos, *missing]
+            state.gone, state.hints = _compact(dataset, journal, known, others, plan.stale, subset, options)
     return state
 
 
@@ -171,24 +190,44 @@ def _seconds(raw: Path, timeout: float, task: Task) -> float:
 def _compact(
     dataset: str,
     journal: Journal,
-    videos: Sequence[Video],
-    missing: Sequence[Entry],
+    known: Sequence[Video],
+    others: Collection[str],
+    stale: Collection[str],
     subset: str,
     options: PrepareOptions,
-) -> list[str]:
-    """Manifest and report from the lines of all shards; returns the hints."""
-    by_id = {video.video_id: video for video in videos}
+) -> tuple[int, list[str]]:
+    """Manifest and report from the lines of all shards.
+
+    Args:
+        known: the set's videos, and the rows of those that it lists and that are not there.
+
+    Returns:
+        how many lines are of videos that are gone, and the hints.
+    """
+    by_id, others, gone = {video.video_id: video for video in known}, {*others}, 0
+    rows = {row.video_id: row for row in known if isinstance(row, Entry)}
+    undone = by_id.keys() - rows.keys()
     try:
         with one_at_a_time(journal.out):
-            rows = {row.video_id: row for row in missing} | journal.rows()
-            rows = {name: refreshed(row, by_id[name]) if name in by_id else row for name, row in rows.items()}
+            for name, (row, _, _) in journal.lines().items():
+                if name in by_id:
+                    if name not in stale and (name not in rows or row.status in FINISHED):
+                        rows[name] = refreshed(row, by_id[name])
+                elif name in others:
+                    rows[name] = row
+                else:
+                    gone += 1
             write_manifest(journal.out, rows.values())
             found = hints([*rows.values()], stride=options.stride, max_frames=options.max_frames)
-            undone = len(by_id.keys() - rows.keys())
-            write_report(journal.out, dataset, [*rows.values()], undone, [subset, *found])
-            return found
+            write_report(journal.out, dataset, [*rows.values()], len(undone - rows.keys()), [subset, *found])
     except OSError as error:
         raise unwritable(journal.out, error) from error
+    return gone, found
+
+
+def refreshed(entry: Entry, video: Video) -> Entry:
+    """A row with what the set's tree and lists say of the video now (split, group)."""
+    return replace(entry, **{each.name: getattr(video, each.name) for each in fields(Video)})
 
 
 def versions(options: PrepareOptions) -> dict[str, str]:
@@ -221,21 +260,38 @@ class Plan:
 
     Args:
         chosen: videos of this command.
-        rows: of earlier ones.
+        lines: of earlier ones.
+        raw: folder of the original videos.
         out: prepared folder.
         options: of the store.
         again: whether nothing of them is kept.
 
     Attributes:
         kept: rows of the chosen videos that are finished.
+        stale: chosen videos that were finished, and whose file, or that of the original with their boxes, has changed.
         queue: what can be done now.
     """
 
     def __init__(
-        self, chosen: Sequence[Video], rows: dict[str, Entry], out: Path, options: PrepareOptions, *, again: bool
+        self,
+        chosen: Sequence[Video],
+        lines: dict[str, Line],
+        raw: Path,
+        out: Path,
+        options: PrepareOptions,
+        *,
+        again: bool,
     ) -> None:
-        self._rows, self._borrows = rows, options.detects and options.reuse_original_boxes
-        self.kept = {} if again else {v.video_id: rows[v.video_id] for v in chosen if _finished(rows, v, out)}
+        self._borrows = options.detects and options.reuse_original_boxes
+        self._stamps = {video.video_id: stamp(raw / video.path) for video in chosen}
+        found = {video.video_id: lines[video.video_id] for video in chosen if video.video_id in lines}
+        finished = {name: line for name, line in found.items() if line.entry.status in FINISHED}
+        self.stale = {one.video_id for one in chosen if one.video_id in finished and self._changed(one, finished)}
+        self.kept = {
+            name: line.entry
+            for name, line in finished.items()
+            if not again and name not in self.stale and (not line.entry.clip or (out / line.entry.clip).is_file())
+        }
         todo = {video.video_id for video in chosen} - self.kept.keys()
         self._waiting: dict[str, list[Video]] = defaultdict(list)
         self.queue: deque[Task] = deque()
@@ -246,7 +302,22 @@ class Plan:
             if waits and (video.video_id in todo or own):
                 self._waiting[source].append(video)
             elif video.video_id in todo:
-                self.queue.append((video, rows.get(source)))
+                self.queue.append((video, lines[source].entry if source in lines else None))
+
+    def _changed(self, video: Video, lines: dict[str, Line]) -> bool:
+        """Whether its file is another now, or its original; nothing is known of a file that is gone."""
+        entry, raw, lent = lines[video.video_id]
+        if raw is not None and raw != self._stamps[video.video_id]:
+            return True
+        if not self._borrows or entry.source_id != video.source_id:
+            return self._borrows
+        source = self._stamps.get(video.source_id)
+        return lent is not None and source is not None and lent != source and OWN_BOXES not in entry.reason
+
+    def line(self, video: Video, entry: Entry) -> Line:
+        """What is kept of `video`."""
+        lent = self._stamps.get(video.source_id) if self._borrows else None
+        return Line(entry, self._stamps[video.video_id], lent)
 
     def finish(self, entry: Entry, state: Progress) -> None:
         """Note a result, and queue what waited for it."""
@@ -254,16 +325,12 @@ class Plan:
         if before is not None:
             state.statuses[before.status] -= 1
             state.kept -= 1
+        self.stale.discard(entry.video_id)
         state.done += 1
         state.statuses[entry.status] += 1
         for video in self._waiting.pop(entry.video_id, []):
             if video.video_id not in self.kept or entry.clip:  # its own boxes were found while the original failed
                 self.queue.append((video, entry))
-
-
-def _finished(rows: dict[str, Entry], video: Video, out: Path) -> bool:
-    row = rows.get(video.video_id)
-    return row is not None and row.status in FINISHED and (not row.clip or (out / row.clip).is_file())
 
 
 def ensure_apart(raw: Path, out: Path) -> None:

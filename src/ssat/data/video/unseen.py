@@ -20,8 +20,9 @@ from ssat.data.video.decode import BadVideo, Counts
 from ssat.data.video.faces import Box
 from ssat.data.video.layouts.tree import ENDINGS
 from ssat.data.video.manifest import Entry, Video, entry_of
+from ssat.data.video.places import unwritable
 from ssat.data.video.pool import Lost, run
-from ssat.data.video.preparation import NO_FACE, PrepareOptions, Tools, prepare_video, search, unwritable
+from ssat.data.video.preparation import NO_FACE, PrepareOptions, Tools, prepare_video, search
 from ssat.data.video.store import write_clip
 from ssat.data.video.tracks import Track
 

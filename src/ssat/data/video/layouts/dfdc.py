@@ -62,7 +62,7 @@ def scan_dfdc(root: str | Path) -> Index:
         UserError: the tree is another, a list is damaged, or a video is in two parts.
     """
     root = check_root(root, EXPECTED)
-    official = [name for name in OFFICIAL if (root / name / LABELS).is_file()]
+    official = [name for name in OFFICIAL if os.path.isfile(root / name / LABELS)]
     # Never a part, whatever lies in it: its videos would be trained on.
     parts = [part for part in _parts(root, "", DEEPEST) if part.partition("/")[0] not in OFFICIAL]
     _check_level(root, parts, official)
@@ -86,23 +86,23 @@ def _parts(folder: Path, prefix: str, levels: int) -> Iterator[str]:
 
 def part_number(part: str) -> int | None:
     """7 of dfdc_train_part_7 or dfdc_train_part_07; None where the name ends otherwise."""
-    number = re.search(r"(\d{1,9})$", part)
+    number = re.search(r"([0-9]{1,9})$", part)
     return int(number[1]) if number else None
 
 
 def _check_level(root: Path, parts: list[str], official: list[str]) -> None:
     here = root.absolute()
-    if "" in parts or (root / LABELS).is_file():
+    if "" in parts or os.path.isfile(root / LABELS):
         what = "is a single part" if "" in parts else f"holds {LABELS}, it is the test or validation folder"
         raise wrong_root(root, what, EXPECTED, here.parent.parent if here.parent.name == "train" else here.parent)
     if not parts and not official:
         raise wrong_root(root, f"{found_in(root)}, and no {METADATA} {DEEPEST} levels down", EXPECTED)
-    if here.name == "train" and any((here.parent / name / LABELS).is_file() for name in OFFICIAL):
+    if here.name == "train" and any(os.path.isfile(here.parent / name / LABELS) for name in OFFICIAL):
         raise wrong_root(root, "holds the training parts, and test videos are beside it", EXPECTED, here.parent)
     tops = {part.partition("/")[0] for part in parts if "/" in part} | ({""} if official else set())
     tops |= {"" for part in parts if "/" not in part}
     only = next(iter(tops)) if len(tops) == 1 else ""
-    if only and only != "train" and not re.search(r"part_?\d+$", only):
+    if only and only != "train" and not re.search(r"part_?[0-9]+$", only):
         right = root / only
         raise wrong_root(root, f"has its parts in {only!r}", EXPECTED, right)
 
@@ -148,7 +148,7 @@ def _read_official(root: Path, folder: str, found: Found) -> None:
     places: dict[str, str] = {}  # below the root, by file name
     reasons: dict[str, str] = {}
     for place in (folder, f"{folder}/videos"):
-        for name, reason in _names(root / place).items() if (root / place).is_dir() else ():
+        for name, reason in _names(root / place).items() if os.path.isdir(root / place) else ():
             if name in places:
                 raise _twice(root, name, places[name], f"{place}/{name}")
             places[name], reasons[name] = f"{place}/{name}", reason
@@ -218,6 +218,6 @@ def _remarks(root: Path, parts: list[str], found: Found) -> list[str]:
         what = f"{many(len(found.unlisted), 'video')} {verbs[0]} in no list and {verbs[1]} no label, left out"
         remarks.append(f"{what}: {listed(found.unlisted, 3)}")
     for name in OFFICIAL:
-        if (root / name).is_dir() and not (root / name / LABELS).is_file() and entries(root / name):
+        if os.path.isdir(root / name) and not os.path.isfile(root / name / LABELS) and entries(root / name):
             remarks.append(f"{name}/ has no {LABELS}, so its videos have no label and are left out")
     return remarks

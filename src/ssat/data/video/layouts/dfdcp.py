@@ -42,7 +42,7 @@ def scan_dfdcp(root: str | Path) -> Index:
     if not _is_tree(root):
         raise wrong_root(root, f"{found_in(root)}, no {LIST}", EXPECTED, near_root(root, _is_tree))
     facts = read_mapping(root / LIST)
-    files = {name: listing(root / name) for name in FOLDERS if (root / name).is_dir()}
+    files = {name: listing(root / name) for name in FOLDERS if os.path.isdir(root / name)}
     there = {f"{folder}/{name}" for folder, found in files.items() for name in found.videos}
     reasons = {f"{folder}/{name}": why for folder, found in files.items() for name, why in found.unusable.items()}
     videos: list[Video] = []

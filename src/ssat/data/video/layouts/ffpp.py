@@ -43,8 +43,8 @@ EXPECTED = (
     "a folder with original_sequences/youtube/<level>/videos/000.mp4 and"
     " manipulated_sequences/<method>/<level>/videos/000_003.mp4"
 )
-NAMES = {ORIGINAL: re.compile(r"\d{3}"), "DeepFakeDetection": re.compile(r"\d\d_\d\d__.+")}
-FAKE_NAME = re.compile(r"\d{3}_\d{3}")
+NAMES = {ORIGINAL: re.compile(r"[0-9]{3}"), "DeepFakeDetection": re.compile(r"[0-9]{2}_[0-9]{2}__.+")}
+FAKE_NAME = re.compile(r"[0-9]{3}_[0-9]{3}")
 ACTORS = "actors"  # the group of all of DeepFakeDetection: its 28 actors are paired with one another
 
 
@@ -75,7 +75,8 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
         raise wrong_root(root, found, EXPECTED, near_root(root, _is_tree))
     for method in methods or ():
         check_method(method, "data.methods")
-    places = [place for place in _places(root) if not methods or place.method in (ORIGINAL, *methods)]
+    there = [*_places(root)]
+    places = [place for place in there if not methods or place.method in (ORIGINAL, *methods)]
     present = {place.level for place in places if place.files.videos}
     if not present:
         raise wrong_root(root, "has no video in any <level>/videos folder", EXPECTED)
@@ -98,7 +99,8 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
     wanted = tuple(methods) if methods else METHODS
     remarks += _other_levels(places, chosen) + _absent(videos, wanted, chosen) + _outside(videos)
     counts = [count for name in sorted(chosen, key=LEVELS.index) for count in _counts(videos, name, wanted)]
-    return indexed("ffpp", root, videos, missing, counts=counts, remarks=remarks)
+    others = [video_id(f"{place.folder}/{name}") for place in there if place not in used for name in place.files.videos]
+    return indexed("ffpp", root, videos, missing, counts=counts, remarks=remarks, others=others)
 
 
 def _is_tree(folder: Path) -> bool:
@@ -110,7 +112,7 @@ def _places(root: Path) -> Iterator[Place]:
     for method, folder in [(ORIGINAL, YOUTUBE), *((name, f"{TOPS[1]}/{name}") for name in methods)]:
         for name in folders(root / folder):
             place = f"{folder}/{name}/videos"
-            if name in FOLDERS and (root / place).is_dir():
+            if name in FOLDERS and os.path.isdir(root / place):
                 yield Place(method, FOLDERS[name], place, listing(root / place, deep=False))
 
 

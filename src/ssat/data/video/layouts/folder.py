@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ssat.data.video.layouts.tree import (
     entries,
     folders,
     found_in,
+    is_folder,
     listing,
     not_read,
     video_id,
@@ -55,9 +57,9 @@ def scan_folder(root: str | Path, *, group: int | str | None = None) -> Index:
     others: list[str] = []
     for split in splits:
         prefix = f"{split}/" if split else ""
-        others += [entry.name for entry in entries(root / split) if not entry.is_dir()]
+        others += [entry.name for entry in entries(root / split) if not is_folder(entry)]
         for label, name in enumerate(classes):
-            if not (root / split / name).is_dir():
+            if not os.path.isdir(root / split / name):
                 continue
             found = listing(root / split / name)
             others += found.others

@@ -56,6 +56,7 @@ class Index:
         counts: expected and found, by split, method and level.
         remarks: what the user should know, one sentence each.
         classes: names of the labels.
+        others: video_id of files of the set that are there and were not asked for (data.level, data.methods).
     """
 
     dataset: str
@@ -65,6 +66,23 @@ class Index:
     counts: list[Count] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = REAL_FAKE
+    others: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> set[str]:
+        """The video_id of all that are there, listed or not asked for."""
+        return {video.video_id for video in (*self.videos, *self.missing)} | {*self.others}
+
+    def ensure_some(self) -> None:
+        """Refuse a tree without one video.
+
+        Raises:
+            UserError: what the set lists is not there.
+        """
+        if not self.videos:
+            first = f"{len(self.missing):,}, the first is {self.missing[0].path}: {self.missing[0].reason}"
+            text = f"data.raw={str(self.root)!r} has none of the videos that the set lists"
+            raise UserError(f"{text} ({first}): see docs/video.md", key="data.raw")
 
     @property
     def subset(self) -> str:
@@ -85,6 +103,7 @@ def indexed(
     counts: Sequence[Count] | None = None,
     remarks: Sequence[str] = (),
     classes: Sequence[str] = REAL_FAKE,
+    others: Sequence[str] = (),
 ) -> Index:
     """The index of these videos; without `counts` those that are there or missing are what the set's lists name.
 
@@ -92,6 +111,11 @@ def indexed(
         UserError: there is none, or two files have the same video_id.
     """
     videos, missing = by_id(videos), by_id(missing)
+    if not videos and not missing:
+        why = f" ({'; '.join(remarks)})" if remarks else ""
+        raise UserError(
+            f"data.raw={str(root)!r} has no video of data={dataset}{why}: see docs/video.md", key="data.raw"
+        )
     seen: dict[str, Video] = {}
     for video in (*videos, *missing):
         other = seen.setdefault(video.video_id, video)
@@ -103,7 +127,7 @@ def indexed(
             )
     if counts is None:
         counts = counted(videos, missing)
-    return Index(dataset, root, videos, missing, list(counts), list(remarks), tuple(classes))
+    return Index(dataset, root, videos, missing, list(counts), list(remarks), tuple(classes), tuple(others))
 
 
 def by_id(videos: Iterable[AnyVideo]) -> list[AnyVideo]:

@@ -58,7 +58,15 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`; [] where there is none."""
-    return [entry.name for entry in entries(folder) if entry.is_dir()] if folder.is_dir() else []
+    return [entry.name for entry in entries(folder) if is_folder(entry)] if os.path.isdir(folder) else []
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads nowhere, or to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def listing(folder: Path, *, deep: bool = True) -> Listing:
@@ -71,12 +79,24 @@ def listing(folder: Path, *, deep: bool = True) -> Listing:
     for path, entry in _walk(folder, "", deep, ()):
         if not path.lower().endswith(ENDINGS):
             found.others.append(path)
-        elif entry.is_file():
-            found.videos.append(path)
+        elif reason := _unusable(entry):
+            found.unusable[path] = reason
         else:
-            is_link = not os.path.exists(entry.path)
-            found.unusable[path] = "it is a link to a file that is not there" if is_link else "it is no regular file"
+            found.videos.append(path)
     return found
+
+
+def _unusable(entry: os.DirEntry[str]) -> str:
+    """Why a file cannot be read; '' where it can."""
+    try:
+        if entry.is_file():
+            return ""
+        os.stat(entry.path)  # raises where a link leads nowhere
+    except FileNotFoundError:
+        return "it is a link to a file that is not there"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return "it is no regular file"
 
 
 def _walk(
@@ -87,7 +107,7 @@ def _walk(
     if here in above:
         raise UserError(f"{str(folder)!r} is a link to a folder that holds it: remove the link", key="data.raw")
     for entry in entries(folder):
-        if not entry.is_dir():
+        if not is_folder(entry):
             yield prefix + entry.name, entry
         elif deep:
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", deep, (*above, here))
@@ -150,7 +170,7 @@ def read_mapping(path: Path) -> dict[str, dict[str, Any]]:
         UserError: it cannot be read, or is damaged; names the place.
     """
     try:
-        found = read_json(path)
+        found = read_json(path, unique=True)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
     if not isinstance(found, dict):
@@ -177,6 +197,8 @@ def read_table(
             reader = csv.DictReader(file)
             header = [str(name).strip() for name in reader.fieldnames or []]
             reader.fieldnames = header
+            if not any(header):
+                raise refusal(f"it is empty, line 1 must be {','.join(columns)}")
             lacking = [name for name in columns if name not in header]
             if lacking:
                 raise refusal(f"line 1 has no column {listed(lacking)}, it has {listed(header, 12)}")
