@@ -139,7 +139,7 @@ def test_every_bad_input_has_its_status_and_reason(tmp_path: Path) -> None:
     for row in rows.values():
         assert bool(row.clip) == (row.status in ("ok", "partial")) == (row.n_stored > 0)
         assert row.reason or row.status == "ok"
-    assert "9 stored frames" in rows["real/short"].reason
+    assert "9 frames stored" in rows["real/short"].reason
     assert rows["real/portrait"].height == rows["real/turned"].height + 32 == 96
     report = (out / "report.md").read_text()
     assert "6 of 14 videos can be used" in report and "`real/sound`: corrupt: it holds no video (audio only)" in report
