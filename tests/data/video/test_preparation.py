@@ -270,6 +270,19 @@ def test_a_torn_line_of_the_journal_is_dropped_and_one_writer_is_alone(tmp_path:
         assert other.lines() == {}
 
 
+def test_a_later_failure_stands_over_an_earlier_success_in_another_shard(tmp_path: Path) -> None:
+    path, videos, out = tmp_path / "real/a.mp4", [video("real/a.mp4")], tmp_path / "out"
+    write_video(path, scene(24))
+    prepare_all("video_folder", videos, tmp_path, out, PLAIN, how=replace(HERE, shard=(1, 1)))
+    path.write_text("no video")
+    (shard,) = {number for number in (1, 2) if selected(videos, (number, 2))}
+    for force in (True, False):
+        how = replace(HERE, shard=(shard, 2) if force else (1, 1), force=force)
+        prepare_all("video_folder", videos, tmp_path, out, PLAIN, how=how)
+        (row,) = read_manifest(out)
+        assert (row.status, row.clip, list(out.rglob("*.zip"))) == ("corrupt", "", [])
+
+
 def test_a_video_that_left_the_raw_folder_has_no_row(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     videos = [video(f"real/{name}.mp4") for name in "abcd"]

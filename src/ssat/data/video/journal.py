@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_json
-from ssat.data.video.manifest import FINISHED, MANIFEST, Entry
+from ssat.data.video.manifest import MANIFEST, Entry
 
 FOLDER, ABOUT = "journal", "prepare.json"  # in the prepared folder
 Stamp = tuple[int, int]  # bytes and modification time (ns) of an original file
@@ -79,38 +80,37 @@ class Journal:
     def add(self, line: Line) -> None:
         """Write one line, at once."""
         entry, raw, lent = line
-        text = json.dumps({"options": self._name, "entry": asdict(entry), "raw": raw, "lent": lent}) + "\n"
-        self._file.write(text.encode())
+        content = {"options": self._name, "at": time.time(), "entry": asdict(entry), "raw": raw, "lent": lent}
+        self._file.write(json.dumps(content).encode() + b"\n")
 
     def close(self) -> None:
         """Others may write the shard."""
         self._file.close()
 
     def lines(self) -> dict[str, Line]:
-        """The lines of all shards by video; a finished one stands over one that failed, then the later one."""
-        found: dict[str, Line] = {}
+        """The last line of every video, of all shards: what it says is what lies in the store."""
+        found: dict[str, tuple[float, Line]] = {}
         for path in _files(self.out):
-            for line in _lines(path, self._name):
-                entry = line.entry
-                known = found.get(entry.video_id)
-                if entry.dataset != self._dataset:
-                    continue
-                if known is None or entry.status in FINISHED or known.entry.status not in FINISHED:
-                    found[entry.video_id] = line
-        return found
+            for at, line in _lines(path, self._name):
+                video = line.entry.video_id
+                if line.entry.dataset == self._dataset and (video not in found or at >= found[video][0]):
+                    found[video] = at, line
+        return {video: line for video, (_, line) in found.items()}
 
 
 def _files(out: Path) -> list[Path]:
     return sorted((out / FOLDER).glob("*-of-*.jsonl"))
 
 
-def _lines(path: Path, name: str) -> Iterator[Line]:
+def _lines(path: Path, name: str) -> Iterator[tuple[float, Line]]:
+    """Lines and when they were written, in seconds; 0 of those that do not say."""
     with open(path, "rb") as file:
         for text in file:
             try:
                 content = json.loads(text)
                 if content["options"] == name:
-                    yield Line(Entry(**content["entry"]), _stamp(content.get("raw")), _stamp(content.get("lent")))
+                    line = Line(Entry(**content["entry"]), _stamp(content.get("raw")), _stamp(content.get("lent")))
+                    yield float(content.get("at", 0)), line
             except (KeyError, TypeError, ValueError):
                 continue  # another shard is writing it, or was killed: its video is prepared again
 
