@@ -269,7 +269,7 @@ class Plan:
     Attributes:
         kept: rows of the chosen videos that are finished.
         stale: chosen videos that were finished, and whose file, or that of the original with their boxes, has changed.
-        queue: what can be done now.
+        queue: what can be done now, the largest files first.
     """
 
     def __init__(
@@ -295,7 +295,8 @@ class Plan:
         todo = {video.video_id for video in chosen} - self.kept.keys()
         self._waiting: dict[str, list[Video]] = defaultdict(list)
         self.queue: deque[Task] = deque()
-        for video in chosen:
+        # The largest first, so that no worker begins a long one when the others are done.
+        for video in sorted(chosen, key=lambda one: -(self._stamps[one.video_id] or (0,))[0]):
             source = video.source_id
             waits = self._borrows and source in todo
             own = video.video_id in self.kept and OWN_BOXES in self.kept[video.video_id].reason
