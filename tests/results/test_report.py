@@ -69,8 +69,15 @@ def test_csv_is_one_line_a_cell_with_its_command_and_nothing_else_on_stdout(runs
     assert heads[0]["paper"] == "69.52" and heads[0]["ours"] == "" and "ssl.decoder_heads=8" in heads[0]["command"]
 
 
-def test_without_runs_every_cell_is_listed_as_not_run_with_its_command(tmp_path: Path, monkeypatch, capsys):
+def test_without_runs_the_report_says_what_to_do_in_a_few_lines(tmp_path: Path, monkeypatch, capsys):
     assert call(monkeypatch, f"runs={tmp_path}") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("No run is finished yet: python -m src.train encoder=vit_micro data=digits mode=ssat")
+    assert "Without runs yet: Table 1," in out and len(out.splitlines()) < 12
+
+
+def test_without_runs_every_cell_is_listed_as_not_run_with_its_command(tmp_path: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={tmp_path}", *read_paper()) == 0
     out = capsys.readouterr().out
     for item in read_paper().values():
         for cell in item.cells.values():

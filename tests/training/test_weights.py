@@ -51,6 +51,17 @@ def test_safetensors_are_read(tmp_path):
     assert same(source, target)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.backbone."]
+)
+def test_names_that_wrappers_put_before_are_taken_away(tmp_path, prefix):
+    source, target = small(), small()
+    state = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": state | {"module.head.weight": torch.ones(3, 32)}}, tmp_path / "f.pth")
+    load_encoder(target, tmp_path / "f.pth")
+    assert same(source, target)
+
+
 def test_weights_of_a_diverged_training_are_refused(tmp_path):
     state = small().state_dict()
     state["blocks.1.norm1.weight"][3] = float("nan")

@@ -99,6 +99,8 @@ def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
 
 # Where a file keeps its weights: Lightning's and most others', MAE's, DeepSpeed's.
 WRAPPERS = ("state_dict", "model", "module")
+# What torch.compile, DDP (in either order) and frameworks of a network and its heads put before every name.
+AROUND = ("_orig_mod.", "module.", "_orig_mod.", "backbone.")
 # What a published file holds besides the encoder.
 OUTSIDE = ("decoder", "encoder_to_decoder", "mask_token", "head.", "classifier.")
 TEACHER = re.compile(r"^ssl\.(tasks\.\w+\.)?teacher\.")
@@ -118,7 +120,9 @@ def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
     content = content if wrapper is None else content[wrapper]
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
-    tensors = within({name: value for name, value in content.items() if isinstance(value, Tensor)}, "module.")
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in AROUND:
+        tensors = within(tensors, prefix)
     if teacher:
         averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
         if not averaged:

@@ -96,9 +96,12 @@ def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
-    if records and not names:
+    if not names and records:
         _show_runs(console, records)
-    is_whole = bool(names) or not records
+    elif not names:
+        first = command_line("train", ["encoder=vit_micro", "data=digits", "mode=ssat"])
+        console.print(f"No run is finished yet: {first} trains one within a minute\n", markup=False, soft_wrap=True)
+    is_whole = bool(names)
     for each in chosen.values():
         if is_whole or each.has_runs:
             show_item(console, each, commands=is_whole)
