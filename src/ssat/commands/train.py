@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssat.config.check import check_typed
@@ -22,16 +23,17 @@ from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
-from ssat.config.words import CONF
+from ssat.config.words import CONF, command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import ending_at_once
-from ssat.core.launch import is_main_process, say
+from ssat.core.launch import begin_log, is_main_process, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
 from ssat.runs.folder import (
     AFRESH,
+    LOG,
     describe,
     find_finished,
     find_run_dir,
@@ -159,6 +161,7 @@ def start_line(config: Run) -> str:
 
 def train(config: Run) -> None:
     """One run from start to result.json: skipped when finished, continued when interrupted."""
+    begin_log()
     check_root(config)
     say(start_line(config))
     with ending_at_once():
@@ -179,6 +182,19 @@ def train(config: Run) -> None:
         train_in(run_dir, config)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt) or where_it_continues(run_dir)) from None
+
+
+def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
+    """Where the network lies, and what is usually done with it."""
+    last = config.mode.phases[-1]
+    folder = run_dir / last.name / "checkpoints"
+    found = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).is_file()]
+    if found:
+        yield f"checkpoints: {folder / found[0]}" + "".join(f", {name}" for name in found[1:])
+    if last.lam > 0:
+        what = "<image or folder>" if config.data.frames is None else "<video or folder>"
+        yield f"predict: {command_line('predict', [f'run={run_dir}'])} input={what}"
+    yield f"compare: {command_line('report')}"
 
 
 def train_in(run_dir: Path, config: Run) -> None:
@@ -212,7 +228,7 @@ def train_in(run_dir: Path, config: Run) -> None:
         refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
         build_module(config, phase, data.num_classes, data.class_counts("train"))
     if data.skipped:
-        print(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
+        say(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
     for line in data.overview().lines():
         say(line)
     inputs = module_inputs(config, data) if is_main_process() else {}  # reads the images and weights once
@@ -224,7 +240,8 @@ def train_in(run_dir: Path, config: Run) -> None:
     if not is_main_process():
         job(config, run_dir)
         return
-    print(f"run folder: {run_dir}")
+    begin_log(run_dir / LOG)
+    say(f"run folder: {run_dir}")
     with locked(run_dir):
         begin(config, run_dir, inputs)
         try:
@@ -234,7 +251,7 @@ def train_in(run_dir: Path, config: Run) -> None:
             with suppress(OSError):  # the disk may be full
                 write_record(run_dir, failed_record(config, error))
             raise
-    print(describe(json.loads((run_dir / "result.json").read_text())))
+    say(describe(json.loads((run_dir / "result.json").read_text())))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -244,6 +261,8 @@ def run(cfg: DictConfig) -> None:
         config = resolve(cfg)
         check_typed(config, HydraConfig.get().overrides.task)
         train(config)
+        if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
+            print(*next_lines(find_run_dir(config), config), sep="\n")
 
 
 def main() -> None:

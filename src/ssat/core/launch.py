@@ -9,7 +9,8 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ssat.core.errors import UserError
@@ -147,6 +148,35 @@ def cores() -> int:
 
 
 def say(line: str) -> None:
-    """Print `line` in the main process only."""
+    """Print `line` in the main process only, and keep it in the log of the run."""
     if is_main_process():
         print(line, flush=True)
+        _log.keep(line)
+
+
+class _Log:
+    """What is said of a run; kept in memory until its folder is known."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.waiting: list[str] = []
+
+    def keep(self, *lines: str) -> None:
+        self.waiting += lines
+        if self.path is not None:
+            # A full disk stops the run where it writes its record, with a sentence, and not here.
+            with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in self.waiting)
+            self.waiting = []
+
+
+_log = _Log()
+
+
+def begin_log(path: Path | None = None) -> None:
+    """Keep what is said from now on in the file `path`; None: of another run, whose folder is not known yet."""
+    if path is None:
+        _log.waiting = []
+    _log.path = path
+    if is_main_process():
+        _log.keep()

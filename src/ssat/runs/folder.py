@@ -24,6 +24,7 @@ from ssat.core.read import plain_yaml, read_json, read_text
 from ssat.runs.names import ends_of, is_automatic
 from ssat.runs.record import as_number, lookup
 
+LOG = "log.txt"  # in a run's folder: what was said of it, of all commands that went on with it
 AFRESH = "move the run folder away, or force=true to start afresh"
 # What the record of a run reads of every phase's own: numbers, what is null where it was not measured, and the rest.
 PHASE_NUMBERS = (

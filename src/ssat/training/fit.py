@@ -88,8 +88,8 @@ def build_callbacks(
     style = progress_style(config)
     if style == "bar":
         callbacks.append(ProgressBar(history, label))
-    elif style == "lines":
-        callbacks.append(ProgressLines(history, label))
+    if style != "off":
+        callbacks.append(ProgressLines(history, label))  # they stay where the bar vanishes
     if phase.lam < 1 and config.reconstruct_every and any(parts_with_pictures(module.ssl)):
         callbacks.append(
             Reconstructions(

@@ -17,8 +17,8 @@ from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
-from ssat.core.launch import is_main_process, say
-from ssat.runs.folder import AFRESH, read_phase, where_it_continues
+from ssat.core.launch import begin_log, is_main_process, say
+from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
 from ssat.training.build import build_module
@@ -58,6 +58,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
 
 def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], stop: Stop) -> None:
     quiet()
+    begin_log(run_dir / LOG)
     t = config.trainer
     if t.threads or t.devices > 1:
         torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))

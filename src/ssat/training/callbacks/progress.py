@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
+from ssat.core.launch import say
 from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 
@@ -108,9 +109,8 @@ class ProgressLines(Callback):
         names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and not name.endswith(LESSER)]
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
         speed = f"{row['throughput/images_per_s']:.0f} {_per_second(pl_module)}"
-        print(
+        say(
             f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
             f"{speed}  data_wait {row['throughput/data_wait']:.1%}  "
-            f"ETA {duration(self._eta.left(trainer))}",
-            flush=True,
+            f"ETA {duration(self._eta.left(trainer))}"
         )
