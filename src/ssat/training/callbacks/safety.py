@@ -44,7 +44,7 @@ class Stamp(Callback):
             "statistics": {"mean": [*map(float, mean)], "std": [*map(float, std)]},
         }
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Hand it to the `JointModule`."""
         pl_module.stamp = self._stamp
 
