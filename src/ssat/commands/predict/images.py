@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,14 @@ from ssat.commands.predict.trained import Trained
 from ssat.commands.progress import progress
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256, replacing, write_text
+from ssat.core.words import many
 from ssat.data.single import TooLarge
 from ssat.model import READERS, Model, Prediction, ranked
 from ssat.runs.predicted import CSV, FORMULA, JSON, Judge
 
 SHEET, EXPLAIN = "sheet.png", "explain"  # in the folder `out`
 IN_SHEET = 24  # images
+COUNTED = 10  # classes in the last line
 SMALLEST = 224  # pixels of the side of an explained image
 
 
@@ -212,13 +215,16 @@ def show_images(console: Console, rows: Sequence[Row], judge: Judge, top_k: int)
         cells.append([row.name, verdict, f"{row.probs[label]:.4f}", ", ".join(others[: top_k - 1]), row.status])
     show.columns(console, cells, right=(2,))
     if len(rows) > show.SHOWN:
-        show.line(console, f"... and {show.many(len(rows) - show.SHOWN, 'more file')}")
+        show.line(console, f"... and {many(len(rows) - show.SHOWN, 'more file')}")
 
 
 def counts(rows: Sequence[Row], judge: Judge) -> str:
-    """'12 files: 3 cat, 8 dog, 1 corrupt'."""
-    said = [row.status if row.probs is None else judge.classes[judge.label(_list(row))] for row in rows]
-    return show.counted(said)
+    """'12 files: dog (8), cat (3), corrupt (1)': first the most frequent verdicts, last what was not predicted."""
+    of = Counter(judge.classes[judge.label(_list(row))] for row in rows if row.probs is not None).most_common()
+    said = [f"{name} ({number:,})" for name, number in of[:COUNTED]]
+    said += [f"{len(of) - COUNTED:,} other classes"] * (len(of) > COUNTED)
+    said += [f"{name} ({number:,})" for name, number in Counter(r.status for r in rows if r.probs is None).items()]
+    return f"{many(len(rows), 'file')}: {', '.join(said)}"
 
 
 def write_tables(out: Path, about: dict[str, Any], rows: Sequence[Row], judge: Judge) -> None:

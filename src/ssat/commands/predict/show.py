@@ -69,9 +69,5 @@ def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:
 
 def counts(rows: Sequence[Predicted], judge: Judge) -> str:
     """'12 files: 3 fake, 8 real, 1 no_face'."""
-    return counted([judge.classes[judge.label(row.probs)] if row.faces else row.status for row in rows])
-
-
-def counted(said: Sequence[str]) -> str:
-    """How many files there are of each verdict or status."""
-    return f"{many(len(said), 'file')}: " + ", ".join(f"{n:,} {what}" for what, n in Counter(said).items())
+    said = Counter(judge.classes[judge.label(row.probs)] if row.faces else row.status for row in rows)
+    return f"{many(len(rows), 'file')}: " + ", ".join(f"{n:,} {what}" for what, n in said.items())
