@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,13 +55,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photos(home: Path) -> Path:
     """A run on files with timm's pipeline, which has measured its own statistics."""
     words = ["data=image_folder", f"data.root={home / 'photos'}", "data.img_size=16", "data.samples_per_class=null"]
-    return train(*words, "mode=scratch", "recipe.statistics=own", "recipe.batch_size=8", runs=home / "runs")
+    return train(*words, "mode=scratch", "recipe.statistics=own", "recipe.batch_size=8", "epochs=1", runs=home / "runs")
 
 
 @pytest.fixture(scope="module")
 def numbers(home: Path) -> Path:
     """A run on digits with the batched pipeline and a task."""
-    return train("mode=ssat", runs=home / "runs")
+    return train("mode=ssat", "epochs=1", runs=home / "runs")
 
 
 @pytest.fixture
@@ -322,6 +324,22 @@ def test_arrays_pillow_images_and_files_are_read_alike(photos: Path, tmp_path: P
     grey = transform(pixels[..., :1])
     assert torch.equal(grey, transform(pixels[..., 0]))
     assert single.LARGEST == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_example_of_the_documentation_runs(
+    numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text()
+    _, example = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = {"run": numbers}
+    exec(example, found)
+    assert "%, then" in capsys.readouterr().out
+    assert found["heat"].shape == (16, 16) and found["features"].shape == (360, 32)
+    named = {
+        name for name in re.findall(r"`model\.(\w+)", page) if not name.startswith("safetensors") and name != "json"
+    }
+    assert named == {name for name in dir(Model) if not name.startswith("_")} - {"check"} | {"device", "saved"}
 
 
 def test_importing_ssat_imports_nothing_heavy() -> None:
