@@ -141,10 +141,12 @@ class Model:
             raise UserError(f"tta={tta} is not one of flips", key="tta", value=tta)
         temperature = self.saved.temperature or 1.0
         views = [images] if tta is None else [images, images.flip(-1)]
-        probs = torch.stack([(self._predictor.logits(view).double() / temperature).softmax(dim=1) for view in views])
+        probs = torch.stack(
+            [(self._predictor.logits(view).cpu().double() / temperature).softmax(dim=1) for view in views]
+        )
         if probs.isnan().any():
             raise UserError("the network predicts nan: the training has diverged, choose another run or checkpoint")
-        return probs.mean(dim=0).cpu().numpy()
+        return probs.mean(dim=0).numpy()
 
     def probabilities(
         self, images: AnyImage | Iterable[AnyImage], *, batch_size: int = 0, tta: str | None = None
@@ -317,6 +319,11 @@ def device_of(name: str | torch.device | None) -> torch.device:
         raise UserError(f"device={name} is no device of PyTorch: use cpu or cuda", key="device", value=name) from error
     if device.type == "cuda" and not gpu:
         raise UserError(f"device={name} is not possible: PyTorch finds no GPU; leave it out", key="device", value=name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not possible ({reason}): use cpu", key="device", value=name) from error
     return device
 
 

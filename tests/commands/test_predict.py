@@ -294,7 +294,10 @@ def test_an_interrupted_command_keeps_what_is_finished(run: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted: finished files are kept, the same command goes on"
+    assert (
+        errors.strip()
+        == "interrupted: finished files are written; the same command goes on with videos, and repeats images"
+    )
     kept = len(table(tmp_path / "out"))
     assert 2 <= kept < 20
     process = start(*words)

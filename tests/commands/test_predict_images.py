@@ -249,13 +249,14 @@ def test_a_folder_with_bad_files_is_predicted_with_pictures(photos: Path, tmp_pa
 def test_a_list_keeps_its_columns_and_says_what_is_missing(photos: Path, tmp_path: Path, console: Console) -> None:
     Image.fromarray(photo(1, 1)).save(tmp_path / "a.png")
     Image.fromarray(photo(2, 0)).save(tmp_path / "b.png")
-    (tmp_path / "list.csv").write_text("patient,path,status\n=7,b.png,x\n8,gone.png,y\n9,a.png,z\n")
+    gone = f"{'x' * 300}.png"  # no file has such a name
+    (tmp_path / "list.csv").write_text(f"patient,path,status\n=7,b.png,x\n8,{gone},y\n9,a.png,z\n")
     words = [f"run={photos}", f"out={tmp_path / 'out'}"]
     assert predict([*words, f"input={tmp_path / 'list.csv'}", "top_k=1"], console) == 3
     rows = table(tmp_path / "out")
     assert [(row["file"], row["status"], row["patient"], row["list_status"]) for row in rows] == [
         ("b.png", "ok", "./=7", "x"),
-        ("gone.png", "missing", "8", "y"),
+        (gone, "missing", "8", "y"),
         ("a.png", "ok", "9", "z"),
     ]
     assert "there is no such file" in console.export_text()
@@ -265,7 +266,7 @@ def test_paths_come_from_standard_input(
     photos: Path, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(photo(1, 1)).save(tmp_path / "a.png")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{tmp_path / 'a.png'}\n\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{tmp_path / 'a.png'}\n\n".encode())))
     assert predict([f"run={photos}", "input=-", f"out={tmp_path / 'out'}", "tta=flips"], console) == 0
     (row,) = table(tmp_path / "out")
     expected = ssat.load(photos).probabilities(tmp_path / "a.png", tta="flips")[0]

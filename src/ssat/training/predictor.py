@@ -82,7 +82,7 @@ class Predictor:
         assert logits is not None
         return logits
 
-    def video(self, root: Path, entry: Entry, within: tuple[float, float] | None = None) -> Prediction:
+    def video(self, root: Path, entry: Entry, within: tuple[float, float] | None = None) -> VideoPrediction:
         """What the network says of a stored video: the mean over its clips, as `src.evaluate` takes it.
 
         Args:
@@ -115,7 +115,7 @@ class Predictor:
         (probs, _), *_ = self.module.meters.scores.values()
         of_clips = torch.cat(kept).double().softmax(dim=1).tolist()
         found = [Clip(*spans[index], each) for index, each in zip(chosen, of_clips, strict=True)]
-        return Prediction(probs.tolist(), found)
+        return VideoPrediction(probs.tolist(), found)
 
     def _videos(self, root: Path) -> VideoDataModule:
         source = VideoSource("input", self.known.classes, root, {}, passport=self.known.passport)
@@ -150,7 +150,7 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class VideoPrediction:
     """(K,) probabilities of a video or of one face in it, and the clips that they are the mean of."""
 
     probs: list[float]

@@ -231,7 +231,7 @@ def main() -> None:
     run_words(
         lambda words: codes.append(predict(words, console)),
         USAGE,
-        interrupted="finished files are kept, the same command goes on",
+        interrupted="finished files are written; the same command goes on with videos, and repeats images",
         config_dir=True,
     )
     raise SystemExit(codes[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -133,9 +134,9 @@ class ImageWork:
 
     def _read(self, name: str) -> tuple[Row, Tensor | None]:
         path = self.inputs.folder / name
+        if not os.path.isfile(path):  # False of a name that no file can have, too
+            return Row(name, "", "missing", "there is no such file"), None
         row = Row(name, sha256_of(path))
-        if not path.is_file():
-            return replace(row, status="missing", reason="there is no such file"), None
         try:
             return row, self.model.transform(path)
         except TooLarge as error:

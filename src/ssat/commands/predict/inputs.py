@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def read_inputs(word: str, endings: Sequence[str]) -> Inputs:
 
     path = Path(word)
     if word == "-":
-        names = [line.rstrip("\r\n") for line in sys.stdin]
+        names = [os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer]
         return Inputs(Path(), _distinct([(number, name) for number, name in enumerate(names, 1) if name], word))
     if path.suffix.lower() == ".csv" and path.is_file():
         return _listed(path)

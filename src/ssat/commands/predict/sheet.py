@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,8 @@ def draw(path: Path, images: Sequence[Doubtful], network: str) -> None:
         found = zip(image.prediction.classes, image.prediction.probs, strict=True)
         said = "\n".join(f"{_short(name, LONGEST - 6)} {prob:.2f}" for name, prob in found)
         axis.set_title(f"{_short(image.name, LONGEST)}\n{said}", fontsize=8, parse_math=False)
-    with replacing(path) as partial:
+    with replacing(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks
         figure.savefig(partial, format="png")
 
 
