@@ -1,4 +1,4 @@
-"""A tiny real run on synthetic videos, and what the command says of videos and images of no set."""
+"""A tiny real run on synthetic videos, and what the command says of videos of no set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
-from sklearn.datasets import load_digits
 
+import ssat
 from ssat.commands.evaluate import evaluate
 from ssat.commands.predict.command import USAGE, parse, predict
 from ssat.commands.prepare import prepare
@@ -29,7 +29,7 @@ from ssat.core.errors import UserError
 from ssat.runs.detection import read_predictions_csv
 from ssat.runs.predicted import per_second
 from tests.data.video.synthetic import scene, write_audio, write_video, write_video_folder
-from tests.helpers import ROOT, train, wait_for
+from tests.helpers import ROOT, wait_for
 
 SHARED = Path(os.environ.get("SSAT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 SAMPLES = SHARED / "data" / "deepfake_samples"
@@ -194,6 +194,24 @@ def test_a_changed_file_another_checkpoint_and_a_lost_picture_are_predicted_agai
     assert repeated("force=true")
 
 
+def test_a_loaded_network_predicts_the_same_of_a_video(run: Path, home: Path, tmp_path: Path, console: Console) -> None:
+    videos = [home / "raw" / "real" / "000.mp4", write_video(tmp_path / "a.mp4", scene(20))]
+    alone = tmp_path / "best.ckpt"
+    shutil.copy(run / "scratch" / "checkpoints" / "best.ckpt", alone)
+    model = ssat.load(alone)
+    assert predict([f"run={run}", f"input={videos[1]}", f"out={tmp_path / 'out'}", "workers=0"], console) == 0
+    (row,) = table(tmp_path / "out").values()
+    found = model.predict(videos)
+    assert dict(zip(found[1].classes, found[1].probs, strict=True))["fake"] == float(row["prob_fake"])
+    assert model.classes == ["real", "fake"] and found[0].prob + found[0].probs[1] == pytest.approx(1)
+    (tmp_path / "b.mp4").write_text("no video")
+    for images, sentence in (([tmp_path / "b.mp4"], "b.mp4 cannot be predicted"), ([np.zeros((8, 8))], "give paths")):
+        with pytest.raises(UserError, match=sentence):
+            model.predict(images)
+    with pytest.raises(UserError, match="is of images"):
+        model.embed(videos)
+
+
 def test_a_threshold_decides_the_verdict(run: Path, tmp_path: Path, console: Console) -> None:
     video = write_video(tmp_path / "a.mp4", scene(20))
     for threshold, verdict in (("0", "fake"), ("1", "real")):
@@ -208,7 +226,7 @@ def test_a_threshold_decides_the_verdict(run: Path, tmp_path: Path, console: Con
     ("words", "sentence"),
     [
         ([], "say run=<run folder>"),
-        (["run={run}"], "say input=<video or folder>"),
+        (["run={run}"], "say input=<image, video or folder>"),
         (["run=/proc/nowhere", "input={run}"], "is no run folder"),
         (["run={run}", "input=/proc/nowhere"], "input=/proc/nowhere does not exist"),
         (["run={run}", "input={run}"], "holds no .mp4"),
@@ -223,6 +241,9 @@ def test_a_threshold_decides_the_verdict(run: Path, tmp_path: Path, console: Con
         (["run={run}", "input={video}", "batch_size=0"], "batch_size=0 is not possible"),
         (["run={run}", "input={video}", "checkpoint=first"], "the run has best, last"),
         (["run={run}", "input={video}", "out=/proc/x"], "out=/proc/x cannot be written"),
+        (["run={run}", "input={video}", "top_k=3"], "top_k= is of images, and this run is of videos"),
+        (["run={run}", "input={video}", "explain"], "explain= is of images, and this run is of videos"),
+        (["run={run}", "input=-"], "lists are of images"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -253,31 +274,6 @@ def test_a_run_that_does_not_say_how_its_clips_were_made_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_images_are_predicted_as_evaluate_does(tmp_path: Path, console: Console) -> None:
-    run = train("mode=ssat", "epochs=1", runs=tmp_path / "runs")
-    evaluate([f"run={run}", "checkpoint=last"], console)
-    kept = np.load(run / "evaluations" / "last-test-clean.npz")
-    images = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    from ssat.data.sets.sources import digits
-
-    test = digits().test
-    assert test is not None and len(images) > len(test)
-    (tmp_path / "in").mkdir()
-    for index in kept["index"][:10]:
-        Image.fromarray(np.asarray(test.images[index])).save(tmp_path / "in" / f"{index:03d}.png")
-    (tmp_path / "in" / "broken.png").write_bytes(b"x")
-    words = [f"run={run}", f"input={tmp_path / 'in'}", f"out={tmp_path / 'out'}", "checkpoint=last"]
-    assert predict(words, console) == 3
-    said = console.export_text()
-    assert "checkpoint: last.ckpt, epoch 1 of 1" in said and "probability of verdict" in said
-    rows = table(tmp_path / "out")
-    assert rows.pop("broken.png")["status"] == "corrupt"
-    assert [int(row["verdict"]) for row in rows.values()] == kept["predicted"][:10].tolist()
-    assert all(sum(float(row[f"prob_{n}"]) for n in range(10)) == pytest.approx(1) for row in rows.values())
-    with pytest.raises(UserError, match="face= is of videos|face=all is for real and fake"):
-        predict([*words, "face=all"], console)
-
-
 def test_the_help_names_every_option() -> None:
     options = parse(["run=x", "input=y", "force"])
     assert options["force"] == "true"
@@ -298,7 +294,10 @@ def test_an_interrupted_command_keeps_what_is_finished(run: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted: finished files are kept, the same command goes on"
+    assert (
+        errors.strip()
+        == "interrupted: finished files are written; the same command goes on with videos, and repeats images"
+    )
     kept = len(table(tmp_path / "out"))
     assert 2 <= kept < 20
     process = start(*words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,8 +39,21 @@ def target_layer(encoder: Encoder) -> nn.Module:
     return layer
 
 
-def class_maps(model: Model, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, classes), and the maps (B, h, w) in [0, 1] of the predicted and of the true class."""
+class Scored(Protocol):
+    """What Grad-CAM needs of a network."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """That of the tokens."""
+        ...
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, classes), with a graph."""
+        ...
+
+
+def class_maps(model: Scored, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, classes), and the maps (B, h, w) in [0, 1] of the predicted class and of `targets`."""
     kept: list[Tensor] = []
     hook = target_layer(model.encoder).register_forward_hook(lambda module, inputs, output: kept.append(output))
     try:

@@ -113,7 +113,7 @@ def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
         UserError: there is no teacher in it.
     """
     if path.suffix == ".safetensors":
-        content: Any = _safetensors(path)
+        content: Any = read_safetensors(path)
     else:
         content = load_checkpoint(path)
     wrapper = next((key for key in WRAPPERS if key in content), None)
@@ -140,7 +140,12 @@ def within(tensors: StateDict, prefix: str) -> StateDict:
     return inner or tensors
 
 
-def _safetensors(path: Path) -> StateDict:
+def read_safetensors(path: Path) -> StateDict:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: it is missing, or no such file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

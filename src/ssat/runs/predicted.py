@@ -1,4 +1,4 @@
-"""What a run predicts of files of no set: over time, as a table, as JSON, and kept for a command that goes on."""
+"""What a run predicts of videos of no set: over time, as a table, as JSON, and kept for a command that goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Face:
 
     Attributes:
         probs: (K,) mean over the clips.
-        clips: in the order of their time; [] of an image.
+        clips: in the order of their time.
         found: share of the searched frames that show it.
     """
 
@@ -49,7 +49,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Predicted:
-    """One file.
+    """One video.
 
     Attributes:
         name: of the file, below the input's folder.
@@ -59,7 +59,7 @@ class Predicted:
         faces: that have a score; [] without any.
         more_faces: that are not scored.
         n_faces: largest number of faces in one searched frame.
-        n_frames, fps, width, height: as decoded; 0 where they are not known, or of an image.
+        n_frames, fps, width, height: as decoded; 0 where they are not known.
         picture: the file's strip, below `out`; empty without one.
         note: what is unusual in it, one sentence.
     """

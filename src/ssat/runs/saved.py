@@ -45,11 +45,7 @@ def saved_configuration(run: Path, overrides: list[str]) -> Run:
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"run={run} is no run folder: {path} does not exist")
-    values = upgrade(read_config(path, COPY), str(path))
-    if not isinstance(values.get("data"), dict):
-        raise UserError(f"{path} is damaged: {COPY}")
-    # A run of an earlier version lacks the keys that have come since.
-    values["data"] = defaults_in(Data) | values["data"]
+    values = _in_todays_form(read_config(path, COPY), str(path))
     if named := [word for word in overrides if word.startswith("data=")]:
         others = [word for word in overrides if word.startswith("data.")]
         values["data"] = _other_data(values["data"], named[-1], others)
@@ -64,7 +60,28 @@ def saved_configuration(run: Path, overrides: list[str]) -> Run:
         changed: Any = OmegaConf.to_container(OmegaConf.merge(values, OmegaConf.from_dotlist(overrides)))
     except OmegaConfBaseException as error:
         raise UserError(f"{' '.join(overrides)} is not understood: {str(error).splitlines()[0]}") from error
+    return _built(changed, str(path))
+
+
+def stored_configuration(values: Mapping[str, Any], where: str) -> Run:
+    """The configuration of plain values that a checkpoint or an exported folder holds; `where` names the file.
+
+    Raises:
+        UserError: it is damaged, of a newer version, or names code that is not the user's own.
+    """
+    return _built(_in_todays_form(values, where), where)
+
+
+def _in_todays_form(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    today = upgrade(values, where)
+    if not isinstance(today.get("data"), dict) or not isinstance(today["data"].get("source"), dict):
+        raise UserError(f"{where} is damaged: {COPY}")
+    # A run of an earlier version lacks the keys that have come since.
+    return today | {"data": defaults_in(Data) | today["data"]}
+
+
+def _built(values: dict[str, Any], where: str) -> Run:
     # The saved configuration is resolved: the reader's arguments are copies of the keys above them.
-    source = changed["data"]["source"]
-    changed["data"]["source"] = {key: changed["data"].get(key, value) for key, value in source.items()}
-    return trusted(build(changed, str(path)))
+    data = values["data"]
+    source = {key: data.get(key, value) for key, value in data["source"].items()}
+    return trusted(build({**values, "data": {**data, "source": source}}, where))

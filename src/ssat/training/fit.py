@@ -83,7 +83,7 @@ def build_callbacks(
         history,
         FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
         meter,
-        Stamp(config.values, inputs, drop_last=data.drop_last),
+        Stamp(config.values, inputs, drop_last=data.drop_last, phase=phase.name, mean=data.mean, std=data.std),
     ]
     style = progress_style(config)
     if style == "bar":

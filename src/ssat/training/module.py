@@ -97,6 +97,7 @@ class JointModule(pl.LightningModule):
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
         self.optimization, self.means = optimization or Optimization(), EpochMeans()
         self.meters: Any = VideoMeters(classes, average) if average and classes else Meters(classes)
+        self.stamp: dict[str, Any] = {}  # what every checkpoint says of its run
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -191,8 +192,8 @@ class JointModule(pl.LightningModule):
             self.ssl.after_step(self.encoder, share_done(self.trainer, step, self.optimization.epochs), step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The running sums are part of a checkpoint, which may be written within an epoch."""
-        checkpoint["epoch_sums"] = self.means.state()
+        """The running sums are part of a checkpoint, which may be written within an epoch, and so is the stamp."""
+        checkpoint |= {"epoch_sums": self.means.state(), **self.stamp}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The counterpart of `on_save_checkpoint`."""

@@ -1,88 +1,88 @@
-"""A trained run, ready to predict what belongs to no set."""
+"""A trained network that predicts: batches of tensors, and stored videos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssat.config.schema import Moments, Phase, Run
-from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.video.clips import EvalClips, collate, normalise
+from ssat.data.video.faces import DetectorName
 from ssat.data.video.manifest import Entry
 from ssat.data.video.module import VideoDataModule
+from ssat.data.video.preparation import PrepareOptions
 from ssat.data.video.source import VideoSource
 from ssat.data.video.store import StoredClip
 from ssat.runs.predicted import Clip
-from ssat.training.data import build_data
-from ssat.training.evaluation import PRECISIONS, find_checkpoint, load_network
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a run's record says of its last phase, as far as predicting needs it.
-
-    Attributes:
-        classes: names, in the order of the labels.
-        passport: how the clips were made; {} of images.
-        moments: of the normalisation; None where they are in the configuration.
-    """
-
-    classes: Sequence[str]
-    passport: dict[str, Any]
-    moments: Moments | None = None
+from ssat.runs.saved import COPY
+from ssat.training.data import build_data, build_images
+from ssat.training.evaluation import PRECISIONS
+from ssat.training.saved_network import SavedNetwork
 
 
 class Predictor:
-    """The network of a run; the data that it was trained on need not be there.
+    """A trained network on a device; the data that it was trained on need not be there.
 
     Args:
-        config: of the run.
-        run: its folder.
-        checkpoint: last, best or a file.
-        known: what the record says.
-        device: of the network.
+        saved: the network.
+        device: that it computes on.
         batch_size: clips or images at a time; 0 = that of the training.
 
     Attributes:
-        path: of the checkpoint.
+        module: encoder and head, in evaluation mode.
 
     Raises:
-        UserError: the run has learned no labels, or the checkpoint is not right.
+        UserError: the weights are of another network.
     """
 
-    def __init__(
-        self, config: Run, run: Path, checkpoint: str, known: Known, *, device: torch.device, batch_size: int = 0
-    ) -> None:
-        self.phase = config.mode.phases[-1]
-        if self.phase.lam == 0:
-            raise UserError(f"run={run} has learned no labels (lam=0), so it predicts none: fine-tune it first")
+    def __init__(self, saved: SavedNetwork, *, device: torch.device, batch_size: int = 0) -> None:
+        config = saved.config
+        self.saved, self.phase, self.known, self.device = saved, saved.phase, saved.known, device
         # One file lies behind every batch: worker processes would take longer to start than to read it.
         self.config = replace(config, data=replace(config.data, num_workers=0))
-        self.known, self.device = known, device
-        self.path = find_checkpoint(run, self.phase.name, checkpoint)
-        module, self.epoch = load_network(config, run, self.phase, self.path, len(known.classes))
-        self.module = module.to(device)
+        self.module = saved.module().to(device)
         self.precision = PRECISIONS.get(config.trainer.precision)
         self.batch_size = batch_size or self.phase.recipe.batch_size
 
-    @torch.inference_mode()
-    def _logits(self, images: Tensor) -> Tensor:
-        moved = images.to(self.device)
-        with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
-            return self.module(moved).float()
+    def check_labels(self) -> None:
+        """Raises: UserError: the network has learned none."""
+        if self.module.head is None:
+            raise UserError(
+                f"run={self.saved.run or self.saved.path} has learned no labels (lam=0), so it predicts none:"
+                " fine-tune it first",
+                key="run",
+            )
 
-    def video(self, root: Path, entry: Entry, within: tuple[float, float] | None = None) -> Prediction:
+    @torch.inference_mode()
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, D) and logits (B, K) of normalised images or clips, float32; None without a head."""
+        with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
+            features = self.module.encoder.forward_features(images.to(self.device))
+            logits = None if self.module.head is None else self.module.head(features)
+        return features.float(), None if logits is None else logits.float()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, K) of normalised images or clips (B, ...), float32, not calibrated.
+
+        Raises:
+            UserError: the network has learned no labels.
+        """
+        self.check_labels()
+        _, logits = self.outputs(images)
+        assert logits is not None
+        return logits
+
+    def video(self, root: Path, entry: Entry, within: tuple[float, float] | None = None) -> VideoPrediction:
         """What the network says of a stored video: the mean over its clips, as `src.evaluate` takes it.
 
         Args:
@@ -91,7 +91,7 @@ class Predictor:
             within: of the clips only those that lie at least by half in these seconds, or the nearest one.
 
         Raises:
-            UserError: the stored file is damaged, or a prediction is nan.
+            UserError: the stored file is damaged, a prediction is nan, or the network has learned no labels.
         """
         data = self._videos(root)
         clips = EvalClips(
@@ -108,14 +108,14 @@ class Predictor:
         for first in range(0, len(chosen), self.batch_size):
             batch = collate([clips[0, index] for index in chosen[first : first + self.batch_size]])
             (normal,) = normalise([batch], mean=data.mean, std=data.std, device=torch.device("cpu"))
-            kept.append(self._logits(normal.images).cpu())
+            kept.append(self.logits(normal.images).cpu())
             assert batch.videos is not None
             self.module.meters.add(kept[-1], batch.targets, batch.videos)
         self.module.meters.take()  # its mean is that of src.evaluate to the last bit
         (probs, _), *_ = self.module.meters.scores.values()
         of_clips = torch.cat(kept).double().softmax(dim=1).tolist()
         found = [Clip(*spans[index], each) for index, each in zip(chosen, of_clips, strict=True)]
-        return Prediction(probs.tolist(), found)
+        return VideoPrediction(probs.tolist(), found)
 
     def _videos(self, root: Path) -> VideoDataModule:
         source = VideoSource("input", self.known.classes, root, {}, passport=self.known.passport)
@@ -123,34 +123,15 @@ class Predictor:
         assert isinstance(data, VideoDataModule)
         return data
 
-    def images(self, root: Path, names: Sequence[str]) -> Iterator[tuple[str, list[float] | None]]:
-        """Probabilities of image files by name, in batches; None of one that cannot be read.
+    def image_data(self) -> ImageDataModule:
+        """The data module of the training without its images: it says how an image is transformed.
 
         Raises:
-            UserError: a prediction is nan.
+            UserError: the network is of videos.
         """
-        for first in range(0, len(names), self.batch_size):
-            batch = names[first : first + self.batch_size]
-            data = self._images(root, batch)
-            assert data.source.test is not None
-            good = [batch[index] for index in data.source.test.readable()[0].tolist()]
-            probs = iter(self._of_images(self._images(root, good)) if good else ())
-            yield from ((name, next(probs) if name in good else None) for name in batch)
-
-    def _of_images(self, data: ImageDataModule) -> list[list[float]]:
-        data.setup()
-        data.batch_size = self.batch_size
-        loader: Iterable[Batch] = data.eval_loader("test")
-        logits = torch.cat([self._logits(batch.images) for batch in loader])
-        probs = logits.double().softmax(dim=1)
-        if probs.isnan().any():
-            raise UserError("the network predicts nan: the training has diverged, choose another run or checkpoint")
-        return probs.tolist()
-
-    def _images(self, root: Path, names: Sequence[str]) -> ImageDataModule:
         data = self.config.data
-        none = ImageList(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64))  # there is no training
-        source = Source("input", list(self.known.classes), none, ImageList(names, np.zeros(len(names), np.int64), root))
+        none = ImageList(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64))
+        source = Source("input", list(self.known.classes), none, none)
         plain = replace(
             data,
             val_fraction=0.0,
@@ -161,25 +142,48 @@ class Predictor:
             protocol="paper",
             on_bad_image="error",
         )
-        phase = replace(self.phase, recipe=replace(self.phase.recipe, batch_size=1, drop_last=False))
         if self.known.moments is not None:
-            statistics = replace(data.statistics, own=self.known.moments)
-            plain = replace(plain, statistics=statistics)
-        return _image_data(replace(self.config, data=plain), phase, source)
+            named = {self.phase.recipe.statistics: self.known.moments}
+            plain = replace(plain, statistics=replace(data.statistics, **named))
+        phase = replace(self.phase, recipe=replace(self.phase.recipe, batch_size=1, drop_last=False))
+        return build_images(replace(self.config, data=plain), phase, source)
 
 
 @dataclass(frozen=True)
-class Prediction:
+class VideoPrediction:
     """(K,) probabilities of a video or of one face in it, and the clips that they are the mean of."""
 
     probs: list[float]
     clips: list[Clip]
 
 
-def _image_data(config: Run, phase: Phase, source: Source) -> ImageDataModule:
-    built = build_data(config, phase, source)
-    assert isinstance(built, ImageDataModule)
-    return built
+def clip_options(saved: SavedNetwork, detector: str = "", max_seconds: str = "") -> PrepareOptions:
+    """How the clips of a network's training were made, with what the user wants otherwise; "" is nothing.
+
+    Raises:
+        UserError: the record is damaged, or the faces came from a file.
+    """
+    names = {field.name for field in fields(PrepareOptions)}
+    try:
+        options = PrepareOptions(**{key: value for key, value in saved.known.passport.items() if key in names})
+        numbers = [options.every, options.size, options.stride, options.max_seconds, options.quality]
+        if options.detector not in get_args(DetectorName) or not all(0 < number < 1e6 for number in numbers):
+            raise ValueError
+    except (TypeError, ValueError):
+        where = f"{saved.run}/inputs.json" if saved.run else saved.path
+        raise UserError(f"the passport of {where} is damaged: {COPY}") from None
+    options = replace(options, no_face="skip")  # a stranger's video without a face has no score
+    if max_seconds:
+        options = replace(options, max_seconds=float(max_seconds))
+    if detector:
+        return replace(options, detector=detector)  # type: ignore[arg-type]
+    if options.detector == "boxes":
+        raise UserError(
+            "the clips of this run were cropped by a file of boxes, which knows nothing of other videos: say"
+            " detector=mtcnn, or none for videos that show a face only",
+            key="detector",
+        )
+    return options
 
 
 def _spans(clips: EvalClips, seconds: Sequence[float], step: int, fps: float) -> list[tuple[float, float]]:

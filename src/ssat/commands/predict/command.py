@@ -1,4 +1,4 @@
-"""Predict videos or images with a trained run. python -m src.predict run=<run folder> input=<file or folder>"""
+"""Predict images or videos with a trained network. python -m src.predict run=<run folder> input=<file or folder>"""
 
 from __future__ import annotations
 
@@ -13,43 +13,54 @@ from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
 from ssat.runs.predicted import CSV, JSON, Judge
-from ssat.runs.saved import saved_configuration
 
 if TYPE_CHECKING:
-    from ssat.commands.predict.trained import Trained
-    from ssat.config.schema import Run
-    from ssat.training.predictor import Predictor
+    from ssat.commands.predict.inputs import Inputs
+    from ssat.training.saved_network import SavedNetwork
 
 USAGE = """\
-python -m src.predict run=<run folder> input=<video or folder> [key=value ...]
+python -m src.predict run=<run folder> input=<image, video or folder> [key=value ...]
 
-Says of every video how probable each class is, for example fake: decodes it, follows its face, makes clips as the run's
-own were made, and averages over them. Of a run on images, input= is an image or a folder of images.
-Writes predictions.csv, predictions.json (every clip and second) and for each video a picture: frames, face, score over
-time. The same command goes on where it was ended; what is finished is kept.
+Says of every image or video how probable each class is. The data of the training need not be there.
+Of images: reads them as the run's evaluation does. Writes predictions.csv, predictions.json and sheet.png (the images
+of which the network is least certain).
+Of videos: decodes each, follows its face, makes clips as the run's own were made, and averages over them. Writes
+predictions.csv, predictions.json (every clip and second) and for each video a picture: frames, face, score over time.
+The same command goes on where it was ended; what is finished is kept.
 
-  run=<folder>            of python -m src.train
-  input=<file|folder>     one file, or all below a folder
+  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an exported folder
+  input=<file|folder|->   one file, all below a folder, list.csv with a column path (images), or - = paths on standard
+                          input, one a line (images)
   checkpoint=best         best, last, or a checkpoint file of that run
   out=<folder>            of what is written; by default predictions/<run>/<input>
-  threshold=0.5           a video is called fake above it (runs with two classes)
+  threshold=0.5           with two classes the second one, such as fake, is said above it
+  device=auto             auto (the GPU if there is one), cpu, cuda
+  batch_size=<the run's>  images or clips at a time
+  --config-dir <folder>   with configuration files of your own, where a run was trained with them
+
+images:
+  top_k=5                 classes of each image in the table
+  tta=flips               the mean over the image and its mirror image
+  explain=true            writes a picture for each image: Grad-CAM of the verdict (plain ViTs)
+
+videos:
   face=largest            largest: as in the training; all: every face is scored, and the highest score counts
   detector=<the run's>    of faces: mtcnn, mediapipe, or none for videos that show a face only
   max_seconds=<the run's> of a video that are read, usually 600
-  device=auto             auto (the GPU if there is one), cpu, cuda
-  batch_size=<the run's>  clips at a time
   workers=1               processes that decode and find faces, each up to 3 GB; 0 = none, where a bad file may end all
   force=true              predict again what is finished
-  --config-dir <folder>   with configuration files of your own, where a run was trained with them
 
 Exit code: 0 = all predicted, 3 = some not (the table says why), 2 = a mistake.
 """
 OWN = {
     "run": "<run folder>",
-    "input": "<video or folder>",
+    "input": "<image, video or folder>",
     "checkpoint": "best",
     "out": "<folder>",
     "threshold": "0.5",
+    "top_k": "5",
+    "tta": "flips",
+    "explain": "true",
     "face": "largest",
     "detector": "mtcnn",
     "max_seconds": "600",
@@ -65,10 +76,18 @@ DEFAULTS = {
     "device": "auto",
     "workers": "1",
     "force": "false",
+    "explain": "false",
 }
-CHOICES = {"face": ("largest", "all"), "device": ("auto", "cpu", "cuda"), "detector": ("mtcnn", "mediapipe", "none")}
+CHOICES = {
+    "face": ("largest", "all"),
+    "device": ("auto", "cpu", "cuda"),
+    "detector": ("mtcnn", "mediapipe", "none"),
+    "tta": ("flips",),
+}
+OF_VIDEOS, OF_IMAGES = ("detector", "max_seconds"), ("top_k", "tta")  # options that are not given by default
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SOME_FAILED = 3
+TOP = 5  # classes of the table
 
 
 def parse(words: list[str]) -> dict[str, str]:
@@ -77,7 +96,7 @@ def parse(words: list[str]) -> dict[str, str]:
     Raises:
         UserError: an unknown word, or a value that is not possible.
     """
-    given, flags, _ = read_options(words, OWN, names=("force",))
+    given, flags, _ = read_options(words, OWN, names=("force", "explain"))
     options = {**dict.fromkeys(OWN, ""), **DEFAULTS, **given, **dict.fromkeys(flags, "true")}
     for key in ("run", "input"):
         if not options[key]:
@@ -88,10 +107,12 @@ def parse(words: list[str]) -> dict[str, str]:
     _number("threshold", options["threshold"], 0.0, 1.0)
     if options["max_seconds"]:
         _number("max_seconds", options["max_seconds"], 0.1, 864_000.0)
-    if options["batch_size"]:
-        whole_number("batch_size", options["batch_size"])
+    for key in ("batch_size", "top_k"):
+        if options[key]:
+            whole_number(key, options[key])
     whole_number("workers", options["workers"], least=0)
-    is_true("force", options["force"])
+    for key in ("force", "explain"):
+        options[key] = str(is_true(key, options[key])).lower()
     return options
 
 
@@ -113,36 +134,76 @@ def predict(words: list[str], console: Console) -> int:
         KeyboardInterrupt: after what is finished has been written.
     """
     options = parse(words)
-    run, path = Path(options["run"]), Path(options["input"])
-    config = saved_configuration(run, [])
-    of_videos = config.data.frames is not None
     # Heavy imports only for a command line that can be right.
+    from ssat.commands.predict.inputs import read_inputs
+    from ssat.data.video.layouts.tree import ENDINGS
+    from ssat.training.saved_network import find_network
+
+    saved = find_network(options["run"], options["checkpoint"])
+    of_videos = saved.config.data.frames is not None
+    _check_kind(options["input"], of_videos)
+    inputs = read_inputs(options["input"], ENDINGS if of_videos else IMAGES)
+    judge = Judge(saved.known.classes, float(options["threshold"]))
+    _check_classes(options, judge, of_videos)
+    name = "stdin" if options["input"] == "-" else Path(options["input"]).resolve().name
+    out = Path(options["out"] or Path("predictions") / saved.name / name)
+    work = _videos if of_videos else _images
+    return work(console, options, saved, inputs, out, judge)
+
+
+def _videos(
+    console: Console, options: dict[str, str], saved: SavedNetwork, inputs: Inputs, out: Path, judge: Judge
+) -> int:
     from ssat.commands.predict.trained import Trained
     from ssat.commands.predict.work import Work
-    from ssat.data.video.layouts.tree import ENDINGS
-    from ssat.data.video.unseen import find
+    from ssat.model import device_of
+    from ssat.training.predictor import Predictor
 
-    _check_kind(path, of_videos)
-    folder, names = find(path, ENDINGS if of_videos else IMAGES)
-    trained = Trained(config, run)
-    judge = Judge(trained.known.classes, float(options["threshold"]))
-    _check_classes(options, judge, of_videos)
-    predictor = _predictor(config, run, trained, options)
-    out = Path(options["out"] or Path("predictions") / run.resolve().name / path.resolve().name)
-    for text in trained.lines(options["checkpoint"], predictor.path, predictor.epoch):
+    size, trained = int(options["batch_size"] or 0), Trained(saved)
+    predictor = Predictor(saved, device=device_of(_device(options)), batch_size=size)
+    predictor.check_labels()
+    for text in trained.lines():
         show.line(console, text)
-    work = Work(console, options, folder, names, out, trained, predictor, judge)
-    rows = work.videos() if of_videos else work.images()
+    rows = Work(console, options, inputs.folder, inputs.names, out, trained, predictor, judge).videos()
     show.line(console, "")
     show.show(console, rows, judge)
     show.line(console, "")
     show.line(console, f"{show.counts(rows, judge)}; {show.NO_PROOF}")
-    show.line(console, f"written to {out}: {CSV}, {JSON}{', a picture of each video' if of_videos else ''}")
+    show.line(console, f"written to {out}: {CSV}, {JSON}, a picture of each video")
     return SOME_FAILED if any(not row.faces for row in rows) else 0
 
 
-def _check_kind(path: Path, of_videos: bool) -> None:
+def _images(
+    console: Console, options: dict[str, str], saved: SavedNetwork, inputs: Inputs, out: Path, judge: Judge
+) -> int:
+    from ssat.commands.predict.images import EXPLAIN, SHEET, ImageWork, counts, show_images
+    from ssat.commands.predict.trained import Trained
+    from ssat.model import Model, device_of
+
+    model, trained = Model(saved, device=device_of(_device(options))), Trained(saved)
+    model.check(explain=options["explain"] == "true")
+    for text in trained.lines():
+        show.line(console, text)
+    rows = ImageWork(console, options, inputs, out, model, trained, judge).run()
+    show.line(console, "")
+    show_images(console, rows, judge, int(options["top_k"] or TOP))
+    show.line(console, "")
+    show.line(console, f"{counts(rows, judge)}; {show.NO_PROOF_OF_IMAGES}")
+    predicted = [row for row in rows if row.probs is not None]
+    pictures = [f"{SHEET} (the least certain)"] * bool(predicted) + [f"{EXPLAIN}/"] * any(row.picture for row in rows)
+    show.line(console, f"written to {out}: {', '.join([CSV, JSON, *pictures])}")
+    return SOME_FAILED if len(predicted) < len(rows) else 0
+
+
+def _device(options: dict[str, str]) -> str | None:
+    return None if options["device"] == "auto" else options["device"]
+
+
+def _check_kind(word: str, of_videos: bool) -> None:
     """Refuse an image for a run on videos, and the other way round."""
+    path = Path(word)
+    if of_videos and (word == "-" or (path.suffix.lower() == ".csv" and path.is_file())):
+        raise UserError(f"input={word} is a list, and lists are of images: name a video or a folder", key="input")
     if of_videos and path.suffix.lower() in IMAGES and path.is_file():
         raise UserError(f"input={path} is an image, and this run is of videos: give a video", key="input")
     from ssat.data.video.layouts.tree import ENDINGS
@@ -156,23 +217,12 @@ def _check_classes(options: dict[str, str], judge: Judge, of_videos: bool) -> No
         raise UserError(f"threshold= is of two classes, and this run has {len(judge.classes)}", key="threshold")
     if options["face"] == "all" and len(judge.classes) != 2:
         raise UserError(f"face=all is for real and fake, and this run has {len(judge.classes)} classes", key="face")
-    given = [key for key in ("detector", "max_seconds") if options[key]]
-    given += ["face"] if options["face"] == "all" else []
-    if not of_videos and given:
-        raise UserError(f"{given[0]}= is of videos, and this run is of images: leave it out", key=given[0])
-
-
-def _predictor(config: Run, run: Path, trained: Trained, options: dict[str, str]) -> Predictor:
-    import torch
-
-    from ssat.training.predictor import Predictor
-
-    gpu = torch.cuda.is_available()
-    if options["device"] == "cuda" and not gpu:
-        raise UserError("device=cuda is not possible: PyTorch finds no GPU; leave it out", key="device", value="cuda")
-    device = torch.device("cuda" if gpu and options["device"] != "cpu" else "cpu")
-    size = int(options["batch_size"] or 0)
-    return Predictor(config, run, options["checkpoint"], trained.known, device=device, batch_size=size)
+    given = [key for key in (OF_IMAGES if of_videos else OF_VIDEOS) if options[key]]
+    given += ["face"] if options["face"] == "all" and not of_videos else []
+    given += ["explain"] if options["explain"] == "true" and of_videos else []
+    if given:
+        is_of, this = ("images", "videos") if of_videos else ("videos", "images")
+        raise UserError(f"{given[0]}= is of {is_of}, and this run is of {this}: leave it out", key=given[0])
 
 
 def main() -> None:
@@ -181,7 +231,7 @@ def main() -> None:
     run_words(
         lambda words: codes.append(predict(words, console)),
         USAGE,
-        interrupted="finished files are kept, the same command goes on",
+        interrupted="finished files are written; the same command goes on with videos, and repeats images",
         config_dir=True,
     )
     raise SystemExit(codes[-1])

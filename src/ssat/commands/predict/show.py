@@ -14,6 +14,7 @@ SHOWN = 40  # rows of the table in the terminal
 NO_PROOF = (
     "a probability is the score of this network and no proof; other kinds of fakes than it was trained on may pass"
 )
+NO_PROOF_OF_IMAGES = "a probability is the score of this network and no proof, least of all for images of another kind"
 
 
 def line(console: Console, text: str) -> None:
@@ -35,15 +36,21 @@ def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
     ]
     faces = any(len(row.faces) > 1 for row in rows)
     cells = [header, *(_cells(row, judge, faces=faces) for row in rows[:SHOWN])]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
+    columns(console, cells, right=(1, 3))
+    if len(rows) > SHOWN:
+        line(console, f"... and {many(len(rows) - SHOWN, 'more file')}")
+
+
+def columns(console: Console, cells: Sequence[Sequence[str]], *, right: Sequence[int]) -> None:
+    """Rows of cells as lines, in columns of one width; those of `right` are aligned there."""
+    printed = [[printable(cell) for cell in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(*printed, strict=True)]
+    for row in printed:
         padded = [
-            cell.rjust(width) if column in (1, 3) else cell.ljust(width)
+            cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         line(console, "  ".join(padded).rstrip())
-    if len(rows) > SHOWN:
-        line(console, f"... and {many(len(rows) - SHOWN, 'more file')}")
 
 
 def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:

@@ -2,108 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from ssat.config.schema import Moments, Run
-from ssat.core.errors import UserError
-from ssat.data.video.faces import DetectorName
 from ssat.data.video.preparation import PrepareOptions
 from ssat.runs.folder import read_record
-from ssat.runs.inputs import PASSPORT, read_inputs, recorded
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
-from ssat.training.predictor import Known
+from ssat.training.saved_network import SavedNetwork, phase_record
 
 FAR = 1.25  # times the highest, or below the lowest frame rate of the training videos
 
 
 class Trained:
-    """A run's records.
+    """The records of a network's run; of a network without its run little is known.
 
     Args:
-        config: of the run.
-        run: its folder.
+        saved: the network.
 
     Attributes:
-        known: what predicting needs.
         finished: whether the run is.
 
     Raises:
-        UserError: they are damaged, or too old to say it.
+        UserError: the records are damaged.
     """
 
-    def __init__(self, config: Run, run: Path) -> None:
-        self.config, self.run = config, run
-        self._record = self._read(run / "result.json")
+    def __init__(self, saved: SavedNetwork) -> None:
+        self.saved, self.config, self._record = saved, saved.config, {}
+        if saved.run is not None and (saved.run / "result.json").is_file():
+            self._record = read_record(saved.run / "result.json", COPY)
         self.finished = self._record.get("status") == "finished"
-        phase = self._read(run / config.mode.phases[-1].name / "phase.json")
-        phases = self._record.get("phases")
-        last = phases[-1] if isinstance(phases, list) and phases and isinstance(phases[-1], dict) else {}
-        self._phase = phase or last
-        inputs = read_inputs(run, COPY) or recorded(self._phase)
-        classes, passport = lookup(inputs, "data.classes"), lookup(inputs, f"data.{PASSPORT}")
-        if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-            raise UserError(f"run={run} does not say its classes: it has not begun its training, or is damaged")
-        if config.data.frames is not None and not passport:
-            raise UserError(
-                f"run={run} does not say how its clips were made (inputs.json has no passport): train it again"
-            )
-        self.known = Known(classes, passport or {}, self._moments())
+        self._phase = {} if saved.run is None else phase_record(saved.config, saved.run)
 
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        return read_record(path, COPY) if path.is_file() else {}
+    @property
+    def checkpoint(self) -> str:
+        """`best`, `last`, or the file that is neither."""
+        own = self.saved.run is not None and self.saved.path.parent.name == "checkpoints"
+        return self.saved.path.stem if own else str(self.saved.path)
 
-    def _moments(self) -> Moments | None:
-        """Of a run that has measured those of its own pixels."""
-        recipe = self.config.mode.phases[-1].recipe
-        if self.config.data.frames is not None or getattr(self.config.data.statistics, recipe.statistics) is not None:
-            return None
-        mean, std = lookup(self._phase, "statistics.mean"), lookup(self._phase, "statistics.std")
-        if not isinstance(mean, list) or not isinstance(std, list):
-            raise UserError(f"run={self.run} is not finished, and recipe.statistics=own is recorded at its end")
-        return Moments(tuple(mean), tuple(std))
-
-    def options(self, detector: str, max_seconds: str) -> PrepareOptions:
-        """How the run's own clips were made, with what the user wants otherwise; "" is nothing.
-
-        Raises:
-            UserError: the record is damaged, or the faces came from a file.
-        """
-        names = {field.name for field in fields(PrepareOptions)}
-        try:
-            options = PrepareOptions(**{key: value for key, value in self.known.passport.items() if key in names})
-            numbers = [options.every, options.size, options.stride, options.max_seconds, options.quality]
-            if options.detector not in get_args(DetectorName) or not all(0 < number < 1e6 for number in numbers):
-                raise ValueError
-        except (TypeError, ValueError):
-            raise UserError(f"the passport of {self.run}/inputs.json is damaged: {COPY}") from None
-        options = replace(options, no_face="skip")  # a stranger's video without a face has no score
-        if max_seconds:
-            options = replace(options, max_seconds=float(max_seconds))
-        if detector:
-            return replace(options, detector=detector)  # type: ignore[arg-type]
-        if options.detector == "boxes":
-            raise UserError(
-                "the clips of this run were cropped by a file of boxes, which knows nothing of other videos: say"
-                " detector=mtcnn, or none for videos that show a face only",
-                key="detector",
-            )
-        return options
-
-    def lines(self, checkpoint: str, path: Path, epoch: int | None) -> list[str]:
+    def lines(self) -> list[str]:
         """On what it was trained, of which file and epoch the weights are, and what it measured."""
-        of = "" if epoch is None else f", epoch {epoch} of {self.config.mode.phases[-1].epochs}"
+        saved = self.saved
+        of = "" if saved.epoch is None else f", epoch {saved.epoch} of {saved.phase.epochs}"
         return [
-            f"network: {self.run.name}, {self._trained_on()}",
-            f"checkpoint: {path.name}{of}",
-            f"measured: {self._measured(checkpoint)}",
+            f"network: {saved.name}, {self._trained_on()}",
+            f"checkpoint: {saved.path.name}{of}",
+            f"measured: {self._measured(self.checkpoint)}",
         ]
 
     def _trained_on(self) -> str:
-        data, passport = self.config.data, self.known.passport
+        data, passport = self.config.data, self.saved.known.passport
         what = "videos" if data.frames is not None else "images"
         counts = lookup(self._phase, "data_check.counts.train")
         split = f"{passport['held_out']} held out" if passport.get("held_out") else ""
@@ -113,6 +60,8 @@ class Trained:
         return f"trained on {data.name}{f' ({facts})' * bool(facts)}{f': {of} {what}' if of else ''}"
 
     def _measured(self, checkpoint: str) -> str:
+        if self.saved.run is None:
+            return "what its run has recorded, which this file does not hold; nothing is known of yours"
         if not self.finished:
             return "nothing yet, the run is not finished"
         split = "test" if lookup(self._record, "metrics.test") else "val"
@@ -130,7 +79,7 @@ class Trained:
 
     def notes(self, options: PrepareOptions) -> list[str]:
         """How the clips will differ from those of the training."""
-        theirs = self.known.passport["detector"]
+        theirs = self.saved.known.passport["detector"]
         if options.detector == theirs:
             return []
         return [f"faces are found by detector={options.detector}, and were by {theirs} in the training videos"]
@@ -150,7 +99,7 @@ class Trained:
         low, high = as_number(rates[0]), as_number(rates[1])
         return (low, high) if low and high else (0.0, 0.0)
 
-    def about(self, checkpoint: str, path: Path, epoch: int | None) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What the JSON file says of the network."""
-        network = self.lines(checkpoint, path, epoch)
-        return {"run": self.run.name, "network": network, "passport": self.known.passport, "name": checkpoint}
+        saved = self.saved
+        return {"run": saved.name, "network": self.lines(), "passport": saved.known.passport, "name": self.checkpoint}

@@ -1,29 +1,28 @@
-"""Files of no set, one after the other: prepared, predicted, drawn, written down."""
+"""Videos of no set, one after the other: prepared, predicted, drawn, written down."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from ssat.commands.predict import show
+from ssat.commands.predict.inputs import sha256_of, writable
 from ssat.commands.predict.strip import draw, seen_during
 from ssat.commands.predict.trained import Trained
 from ssat.commands.prepare_videos import stoppable
 from ssat.commands.progress import progress
-from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.core.words import many
 from ssat.data.video.prepare_set import versions
 from ssat.data.video.unseen import Unseen, place_of, prepared
 from ssat.runs.predicted import CSV, JSON, Face, Judge, Kept, Predicted, write_tables
-from ssat.training.predictor import Predictor
+from ssat.training.predictor import Predictor, clip_options
 
 
 class Work:
@@ -53,32 +52,17 @@ class Work:
     ) -> None:
         self.console, self.options, self.folder, self.names, self.out = console, options, folder, names, out
         self.trained, self.predictor, self.judge = trained, predictor, judge
-        sha256 = file_sha256(predictor.path)
-        self.about = trained.about(options["checkpoint"], predictor.path, predictor.epoch)
-        self.about |= {"sha256": sha256, "epoch": predictor.epoch, "says": show.NO_PROOF}
+        sha256 = file_sha256(predictor.saved.path)
+        self.about = trained.about() | {"sha256": sha256, "epoch": predictor.saved.epoch, "says": show.NO_PROOF}
         self.how: dict[str, Any] = {
             "checkpoint": sha256,
             "classes": [*judge.classes],
             "device": predictor.device.type,
         }
 
-    def images(self) -> list[Predicted]:
-        """All images; they are quick, so none is kept from an earlier command."""
-        rows: list[Predicted] = []
-        with _writable(self.out), progress(self.console, ("predicting", "predicted"), "files") as tell:
-            for name, probs in self.predictor.images(self.folder, self.names):
-                sha256 = _sha256(self.folder / name)
-                if probs is None:
-                    rows.append(Predicted(name, sha256, "corrupt", "it cannot be read as an image of this run's kind"))
-                else:
-                    rows.append(Predicted(name, sha256, faces=(Face(probs, []),)))
-                tell(len(rows), len(self.names))
-            write_tables(self.out, self.about, rows, self.judge)
-        return rows
-
     def videos(self) -> list[Predicted]:
         """All videos, those of earlier commands from their lines."""
-        options = self.trained.options(self.options["detector"], self.options["max_seconds"])
+        options = clip_options(self.predictor.saved, self.options["detector"], self.options["max_seconds"])
         every_face = self.options["face"] == "all" and options.detects
         notes = self.trained.notes(options)
         if self.options["face"] == "all" and not options.detects:
@@ -88,10 +72,10 @@ class Work:
         self.how |= {"options": options.passport(), "every_face": every_face, "versions": versions(options)}
         self.about |= {"options": options.passport(), "versions": self.how["versions"], "notes": notes}
         rows: dict[str, Predicted] = {}
-        with _writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
+        with writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
             kept = Kept(self.out, self.how, afresh=self.options["force"] == "true")
             again = [name for name in self.names if name in kept.names]  # the others are read once, when they are due
-            found = [kept.get(name, _sha256(self.folder / name)) for name in again]
+            found = [kept.get(name, sha256_of(self.folder / name)) for name in again]
             rows = {row.name: row for row in found if row is not None}
             todo = [name for name in self.names if name not in rows]
             before = f", {len(rows):,} of them finished before" if rows else ""
@@ -125,7 +109,7 @@ class Work:
             faces.append(Face(found.probs, found.clips, face.det_rate))
         row = Predicted(
             name=name,
-            sha256=_sha256(self.folder / name),
+            sha256=sha256_of(self.folder / name),
             status=entry.status,
             reason=entry.reason.replace(str(self.folder), ""),
             faces=tuple(faces),
@@ -139,7 +123,7 @@ class Work:
             note=self.trained.note_of(entry.fps),
         )
         if faces:
-            network = f"{self.trained.run.name}, checkpoint {self.predictor.path.stem}"
+            network = f"{self.predictor.saved.name}, checkpoint {self.predictor.saved.path.stem}"
             (self.out / row.picture).parent.mkdir(parents=True, exist_ok=True)
             draw(self.out / row.picture, row, unseen, root, self.judge, network)
         return row
@@ -158,29 +142,3 @@ def _picture(out: Path, name: str) -> str:
 
 def _hashed(path: PurePosixPath, name: str) -> str:
     return f"{path.name[:40]}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.png"
-
-
-def _sha256(path: Path) -> str:
-    """Of a file's bytes; empty where it cannot be read, which its prediction says."""
-    try:
-        return file_sha256(path) if path.is_file() else ""
-    except OSError:
-        return ""
-
-
-@contextmanager
-def _writable(out: Path) -> Iterator[None]:
-    """Turns a folder that cannot be written into a sentence.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UserError(
-            f"out={out} cannot be written ({error.strerror}): name another folder, or free space there",
-            key="out",
-            value=str(out),
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,36 @@ from ssat.core.errors import UserError
 
 
 class Stamp(Callback):
-    """Writes configuration, inputs and `drop_last` into every checkpoint, which no other run can go on from."""
+    """Makes every checkpoint of a phase say what it is: enough to go on from it, and to load it alone.
 
-    def __init__(self, config: Mapping[str, Any], inputs: Mapping[str, Any], *, drop_last: bool) -> None:
-        self._stamp = {"config": dict(config), "inputs": dict(inputs), "drop_last": drop_last}
+    The module writes it, because Lightning asks no callback where only weights are saved, as in `best.ckpt`.
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Put them into the checkpoint."""
-        checkpoint |= self._stamp
+    Args:
+        config: plain values of the run.
+        inputs: what the run reads: fingerprint of the data, class names, weights.
+        drop_last: of the training batches; no other run can go on from the checkpoint.
+        phase: its name.
+        mean, std: (channels,) of the normalisation.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        drop_last: bool,
+        phase: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self._stamp = {
+            **{"config": dict(config), "inputs": dict(inputs), "drop_last": drop_last, "phase": phase},
+            "statistics": {"mean": [*map(float, mean)], "std": [*map(float, std)]},
+        }
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Hand it to the `JointModule`."""
+        pl_module.stamp = self._stamp
 
 
 class NonFiniteLoss(UserError):
