@@ -92,7 +92,9 @@ def test_plain_loaders_train_and_every_step_has_masks_of_its_own(tmp_path: Path)
     assert not any(name.startswith("test/") for name in own.callback_metrics)
     measured = {f"val/{name}" for name in ("acc1", "acc5", "loss", "balanced_acc", "macro_f1", "auroc")}
     assert own.validate(module, plain_loader(), verbose=False)[0].keys() == measured
-    assert own.test(module, plain_loader(), verbose=False)[0].keys() == {name.replace("val", "test") for name in measured}
+    assert own.test(module, plain_loader(), verbose=False)[0].keys() == {
+        name.replace("val", "test") for name in measured
+    }
     assert len(own.predict(module, DataLoader(torch.randn(4, 3, 16, 16), batch_size=2))) == 2
 
 

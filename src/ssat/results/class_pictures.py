@@ -42,7 +42,9 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], title: 
     _save(figure, path)
 
 
-def draw_reliability(before: Sequence[Bin], after: Sequence[Bin], labels: Sequence[str], title: str, path: Path) -> None:
+def draw_reliability(
+    before: Sequence[Bin], after: Sequence[Bin], labels: Sequence[str], title: str, path: Path
+) -> None:
     """Accuracy over confidence by bin, and below how many images a bin has.
 
     Args:
@@ -56,7 +58,9 @@ def draw_reliability(before: Sequence[Bin], after: Sequence[Bin], labels: Sequen
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="#8a8a86", linewidth=0.8, linestyle="--")
     for bins, colour, label in zip((before, after), (BEFORE, AFTER), labels, strict=False):
-        upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=colour, markersize=4, label=label)
+        upper.plot(
+            [b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=colour, markersize=4, label=label
+        )
         middles = [(b.low + b.high) / 2 for b in bins]
         lower.bar(middles, [b.images for b in bins], width=1 / BINS, color=colour, alpha=0.5)
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
@@ -85,7 +89,7 @@ def draw_sheet(pictures: NDArray[np.float32], captions: Sequence[str], title: st
 
 def caption(target: str, predicted: str, probability: float) -> str:
     """Two lines: what was predicted and how surely, and what it is."""
-    return f"{_short(predicted)} {100 * probability:.1f} %\nis {_short(target)}"
+    return f"called {_short(predicted)}, {100 * probability:.1f} %\nis {_short(target)}"
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether probabilities are as high as they are right: expected calibration error, and the temperature that mends it."""
+"""Whether probabilities are as high as they are right: calibration error, and the temperature that mends it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 COLDEST, HOTTEST = 1e-2, 1e2  # temperatures; beyond them a softmax says nothing, or always the same
@@ -18,25 +17,6 @@ COLDEST, HOTTEST = 1e-2, 1e2  # temperatures; beyond them a softmax says nothing
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
     """Softmax (N, K) of logits (N, K) divided by the temperature, in double precision."""
     return torch.from_numpy(logits).double().div(temperature).softmax(dim=1).numpy()
-
-
-def expected_calibration_error(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> float | None:
-    """ECE in [0, 1]: the mean over images of |accuracy - confidence| of their bin (Guo et al. 2017, Eq. 3).
-
-    The confidence is the highest of an image's probabilities. None without images.
-
-    Args:
-        probs: (N, K).
-        targets: (N,) classes.
-    """
-    if not len(targets):
-        return None
-    # A confidence of exactly 1 belongs to the last bin; torchmetrics would give it one of its own.
-    below_one = torch.from_numpy(probs).clamp(max=1 - 1e-12)
-    classes = probs.shape[1]
-    return float(
-        multiclass_calibration_error(below_one, torch.from_numpy(targets), classes, n_bins=BINS, validate_args=False)
-    )
 
 
 class Bin(NamedTuple):
@@ -60,6 +40,18 @@ def reliability(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> list[
     ]
 
 
+def expected_calibration_error(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+    """ECE in [0, 1]: the mean over images of |accuracy - confidence| of their bin (Guo et al. 2017, Eq. 3).
+
+    That of the bins that `reliability` draws, in double precision: torchmetrics' is in single.
+
+    Args:
+        probs: (N, K), N > 0; the confidence is the highest of an image's.
+        targets: (N,) classes.
+    """
+    return sum(b.images * abs(b.accuracy - b.confidence) for b in reliability(probs, targets)) / len(targets)
+
+
 def log_loss(logits: NDArray[np.float32], targets: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Mean cross-entropy of logits (N, K) over the temperature, in nats, double precision."""
     scaled = torch.from_numpy(logits).double() / temperature
@@ -81,16 +73,16 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
     """
     if not len(targets) or (logits.argmax(axis=1) == targets).all() or np.ptp(logits, axis=1).max() == 0:
         return None
-    values, truth = torch.from_numpy(logits).double(), torch.from_numpy(targets)
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        values, truth = torch.from_numpy(logits).double(), torch.from_numpy(targets)
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([log_t], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(values * torch.exp(-log_t), truth)
-        loss.backward()
-        return loss
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(values * torch.exp(-log_t), truth)
+            loss.backward()
+            return loss
 
-    with torch.enable_grad(), torch.inference_mode(mode=False):
         optimizer.step(closure)
     return float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))

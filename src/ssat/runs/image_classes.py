@@ -1,4 +1,4 @@
-"""How well images are told apart, and the file of predictions of each of them. Of videos it is `ssat.runs.detection`."""
+"""How well images are told apart, and the file of their predictions. Of videos it is `ssat.runs.detection`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from ssat.runs.detection import accuracy_of
 
 COLUMNS = ("image", "label", "predicted", "probability", "correct")
 LARGEST_TABLE = 50  # classes of a confusion matrix in a record; that of more is counted from the predictions
-UNEQUAL = 1.5  # times as many images in the largest class as in the smallest: accuracy alone misleads
 NAN = "the network predicts nan: the training has diverged, try a lower recipe.base_lr"
 
 
@@ -93,7 +92,7 @@ def ranking(targets: NDArray[np.int64], probs: NDArray[np.float64], *, ap: bool 
 
 
 def epoch_metrics(kept: ImagePredictions, classes: int, *, ranked: bool) -> dict[str, float]:
-    """What is measured after every epoch beside accuracy and loss: `balanced_acc`, `macro_f1` and, `ranked`, `auroc`."""
+    """What every epoch measures beside accuracy and loss: `balanced_acc`, `macro_f1` and, where `ranked`, `auroc`."""
     found = of_confusion(confusion_matrix(kept.targets, kept.predicted, classes))
     if ranked and kept.logits is not None:
         found |= ranking(kept.targets, probabilities(kept.logits), ap=False)
@@ -166,7 +165,7 @@ def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: C
         "log_loss_calibrated": log_loss(logits, kept.targets, t) if again and t else None,
         "ece_calibrated": expected_calibration_error(probabilities(logits, t), kept.targets) if again and t else None,
         "confusion": confusion.tolist() if len(classes) <= LARGEST_TABLE else None,
-        "classes": {name: _of_class(row, label, classes) for label, (name, row) in enumerate(zip(classes, confusion))},
+        "classes": {name: _of_class(confusion[label], label, classes) for label, name in enumerate(classes)},
         "notes": _notes(counts, classes, ranks, calibration),
     }
 
@@ -200,16 +199,7 @@ def _notes(
     return notes
 
 
-def unequal(counts: Any) -> bool:
-    """Whether the images of each class (a mapping from names to counts) are so unequal that accuracy misleads."""
-    sizes = list(counts.values()) if isinstance(counts, Mapping) else []
-    known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool)]
-    return len(known) > 1 and max(known) > UNEQUAL * min(known)
-
-
-def write_image_predictions(
-    path: Path, kept: ImagePredictions, names: Sequence[str], classes: Sequence[str]
-) -> Path:
+def write_image_predictions(path: Path, kept: ImagePredictions, names: Sequence[str], classes: Sequence[str]) -> Path:
     """Write a row for every image, ordered by its place in the data.
 
     Args:

@@ -55,7 +55,8 @@ def final_tests(
     """Measure what the epochs have not: `test` where they had `val`, and the further tests of videos.
 
     Of images everything that tells of the last weights is measured (`image_metrics`), with the temperature that the
-    validation images give. A further test whose videos are all in `test` costs no pass: the scores of `test` tell of it, by method.
+    validation images give. A further test whose videos are all in `test` costs no pass: the scores of `test` tell of
+    it, by method.
 
     Args:
         trainer: of the fit, which is over.

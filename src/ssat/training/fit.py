@@ -89,7 +89,7 @@ def build_callbacks(
     if style == "bar":
         callbacks.append(ProgressBar(history, label))
     elif style == "lines":
-        callbacks.append(ProgressLines(history, label))
+        callbacks.append(ProgressLines(history, label, data.decides))
     if phase.lam < 1 and config.reconstruct_every and any(parts_with_pictures(module.ssl)):
         callbacks.append(
             Reconstructions(

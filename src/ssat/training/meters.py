@@ -104,17 +104,19 @@ class Meters(nn.ModuleDict):
         """What they say by name, over all processes, accuracies in percent; starts anew.
 
         Of more than one class also `balanced_acc` and `macro_f1`, percent, and `auroc` in [0, 1] where it is `ranked`
-        and the images are of several classes.
+        and the images are of several classes. Nothing where nothing was counted.
 
         Raises:
             UserError: a prediction is nan.
         """
         values, self.kept = {}, None
         for name in self:
-            if name == ALL:
-                self.kept = ImagePredictions(**self.meter(ALL).compute()) if self.meter(ALL).update_called else None
-            else:
-                values[name] = self.meter(name).compute() * (100 if name.startswith("acc") else 1)
+            if self.meter(name).update_called:  # on all processes or on none: `sampler.eval_batches`
+                found = self.meter(name).compute()
+                if name == ALL:
+                    self.kept = ImagePredictions(**found)
+                else:
+                    values[name] = found * (100 if name.startswith("acc") else 1)
             self.meter(name).reset()
         if self.kept is not None and self.num_classes > 1:
             device = self.meter("loss").device
