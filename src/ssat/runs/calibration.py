@@ -76,7 +76,9 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
     with torch.inference_mode(mode=False), torch.enable_grad():
         values, truth = torch.from_numpy(logits).double(), torch.from_numpy(targets)
         log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([log_t], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            [log_t], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
