@@ -34,6 +34,7 @@ TINY = [
     "reconstruct_every=1",
     "trainer=cpu",
     "trainer.threads=1",
+    "monitor.pictures=false",
 ]
 
 

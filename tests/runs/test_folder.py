@@ -112,6 +112,21 @@ def test_a_run_of_videos_is_described_by_what_unequal_classes_do_not_fool(metric
     assert describe({"name": "run", "seconds": 7.2, "metrics": metrics}) == f"run: {shown} in 7 s"
 
 
+def test_a_run_of_images_is_described_by_balanced_accuracy_where_its_classes_are_unequal() -> None:
+    metrics = {"test": of_videos(acc1=(60, 70), balanced_acc=(50, 55), macro_f1=(40, 41), auroc=(0.9, 0.95))}
+    record = {"name": "run", "seconds": 7.2, "metrics": metrics}
+    for counts, shown in (
+        ({"a": 15, "b": 10}, ""),
+        ({"a": 16, "b": 10}, "; test/balanced_acc last 50.00 %, best 55.00 %"),
+    ):
+        record["phases"] = [{"data_check": {"counts": {"test": counts}}}]
+        assert describe(record) == f"run: test/acc1 last 60.00 %, best 70.00 %{shown} in 7 s"
+    record |= {"config": {"monitor": {"select": "auroc"}}, "phases": []}
+    record["metrics"]["val"] = of_videos(auroc=(0.8, 0.85))
+    chosen = "test/acc1 last 60.00 %, best (by val/auroc) 70.00 %; test/auroc last 0.9000, best 0.9500"
+    assert describe(record) == f"run: {chosen} in 7 s"
+
+
 def test_a_record_without_seconds_is_described_too() -> None:
     assert describe({"name": "run"}) == "run:"
 

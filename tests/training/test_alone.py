@@ -90,8 +90,11 @@ def test_plain_loaders_train_and_every_step_has_masks_of_its_own(tmp_path: Path)
     assert len({mask.numpy().tobytes() for mask in watcher.masks}) == 8
     assert {"val/acc1", "val/acc5", "val/loss", "train/loss", "epoch/train/loss_ssl", "lr"} <= set(own.callback_metrics)
     assert not any(name.startswith("test/") for name in own.callback_metrics)
-    assert own.validate(module, plain_loader(), verbose=False)[0].keys() == {"val/acc1", "val/acc5", "val/loss"}
-    assert own.test(module, plain_loader(), verbose=False)[0].keys() == {"test/acc1", "test/acc5", "test/loss"}
+    measured = {f"val/{name}" for name in ("acc1", "acc5", "loss", "balanced_acc", "macro_f1", "auroc")}
+    assert own.validate(module, plain_loader(), verbose=False)[0].keys() == measured
+    assert own.test(module, plain_loader(), verbose=False)[0].keys() == {
+        name.replace("val", "test") for name in measured
+    }
     assert len(own.predict(module, DataLoader(torch.randn(4, 3, 16, 16), batch_size=2))) == 2
 
 

@@ -6,18 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
 from hydra import compose, initialize_config_dir
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ssat.config.identity import config_hash
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
-from ssat.core.visible import visible
+from ssat.core.visible import pixels, visible
 from ssat.data.image import ImageDataModule
 from ssat.data.options import CHOICES
 from ssat.training.data import build_images
@@ -60,11 +56,6 @@ def _data(config: Run, pipeline: Any) -> ImageDataModule:
     return data
 
 
-def _pixels(images: Tensor, data: ImageDataModule) -> NDArray[np.float32]:
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    return visible((images * std + mean).clamp(0, 1)).permute(0, 2, 3, 1).numpy()
-
-
 def _draw(sheets: dict[str, Any], out: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -86,8 +77,8 @@ def _draw(sheets: dict[str, Any], out: Path) -> None:
             axes[0, first].text(0, 0, data, wrap=True, fontsize=8)
             continue
         for epoch in range(EPOCHS):
-            pixels = _pixels(data.training_images(chosen, epoch).images, data)
-            for row, picture in enumerate(pixels):
+            pictures = pixels(data.training_images(chosen, epoch).images, data.mean, data.std)
+            for row, picture in enumerate(pictures):
                 axes[row, first + epoch].imshow(picture)
     _draw_counts(bottom.subplots(), reference)
     figure.savefig(out)

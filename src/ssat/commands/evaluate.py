@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ssat.commands.show_images import show_images
 from ssat.config.command_line import run_words
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
@@ -22,7 +23,8 @@ USAGE = """\
 python -m src.evaluate run=<run folder> [data.perturb=<perturbation>] [key=value ...]
 
 Evaluates the last phase of a run as its training did, and beside it on perturbed images; writes
-<run>/evaluations/<checkpoint>-<split>-<perturbation>.json.
+<run>/evaluations/<checkpoint>-<split>-<perturbation>.json, and of clean images beside it every prediction (.csv, .npz)
+and pictures: confusion matrix, reliability diagram, the worst mistakes (-confusion.png ...).
 
   run=<folder>            of python -m src.train
   checkpoint=last         last, best, or a checkpoint file of that run
@@ -54,6 +56,7 @@ OWN = {
 }
 PLACES = ("data.root", "data.num_workers", "data.memory_gb")  # keys of the data that change no result
 PROBED = {"acc1": "clean", "knn_acc1": "k-NN", "linear_acc1": "linear probe"}
+BELOW = ("balanced_acc", "macro_f1", "auroc")  # of images they are said below the first line
 # Columns of `detection_metrics` and `class_metrics`: heading and form of the number.
 DETECTION = {
     "n_total": ("videos", "{:,}"),
@@ -126,12 +129,13 @@ def show(record: dict[str, Any], console: Console) -> None:
     """One short table."""
     clean = record["clean"] | (record.get("probe") or {})
     named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
-    rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in PROBED]
+    said = BELOW if "images" in (record.get("classification") or {}) else ()
+    rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in (*PROBED, *said)]
     console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
     if record.get("detection"):
         show_videos(record["detection"], "method", console)
-    if record.get("classification"):
-        show_videos(record["classification"], "class", console)
+    if found := record.get("classification"):
+        show_images(found, console) if "images" in found else show_videos(found, "class", console)
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -220,9 +224,11 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         console.print(f"note: {evaluator.share}")
     clean = evaluator.accuracy(console=console) if evaluator.module.head is not None else {}
     predictions = evaluator.predictions if clean else None
+    # Of perturbed images a file of predictions would hold the clean ones under another name.
+    kept = bool(clean) and (what == "clean" or config.data.frames is not None)
+    detection, classification = evaluator.keep_scores(done.with_suffix(".csv")) if kept else (None, None)
     perturbed = {label: evaluator.accuracy(function, label, console) for label, function in sets.items()}
     probed = evaluator.probe(options["probe"].split(",")) if options["probe"] else None
-    detection, classification = evaluator.keep_scores(done.with_suffix(".csv")) if clean else (None, None)
     record = {
         "run": str(run),
         "hash": config_hash(saved_configuration(run, [])),  # without the overrides: whose weights these are

@@ -50,6 +50,7 @@ def check(run: Run) -> None:
             key="mode.init_from",
             value=starts[0],
         )
+    check_select(run)
     for key, value in (("name", run.name), ("experiment", run.experiment)):
         plain = value is None or (Path(value).name == value and value.isprintable() and len(value.encode()) < 200)
         if value is not None and (not plain or value.startswith(".") or not value.strip()):
@@ -85,6 +86,21 @@ def check_ranges(recipe: Recipe) -> None:
             key="recipe.betas",
             value=list(recipe.betas),
         )
+
+
+def check_select(run: Run) -> None:
+    """Raises: UserError: monitor.select where there is no such choice."""
+    select = run.monitor.select
+    if select is None:
+        return
+    if run.data.frames is not None:
+        why = f"is of images, and data={run.data.name} are videos, whose best epoch has the highest AUC (of more than"
+        why += " two classes the highest balanced accuracy)"
+    elif all(phase.lam == 0 for phase in run.mode.phases):
+        why = f"chooses by labels, and mode={run.mode.name} learns none"
+    else:
+        return
+    raise UserError(f"monitor.select={select} {why}: leave it out", key="monitor.select", value=select)
 
 
 def check_videos(run: Run, recipe: Recipe) -> None:

@@ -48,6 +48,13 @@ class Monitor:
         "steps between two cosines of the losses' gradients on each block; 0 = none; one costs a backward pass",
         low=0,
     )
+    select: Literal["acc1", "balanced_acc", "macro_f1", "auroc"] | None = key(
+        None,
+        "images: best.ckpt is the epoch with the highest of these; null = acc1 (of videos AUC or balanced accuracy)",
+    )
+    pictures: bool = key(
+        True, "images: draw confusion matrix, reliability diagram and the worst mistakes at the end", identity=False
+    )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
 PATHS = ("root", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
+SELECT, DEFAULT_SELECT = "monitor.select", (None, "acc1")  # the one key of `monitor` that changes a result: the best
 BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
 
@@ -42,7 +43,10 @@ NEUTRAL = (
 def flat_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The flat plain values without the neutral keys: what a person set, and the defaults beside it."""
     neutral = tuple(f"{key}." for key in NEUTRAL)
-    flat = {key: value for key, value in flatten(dict(values)).items() if not f"{key}.".startswith(neutral)}
+    everything = flatten(dict(values))
+    flat = {key: value for key, value in everything.items() if not f"{key}.".startswith(neutral)}
+    if everything.get(SELECT) not in DEFAULT_SELECT:
+        flat[SELECT] = everything[SELECT]
     official = "data.source.verify" in flat
     if official or flat.get("data.root", "") is None:  # an official set is the same wherever it lies
         for key in ("data.root", "data.source.root"):
@@ -76,6 +80,8 @@ def identity(run: Run) -> dict[str, Any]:
     flat = {key: value for key, value in flat.items() if unread not in f"{key}."}
     flat |= _fields(run.trainer, "trainer")
     flat |= _fields(run, "", only=("seed", "eval_every"))
+    if run.monitor.select not in DEFAULT_SELECT:
+        flat[SELECT] = run.monitor.select
     return flat
 
 

@@ -24,7 +24,7 @@ class SplitImages:
     _splits: dict[str, tuple[ImageList, Indices]]
     _chosen: dict[str, tuple[ImageList, Indices]]
     _fingerprint: dict[str, Any]
-    decides = "acc1"  # the metric that the best epoch has the highest value of
+    decides: str = "acc1"  # the metric that the best epoch has the highest value of
 
     @property
     def sizes(self) -> dict[str, int]:

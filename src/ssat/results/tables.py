@@ -17,6 +17,7 @@ from ssat.results.comparisons import Arm, Comparison, comparisons
 from ssat.results.content import is_of_videos, unit
 from ssat.results.modes import mode_name
 from ssat.results.text import markdown_text, quantity, two_decimals
+from ssat.runs.class_counts import unequal_classes
 from ssat.runs.record import Record
 
 DAGGER = "†"
@@ -40,6 +41,7 @@ class Column:
         show: the number at `key` as text.
         entry: replaces `key` and `show` for one run, where an entry is more than a number.
         with_deviation: whether the line of several seeds shows mean ± deviation.
+        where: the runs that it is of; None = all.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Column:
     show: Callable[[float], str] = str
     entry: Callable[[Record], Entry] | None = None
     with_deviation: bool = False
+    where: Callable[[Record], bool] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -61,6 +64,8 @@ class Column:
 
     def entry_of(self, record: Record) -> Entry:
         """What it shows for one run."""
+        if self.where and not self.where(record):
+            return Entry("")
         if self.entry:
             return self.entry(record)
         value = record.number(self.key.format(split=record.split))
@@ -69,7 +74,7 @@ class Column:
     def entry_over_seeds(self, arm: Arm) -> Entry:
         """What it shows for all seeds of a configuration: their mean, with the deviation where the column has one."""
         numbers = arm.numbers(self.key)
-        if len(numbers) < 2:
+        if len(numbers) < 2 or (self.where and not self.where(arm.scored[0])):
             return Entry("")
         if self.entry and not self.with_deviation:
             return self.entry_of(arm.scored[0])  # the same for every seed
@@ -115,6 +120,11 @@ def _seed(record: Record) -> Entry:
     return Entry(record.text("seed"), record.number("seed"))
 
 
+def _needs_balance(record: Record) -> bool:
+    """Whether its accuracy says too little: of videos, and where the classes are of unequal sizes."""
+    return is_of_videos(record) or unequal_classes(record.values, record.split)
+
+
 COLUMNS = (
     Column("run", 99, entry=_run),
     Column("encoder", 3, entry=_word("encoder")),
@@ -125,8 +135,13 @@ COLUMNS = (
     Column("acc1 %", 0, key="metrics.{split}.acc1.last", show=two_decimals, with_deviation=True),
     Column("best % (epoch)", 4, key="metrics.{split}.acc1.best", show=two_decimals, entry=_best, with_deviation=True),
     Column(
-        "balanced %", 2, key="metrics.{split}.balanced_acc.last", show=two_decimals, with_deviation=True
-    ),  # of videos
+        "balanced %",
+        2,
+        key="metrics.{split}.balanced_acc.last",
+        show=two_decimals,
+        with_deviation=True,
+        where=_needs_balance,
+    ),
     Column(
         "AUC", 1, key="metrics.{split}.auc.last", show="{:.4f}".format, with_deviation=True
     ),  # of videos, two classes
@@ -151,6 +166,8 @@ def legend(records: Sequence[Record]) -> str:
     """What the headings mean."""
     one = " or ".join(f"one {each.removesuffix('s')}'s" for each in unit(records).split(" or "))
     videos = "balanced and AUC: of the last epoch, docs/video_metrics.md; " if any(map(is_of_videos, records)) else ""
+    if not videos and any(map(_needs_balance, records)):
+        videos = "balanced: mean of the classes' accuracies, where their sizes differ; "
     return (
         f"acc1: top-1 accuracy of the last epoch; best: the highest epoch's; {videos}params: inference / training; "
         f"MACs: {one} forward passes in training"

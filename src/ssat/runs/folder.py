@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from glob import escape
@@ -21,6 +21,7 @@ from ssat.config.upgrade import VERSION
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
 from ssat.core.read import plain_yaml, read_json, read_text
+from ssat.runs.class_counts import unequal_classes
 from ssat.runs.names import ends_of, is_automatic
 from ssat.runs.record import as_number, lookup
 
@@ -35,7 +36,7 @@ PHASE_FIGURES = (
     *("images_per_s", "data_wait", "macs.full", "macs.auxiliary", "macs.both", "macs.step"),
     *("energy.kwh", "energy.co2_kg", "energy.co2_kg_lacoste", "energy.tdp_watts"),
 )
-OF_VIDEOS = {"acc1": "{:.2f} %", "balanced_acc": "{:.2f} %", "auc": "{:.4f}"}  # what a line says of a run of videos
+OF_VIDEOS = ("acc1", "balanced_acc", "auc")  # what a line says of a run of videos
 PHASE_KEYS = {
     **{"name": str, "metrics": dict, "data_fingerprint.splits": dict, "checkpoints": dict},
     **dict.fromkeys(("skipped_images", "class_names", "history", "reconstructions"), list),
@@ -220,12 +221,18 @@ def find_finished(config: Run) -> tuple[Path, dict] | None:
 def describe(record: dict[str, Any]) -> str:
     """One line: name, accuracies and seconds of a finished run, as far as its record has them.
 
-    Of videos also the balanced accuracy and, with two classes, the AUC.
+    Of videos also the balanced accuracy and, with two classes, the AUC. Of images also the balanced accuracy where the
+    classes are of unequal sizes, and what `monitor.select` names.
     """
     split = "val" if lookup(record, "metrics.test") is None else "test"
     metrics, seconds = lookup(record, f"metrics.{split}"), as_number(record.get("seconds"))
-    if lookup(metrics, "balanced_acc") is not None:
-        values = _of_videos(record, split)
+    of_images = lookup(metrics, "macro_f1") is not None
+    select = str(lookup(record, "config.monitor.select") or "acc1")
+    if lookup(metrics, "balanced_acc") is not None and not of_images:
+        values = _several(record, split, OF_VIDEOS, "auc" if lookup(record, "metrics.val.auc") else "balanced_acc")
+    elif of_images and (select != "acc1" or unequal_classes(record, split)):
+        more = ("balanced_acc",) if unequal_classes(record, split) else ()
+        values = _several(record, split, tuple(dict.fromkeys(("acc1", *more, select))), select)
     elif accuracy := lookup(metrics, "acc1"):
         shown = _last_and_best(accuracy, "{:.2f} %", "best")
         values = f"{split}/acc1 {shown}" if shown else ""
@@ -237,11 +244,13 @@ def describe(record: dict[str, Any]) -> str:
     return " ".join(part for part in (f"{record.get('name')}:", values, took) if part)
 
 
-def _of_videos(record: dict[str, Any], split: str) -> str:
+def _several(record: dict[str, Any], split: str, names: Sequence[str], by: str) -> str:
+    """Several measures; `by` = the one whose highest value on val has chosen the best epoch."""
     metrics, best = lookup(record, f"metrics.{split}"), "best"  # of each measure, over the epochs
     if split == "test" and lookup(record, "metrics.val") is not None:  # of the one epoch that val has chosen
-        best = f"best (by val/{'auc' if lookup(record, 'metrics.val.auc') else 'balanced_acc'})"
-    shown = {name: _last_and_best(lookup(metrics, name), form, best) for name, form in OF_VIDEOS.items()}
+        best = f"best (by val/{by})"
+    forms = {name: "{:.4f}" if name.startswith("au") else "{:.2f} %" for name in names}
+    shown = {name: _last_and_best(lookup(metrics, name), form, best) for name, form in forms.items()}
     first, *rest = [f"{split}/{name} {text}" for name, text in shown.items() if text] or [""]
     return "; ".join(
         [first, *(text.replace(f", {best} ", ", best ") for text in rest)]

@@ -102,7 +102,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
     if augment is not None and data.hflip is not None:
         augment["hflip"] = data.hflip
     views = build_views(config, phase)
-    return ImageDataModule(
+    module = ImageDataModule(
         source,
         img_size=data.img_size,
         channels=data.channels,
@@ -131,6 +131,8 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )
+    module.decides = config.monitor.select or module.decides
+    return module
 
 
 def num_workers(config: Run) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,18 @@ from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
 from ssat.core.words import many
+from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.folder import read_record
+from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
+from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
+from ssat.training.image_scores import keep_image_scores
+from ssat.training.meters import Meters
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
@@ -104,6 +109,7 @@ class Evaluator:
         self.data.batch_size = batch_size or phase.recipe.batch_size
         self.split, self._other_data = split, other_data
         self._same_data(run, phase.name, only_classes=other_data)
+        self._recorded = self._recorded_calibration(run, phase.name, checkpoint)
         self.module, _ = load_network(config, run, phase, self.path, self.data.num_classes)
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device)
@@ -143,19 +149,25 @@ class Evaluator:
 
         return probe(self.module.encoder, self.data, self.split, self.device, names)
 
-    @torch.inference_mode()
     def accuracy(self, perturb: Any = None, title: str = "clean", console: Console | None = None) -> dict[str, float]:
-        """acc1 and acc5 in percent and the mean loss; every image counts once.
+        """acc1 and acc5 in percent, the mean loss and what `Meters` measures besides; every image counts once.
 
         `self.predictions` is then a row for each image, or video: its index in the data, its class and the predicted
         one.
         """
-        self.module.meters.take()
-        seen: list[Tensor] = []
-        rows: list[Tensor] = []
-        head = cast("torch.nn.Module", self.module.head)
-        hook = head.register_forward_hook(lambda _, __, logits: seen.append(logits.argmax(1)))
         loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
+        values = self._measured(loader, title, console)
+        kept = self.kept
+        self.predictions = (
+            self.scored_videos if kept is None else np.stack([kept.indices, kept.targets, kept.predicted], axis=1)
+        )
+        return values
+
+    @torch.inference_mode()
+    def _measured(self, loader: Iterable[Any], title: str, console: Console | None) -> dict[str, float]:
+        self.module.meters.take()
+        if isinstance(self.module.meters, Meters):
+            self.module.meters.keep_logits()
         if console is not None and console.is_terminal:
             loader = track(loader, title, console=console, transient=True)
         for number, batch in enumerate(loader):
@@ -163,11 +175,12 @@ class Evaluator:
             # Not around the loader: the batched pipeline would resize in half precision.
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 self.module.validation_step(moved, number)
-            rows.append(torch.stack([batch.indices.cpu(), batch.targets.cpu(), seen.pop().cpu()], dim=1))
-        hook.remove()
-        values = {name: float(value) for name, value in self.module.meters.take().items()}
-        self.predictions = torch.cat(rows).numpy() if self.scored_videos is None else self.scored_videos
-        return values
+        return {name: float(value) for name, value in self.module.meters.take().items()}
+
+    @property
+    def kept(self) -> ImagePredictions | None:
+        """Of the last evaluation, with logits; None of videos."""
+        return self.module.meters.kept if isinstance(self.module.meters, Meters) else None
 
     @property
     def scored_videos(self) -> NDArray[np.int64] | None:
@@ -178,5 +191,41 @@ class Evaluator:
         return np.array([[video, labels[video], int(probs.argmax())] for video, (probs, _) in scores], dtype=np.int64)
 
     def keep_scores(self, path: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """Of `video_scores.keep_scores`: what the last evaluation has predicted of every video; None of images."""
-        return keep_scores(path, self.module, self.data, self.split)
+        """What the last evaluation has predicted of every video (`video_scores.keep_scores`) or image (its metrics).
+
+        The predictions are written to the CSV file `path`, the pictures of the images beside it: <path>-confusion.png,
+        -reliability.png and -mistakes.png.
+        """
+        kept = self.kept
+        if kept is None or not isinstance(self.data, ImageDataModule):
+            return keep_scores(path, self.module, self.data, self.split)
+
+        def place(what: str) -> Path:
+            return path if what == "predictions" else path.with_name(f"{path.stem}-{what}.png")
+
+        return None, keep_image_scores(place, kept, self.data, self.split, self._calibration(kept))
+
+    def _calibration(self, kept: ImagePredictions) -> Calibration:
+        """The temperature of the training, where it is of these weights; else one of the run's validation images."""
+        if self.split == "val":
+            return calibrated_on(kept, self.split, same_images=True)
+        if self._recorded is not None:
+            return self._recorded
+        if "val" not in self.data.sizes:
+            return Calibration()
+        if self._other_data:
+            return Calibration(
+                None, "the data are not those of the training, whose validation images give a temperature"
+            )
+        self._measured(self.data.eval_loader("val"), "validation images", None)
+        assert self.kept is not None
+        return calibrated_on(self.kept, "val")
+
+    def _recorded_calibration(self, run: Path, phase: str, checkpoint: str) -> Calibration | None:
+        """That of the last weights, as the phase's record has it."""
+        record = run / phase / "phase.json"
+        if checkpoint != "last" or not record.is_file():
+            return None
+        found = lookup(read_record(record, COPY), "classification")
+        temperature, source = as_number(lookup(found, "temperature")), lookup(found, "temperature_source")
+        return None if not temperature else Calibration(temperature, f"of the training, {source}")

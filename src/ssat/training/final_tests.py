@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
 from ssat.core.checkpoints import load_checkpoint, weights_of
+from ssat.core.launch import is_main_process
+from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.detection import PREDICTIONS
+from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
 from ssat.training.data import AnyData
+from ssat.training.image_scores import keep_image_scores
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
@@ -25,7 +30,7 @@ class Tested:
     Attributes:
         metrics: by split and name the `last` value and, where validation has chosen an epoch, the `best` one with it.
         detection: by split the `detection_metrics` of its videos with the last weights, where there are two classes.
-        classification: their `class_metrics`, where there are more.
+        classification: their `class_metrics`, where there are more; or the `image_metrics` of its images.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -39,11 +44,19 @@ def predictions_file(split: str) -> str:
 
 
 def final_tests(
-    trainer: pl.Trainer, module: JointModule, data: AnyData, folder: Path, chosen: dict[str, dict[str, float]]
+    trainer: pl.Trainer,
+    module: JointModule,
+    data: AnyData,
+    folder: Path,
+    chosen: dict[str, dict[str, float]],
+    *,
+    pictures: bool = True,
 ) -> Tested:
     """Measure what the epochs have not: `test` where they had `val`, and the further tests of videos.
 
-    A further test whose videos are all in `test` costs no pass: the scores of `test` tell of it, by method.
+    Of images everything that tells of the last weights is measured (`image_metrics`), with the temperature that the
+    validation images give. A further test whose videos are all in `test` costs no pass: the scores of `test` tell of
+    it, by method.
 
     Args:
         trainer: of the fit, which is over.
@@ -51,21 +64,32 @@ def final_tests(
         data: of the phase.
         folder: of the phase; the predictions are written there.
         chosen: what `val` has measured by name, each with its `best_epoch`; {} without `val`.
+        pictures: draw the mistakes of the images.
     """
-    tested, videos = Tested(), isinstance(data, VideoDataModule)
+    tested = Tested()
     if module.head is None:
         return tested
     splits = [TEST] if data.eval_split != TEST and TEST in data.sizes else []
     if isinstance(data, VideoDataModule):
         splits += data.further_tests
-    if videos and data.eval_split == TEST:
-        if not module.meters.scores:  # of the last epoch, which another process has evaluated
-            _measure(trainer, module, data, TEST)
-        _keep_scores(tested, module, data, folder, TEST)
+        if data.eval_split == TEST:
+            if not module.meters.scores:  # of the last epoch, which another process has evaluated
+                _measure(trainer, module, data, TEST)
+            _keep_scores(tested, module, data, folder, TEST)
+    else:
+        kept = _predicted(trainer, module, data, data.eval_split)
+        calibration = Calibration()
+        if data.eval_split != TEST:
+            calibration = calibrated_on(kept, data.eval_split, same_images=not splits)
+        module.meters.keep_logits()
     for split in splits:
         values = _measure(trainer, module, data, split)
         tested.metrics[split] = {name: {"last": value} for name, value in values.items()}
         _keep_scores(tested, module, data, folder, split)
+    if isinstance(data, ImageDataModule) and is_main_process():
+        tested.classification[data.test_split] = keep_image_scores(
+            partial(_place, folder), module.meters.kept, data, data.test_split, calibration, pictures=pictures
+        )
     best = folder / "checkpoints" / "best.ckpt"
     if not splits or not chosen or not best.exists():
         return tested
@@ -81,6 +105,19 @@ def _measure(trainer: pl.Trainer, module: JointModule, data: AnyData, split: str
     module.eval_split = split
     values = trainer.validate(module, dataloaders=data.eval_loader(split), verbose=False)[0]
     return {name.removeprefix(f"{split}/"): value for name, value in values.items() if name.startswith(f"{split}/")}
+
+
+def _predicted(trainer: pl.Trainer, module: JointModule, data: AnyData, split: str) -> ImagePredictions:
+    """Of every image with the last weights: those of the last epoch, where their logits were kept."""
+    if module.meters.kept is None or module.meters.kept.logits is None:
+        module.meters.keep_logits()
+        _measure(trainer, module, data, split)
+    kept: ImagePredictions = module.meters.kept
+    return kept
+
+
+def _place(folder: Path, what: str) -> Path:
+    return folder / (PREDICTIONS if what == "predictions" else f"{what}.png")
 
 
 def _keep_scores(tested: Tested, module: JointModule, data: AnyData, folder: Path, split: str) -> None:

@@ -89,7 +89,7 @@ def build_callbacks(
     if style == "bar":
         callbacks.append(ProgressBar(history, label))
     if style != "off":
-        callbacks.append(ProgressLines(history, label))  # they stay where the bar vanishes
+        callbacks.append(ProgressLines(history, label, data.decides))  # they stay where the bar vanishes
     if phase.lam < 1 and config.reconstruct_every and any(parts_with_pictures(module.ssl)):
         callbacks.append(
             Reconstructions(

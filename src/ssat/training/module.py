@@ -144,7 +144,8 @@ class JointModule(pl.LightningModule):
         if self.head is None:
             self.meters.add_loss(self.run_tasks(batch).loss, len(batch.images))
         else:
-            self.meters.add(self(batch.images).float(), batch.targets, batch.videos)
+            of = batch.indices if batch.videos is None else batch.videos
+            self.meters.add(self(batch.images).float(), batch.targets, of)
 
     def on_validation_epoch_end(self) -> None:
         """Log what was measured under the name of the split."""

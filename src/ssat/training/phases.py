@@ -81,6 +81,18 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
         close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
 
 
+def check_choice(phase: Phase, data: AnyData) -> None:
+    """Raises: UserError: the best epoch is to be chosen by a number that the evaluation images do not define."""
+    split = data.eval_split
+    if phase.lam > 0 and data.decides == "auroc" and sum(map(bool, data.class_counts(split).values())) < 2:
+        raise UserError(
+            f"monitor.select=auroc ranks the images of two classes, and all {split} images are of one: choose"
+            " monitor.select=acc1, or other images",
+            key="monitor.select",
+            value="auroc",
+        )
+
+
 def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyData | None = None) -> dict[str, Any]:
     """One fit, continued from its last checkpoint if there is one; returns the phase's part of the record."""
     folder = run_dir / phase.name
@@ -88,6 +100,9 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
     data.setup()
     module = build_module(config, phase, data.num_classes, data.class_counts("train"))
     module.eval_split = data.eval_split
+    check_choice(phase, data)
+    if phase.lam > 0 and data.decides == "auroc":
+        module.meters.rank()
     last = folder / "checkpoints" / "last.ckpt"
     inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large
     if os.path.lexists(last):

@@ -51,7 +51,7 @@ def phase_record(
     """What the finished phase measured; what its epochs have not is measured here (`final_tests`)."""
     folder = run_dir / phase.name
     metrics = {data.eval_split: summarise(rows, data.eval_split)}
-    tested = final_tests(trainer, module, data, folder, metrics.get("val", {}))
+    tested = final_tests(trainer, module, data, folder, metrics.get("val", {}), pictures=config.monitor.pictures)
     module.to("cpu")
     image = (module.encoder.in_chans, *module.encoder.img_size)
     train_seconds = sum(row["train_seconds"] for row in rows)
@@ -95,7 +95,7 @@ def phase_record(
         "metrics": metrics | tested.metrics,
         "detection": tested.detection.pop("test", None),
         "further_detection": tested.detection,
-        "classification": tested.classification.get("test"),
+        "classification": tested.classification.get(data.test_split),
         "history": rows,
         "reconstructions": [
             str(path.relative_to(run_dir)) for path in sorted((folder / "reconstructions").glob("epoch_*.png"))

@@ -12,7 +12,8 @@ from ssat.core.launch import say
 from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 
-LESSER = ("/acc5", "/log_loss", "/clip_auc", "/ap", "/eer")  # of an evaluation; the line of an epoch leaves them out
+# Of an evaluation; the line of an epoch leaves them out.
+LESSER = ("/acc5", "/log_loss", "/clip_auc", "/ap", "/eer", "/macro_f1", "/auroc")
 SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc")]  # by the bar
 
 
@@ -90,8 +91,9 @@ class ProgressBar(RichProgressBar):
 class ProgressLines(Callback):
     """One line per epoch, for logs and pipes."""
 
-    def __init__(self, history: History, label: str) -> None:
+    def __init__(self, history: History, label: str, decides: str = "acc1") -> None:
         self._history, self._label, self._eta = history, label, _Eta()
+        self._decides = f"/{decides}"  # what the best epoch has the highest of
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
@@ -106,7 +108,10 @@ class ProgressLines(Callback):
         if not trainer.is_global_zero:
             return
         row = self._history.rows[-1]
-        names = [name for name in row if name.startswith("train/loss") or _is_eval(name) and not name.endswith(LESSER)]
+        # Of images balanced accuracy mostly repeats acc1; the record has it.
+        lesser = LESSER if pl_module.encoder.takes_clips else (*LESSER, "/balanced_acc")  # type: ignore[union-attr]
+        shown = [name for name in row if _is_eval(name) and (not name.endswith(lesser) or name.endswith(self._decides))]
+        names = [name for name in row if name.startswith("train/loss") or name in shown]
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
         speed = f"{row['throughput/images_per_s']:.0f} {_per_second(pl_module)}"
         say(

@@ -1,0 +1,56 @@
+"""What `python -m src.evaluate` prints of images: the numbers of all, and a table of the classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+WORST = 10  # classes in the table, where there are more
+
+
+def show_images(found: dict[str, Any], console: Console) -> None:
+    """Print `image_metrics`: four lines, the classes (of more than ten the worst), and the notes."""
+    for line in lines(found):
+        console.print(line, markup=False)
+    names = [name for name, each in found["classes"].items() if each["n"]]
+    worst = sorted(names, key=lambda name: found["classes"][name]["accuracy"])[:WORST]
+    listed = worst if len(names) > WORST else names
+    title = f"class (the worst {WORST} of {len(names)})" if len(names) > WORST else "class"
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column(title)
+    for heading in ("n", "acc %"):
+        table.add_column(heading, justify="right")
+    table.add_column("most often taken for")
+    for name in listed:
+        each = found["classes"][name]
+        taken = f"{each['confused_with']} ({each['confused']:,})" if each["confused_with"] is not None else "-"
+        table.add_row(*map(escape, (name, f"{each['n']:,}", f"{each['accuracy']:.2f}", taken)))
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The numbers of all images."""
+    interval = f"{found['accuracy_low']:.1f} to {found['accuracy_high']:.1f}"
+    counted = f"{found['images']:,} images"
+    ranks = [f"{name} {_number(found[key])}" for name, key in (("AUROC", "auroc"), ("AP", "ap"))]
+    calibration = f"calibration: ECE {found['ece']:.4f}, log-loss {found['log_loss']:.4f}"
+    if found["ece_calibrated"] is not None:
+        calibration += (
+            f"; with temperature {found['temperature']:.3f} ({found['temperature_source']}) ECE"
+            f" {found['ece_calibrated']:.4f}, log-loss {found['log_loss_calibrated']:.4f}"
+        )
+    return [
+        f"accuracy {found['accuracy']:.2f} % of {counted} ({interval}: Wilson's 95 % interval)",
+        f"majority rate {found['majority']:.2f} % (always answering {found['majority_class']})",
+        f"balanced accuracy {found['balanced_accuracy']:.2f} %, macro F1 {found['macro_f1']:.2f} %, {', '.join(ranks)}",
+        calibration,
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

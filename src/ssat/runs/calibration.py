@@ -1,0 +1,90 @@
+"""Whether probabilities are as high as they are right: calibration error, and the temperature that mends it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+BINS = 15  # of equal width in confidence (Guo et al. 2017)
+COLDEST, HOTTEST = 1e-2, 1e2  # temperatures; beyond them a softmax says nothing, or always the same
+
+
+def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Softmax (N, K) of logits (N, K) divided by the temperature, in double precision."""
+    return torch.from_numpy(logits).double().div(temperature).softmax(dim=1).numpy()
+
+
+class Bin(NamedTuple):
+    """Images whose confidence lies between two values: how many, their mean confidence and their accuracy, [0, 1]."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> list[Bin]:
+    """The bins of the ECE that have images, from (N, K) probabilities and (N,) classes."""
+    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == targets
+    of_bin = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    return [
+        Bin(b / BINS, (b + 1) / BINS, int(own.sum()), float(confidence[own].mean()), float(right[own].mean()))
+        for b in range(BINS)
+        if (own := of_bin == b).any()
+    ]
+
+
+def expected_calibration_error(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+    """ECE in [0, 1]: the mean over images of |accuracy - confidence| of their bin (Guo et al. 2017, Eq. 3).
+
+    That of the bins that `reliability` draws, in double precision: torchmetrics' is in single.
+
+    Args:
+        probs: (N, K), N > 0; the confidence is the highest of an image's.
+        targets: (N,) classes.
+    """
+    return sum(b.images * abs(b.accuracy - b.confidence) for b in reliability(probs, targets)) / len(targets)
+
+
+def log_loss(logits: NDArray[np.float32], targets: NDArray[np.int64], temperature: float = 1.0) -> float:
+    """Mean cross-entropy of logits (N, K) over the temperature, in nats, double precision."""
+    scaled = torch.from_numpy(logits).double() / temperature
+    return float(F.cross_entropy(scaled, torch.from_numpy(targets)))
+
+
+def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float | None:
+    """The temperature T for which softmax(logits / T) has the smallest log-loss (Guo et al. 2017, sec. 4.2).
+
+    One number, found by L-BFGS on log T; it changes no predicted class. Fit it on images that nothing was trained or
+    tested on.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) classes.
+
+    Returns:
+        T, between 0.01 and 100; None without images, or where all are right or all logits equal, which have none.
+    """
+    if not len(targets) or (logits.argmax(axis=1) == targets).all() or np.ptp(logits, axis=1).max() == 0:
+        return None
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        values, truth = torch.from_numpy(logits).double(), torch.from_numpy(targets)
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [log_t], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(values * torch.exp(-log_t), truth)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    return float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))

@@ -1,0 +1,79 @@
+"""Calibration against hand computations, torchmetrics and SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from ssat.runs.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities, reliability
+
+
+def overconfident(images: int, seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Logits three times as large as those that the classes are drawn from: their temperature is 3."""
+    generator = np.random.default_rng(seed)
+    true = generator.normal(size=(images, classes)) * 1.5
+    probs = np.exp(true) / np.exp(true).sum(1, keepdims=True)
+    targets = np.array([generator.choice(classes, p=p) for p in probs])
+    return (3 * true).astype(np.float32), targets
+
+
+def test_the_calibration_error_is_that_by_hand() -> None:
+    # Confidences 0.95 and 0.99 share the last bin (one of two right), 0.62 is alone and wrong, 0.55 alone and right.
+    confidence = np.array([0.95, 0.99, 0.62, 0.55])
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    by_hand = 2 / 4 * abs(0.5 - 0.97) + 1 / 4 * abs(0 - 0.62) + 1 / 4 * abs(1 - 0.55)
+    assert expected_calibration_error(probs, np.array([0, 1, 1, 0])) == pytest.approx(by_hand, abs=1e-12)
+    assert [(b.images, b.accuracy) for b in reliability(probs, np.array([0, 1, 1, 0]))] == [(1, 1), (1, 0), (2, 0.5)]
+
+
+def test_a_confidence_of_one_belongs_to_the_last_bin() -> None:
+    probs = np.array([[1.0, 0.0], [0.95, 0.05]])
+    assert expected_calibration_error(probs, np.array([0, 1])) == pytest.approx(abs(0.5 - 0.975))
+
+
+def test_the_calibration_error_is_that_of_torchmetrics() -> None:
+    logits, targets = overconfident(500, 1)
+    probs = probabilities(logits)
+    theirs = multiclass_calibration_error(torch.tensor(probs), torch.tensor(targets), 4, n_bins=15)
+    assert expected_calibration_error(probs, targets) == pytest.approx(float(theirs), abs=1e-5)  # theirs is in single
+
+
+def test_the_temperature_has_the_smallest_log_loss() -> None:
+    logits, targets = overconfident(400, 2)
+    found = minimize_scalar(
+        lambda t: log_loss(logits, targets, t), bounds=(0.1, 20), method="bounded", options={"xatol": 1e-9}
+    )
+    assert fit_temperature(logits, targets) == pytest.approx(found.x, abs=1e-5)
+
+
+def test_two_logits_have_the_temperature_of_the_formula() -> None:
+    # Three of four images right at a margin of 2: the loss is smallest where sigmoid(2 / T) = 3/4, T = 2 / ln 3.
+    logits = np.tile(np.array([[2.0, 0.0]], np.float32), (4, 1))
+    assert fit_temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(2 / np.log(3), rel=1e-7)
+
+
+def test_a_temperature_of_other_images_calibrates_an_overconfident_network() -> None:
+    logits, targets = overconfident(2000, 3)
+    held_out, truth = overconfident(2000, 4)
+    temperature = fit_temperature(logits, targets)
+    assert temperature == pytest.approx(3, rel=0.1)
+    before, after = (expected_calibration_error(probabilities(held_out, t), truth) for t in (1, temperature))
+    assert before > 0.15 and after < 0.03
+    assert log_loss(held_out, truth, temperature) < log_loss(held_out, truth)
+    assert (probabilities(held_out, temperature).argmax(1) == held_out.argmax(1)).all()
+
+
+@pytest.mark.parametrize(("logits", "targets"), [([[2.0, 0.0]] * 3, [0, 0, 0]), ([[1.0, 1.0]] * 3, [0, 1, 1])])
+def test_what_has_no_temperature_gets_none(logits: list[list[float]], targets: list[int]) -> None:
+    assert fit_temperature(np.array(logits, np.float32), np.array(targets)) is None
+    assert fit_temperature(np.zeros((0, 2), np.float32), np.zeros(0, np.int64)) is None
+
+
+def test_a_temperature_is_fitted_inside_inference_mode_too() -> None:
+    logits, targets = overconfident(50, 5)
+    with torch.inference_mode():
+        inside = fit_temperature(logits, targets)
+    assert inside == fit_temperature(logits, targets)
