@@ -112,6 +112,16 @@ class Data:
     )
     samples_per_class: int | None = key(None, "or: so many training images of each class", low=1)
     val_fraction: float = key(0.0, "stratified share of the training images kept for validation", low=0, high=1)
+    test_fraction: float = key(
+        0.0, "stratified share of the images kept for the test, where the set has no test images", low=0, high=1
+    )
+    max_test: int | None = key(
+        None, "for short tries: test on a stratified part of so many images; never counted as the whole test", low=1
+    )
+    folds: int | None = key(
+        None, "k-fold cross-validation of a set without test images: stratified parts, drawn by seed", low=2
+    )
+    fold: int | None = key(None, "the part that is the test, from 0; all: -m data.folds=5 data.fold=0,1,2,3,4", low=0)
     group: int | str | None = key(
         None,
         "images that belong together (a patient, a video): never on two sides of a split, a subset or a label budget:"
@@ -187,12 +197,23 @@ class Recipe:
     augment: Augment | None = key({}, "null = none: resized only")
     clip_augment: ClipAugment | None = key({}, "of videos, in place of augment; null = none: resized only")
     clips_per_video: int = key(1, "of each training video in an epoch", low=1, high=1000)
-    balance: bool = key(False, "videos: an epoch shows as many of each class, drawn anew; not together with w")
+    balance: bool = key(
+        False, "an epoch shows as many of each class as the smallest has, drawn anew; not together with weights"
+    )
     w: float | Literal["auto"] | None = key(
         None,
         "Eq. 3: weight of real videos, 1 - w that of fake ones | auto = classes weigh alike | null = no weights",
         above=0,
         high=1,
+    )
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = key(
+        None,
+        "weights of any number of classes in L_cls, in place of w: balanced = n / (K n_k), as scikit-learn"
+        " | [1,2.9]: in the order of the class names",
+        above=0,
+    )
+    focal_gamma: float = key(
+        0.0, "focal loss (Lin et al. 2017): 2 = their value, 0 = cross-entropy; needs label_smoothing=0", low=0
     )
     normalise_w: bool = key(True, "divide by the sum of the weights, so that lambda keeps its meaning | false = Eq. 3")
     eval_crop_pct: float = key(
