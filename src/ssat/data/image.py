@@ -207,7 +207,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         splits, self.skipped = self.choice.splits(self.source)
         if not splits.keys() & {"val", "test"}:
             raise UserError(
-                f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
+                f"{self.source.name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
                 " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
             )
         refuse_shared(splits)
