@@ -49,7 +49,7 @@ def test_what_spreadsheets_write_is_the_same_table(folder: Path, separator: str,
 
 
 def test_whole_numbers_are_in_order_of_their_size(folder: Path) -> None:
-    rows = [f"{name}.png,{label}" for name, label in zip("abdef", "2 10 10 2 2".split(), strict=True)]
+    rows = [f"{name}.png,{label}" for name, label in zip("abdef", ["2", "10", "10", "2", "2"], strict=True)]
     assert csv_list(table(folder, *rows)).classes == ["2", "10"]
 
 

@@ -43,7 +43,7 @@ a broken download goes on. ImageNet and Chaoyang must be asked for: the command 
   --check data=image_folder data.root=<folder> [--json]
                     look at every image of yours: unreadable files, duplicates in and across splits, classes that a
                     split lacks, files that are not read, sizes, groups on two sides (data.group); every override of
-                    src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=csv and data=hf likewise
+                    src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=csv, data=hf likewise
   data=ffpp|dfdc|dfdcp|video_folder data.raw=<folder>
                     find and crop the faces of videos; data=ffpp --help says more
   --help            this text
