@@ -129,7 +129,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         value_range=data.value_range,
         group=data.group,
         balance=recipe.balance and phase.lam > 0,
-        test_fraction=data.test_fraction,
+        test_fraction=0.0 if "test_fraction" in data.source.options else data.test_fraction,  # its reader takes it
         max_test=data.max_test,
         folds=data.folds,
         fold=data.fold,
