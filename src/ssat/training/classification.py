@@ -163,7 +163,7 @@ class ClassLoss:
             self.class_weights = self.class_weights.to(logits.device)
             return self._weighted(logits.float(), targets, self.class_weights)
         if self.focal_gamma:
-            return self._weighted(logits.float(), targets, logits.new_ones(logits.shape[1]))
+            return self._weighted(logits.float(), targets, logits.new_ones(logits.shape[1], dtype=torch.float32))
         if targets.is_floating_point():
             return SoftTargetCrossEntropy()(logits, targets)
         if self.partly_labelled:
@@ -186,8 +186,11 @@ class ClassLoss:
             sizes, counted = targets.float() @ weights, targets.new_ones(len(targets), dtype=torch.bool)
         else:
             options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
-            each = F.cross_entropy(logits, targets, weights, reduction="none", **options)
-            total = (each * self._focus(logits, targets) if self.focal_gamma else each).sum()
+            if self.focal_gamma:
+                each = F.cross_entropy(logits, targets, weights, reduction="none", **options)
+                total = (each * self._focus(logits, targets)).sum()
+            else:
+                total = F.cross_entropy(logits, targets, weights, reduction="sum", **options)
             counted = targets != NO_LABEL
             sizes = weights[targets.clamp_min(0)] * counted
         if self.normalize == "none":
