@@ -1,19 +1,30 @@
-"""The weighted cross-entropy of Eq. 3 by hand, and what weighing must not change."""
+"""The weighted cross-entropy of Eq. 3 and the focal loss by hand, and what weighing must not change."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
+from ssat.config.identity import config_hash
+from ssat.config.resolve import resolve
+from ssat.config.schema import Run
+from ssat.config.words import CONF
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
-from ssat.training.classification import ClassLoss, class_weights
+from ssat.training.build import build_module
+from ssat.training.classification import ClassLoss, class_weights, weights_of_classes
+from ssat.training.data import build_images
 from ssat.training.module import JointModule
 from ssat.training.steps import Progress
 from tests.encoders.cases import build, images_for
@@ -152,3 +163,117 @@ def test_a_weight_out_of_range_is_refused(w: float) -> None:
 def test_a_number_is_of_two_classes() -> None:
     with pytest.raises(UserError, match="one class of two; the data have 3"):
         class_weights(0.5, {"a": 1, "b": 2, "c": 3})
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = np.repeat(["a", "b", "c"], [10, 20, 47])
+    expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    assert weights_of_classes("balanced", Counter(labels)).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_balanced_is_the_automatic_weight_wherever_weights_are_normalised() -> None:
+    logits, targets = torch.randn(9, 3), torch.arange(9) % 3
+    counts = {"a": 5, "b": 2, "c": 11}
+    batch = Batch(torch.zeros(9), targets)
+    both = [
+        ClassLoss(0.1, class_weights=weights)(logits, batch)
+        for weights in (weights_of_classes("balanced", counts), class_weights("auto", counts))
+    ]
+    torch.testing.assert_close(*both)
+
+
+def test_listed_weights_are_torchs() -> None:
+    logits, targets = torch.randn(9, 3), torch.arange(9) % 3
+    weights = weights_of_classes([1, 2.5, 4], {"a": 1, "b": 1, "c": 1})
+    found = ClassLoss(0.1, class_weights=weights)(logits, Batch(torch.zeros(9), targets))
+    torch.testing.assert_close(found, F.cross_entropy(logits, targets, weights, label_smoothing=0.1))
+
+
+def test_as_many_weights_as_classes_are_needed() -> None:
+    with pytest.raises(UserError, match=r"has 2 weights, and the data have 3 classes: .* in the order a, b, c, or"):
+        weights_of_classes([1, 2], {"a": 1, "b": 1, "c": 1})
+    with pytest.raises(UserError, match=r"recipe.class_weights=balanced weighs the classes, .* none of b: add some"):
+        weights_of_classes("balanced", {"a": 1, "b": 0})
+
+
+def test_the_focal_loss_by_hand() -> None:
+    """Lin et al. 2017, Eq. 4: -(1 - p)^gamma log p; their example: p = 0.9 and gamma = 2 weigh 100 times less."""
+    loss = ClassLoss(0.0, focal_gamma=2.0)(LOGITS, Batch(torch.zeros(3), LABELS)).item()
+    terms = [-(0.2**2) * math.log(0.8), -(0.4**2) * math.log(0.6), -(0.1**2) * math.log(0.9)]
+    assert loss == pytest.approx(sum(terms) / 3)
+    easy = Batch(torch.zeros(1), LABELS[2:])
+    plain, focal = ClassLoss(0.0)(LOGITS[2:], easy), ClassLoss(0.0, focal_gamma=2.0)(LOGITS[2:], easy)
+    assert (plain / focal).item() == pytest.approx(100, rel=1e-4)
+
+
+def test_the_focal_loss_takes_weights_and_unlabelled_images() -> None:
+    targets, weights = torch.tensor([0, 1, -1]), torch.tensor([0.75, 0.25])
+    loss = ClassLoss(0.0, partly_labelled=True, class_weights=weights, focal_gamma=1.0)
+    found = loss(LOGITS, Batch(torch.zeros(3), targets)).item()
+    assert found == pytest.approx(-0.75 * 0.2 * math.log(0.8) - 0.25 * 0.4 * math.log(0.6))
+    unweighted = ClassLoss(0.0, partly_labelled=True, focal_gamma=1.0)(LOGITS, Batch(torch.zeros(3), targets)).item()
+    assert unweighted == pytest.approx((-0.2 * math.log(0.8) - 0.4 * math.log(0.6)) / 2)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_focal_loss_has_finite_gradients_where_all_is_right(gamma: float) -> None:
+    logits = torch.tensor([[80.0, -80.0], [-80.0, 80.0]], requires_grad=True)
+    ClassLoss(0.0, focal_gamma=gamma)(logits, Batch(torch.zeros(2), torch.tensor([0, 0]))).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad[1].abs().sum() > 0
+
+
+def test_the_focal_loss_has_one_right_class() -> None:
+    with pytest.raises(UserError, match="focal_gamma=2 is a loss of one right class: set label_smoothing=0"):
+        ClassLoss(0.1, focal_gamma=2.0)
+    with pytest.raises(UserError, match="the focal loss has no mixed labels"):
+        ClassLoss(0.0, focal_gamma=2.0)(LOGITS, Batch(torch.zeros(3), LOGITS.softmax(1)))
+
+
+def configured(*words: str) -> Run:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("train", overrides=["encoder=vit_micro", "data=digits", *words]))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "recipe.w=auto recipe.class_weights=balanced",
+            "recipe.w=auto and recipe.class_weights both weigh the classes",
+        ),
+        ("recipe.balance=true recipe.class_weights=[1,2]", "recipe.balance=true and recipe.class_weights=[1,2] both"),
+        ("recipe.balance=true recipe.w=auto", "set one of them (recipe.w=null)"),
+        ("recipe.balance=true data.label_fraction=0.5", "data.label_fraction=0.5 takes labels away"),
+        ("recipe.focal_gamma=2", "recipe.label_smoothing=0.1 spreads the label over several: add recipe.label_smooth"),
+        (
+            "recipe.focal_gamma=2 recipe.mixup=0.8",
+            "recipe.mixup=0.8 spread the label over several: add recipe.label_smoothing=0 recipe.mixup=0",
+        ),
+        ("recipe.clips_per_video=2", "recipe.clips_per_video=2 is of videos"),
+        ("data.fold=1", "data.fold=1 is one of several parts: say of how many, such as data.folds=5"),
+        ("data.folds=3", "data.fold=0 to 2, or all of them with -m data.folds=3 data.fold=0,1,2"),
+        ("data.folds=3 data.fold=3", "data.folds=3 has no part 3"),
+        ("data.folds=3 data.fold=0 data.test_fraction=0.2", "both name the test images"),
+    ],
+)
+def test_what_excludes_each_other_is_one_sentence(words: str, says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        configured(*words.split())
+
+
+def test_a_key_with_its_default_changes_no_hash_and_another_value_does() -> None:
+    plain = configured()
+    defaults = ["recipe.class_weights=null", "recipe.focal_gamma=0", "data.folds=null", "data.fold=null"]
+    assert config_hash(configured(*defaults, "data.max_test=null", "data.test_fraction=0")) == config_hash(plain)
+    others = ["recipe.class_weights=balanced", "recipe.balance=true", "data.max_test=50", "data.test_fraction=0.2"]
+    assert len({config_hash(run) for run in (plain, *map(configured, others))}) == 5
+
+
+def test_weights_of_the_recipe_reach_the_loss_and_labels_alone_do_not_shape_pre_training() -> None:
+    run = configured("mode=ssl_ft", "recipe.focal_gamma=2", "recipe.label_smoothing=0", "recipe.class_weights=balanced")
+    counts = {str(digit): 10 + digit for digit in range(10)}
+    pretraining, fine_tuning = (build_module(run, phase, 10, counts) for phase in run.mode.phases)
+    assert fine_tuning.cls_loss.focal_gamma == 2 and pretraining.cls_loss.focal_gamma == 0
+    torch.testing.assert_close(fine_tuning.cls_loss.class_weights, weights_of_classes("balanced", counts))
+    balanced = configured("mode=ssl_ft", "recipe.balance=true")
+    assert [build_images(balanced, phase).balance for phase in balanced.mode.phases] == [False, True]

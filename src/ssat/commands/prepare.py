@@ -43,12 +43,12 @@ a broken download goes on. ImageNet and Chaoyang must be asked for: the command 
   --check data=image_folder data.root=<folder> [--json]
                     look at every image of yours: unreadable files, duplicates in and across splits, classes that a
                     split lacks, files that are not read, sizes, groups on two sides (data.group); every override of
-                    src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=hf likewise
+                    src.train is possible; exit code 0 = clean, 1 = findings, 2 = a mistake. data=csv, data=hf likewise
   data=ffpp|dfdc|dfdcp|video_folder data.raw=<folder>
                     find and crop the faces of videos; data=ffpp --help says more
   --help            this text
 """
-OWN = ("image_folder", "hf")  # images that nobody has counted before
+OWN = ("image_folder", "csv", "hf")  # images that nobody has counted before
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
 PIPE_WIDTH = 160  # of the table then
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssat.config.schema import Augment, ClipAugment, Phase, Recipe, Run
+from ssat.config.augmentation import Augment, ClipAugment
+from ssat.config.check_classes import check_classes, check_folds, weights_of
+from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
 
@@ -30,6 +32,7 @@ def check(run: Run) -> None:
     if not run.mode.phases:
         raise UserError("mode.phases is empty: a mode has at least one phase", key="mode.phases", value=[])
     check_range(run.data.value_range)
+    check_folds(run.data)
     for phase in run.mode.phases:
         check_phase(run, phase)
     starts = run.mode.init_from, run.encoder.pretrained
@@ -110,24 +113,13 @@ def check_videos(run: Run, recipe: Recipe) -> None:
         UserError: names the key.
     """
     videos = run.data.frames is not None
-    if recipe.balance and recipe.w is not None:
+    if not videos and recipe.clips_per_video != 1:
         raise UserError(
-            f"recipe.balance=true and recipe.w={recipe.w} both make up for classes of unequal sizes: set one of them"
-            " (recipe.w=null)",
-            key="recipe.balance",
-            value=True,
+            f"recipe.clips_per_video={recipe.clips_per_video} is of videos, and data={run.data.name} are images: leave"
+            " it out",
+            key="recipe.clips_per_video",
+            value=recipe.clips_per_video,
         )
-    of_videos: tuple[tuple[str, Any, Any], ...] = (
-        ("balance", recipe.balance, False),
-        ("clips_per_video", recipe.clips_per_video, 1),
-    )
-    for key, value, default in of_videos:
-        if not videos and value != default:
-            raise UserError(
-                f"recipe.{key}={str(value).lower()} is of videos, and data={run.data.name} are images: leave it out",
-                key=f"recipe.{key}",
-                value=value,
-            )
     if videos and (recipe.cutmix or recipe.mixup):
         raise UserError(
             "recipe.mixup and recipe.cutmix mix images, and a mixed video is neither real nor fake: set both to 0",
@@ -138,6 +130,10 @@ def check_videos(run: Run, recipe: Recipe) -> None:
         ("fraction", run.data.fraction, 1.0),
         ("label_fraction", run.data.label_fraction, 1.0),
         ("samples_per_class", run.data.samples_per_class, None),
+        ("test_fraction", 0.0 if "test_fraction" in run.data.source.options else run.data.test_fraction, 0.0),
+        ("max_test", run.data.max_test, None),
+        ("folds", run.data.folds, None),
+        ("fold", run.data.fold, None),
         ("group", run.data.group, None),
         ("value_range", run.data.value_range, None),
         ("pipeline", run.data.pipeline, None),
@@ -192,9 +188,10 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
                 key=key,
                 value=value,
             )
-        if key == "recipe.normalise_w" and all(phase.recipe.w is None for phase in run.mode.phases):
+        if key == "recipe.normalise_w" and not any(weights_of(phase.recipe) for phase in run.mode.phases):
             raise UserError(
-                f"{key}={value} is read only where classes are weighed: set recipe.w as well, or leave it out",
+                f"{key}={value} is read only where classes are weighed: set recipe.w or recipe.class_weights as well,"
+                " or leave it out",
                 key=key,
                 value=value,
             )
@@ -242,6 +239,7 @@ def check_phase(run: Run, phase: Phase) -> None:
         )
     recipe = phase.recipe
     check_ranges(recipe)
+    check_classes(run, phase)
     check_videos(run, recipe)
     if recipe.ema_decay == 1:
         raise UserError(

@@ -22,7 +22,7 @@ from ssat.data.sets import GROUP_TABLE, SOURCES
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
-PATHS = ("root", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
+PATHS = ("root", "file", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
 SELECT, DEFAULT_SELECT = "monitor.select", (None, "acc1")  # the one key of `monitor` that changes a result: the best
 BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
@@ -60,7 +60,8 @@ def identity(run: Run) -> dict[str, Any]:
     flat |= _fields(run.encoder, "encoder", only=("pretrained", "adapt_stem"))
     flat |= _component(run.data.source, "data.source", SOURCES, skip=("root",) if is_official(run) else ())
     # timm where the SSL task needs views is refused, so timm said and timm by default are the same.
-    said = ("pipeline",) if run.data.pipeline == "timm" else ()
+    said = ["pipeline"] if run.data.pipeline == "timm" else []
+    said += ["test_fraction"] if run.data.frames is not None else []  # of videos their reader has it
     flat |= {"data.name": run.data.name} | _fields(run.data, "data", skip=("name", "source", "extra", *said))
     if run.data.statistics.own is None:  # was the official one before it was measured
         used = any(phase.recipe.statistics == "own" for phase in run.mode.phases)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ssat.config.augmentation import Augment, ClipAugment
 from ssat.config.defaults import LARGEST
 from ssat.config.environment import Footprint, Launcher, Logger, Monitor, Trainer
 from ssat.config.fields import key
@@ -111,6 +112,16 @@ class Data:
     )
     samples_per_class: int | None = key(None, "or: so many training images of each class", low=1)
     val_fraction: float = key(0.0, "stratified share of the training images kept for validation", low=0, high=1)
+    test_fraction: float = key(
+        0.0, "stratified share of the images kept for the test, where the set has no test images", low=0, high=1
+    )
+    max_test: int | None = key(
+        None, "for short tries: test on a stratified part of so many images; never counted as the whole test", low=1
+    )
+    folds: int | None = key(
+        None, "k-fold cross-validation of a set without test images: stratified parts, drawn by seed", low=2
+    )
+    fold: int | None = key(None, "the part that is the test, from 0; all: -m data.folds=5 data.fold=0,1,2,3,4", low=0)
     group: int | str | None = key(
         None,
         "images that belong together (a patient, a video): never on two sides of a split, a subset or a label budget:"
@@ -129,59 +140,6 @@ class Data:
     max_clips: int | None = key(None, "of each video in an evaluation; null = all of them (section 5.4)", low=1)
     average: Literal["probabilities", "logits"] = key("probabilities", "what is averaged over the clips of a video")
     extra: Mapping[str, Any] = key({}, identity=False)
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Of the training images."""
-
-    crop_scale: tuple[float, float] = key((0.08, 1.0), "share of the image's area in a random resized crop")
-    crop_ratio: tuple[float, float] = key((0.75, 1.3333), "width / height of it")
-    crop_pad: int | None = key(None, "pixels: flip, pad and crop at random in place of the random resized crop", low=0)
-    interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos", "random"] = key("bicubic")
-    hflip: float = key(0.5, "share of mirrored images", low=0, high=1)
-    auto_augment: str | None = key(
-        "rand-m9-mstd0.5-inc1", "Table 14 | another of timm's | cifar10, imagenet, svhn: AutoAugment's policies"
-    )
-    color_jitter: float | tuple[float, ...] | None = key(None, "row 14", low=0)
-    re_prob: float = key(0.25, "random erasing, share of the images (Table 14)", low=0, high=1)
-    re_mode: Literal["pixel", "rand", "const", "mean"] = key(
-        "pixel", "noise | one colour | mean colour | mean = SL-ViT's"
-    )
-    re_count: int = key(1, "rectangles", low=1)
-    re_area: tuple[float, float] = key((0.02, 0.3333), "timm's; share of the image")
-    re_ratio: tuple[float, float] = key((0.3, 3.3333), "height / width")
-
-
-@dataclass(frozen=True)
-class ClipAugment:
-    """Of training clips (Appendix D.3); the values are those of the DFDC winner's code, one draw for all frames."""
-
-    jpeg_prob: float = key(0.5, "share of clips that are compressed again", low=0, high=1)
-    jpeg_quality: tuple[int, int] = key((60, 100), low=1, high=100)
-    noise_prob: float = key(0.1, "share with Gaussian noise", low=0, high=1)
-    noise_var: tuple[float, float] = key((10.0, 50.0), "its variance, grey levels squared", low=0)
-    noise_per_frame: bool = key(False, "another noise in every frame; false = one for the clip")
-    blur_prob: float = key(0.05, "share of blurred clips", low=0, high=1)
-    blur_kernel: int = key(3, "pixels, odd", low=1)
-    blur_sigma: tuple[float, float] = key((0.8493, 0.8493), "pixels", above=0)
-    hflip_prob: float = key(0.5, "share of mirrored clips", low=0, high=1)
-    colour_prob: float = key(0.7, "share with one of brightness + contrast, fancy PCA, hue + saturation", low=0, high=1)
-    brightness: float = key(0.2, low=0, high=1)
-    contrast: float = key(0.2, low=0, high=1)
-    pca_std: float = key(0.1, low=0, high=1)
-    hue: float = key(20.0, "units of 2 degrees", low=0, high=90)
-    saturation: float = key(30.0, "of 255", low=0, high=255)
-    value: float = key(20.0, "of 255", low=0, high=255)
-    grey_prob: float = key(0.2, "share of grey clips", low=0, high=1)
-    affine_prob: float = key(0.5, "share that is moved, resized and turned", low=0, high=1)
-    shift: float = key(0.1, "of the side", low=0, high=1)
-    scale: float = key(0.2, low=0, high=0.99)
-    rotate: float = key(10.0, "degrees", low=0, high=180)
-    reverse_prob: float = key(0.0, "share that runs backwards; harmful by the paper", low=0, high=1)
-    resample_prob: float = key(0.0, "share at a lower frame rate; harmful by the paper", low=0, high=1)
-    resample_factor: tuple[int, int] = key((2, 4), "of the frame rate", low=1)
-    backend: Literal["own", "albumentations"] = key("own", "who computes it | the paper's library, to compare with")
 
 
 @dataclass(frozen=True)
@@ -239,12 +197,23 @@ class Recipe:
     augment: Augment | None = key({}, "null = none: resized only")
     clip_augment: ClipAugment | None = key({}, "of videos, in place of augment; null = none: resized only")
     clips_per_video: int = key(1, "of each training video in an epoch", low=1, high=1000)
-    balance: bool = key(False, "videos: an epoch shows as many of each class, drawn anew; not together with w")
+    balance: bool = key(
+        False, "an epoch shows as many of each class as the smallest has, drawn anew; not together with weights"
+    )
     w: float | Literal["auto"] | None = key(
         None,
         "Eq. 3: weight of real videos, 1 - w that of fake ones | auto = classes weigh alike | null = no weights",
         above=0,
         high=1,
+    )
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = key(
+        None,
+        "weights of any number of classes in L_cls, in place of w: balanced = n / (K n_k), as scikit-learn"
+        " | [1,2.9]: in the order of the class names",
+        above=0,
+    )
+    focal_gamma: float = key(
+        0.0, "focal loss (Lin et al. 2017): 2 = their value, 0 = cross-entropy; needs label_smoothing=0", low=0
     )
     normalise_w: bool = key(True, "divide by the sum of the weights, so that lambda keeps its meaning | false = Eq. 3")
     eval_crop_pct: float = key(

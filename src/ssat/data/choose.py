@@ -13,7 +13,16 @@ from ssat.core.errors import UserError
 from ssat.data.decode import LEAVE_OUT
 from ssat.data.group_subsets import Stratified
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.subsets import LABELS, Indices, official_subset, stratified_fraction, train_val_split
+from ssat.data.subsets import (
+    LABELS,
+    TEST_STREAM,
+    Indices,
+    fold_numbers,
+    official_subset,
+    stratified_fraction,
+    stratified_part,
+    train_val_split,
+)
 from ssat.data.subsets import samples_per_class as choose_per_class
 
 STRICT_FRACTION = 0.1  # of the training images select under data.protocol=strict
@@ -35,16 +44,25 @@ class Choice:
     subset: str = "stratified"
     seed: int = 0
     on_bad_image: str = "error"
+    test_fraction: float = 0.0
+    max_test: int | None = None
+    folds: int | None = None
+    fold: int | None = None
 
     def splits(self, source: Source) -> tuple[Splits, list[str]]:
         """The images of each split with the indices that are in it, and the files that are left out as unreadable.
 
         Raises:
-            UserError: `val_fraction` for a set with its own validation images, or a class that cannot be read.
+            UserError: `val_fraction` for a set with its own validation images, `test_fraction` or `folds` for one with
+                its own test images, or a class that cannot be read.
         """
         skipped: list[str] = []
-        train = self._part(source, self._readable(source, source.train, "training", skipped))
+        train = self._readable(source, source.train, "training", skipped)
         splits: Splits = {}
+        if self.test_fraction or self.folds is not None:
+            train, test = self._test(source, train)
+            splits["test"] = (source.train, test)
+        train = self._part(source, train)
         if self.val_fraction and source.val is not None:
             raise UserError(
                 f"data.val_fraction={self.val_fraction}, but {source.name} has its own validation images: set it to 0",
@@ -58,6 +76,8 @@ class Choice:
         for name, images in (("val", source.val), ("test", source.test)):
             if images is not None:
                 splits[name] = (images, self._readable(source, images, name, skipped))
+        if self.max_test is not None:
+            splits["test"] = self._fewer(source, splits)
         return splits, skipped
 
     def labelled(self, images: ImageList, train: Indices, classes: Sequence[str]) -> tuple[ImageList, Indices]:
@@ -81,6 +101,56 @@ class Choice:
             return Stratified(source.train, train, source.classes).split(self.val_fraction, self.seed)
         kept, val = train_val_split(source.train.labels[train], self.val_fraction, self.seed)
         return train[kept], train[val]
+
+    def _test(self, source: Source, train: Indices) -> tuple[Indices, Indices]:
+        """The images to train on and those to test on, of a set that has none for this."""
+        key = f"data.test_fraction={self.test_fraction:g}" if self.folds is None else f"data.folds={self.folds}"
+        if source.test is not None:
+            raise UserError(
+                f"{key} takes the test from the training images, but {source.name} has its own"
+                f" {len(source.test):,} test images: leave it out, or put all images in one list without a test",
+                key=key.partition("=")[0],
+                value=self.folds or self.test_fraction,
+            )
+        options: dict[str, Any] = {"key": "test_fraction", "stream": TEST_STREAM}
+        grouped = source.train.groups is not None
+        if self.folds is not None:
+            return self._folded(source, train)
+        if grouped:
+            return Stratified(source.train, train, source.classes).split(self.test_fraction, self.seed, **options)
+        kept, test = train_val_split(source.train.labels[train], self.test_fraction, self.seed, **options)
+        return train[kept], train[test]
+
+    def _folded(self, source: Source, train: Indices) -> tuple[Indices, Indices]:
+        """The images of the other folds, and those of the fold."""
+        assert self.folds is not None
+        if source.train.groups is not None:
+            folds = Stratified(source.train, train, source.classes).folds(self.folds, self.seed)
+            test = folds[self.fold or 0]
+            return np.setdiff1d(train, test), test
+        labels = source.train.labels[train]
+        counts = np.bincount(labels, minlength=len(source.classes))
+        if counts.min() < self.folds:
+            raise UserError(
+                f"data.folds={self.folds} needs as many images of every class, and {source.classes[counts.argmin()]!r}"
+                f" has {counts.min()}: use fewer folds, or leave the class out with data.classes",
+                key="data.folds",
+                value=self.folds,
+            )
+        numbers = fold_numbers(labels, self.folds, self.seed)
+        return train[numbers != self.fold], train[numbers == self.fold]
+
+    def _fewer(self, source: Source, splits: Splits) -> tuple[ImageList, Indices]:
+        """`max_test` of the test images."""
+        if "test" not in splits:
+            raise UserError(
+                f"data.max_test={self.max_test} takes a part of the test images, and {source.name} has none: leave it"
+                " out, or keep some with data.test_fraction=0.2",
+                key="data.max_test",
+                value=self.max_test,
+            )
+        images, test = splits["test"]
+        return images, test[stratified_part(images.labels[test], self.max_test or 0)]
 
     def _part(self, source: Source, train: Indices) -> Indices:
         """The part of the training images that is used."""

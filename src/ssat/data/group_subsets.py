@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
 from ssat.data.sets.sources import ImageList
-from ssat.data.subsets import SPLIT, SUBSET, Indices
+from ssat.data.subsets import SPLIT, SUBSET, TEST_STREAM, Indices
 
 Chosen = set[int]
 PASSES = 20  # over all groups, to improve a choice
@@ -106,6 +106,44 @@ class Stratified:
             )
         val = self._share(fraction, seed, key, stream, both=True)
         return self._where(set(range(len(self.group_names))) - val), self._where(val)
+
+    def folds(self, folds: int, seed: int) -> list[Indices]:
+        """The indices of each of so many parts of whole groups, about equally large and all with every class.
+
+        The groups go one by one, those of about one size in a random order and the largest first, to the part that has
+        the least of their classes.
+
+        Raises:
+            UserError: a class has fewer groups than there are parts, or is not in every part.
+        """
+        fewest = min(self.groups_of_class)
+        if fewest < folds:
+            name = self.class_names[self.groups_of_class.index(fewest)]
+            raise UserError(
+                f"data.folds={folds} needs as many groups (data.group) of every class, and {name!r} has {fewest}: use"
+                " fewer folds, or leave the class out with data.classes",
+                key="data.folds",
+                value=folds,
+            )
+        parts: list[Chosen] = [set() for _ in range(folds)]
+        have = np.zeros((folds, len(self.class_sizes)))
+        sizes = [sum(count for _, count in held) for held in self.content]
+        order = np.random.RandomState([seed, TEST_STREAM]).permutation(len(self.content)).tolist()
+        for group in sorted(order, key=lambda group: -sizes[group].bit_length()):
+            labels, counts = np.array(self.content[group]).T
+            share = (have[:, labels] * counts / np.square(self.class_sizes)[labels]).sum(1)
+            part = int(np.lexsort((have.sum(1), share))[0])
+            parts[part].add(group)
+            have[part, labels] += counts
+        if not have.all():
+            name = self.class_names[int(np.argwhere(have == 0)[0][1])]
+            raise UserError(
+                f"data.folds={folds}: no choice of whole groups (data.group) was found that has class {name!r} in every"
+                " part: use fewer folds, or add groups of that class",
+                key="data.folds",
+                value=folds,
+            )
+        return [self._where(part) for part in parts]
 
     def _share(self, fraction: float, seed: int, key: str, stream: int, *, both: bool) -> Chosen:
         images = len(self.indices)

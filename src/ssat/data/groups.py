@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from ssat.core.words import many, nearest
 from ssat.data.sets import GROUP_TABLE
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import Groups, ImageList, Source
+from ssat.data.sets.table import read_table
 from ssat.data.subsets import Indices
 
 SHAPES = (
@@ -187,7 +186,10 @@ def _by_pattern(group: str, names: Sequence[Name]) -> list[str]:
 
 
 def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: Path) -> list[str]:
-    header, rows = _rows(group, path)
+    try:
+        header, rows = read_table(path)
+    except ValueError as error:
+        raise _refusal(group, str(error)) from None
     if column not in header:
         what = f"has no column {column!r}{nearest(column, header)}" if column else "names a table and no column"
         raise _refusal(group, f"{what}: write {path}:<column>, one of {listed(header, 12)}")
@@ -242,26 +244,6 @@ def _by_table(group: str, path: Path, column: str, names: Sequence[Name], root: 
 def _disagree(images: _Images, row: list[str], one: int, other: int) -> bool:
     ones, others = (images.of(row[place]) if place < len(row) else [] for place in (one, other))
     return len(ones) == len(others) == 1 and ones != others
-
-
-def _rows(group: str, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header of a table, and its rows with their line numbers; commas, semicolons or tabs separate the cells."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _refusal(group, f"cannot be read, {str(path)!r}: {error.strerror} (a path counts from here)") from None
-    except UnicodeDecodeError:
-        raise _refusal(group, f"cannot be read: {str(path)!r} is not UTF-8 text, save it as such") from None
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise _refusal(group, f"is no table, line {reader.line_num} of {str(path)!r}: {error}") from None
-    if not rows:
-        raise _refusal(group, f"is an empty table: {str(path)!r} needs a header and a row for each image")
-    return [cell.strip() for cell in rows[0][1]], rows[1:]
 
 
 class _Images:

@@ -23,14 +23,17 @@ from ssat.data.options import (
     check_choices,
     check_names,
     check_range,
+    check_test,
     check_values,
     check_views,
 )
+from ssat.data.overview import counts_by_class
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import Pixels
 from ssat.data.sampler import EpochLoader
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
+from ssat.data.subsets import balanced, balanced_size
 from ssat.data.survey import refuse_unused_range
 from ssat.data.transforms.timm_transforms import eval_transform, train_transform
 
@@ -77,6 +80,11 @@ class ImageDataModule(SplitImages, LoaderModule):
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
         value_range: the values of the image files that are black and white, between them linear; None = 0 and the
             largest of their type, refused where they hold negative or floating-point values or use a part of it.
+        balance: an epoch shows as many images of each class, those of the larger ones drawn anew in every epoch.
+        test_fraction: stratified share of the training images to keep apart as the test, of a source without one; or
+        folds: how many stratified parts it has, drawn by `seed`, and
+        fold: which of them is the test, from 0.
+        max_test: test on a stratified part of so many images, the same for every seed; None = on all.
         group: which images are never on two sides of a split, a subset or a label budget, see `groups.grouped`.
 
     Raises:
@@ -113,6 +121,11 @@ class ImageDataModule(SplitImages, LoaderModule):
         value_range: tuple[float, float] | None = None,
         own_statistics: bool = False,
         group: int | str | None = None,
+        balance: bool = False,
+        test_fraction: float = 0.0,
+        max_test: int | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size, num_workers=num_workers, seed=seed, drop_last=drop_last, pin_memory=pin_memory
@@ -129,6 +142,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         std = IMAGENET_DEFAULT_STD[:given] if std is None else std
         check_values(channels, mean, std, img_size, batch_size, eval_crop_pct)
         check_choices(fraction, samples_per_class, val_fraction, label_fraction, on_bad_image)
+        check_test(test_fraction, max_test, folds, fold)
         check_names(pipeline=pipeline, subset=subset, protocol=protocol)
         check_range(value_range)
         # Grey images are read as colours and become grey after the augmentation.
@@ -145,7 +159,12 @@ class ImageDataModule(SplitImages, LoaderModule):
             subset=subset,
             seed=seed,
             on_bad_image=on_bad_image,
+            test_fraction=test_fraction,
+            max_test=max_test,
+            folds=folds,
+            fold=fold,
         )
+        self.balance = balance
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
         check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
@@ -188,14 +207,14 @@ class ImageDataModule(SplitImages, LoaderModule):
         splits, self.skipped = self.choice.splits(self.source)
         if not splits.keys() & {"val", "test"}:
             raise UserError(
-                f"{self.source.name} has no evaluation images: add a test/ or val/ folder,"
-                " or keep a part of the training images apart with data.val_fraction=0.2"
+                f"{self.source.name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
+                " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
             )
         refuse_shared(splits)
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
         if stage not in EVALUATIONS:
-            self._check_batch(len(splits["train"][1]), 1)
+            self._check_batch(self._shown(*splits["train"]), 1)
         if self.channels not in COLOURS:
             splits["train"][0].read(int(splits["train"][1][0]))  # other files are refused before anything is written
         if self.own_statistics:
@@ -203,6 +222,24 @@ class ImageDataModule(SplitImages, LoaderModule):
         self._splits = splits
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
+
+    def samples(self, split: str) -> int:
+        """Images that a pass over a split shows; of training, before those are dropped that do not fill a batch."""
+        return self._shown(*self._splits[split]) if split == "train" else super().samples(split)
+
+    def _shown(self, images: ImageList, indices: Indices) -> int:
+        """The training images of an epoch."""
+        if not self.balance:
+            return len(indices)
+        if shown := balanced_size(images.labels[indices], self.num_classes):
+            return shown
+        counts = counts_by_class(images, indices, self.class_names)
+        raise UserError(
+            f"recipe.balance=true shows as many images of each class, and {self.source.name} has no training image of"
+            f" class {min(counts, key=lambda name: counts[name])!r}: add some, or leave it out",
+            key="recipe.balance",
+            value=True,
+        )
 
     def _are_few(self, samples: int, world: int) -> bool:
         """Whether they are labelled images that do not fill a batch: they are one of their own."""
@@ -215,7 +252,10 @@ class ImageDataModule(SplitImages, LoaderModule):
         return collate(dataset.__getitems__([(0, index) for index in self.spread(split, n)]))
 
     def _of_epoch(self, epoch: int) -> Indices:
-        return self._splits["train"][1]
+        images, indices = self._splits["train"]
+        if not self.balance:
+            return indices
+        return indices[balanced(images.labels[indices], self.num_classes, self.seed, epoch)]
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         if self.pipeline == "timm":

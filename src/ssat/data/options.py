@@ -24,6 +24,20 @@ def check_batch(images: int, batch_size: int, world: int, *, few: bool, unit: st
         raise UserError(f"batch_size={batch_size}{ranks} is more than the {images} training {unit}: {cure}")
 
 
+def check_test(test_fraction: float, max_test: int | None, folds: int | None, fold: int | None) -> None:
+    """Raises: UserError: test images that cannot be chosen so."""
+    if not 0 <= test_fraction < 1:
+        raise UserError(
+            f"data.test_fraction={test_fraction} is outside [0, 1): 0 = the set's own test images, 0.2 = a fifth of all"
+        )
+    if max_test is not None and max_test < 1:
+        raise UserError(f"data.max_test={max_test} must be at least 1")
+    if folds is not None and (folds < 2 or fold is None or not 0 <= fold < folds):
+        raise UserError(f"data.folds={folds} data.fold={fold} is not possible: at least 2 folds, counted from 0")
+    if folds is not None and test_fraction:
+        raise UserError(f"data.folds={folds} and data.test_fraction={test_fraction} both choose the test: set one")
+
+
 def check_values(
     channels: int, mean: Sequence[float], std: Sequence[float], img_size: int, batch_size: int, crop_pct: float
 ) -> None:

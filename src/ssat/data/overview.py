@@ -33,7 +33,7 @@ class Overview:
         lacking: classes without an image, by split.
         not_read: files that are no images for the framework, by class and extension.
         subfolders: whether images lie in folders below their class folders, and no data.group says what those are.
-        values: sentences on values that do not fit their range, see `range_use`.
+        values: the reader's remarks, and sentences on values that do not fit their range, see `range_use`.
     """
 
     counts: dict[str, dict[str, int]]

@@ -46,8 +46,11 @@ class SplitImages:
         return self._fingerprint
 
     def overview(self) -> Overview:
-        """Counts of each split, and what a look at the folders finds, and whether the values fit their range."""
-        return replace(overview(self.source, self._chosen, self.split("train")), values=self.range_remarks())
+        """Counts of each split, what a look at the folders finds, the reader's remarks, and misfits of the range."""
+        return replace(
+            overview(self.source, self._chosen, self.split("train")),
+            values=[*self.source.remarks, *self.range_remarks()],
+        )
 
     def range_remarks(self) -> list[str]:
         """Sentences on values that do not fit their range; looks at images, once."""

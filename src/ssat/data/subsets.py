@@ -14,7 +14,7 @@ Labels = NDArray[np.integer]
 Indices = NDArray[np.int64]
 
 # Separate random streams, so that a validation split is independent of the subset it is taken from.
-SUBSET, SPLIT = 0, 1
+SUBSET, SPLIT, TEST_STREAM = 0, 1, 2
 LABELS = 2**31  # apart from the sampler's streams, which are the epochs: the order would tell who is labelled
 
 
@@ -67,6 +67,21 @@ def stratified_fraction(
     return np.sort(_stratified_order(labels, seed, stream)[:total])
 
 
+def balanced(labels: Labels, classes: int, seed: int, epoch: int) -> Indices:
+    """As many places of each of `classes` classes as the smallest has, drawn anew in each epoch.
+
+    Places with a label below 0 belong to none of them.
+    """
+    random = np.random.RandomState([seed, epoch, 1])
+    least = balanced_size(labels, classes) // classes
+    return np.concatenate([random.permutation(np.flatnonzero(labels == label))[:least] for label in range(classes)])
+
+
+def balanced_size(labels: Labels, classes: int) -> int:
+    """How many places `balanced` gives."""
+    return classes * int(np.bincount(labels[labels >= 0], minlength=classes).min())
+
+
 def official_subset(total: int, fraction: float) -> Indices:
     """The authors' choice for Figure 5: int(total * fraction) indices of `total`, neither stratified nor seeded anew.
 
@@ -99,24 +114,53 @@ def samples_per_class(labels: Labels, k: int, seed: int) -> Indices:
     return np.sort(order[seen < k])
 
 
-def train_val_split(labels: Labels, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Training and validation indices, both with every class; round(fraction * N) of them for validation.
+def stratified_part(labels: Labels, size: int) -> Indices:
+    """`size` indices of a test, with every class in its share, the same for every seed; all where there are fewer.
+
+    Raises:
+        UserError: too few to have one of each class.
+    """
+    classes = len(np.unique(labels))
+    if size < min(classes, len(labels)):
+        raise UserError(
+            f"data.max_test={size} is less than one test image for each of the {classes} classes: use at least"
+            f" {classes}",
+            key="data.max_test",
+            value=size,
+        )
+    return np.sort(_stratified_order(labels, 0, TEST_STREAM)[:size])
+
+
+def fold_numbers(labels: Labels, folds: int, seed: int) -> Indices:
+    """(N,) the part of each index: as large as each other, and so are those of every class, up to one image."""
+    order, seen = _shuffled(labels, seed, TEST_STREAM)
+    in_turn = np.lexsort((seen, labels[order]))  # class after class
+    numbers = np.empty(len(labels), dtype=np.int64)
+    numbers[order[in_turn]] = np.arange(len(labels)) % folds
+    return numbers
+
+
+def train_val_split(
+    labels: Labels, fraction: float, seed: int, *, key: str = "val_fraction", stream: int = SPLIT
+) -> tuple[Indices, Indices]:
+    """The indices to train on and those to keep apart, both with every class; round(fraction * N) are kept apart.
 
     Raises:
         UserError: fraction outside (0, 1), or a class that does not reach into both parts.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"data.val_fraction={fraction} is outside (0, 1): set the share of the images to keep apart")
+        raise UserError(f"data.{key}={fraction} is outside (0, 1): set the share of the images to keep apart")
     total = round(fraction * len(labels))
-    order = _stratified_order(labels, seed, SPLIT)
+    order = _stratified_order(labels, seed, stream)
     val, train = np.sort(order[:total]), np.sort(order[total:])
     classes = np.unique(labels)
     for part in (train, val):
         lacking = np.setdiff1d(classes, labels[part])
         if len(lacking):
             raise UserError(
-                f"data.val_fraction={fraction} of {len(labels)} images leaves class number {lacking[0]}"
-                f" ({int((labels == lacking[0]).sum())} images) without {'training' if part is train else 'validation'}"
+                f"data.{key}={fraction} of {len(labels)} images leaves class number {lacking[0]}"
+                f" ({int((labels == lacking[0]).sum())} images) without"
+                f" {'training' if part is train else 'test' if stream == TEST_STREAM else 'validation'}"
                 " images: choose another fraction, or add images of that class"
             )
     return train, val

@@ -18,14 +18,15 @@ from ssat.results.repeats import SeedRuns, by_seed, said_repeats
 from ssat.runs.faithful import PAPER_EPOCHS
 from ssat.runs.own_phases import COUNT, planned_phases
 from ssat.runs.predictions import paired_variance
-from ssat.runs.record import START, Record, as_number
+from ssat.runs.record import Record, as_number
+from ssat.runs.settings import START
 
 CAVEAT = "Keep in mind: "
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one configuration; only their seeds differ.
+    """The runs of one configuration; only their seeds, and the folds of a cross-validation, differ.
 
     Attributes:
         mode: of all its runs.
@@ -71,8 +72,24 @@ class Arm:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the accuracy in percent, from the number of test images alone."""
-        images = self.scored[0].split_size
+        images = self.images
         return wilson_interval(self.accuracy, images) if images else None
+
+    @property
+    def images(self) -> int | None:
+        """Images that the accuracy is measured on: of a cross-validation those of all folds."""
+        first = self.scored[0]
+        sizes = {record.fold: record.split_size for record in self.scored if record.get("seed") == first.get("seed")}
+        known = [size for size in sizes.values() if size]
+        return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def said_runs(self) -> str:
+        """'3 seeds', '5 folds' or '5 folds, 3 seeds'."""
+        folds = {each.fold for each in self.seeds} - {None}
+        seeds = len({each.seed for each in self.seeds})
+        parts = [f"{len(folds)} fold{'s' * (len(folds) > 1)}"] if folds else []
+        return ", ".join(parts + [f"{seeds} seed{'s' * (seeds > 1)}"] * (seeds > 1 or not folds))
 
     def numbers(self, key: str) -> list[float]:
         """The numbers at a dotted key, one for each seed that has it; `{split}` in it is that of the accuracy."""
@@ -169,8 +186,7 @@ def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]
 
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
     """The mean accuracy of `a` minus that of `b`; `comparisons` as `mean_difference` has them."""
-    images_a, images_b = a.scored[0].split_size, b.scored[0].split_size
-    sides = (a.accuracies, images_a), (b.accuracies, images_b)
+    sides = (a.accuracies, a.images), (b.accuracies, b.images)
     return mean_difference(*sides, comparisons=comparisons, paired=paired_variance(a.scored, b.scored))
 
 

@@ -42,7 +42,12 @@ def draws_by_seed(record: Record) -> bool:
         or data.get("val_fraction")
         or data.get("label_fraction", 1) != 1
         or data.get("protocol") == "strict"
-    )
+    ) or _draws_test(record)
+
+
+def _draws_test(record: Record) -> bool:
+    """Whether the seed, or the fold, draws which images are tested on."""
+    return bool(record.get("config.data.test_fraction") or record.get("config.data.folds"))
 
 
 def content_digest(record: Record) -> str:
@@ -52,7 +57,8 @@ def content_digest(record: Record) -> str:
 
 def shared_content(record: Record) -> dict[str, Any]:
     """The hashes of those splits of a run that are the same for every seed, by split."""
-    drawn = ("train", "val") if draws_by_seed(record) else ()
+    drawn = ["train", "val"] if draws_by_seed(record) else []
+    drawn += ["test"] if _draws_test(record) else []
     return {split: sha for split, sha in _content(record).items() if split not in drawn}
 
 
@@ -60,8 +66,8 @@ def by_content(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     """Runs on the same images together, with their mark: a folder with other images in it is another data set.
 
     Where the seed draws a part of the images, two seeds have others by right: the hashes of that part are compared
-    between runs of one seed alone. If a seed then has two, nothing says which of another seed's runs belong to which,
-    and the images of all must be the same. A failed run may not know its images, and stands with the first.
+    between runs of one seed, and fold, alone. If a seed then has two, nothing says which of another seed's runs belong
+    to which, and the images of all must be the same. A failed run may not know its images, and stands with the first.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -80,7 +86,7 @@ def by_content(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
 def _by_seed(mark: str, records: list[Record]) -> list[tuple[str, list[Record]]]:
     of_seed: dict[Any, set[str]] = defaultdict(set)
     for record in records:
-        of_seed[record.get("seed")].add(content_digest(record))
+        of_seed[record.get("seed"), record.fold].add(content_digest(record))
     if all(len(digests) == 1 for digests in of_seed.values()):
         return [(mark, records)]
     digests = list(dict.fromkeys(map(content_digest, records)))

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from ssat.results.text import shorten
-from ssat.runs.record import START
+from ssat.runs.settings import START
 
 MOST = 3  # settings of a label, unless more are needed to tell two groups apart
 WIDTH = 36  # characters of a setting

@@ -1,4 +1,4 @@
-"""Several runs of one configuration and one seed: what they measured counts once, as their mean, and is said."""
+"""Several runs of one configuration, seed and fold: what they measured counts once, as their mean, and is said."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from ssat.runs.record import Record
 
 @dataclass(frozen=True)
 class SeedRuns:
-    """The runs of one seed, in an order that does not depend on that of the folders.
+    """The runs of one seed, and fold of a cross-validation, in an order that does not depend on that of the folders.
 
     Attributes:
         seed: of the runs; None where the seed changes nothing.
         records: the runs, the highest value first; a copy of a record counts once.
         values: what each has measured.
+        fold: of the runs; None where they are no cross-validation.
     """
 
     seed: Any
     records: tuple[Record, ...]
     values: tuple[float, ...]
+    fold: int | None = None
 
     @property
     def mean(self) -> float:
@@ -40,6 +42,7 @@ class SeedRuns:
         if len({*texts}) < len({*self.values}):
             texts = [f"{value:.2f}" for value in self.values]
         of_seed = "" if self.seed is None else f" of seed {self.seed}"
+        of_seed += "" if self.fold is None else f", fold {self.fold}"
         return f"{len(self.values)} runs{of_seed}: {', '.join(texts)}"
 
     @property
@@ -49,13 +52,22 @@ class SeedRuns:
 
 
 def by_seed(measured: Iterable[tuple[Record, float]], *, seeded: bool = True) -> list[SeedRuns]:
-    """The runs of each seed with what they have measured, by seed; all together where the value is not `seeded`."""
+    """The runs of each seed and fold with what they have measured, by both; all together where it is not `seeded`."""
     found: dict[Any, dict[str, tuple[Record, float]]] = defaultdict(dict)
     for record, value in sorted(measured, key=lambda pair: (-pair[1], str(pair[0].path))):
         copy = repr([record.get("hash"), record.get("started"), record.get("finished"), value])
-        found[record.get("seed") if seeded else None].setdefault(copy, (record, value))
-    seeds = sorted(found, key=lambda seed: (seed is None, seed if isinstance(seed, int) else 0, str(seed)))
-    return [SeedRuns(seed, *map(tuple, zip(*found[seed].values(), strict=True))) for seed in seeds]
+        found[(record.get("seed"), record.fold) if seeded else (None, None)].setdefault(copy, (record, value))
+    return [_runs(place, list(found[place].values())) for place in sorted(found, key=_in_order)]
+
+
+def _runs(place: tuple[Any, int | None], measured: list[tuple[Record, float]]) -> SeedRuns:
+    records, values = zip(*measured, strict=True)
+    return SeedRuns(place[0], records, values, place[1])
+
+
+def _in_order(place: tuple[Any, int | None]) -> tuple[Any, ...]:
+    seed, fold = place
+    return seed is None, seed if isinstance(seed, int) else 0, str(seed), -1 if fold is None else fold
 
 
 def said_repeats(seeds: Sequence[SeedRuns]) -> tuple[str, ...]:

@@ -117,7 +117,8 @@ def _word(key: str) -> Callable[[Record], Entry]:
 
 
 def _seed(record: Record) -> Entry:
-    return Entry(record.text("seed"), record.number("seed"))
+    fold = "" if record.fold is None else f" fold {record.fold}"
+    return Entry(record.text("seed") + fold, record.number("seed"))
 
 
 def _needs_balance(record: Record) -> bool:
@@ -195,10 +196,15 @@ def _arm_rows(arm: Arm, comparison: Comparison, columns: Sequence[Column]) -> It
         yield Row([Entry(setting) if c.title == "setting" else c.entry_of(record) for c in columns], record, False)
     if len(arm.accuracies) > 1:
         first = arm.records[0]
-        words = {"mode": mode_name(arm.mode), "seed": f"×{len(arm.accuracies)}", "setting": setting}
+        words = {"mode": mode_name(arm.mode), "seed": _count(arm), "setting": setting}
         words |= {"encoder": first.encoder, "data": first.data, "": "mean"}
         means = [Entry(words[c.title]) if c.title in words else c.entry_over_seeds(arm) for c in columns]
         yield Row(means, None, False)
+
+
+def _count(arm: Arm) -> str:
+    """×3 of seeds, ×5 folds of a cross-validation."""
+    return f"×{len(arm.accuracies)}" + " folds" * (arm.seeds[0].fold is not None)
 
 
 def shared_columns(records: Sequence[Record]) -> dict[str, str]:

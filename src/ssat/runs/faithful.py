@@ -113,6 +113,9 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
         reasons.append(
             f"trained on {last['data_fingerprint']['splits'].get('train')} {noun}, a part of the training set"
         )
+    tested = last["data_fingerprint"]["splits"].get("test")
+    if data.max_test is not None and tested is not None and tested >= data.max_test:
+        reasons.append(f"data.max_test={data.max_test}: tested on {tested} {noun}, a part of the test set")
     if data.label_fraction < 1:
         reasons.append(f"data.label_fraction={data.label_fraction:g}: the labels of a part of the training set")
     if data.value_range:
@@ -131,6 +134,12 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     elif len(stages) == 1 and (trained := len(last.get("history") or ()) or last["epochs"]) < PAPER_EPOCHS:
         reasons.append(f"{trained} of the paper's {PAPER_EPOCHS} epochs")
     recipe = config.recipe
+    if recipe.class_weights is not None or (recipe.w is not None and not is_video):
+        reasons.append("the classes have weights in the loss")
+    if recipe.balance:
+        reasons.append(f"recipe.balance=true: an epoch shows as many {noun} of each class")
+    if recipe.focal_gamma:
+        reasons.append(f"recipe.focal_gamma={recipe.focal_gamma:g}: the focal loss in place of the cross-entropy")
     batch = recipe.batch_size * config.trainer.processes * config.trainer.accumulate
     published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there
     if recipe.name in ("official", "paper") and batch != published:

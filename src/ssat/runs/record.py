@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssat.config.identity import flat_settings
-from ssat.config.upgrade import upgrade
-from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_text
-from ssat.runs.own_phases import PHASES, own_settings, uses_labels_alone
+from ssat.runs.settings import START, read_settings, settings_of, with_start
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
 STATES = ("finished", "failed")
 MEASURED_ENERGY = ("energy.kwh", "energy.co2_kg")
-START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run starts from, and the key that names it
 LARGEST = 1e30  # nothing that a run measures is larger; its square and its sums are finite
 
 
@@ -145,63 +140,28 @@ class Record:
     @cached_property
     def computed_key(self) -> str:
         """The settings without those that nothing reads: equal for runs that compute the same, but for the seed."""
-        return json.dumps(_read(self.settings), sort_keys=True, default=str)
+        return json.dumps(read_settings(self.settings), sort_keys=True, default=str)
 
     @cached_property
     def shared_key(self) -> str:
         """The same but for the settings of mode and SSL task: equal for runs that may be compared."""
         shared = {
-            key: value for key, value in _read(self.settings).items() if not key.startswith(("mode.", "ssl.", START))
+            key: value
+            for key, value in read_settings(self.settings).items()
+            if not key.startswith(("mode.", "ssl.", START))
         }
         return json.dumps(shared, sort_keys=True, default=str)
+
+    @property
+    def fold(self) -> int | None:
+        """The part of a cross-validation that is its test; None where it is none."""
+        fold = self.number("config.data.fold")
+        return None if fold is None or not self.get("config.data.folds") else int(fold)
 
     @property
     def accuracy(self) -> float | None:
         """THE top-1 accuracy in percent: the last epoch's, or the best one's under `recipe.report=max`."""
         return self.number(f"metrics.{self.split}.acc1.{'best' if self.get('selection') == 'max' else 'last'}")
-
-
-def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    """What a configuration computes, but for its seed: flat keys, a list as one value.
-
-    Phases repeat the other keys, and only what was set for one phase alone is listed; where no SSL task takes part its
-    settings are left out.
-    """
-    own = own_settings(config := upgraded(config), mode)
-    unused = ("ssl.", PHASES) if uses_labels_alone(config, mode) else (PHASES,)
-    settings: dict[str, Any] = {}
-    for key, value in (flat_settings(config) | own).items():
-        if (key.startswith(unused) and key not in own) or key in ("seed", "name"):
-            continue
-        parent, _, leaf = key.rpartition(".")
-        if leaf.isdigit() and isinstance(listed := settings.setdefault(parent, []), list):
-            listed.append(value)
-        else:
-            settings[key] = value
-    return settings
-
-
-def with_start(settings: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with those of the run that it starts from, below `start.`, in place of its folder.
-
-    So runs of several seeds that each start from a run of their own seed are runs of one configuration.
-    """
-    own = {key: value for key, value in settings.items() if key != INIT_FROM}
-    return own | {START + key: value for key, value in start.items()}
-
-
-def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings but for data.patch_size where the encoder has said its own: nothing else reads it."""
-    unread = "data.patch_size" if "encoder.patch_size" in settings else ""
-    return {key: value for key, value in settings.items() if key != unread}
-
-
-def upgraded(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record's configuration in today's form; as it is where no version of the framework can have written it."""
-    try:
-        return upgrade(config)
-    except UserError:
-        return config
 
 
 def lookup(values: Any, key: str, default: Any = None) -> Any:

@@ -17,7 +17,7 @@ from ssat.encoders.base import Encoder
 from ssat.encoders.contract import check_contract
 from ssat.runs.machine import log_every
 from ssat.tasks.base import Task
-from ssat.training.classification import class_weights, linear_head
+from ssat.training.classification import linear_head, recipe_weights
 from ssat.training.mixing import Mixing
 from ssat.training.module import JointModule
 from ssat.training.optim import Optimization
@@ -48,7 +48,7 @@ def build_module(
         config: of the run.
         phase: of the run.
         num_classes: of the data.
-        class_counts: training images or videos of each class, for recipe.w=auto; None = the module will not be trained.
+        class_counts: training images or videos of each class, for their weights; None = the module will not be trained.
 
     Raises:
         UserError: the recipe does not fit the encoder, the task or the labels.
@@ -62,6 +62,7 @@ def build_module(
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
     check_recipe(config, phase, encoder, ssl)
     check_dimensions(config, encoder)
+    weights = None if class_counts is None else recipe_weights(recipe, class_counts)
     module = JointModule(
         encoder,
         lam=lam,
@@ -77,9 +78,8 @@ def build_module(
         partly_labelled=_partly_labelled(config, phase),
         seed=config.seed,
         log_every=log_every(config),
-        class_weights=None
-        if recipe.w is None or class_counts is None
-        else class_weights(recipe.w, class_counts).tolist(),
+        class_weights=None if weights is None else weights.tolist(),
+        focal_gamma=recipe.focal_gamma if lam > 0 else 0.0,
         normalise_weights=recipe.normalise_w,
         average=None if config.data.frames is None else config.data.average,
     )

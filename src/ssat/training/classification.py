@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from ssat.config.schema import Recipe
 from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.distributed import mean_over_processes, world_size
 from ssat.core.errors import UserError
 
 Normalize = Literal["weights", "none"]
+SHOWN = 10  # classes whose names are listed in a sentence
 
 
 def linear_head(num_features: int, num_classes: int, init: str = "xavier", *, norm: bool = False) -> nn.Module:
@@ -53,14 +55,7 @@ def class_weights(w: float | str, counts: Mapping[str, int]) -> Tensor:
     Raises:
         UserError: w is not between 0 and 1, a number for other than two classes, or a class without images.
     """
-    if not all(counts.values()):
-        lacking = next(name for name, count in counts.items() if not count)
-        raise UserError(
-            f"recipe.w={w} weighs the classes, and the training data have none of {lacking}: add some, or set"
-            " recipe.w=null",
-            key="recipe.w",
-            value=w,
-        )
+    _refuse_empty("recipe.w", w, counts)
     if w == "auto":
         inverse = torch.tensor([1 / count for count in counts.values()], dtype=torch.float64)
         return (inverse / inverse.sum()).float()
@@ -72,6 +67,51 @@ def class_weights(w: float | str, counts: Mapping[str, int]) -> Tensor:
             value=w,
         )
     return torch.tensor([float(w), 1 - float(w)])
+
+
+def weights_of_classes(given: Literal["balanced"] | Sequence[float], counts: Mapping[str, int]) -> Tensor:
+    """(K,) weights of any number of classes in L_cls: `recipe.class_weights`.
+
+    Args:
+        given: one for each class, in the order of `counts`; `balanced` = n / (K n_k) with n_k of the n images in class
+            k, as `sklearn.utils.class_weight.compute_class_weight` (King and Zeng 2001): their mean over the images
+            is 1.
+        counts: training images or videos of each class.
+
+    Raises:
+        UserError: another number of weights than classes, or `balanced` and a class without images.
+    """
+    if isinstance(given, str):
+        _refuse_empty("recipe.class_weights", given, counts)
+        total = sum(counts.values())
+        return torch.tensor([total / (len(counts) * count) for count in counts.values()], dtype=torch.float64).float()
+    if len(given) != len(counts):
+        raise UserError(
+            f"recipe.class_weights has {len(given)} weights, and the data have {len(counts)} classes: give one for"
+            f" each, in the order {', '.join(counts) if len(counts) <= SHOWN else 'of their names'}, or"
+            " recipe.class_weights=balanced",
+            key="recipe.class_weights",
+            value=list(given),
+        )
+    return torch.tensor([float(weight) for weight in given])
+
+
+def recipe_weights(recipe: Recipe, counts: Mapping[str, int]) -> Tensor | None:
+    """The weights of the classes that a recipe asks for, by `w` or `class_weights`; None where they weigh alike."""
+    if recipe.class_weights is not None:
+        return weights_of_classes(recipe.class_weights, counts)
+    return None if recipe.w is None else class_weights(recipe.w, counts)
+
+
+def _refuse_empty(key: str, value: float | str, counts: Mapping[str, int]) -> None:
+    if not all(counts.values()):
+        lacking = next(name for name, count in counts.items() if not count)
+        raise UserError(
+            f"{key}={value} weighs the classes, and the training data have none of {lacking}: add some, or set"
+            f" {key}=null",
+            key=key,
+            value=value,
+        )
 
 
 class ClassLoss:
@@ -87,6 +127,12 @@ class ClassLoss:
         normalize: what the weighted sum over the batch is divided by: `weights` = the sum of the targets' weights, over
             all processes, so that L_cls has the size of an unweighted one and lambda means the same; `none` = the
             number of targets, which is Eq. 3 as printed and makes L_cls smaller (3.4 times with 82 % fakes).
+        focal_gamma: each image's loss is multiplied by (1 - p)^gamma, p the probability of its class: the focal loss
+            of Lin et al. 2017, Eq. 4 and 5, over the softmax of all classes; 0 = cross-entropy. The class weights are
+            its alpha. It has no soft targets, so `label_smoothing` must be 0.
+
+    Raises:
+        UserError: a focal loss of smoothed or mixed labels.
     """
 
     def __init__(
@@ -96,7 +142,13 @@ class ClassLoss:
         partly_labelled: bool = False,
         class_weights: Tensor | None = None,
         normalize: Normalize = "weights",
+        focal_gamma: float = 0.0,
     ) -> None:
+        if focal_gamma and label_smoothing:
+            raise UserError(
+                f"focal_gamma={focal_gamma:g} is a loss of one right class: set label_smoothing=0", key="focal_gamma"
+            )
+        self.focal_gamma = focal_gamma
         self.label_smoothing, self.partly_labelled = label_smoothing, partly_labelled
         self.class_weights = None if class_weights is None else class_weights.float()
         self.normalize = normalize
@@ -110,6 +162,8 @@ class ClassLoss:
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(logits.device)
             return self._weighted(logits.float(), targets, self.class_weights)
+        if self.focal_gamma:
+            return self._weighted(logits.float(), targets, logits.new_ones(logits.shape[1], dtype=torch.float32))
         if targets.is_floating_point():
             return SoftTargetCrossEntropy()(logits, targets)
         if self.partly_labelled:
@@ -126,11 +180,17 @@ class ClassLoss:
     def _weighted(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Sum over samples and classes of -weight * target * log p, over what `normalize` says."""
         if targets.is_floating_point():
+            if self.focal_gamma:
+                raise UserError("the focal loss has no mixed labels: set recipe.mixup=0 and recipe.cutmix=0")
             total = F.cross_entropy(logits, targets.float(), weights, reduction="sum")
             sizes, counted = targets.float() @ weights, targets.new_ones(len(targets), dtype=torch.bool)
         else:
             options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
-            total = F.cross_entropy(logits, targets, weights, reduction="sum", **options)
+            if self.focal_gamma:
+                each = F.cross_entropy(logits, targets, weights, reduction="none", **options)
+                total = (each * self._focus(logits, targets)).sum()
+            else:
+                total = F.cross_entropy(logits, targets, weights, reduction="sum", **options)
             counted = targets != NO_LABEL
             sizes = weights[targets.clamp_min(0)] * counted
         if self.normalize == "none":
@@ -138,6 +198,12 @@ class ClassLoss:
         # Over all processes, as one process would divide the whole batch.
         size = mean_over_processes(sizes.sum())
         return total / torch.where(size > 0, size, torch.ones_like(size))
+
+    def _focus(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(1 - p)^gamma of each image."""
+        right = logits.log_softmax(1).gather(1, targets.clamp_min(0)[:, None])[:, 0]
+        # The derivative of 0^gamma is infinite for gamma below 1.
+        return (-torch.expm1(right)).clamp_min(torch.finfo(right.dtype).eps) ** self.focal_gamma
 
     def values(self, loss: Tensor, logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls`, and `acc1` in percent of the batch's first view, for `EpochMeans`.

@@ -128,6 +128,11 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         memory_gb=data.memory_gb,
         value_range=data.value_range,
         group=data.group,
+        balance=recipe.balance and phase.lam > 0,
+        test_fraction=0.0 if "test_fraction" in data.source.options else data.test_fraction,  # its reader takes it
+        max_test=data.max_test,
+        folds=data.folds,
+        fold=data.fold,
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )

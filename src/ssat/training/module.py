@@ -51,6 +51,7 @@ class JointModule(pl.LightningModule):
         log_every: batches between two logged values; a logger gets each of them once, whatever `log_every_n_steps` is.
         class_weights: of L_cls, one for each class (Eq. 3: [w, 1 - w]); None = equal ones.
         normalise_weights: divide L_cls by the sum of the batch's weights.
+        focal_gamma: of the focal loss in L_cls; 0 = cross-entropy. It needs label_smoothing=0 and no mixing.
         average: evaluation measures videos and not clips: what is averaged over those of one (`Batch.videos`).
 
     Raises:
@@ -76,6 +77,7 @@ class JointModule(pl.LightningModule):
         log_every: int = 50,
         class_weights: Sequence[float] | None = None,
         normalise_weights: bool = True,
+        focal_gamma: float = 0.0,
         average: Average | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class JointModule(pl.LightningModule):
             partly_labelled=partly_labelled,
             class_weights=None if class_weights is None else torch.tensor(class_weights),
             normalize="weights" if normalise_weights else "none",
+            focal_gamma=focal_gamma,
         )
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
         self.optimization, self.means = optimization or Optimization(), EpochMeans()

@@ -6,6 +6,7 @@ import math
 
 from ssat.config.schema import Phase, Run
 from ssat.core.schedules import warmed_up
+from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.training.data import AnyData
 
@@ -30,6 +31,11 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     steps = math.ceil(batches / accumulate)
     total = min(phase.epochs * steps, config.trainer.max_steps or math.inf)
     found = []
+    if isinstance(data, ImageDataModule) and samples < data.sizes["train"]:
+        found.append(
+            f"an epoch shows {samples:,} of {data.sizes['train']:,} images, as many of each class, drawn anew each time"
+            " (recipe.balance)"
+        )
     if samples > used:
         left_out = (
             f"each epoch trains on {used:,} of {samples:,} {data.unit} and leaves out {samples - used:,},"

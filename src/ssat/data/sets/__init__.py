@@ -13,6 +13,7 @@ SOURCES = {
     "domainnet": "ssat.data.sets.lists:domainnet",
     "chaoyang": "ssat.data.sets.lists:chaoyang",
     "image_folder": "ssat.data.sets.folder:image_folder",
+    "csv": "ssat.data.sets.csv_list:csv_list",
     "hf": "ssat.data.sets.hub:hf",
     "stand_in": "ssat.data.sets.stand_in:stand_in",
     "ffpp": "ssat.data.video.sets:ffpp",

@@ -207,6 +207,7 @@ class Source:
         test: what the paper evaluates on.
         val: where there is an official validation split; selects models.
         trains_on_val: the paper trains on train + val and evaluates on test.
+        remarks: sentences on what its reader has found, said before the training and kept in its record.
     """
 
     name: str
@@ -215,6 +216,7 @@ class Source:
     test: ImageList | None = None
     val: ImageList | None = None
     trains_on_val: bool = False
+    remarks: Sequence[str] = ()
 
     @property
     def lists(self) -> list[ImageList]:

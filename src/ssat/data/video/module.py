@@ -16,7 +16,7 @@ from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.data.loaders import EVALUATIONS, LoaderModule
 from ssat.data.sampler import EpochLoader
-from ssat.data.subsets import Indices, spread
+from ssat.data.subsets import Indices, balanced, balanced_size, spread
 from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipEval
 from ssat.data.video.clips import EvalClips, Sample, TrainClips, collate, is_padded, normalise
@@ -176,19 +176,16 @@ class VideoDataModule(LoaderModule):
         """Clips that a pass over a split shows; of training, before those are dropped that do not fill a batch."""
         if split != "train":
             return len(self.eval_clips(split))
-        counts = np.bincount(self.labels("train"), minlength=self.num_classes)
-        videos = self.num_classes * int(counts.min()) if self.balance else int(counts.sum())
-        return self.repeats * videos
+        labels = self.labels("train")
+        return self.repeats * (balanced_size(labels, self.num_classes) if self.balance else len(labels))
 
     def _of_epoch(self, epoch: int) -> Indices:
         """The clips of an epoch, as `TrainClips` numbers them."""
         labels = self.labels("train")
         if not self.balance:
             return np.arange(self.repeats * len(labels))
-        random = np.random.RandomState([self.seed, epoch, 1])
-        least = np.bincount(labels, minlength=self.num_classes).min()
-        drawn = [random.permutation(np.flatnonzero(labels == label))[:least] for label in range(self.num_classes)]
-        return np.concatenate([np.concatenate(drawn) + number * len(labels) for number in range(self.repeats)])
+        drawn = balanced(labels, self.num_classes, self.seed, epoch)
+        return np.concatenate([drawn + number * len(labels) for number in range(self.repeats)])
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         return self._clip_loader(self._train_clips(), **options)

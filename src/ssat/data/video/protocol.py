@@ -11,7 +11,7 @@ from ssat.core.errors import UserError
 from ssat.data.group_subsets import Stratified
 from ssat.data.sets.checks import listed
 from ssat.data.sets.sources import Groups, ImageList
-from ssat.data.subsets import SPLIT
+from ssat.data.subsets import SPLIT, TEST_STREAM
 from ssat.data.video.dfdc_protocol import dfdc_splits
 from ssat.data.video.ffpp_splits import METHODS, ORIGINAL, TABLE_13, check_method, choose_level
 from ssat.data.video.layouts.index import Count
@@ -28,8 +28,6 @@ __all__ = [
     "refuse_untrainable",
     "table13",
 ]
-
-TEST_STREAM = 2  # of random numbers, apart from subsets.SUBSET and SPLIT
 
 
 def ffpp_splits(

@@ -35,7 +35,7 @@ class AccuracyBar:
         name: of the arm.
         accuracy: in percent.
         interval: its 95 % interval in percent; None where it is unknown.
-        value: the accuracy ± deviation over seeds as text.
+        value: the accuracy ± deviation over seeds and folds as text.
         note: difference to scratch, time and energy.
     """
 
@@ -136,7 +136,7 @@ def _repeats(arm: Arm) -> Iterator[str]:
 
 def _bar(arm: Arm, comparison: Comparison) -> AccuracyBar:
     scratch = comparison.scored_arms("scratch")
-    notes = [f"{len(arm.accuracies)} seeds"] if len(arm.accuracies) > 1 else []
+    notes = [arm.said_runs] if len(arm.accuracies) > 1 else []
     if len(scratch) == 1 and arm is not scratch[0]:
         notes.append(with_minus(f"{arm_difference(arm, scratch[0]).points:+.1f} points to scratch"))
     seconds, kwh = arm.mean("seconds"), arm.mean("energy.kwh")
@@ -171,7 +171,9 @@ def _charts(comparison: Comparison, most_points: int) -> Iterator[Markup]:
 def _run_name(arm: Arm, record: Record) -> str:
     """The arm's name, with the seed and the folder as far as they are needed to tell its runs apart."""
     seed = f", seed {record.text('seed')}" if len(arm.records) > 1 else ""
-    is_repeated = sum(each.get("seed") == record.get("seed") for each in arm.records) > 1
+    seed += "" if record.fold is None else f", fold {record.fold}"
+    same = [(each.get("seed"), each.fold) == (record.get("seed"), record.fold) for each in arm.records]
+    is_repeated = sum(same) > 1
     return arm.name + seed + (f", {record.group}/{record.folder.name}" if is_repeated else "")
 
 

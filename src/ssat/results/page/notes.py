@@ -27,7 +27,7 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
         f"± after a difference is its 95 % interval: it follows from the number of test {noun} (binomial) and, where a "
         "configuration has several seeds, from their variation. With a single seed it does not include the differences "
         f"between seeds. The thin line on a bar is the 95 % interval from the number of test {noun} alone. ± after a "
-        "mean is the standard deviation over seeds."
+        "mean is the standard deviation over seeds, or over the folds of a cross-validation."
     )
     if len({_norm_pix(record) for record in finished} - {None}) > 1:
         yield (

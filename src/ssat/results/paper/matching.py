@@ -23,7 +23,8 @@ from ssat.results.paper.settings import (
 )
 from ssat.results.paper.videos import TOTAL, official_videos
 from ssat.results.paper.whole import lacks
-from ssat.runs.record import START, Record
+from ssat.runs.record import Record
+from ssat.runs.settings import START
 
 # Keys that choose a part of the data: runs that differ in them never share a table, whatever its columns are.
 PARTS_OF_DATA = (

@@ -17,7 +17,8 @@ from ssat.config.words import CONF
 from ssat.results.paper.paper import Experiment, read_yaml
 from ssat.runs.faithful import BATCH_NORM, COMPARE_IMAGES
 from ssat.runs.own_phases import MISSING, PHASES, WITHOUT_SSL
-from ssat.runs.record import INIT_FROM, START, Record, settings_of, with_start
+from ssat.runs.record import Record
+from ssat.runs.settings import INIT_FROM, START, settings_of, with_start
 
 # Keys that change how fast a run is or how often it is measured, not what its last accuracy means.
 SAME_RESULT = ("trainer.", "eval_every", "data.pipeline", "data.memory_gb", "data.source.", "data.root", "data.verify")
