@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
         import timm
 
-        norm = {} if self.norm_eps is None else {"norm_layer": functools.partial(nn.LayerNorm, eps=self.norm_eps)}
+        norm: dict[str, Any] = {} if self.norm_eps is None else {"norm_layer": functools.partial(nn.LayerNorm, eps=self.norm_eps)}
         return timm.create_model(self.name, **self.arguments, **norm).eval()
 
 
@@ -63,8 +63,8 @@ def create_call(model: Classifier) -> Call:
         return Call(encoder.timm_name, sizes)
     if not _is_plain(encoder):
         raise UserError(
-            f"format=timm is for the plain ViTs (vit_t, vit_s ..., deit_ti, timm), and encoder={model.name} is none: take"
-            " format=safetensors, onnx or torch_export",
+            f"format=timm is for the plain ViTs (vit_t, vit_s ..., deit_ti, timm), and encoder={model.name} is none:"
+            " take format=safetensors, onnx or torch_export",
             key="format",
             value="timm",
         )
