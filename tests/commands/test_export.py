@@ -165,7 +165,10 @@ def test_the_card_says_what_to_keep_in_mind(run: Path, exports: dict[str, Path])
 
 
 def test_a_metric_whose_best_epoch_is_another_is_not_the_checkpoints() -> None:
-    values = {"acc1": {"last": 50.0, "best": 60.0, "best_epoch": 3}, "loss": {"last": 2.0, "best": 1.0, "best_epoch": 1}}
+    values = {
+        "acc1": {"last": 50.0, "best": 60.0, "best_epoch": 3},
+        "loss": {"last": 2.0, "best": 1.0, "best_epoch": 1},
+    }
     record = {"metrics": {"test": values}}
     assert measured(record, "best", 4) == {"test/acc1": 60.0}
     assert measured(record, "last", 9) == {"test/acc1": 50.0, "test/loss": 2.0}
@@ -188,7 +191,9 @@ def test_an_earlier_export_is_replaced_only_with_force_and_other_files_stay(run:
     words = [f"run={run}", f"out={out}"]
     export([*words, "format=timm"], quiet())
     (out / "mine.txt").write_text("mine")
-    assert refusal([*words, "format=safetensors"]).startswith(f"out={out} is not empty: name a new folder, or force=true")
+    assert refusal([*words, "format=safetensors"]).startswith(
+        f"out={out} is not empty: name a new folder, or force=true"
+    )
     assert facts_of(out)["format"] == "timm"
     export([*words, "format=safetensors", "checkpoint=last", "force=true"], quiet())
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "mine.txt", "model.json", "model.safetensors"]

@@ -71,8 +71,8 @@ def require(parity: Parity, what: str, name: str) -> None:
     if parity.relative <= TOLERANCE and parity.same_top1 == parity.images:
         return
     raise UserError(
-        f"format={name} does not compute what PyTorch computes on {parity.images} {what} ({parity}; {TOLERANCE:.0e} and all"
-        " are required): nothing was written, take another format",
+        f"format={name} does not compute what PyTorch computes on {parity.images} {what} ({parity}; required are"
+        f" {TOLERANCE:.0e} and all of them): nothing was written, take another format",
         key="format",
         value=name,
     )

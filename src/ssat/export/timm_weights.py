@@ -45,7 +45,9 @@ class Call(NamedTuple):
 
         import timm
 
-        norm: dict[str, Any] = {} if self.norm_eps is None else {"norm_layer": functools.partial(nn.LayerNorm, eps=self.norm_eps)}
+        norm: dict[str, Any] = (
+            {} if self.norm_eps is None else {"norm_layer": functools.partial(nn.LayerNorm, eps=self.norm_eps)}
+        )
         return timm.create_model(self.name, **self.arguments, **norm).eval()
 
 
