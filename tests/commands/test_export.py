@@ -30,14 +30,15 @@ from ssat.export.formats import FORMATS, Format
 from ssat.runs.saved import saved_configuration
 from ssat.training.classification import linear_head
 from ssat.training.evaluation import Evaluator
+from tests.export.test_formats import onnx_shapes
 from tests.helpers import ROOT, fail_of, train
 
-PORTABLE = ("timm", "onnx", "torch_export")  # need none of our code
+PORTABLE = ("onnx", "torch_export")  # need neither this package nor timm
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = ["mode=ssat", "epochs=3", "recipe.base_lr=0.005", "recipe.lr_rule=absolute"]
+    settings = ["mode=ssat", "recipe.base_lr=0.005", "recipe.lr_rule=absolute"]
     return train(*settings, runs=tmp_path_factory.mktemp("runs"))
 
 
@@ -126,9 +127,8 @@ def test_the_code_of_the_cards_runs_in_a_fresh_process_without_this_package(
     np.save(tmp_path / "images.npy", images.numpy())
     lines = ["import os, sys, numpy, torch", f"given = numpy.load({str(tmp_path / 'images.npy')!r})"]
     for name in PORTABLE:
-        (code,) = re.findall(r"```python\n(.*?)```", (exports[name] / "README.md").read_text(), re.DOTALL)
         lines += [f"os.chdir({str(exports[name])!r})"]
-        lines += ["images = given" if name == "onnx" else "images = torch.from_numpy(given)", code]
+        lines += ["images = given" if name == "onnx" else "images = torch.from_numpy(given)", code_of(exports[name])]
         lines += [f"numpy.save({str(tmp_path / name)!r}, torch.as_tensor(logits).detach().numpy())"]
     lines += ["assert not [name for name in sys.modules if name.startswith('ssat')]"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -138,6 +138,30 @@ def test_the_code_of_the_cards_runs_in_a_fresh_process_without_this_package(
     assert done.returncode == 0, done.stderr
     for name in PORTABLE:
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits.numpy(), atol=1e-5)
+
+
+def code_of(folder: Path) -> str:
+    """The Python lines of a model card."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return code
+
+
+def test_the_code_of_timms_card_builds_the_network(
+    run: Path, exports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, logits = images_and_logits(run)
+    names = {"images": images}
+    monkeypatch.chdir(exports["timm"])
+    exec(code_of(exports["timm"]), names)
+    torch.testing.assert_close(names["logits"].detach(), logits, atol=1e-5, rtol=0)
+
+
+def test_the_onnx_graph_has_a_free_batch_and_one_attention_a_block(exports: dict[str, Path]) -> None:
+    import onnx
+
+    graph = onnx.load(exports["onnx"] / "model.onnx").graph
+    assert onnx_shapes(graph) == [["batch", 3, 16, 16], ["batch", 10]]
+    assert sum(node.op_type == "Softmax" for node in graph.node) == 2
 
 
 def test_the_preprocessing_is_that_of_the_evaluation(run: Path, exports: dict[str, Path]) -> None:

@@ -38,7 +38,7 @@ SMALL = {
     ),
 }
 PLAIN = ("vit", "vit_t", "vit_s", "vit_b", "vit_2m8", "deit_ti", "vit_micro", "timm")
-QUICK, ONNX_QUICK = ("cvt_13",), ("sl_vit",)  # the others take seconds each; tests/commands has vit_micro
+QUICK = ("cvt_13",)  # the others take seconds each; tests/commands has vit_micro
 
 
 def network(name: str, *overrides: str) -> Classifier:
@@ -68,13 +68,9 @@ def test_every_encoder_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_tensors_alone_give_the_same_logits(name: str, tmp_path: Path) -> None:
-    assert through(network(name), "safetensors", tmp_path) == (8, 0.0, 0.0, 8)
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_timm_computes_the_same_or_is_refused(name: str, tmp_path: Path) -> None:
+def test_the_tensors_alone_give_the_same_logits_and_timm_does_or_is_refused(name: str, tmp_path: Path) -> None:
     model = network(name)
+    assert through(model, "safetensors", tmp_path) == (8, 0.0, 0.0, 8)
     if name in PLAIN:
         parity = through(model, "timm", tmp_path)
         assert parity.difference < 1e-5
@@ -90,7 +86,8 @@ def test_a_graph_takes_any_batch_size(name: str, tmp_path: Path) -> None:
     assert through(network(name), "torch_export", tmp_path, (1, 2, 7)).relative < 1e-5
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ONNX_QUICK)) for n in ENCODERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
 def test_onnxruntime_computes_the_same_for_any_batch_size(name: str, tmp_path: Path) -> None:
     import onnx
 
@@ -99,14 +96,16 @@ def test_onnxruntime_computes_the_same_for_any_batch_size(name: str, tmp_path: P
     assert parity.relative < 1e-5
     assert parity.same_top1 == 10
     graph = onnx.load(tmp_path / "model.onnx").graph
-    shapes = [
-        [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.output)
-    ]
-    assert shapes == [["batch", *model.sample_shape], ["batch", 10]]
+    assert onnx_shapes(graph) == [["batch", *model.sample_shape], ["batch", 10]]
     # One softmax for each attention, however large the batch; of a ResNet none.
     blocks = sum(hasattr(block, "attn") for block in model.encoder.residual_blocks())
     assert sum(node.op_type == "Softmax" for node in graph.node) == blocks
+
+
+def onnx_shapes(graph) -> list[list]:
+    """Of inputs and outputs; a free side has its name."""
+    values = (*graph.input, *graph.output)
+    return [[side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim] for value in values]
 
 
 # ---- timm ----
