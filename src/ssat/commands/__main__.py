@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
     "evaluate": ("ssat.commands.evaluate", "test a finished run on clean or perturbed images, or probe its features"),
     "predict": ("ssat.commands.predict.command", "say how probable each class is of videos or images of yours"),
+    "export": ("ssat.commands.export", "write the network of a finished run for other programs: ONNX, timm ..."),
     "analyze": ("ssat.commands.analyze", "attention, tokens, Hessian and Grad-CAM of finished runs"),
     "report": ("ssat.commands.report", "all runs beside the paper, on the terminal and as a page"),
     "prepare": ("ssat.commands.prepare", "fetch and check a data set"),

@@ -1,0 +1,134 @@
+"""The model card: what a stranger must know of an exported network, from what model.json says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssat.config.schema import Run
+from ssat.core.words import duration, many
+from ssat.data.sets.catalog import CATALOG
+
+SHOWN = 20  # classes by name
+
+
+def model_card(facts: dict[str, Any], config: Run, usage: str) -> str:
+    """The text of README.md.
+
+    Args:
+        facts: of model.json.
+        config: of the run.
+        usage: Python lines that load the model.
+    """
+    parts = {
+        "Use": f"```python\n{usage}\n```",
+        "Input": _input(facts),
+        "Data": _data(facts, config),
+        "Training": _training(facts, config),
+        "Accuracy": _accuracy(facts),
+        "Same as PyTorch": _parity(facts),
+        "Footprint": _footprint(facts),
+        "Licence": _licence(config),
+        "Hashes": _hashes(facts),
+    }
+    title = f"# {facts['name']}\n\n{config.encoder.name} with {facts['num_classes']} classes, as `{facts['file']}`."
+    return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in parts.items())]) + "\n"
+
+
+def _input(facts: dict[str, Any]) -> str:
+    given, shape = facts["preprocessing"], " x ".join(map(str, facts["input"]["shape"]))
+    lines = [f"`images`: float32, {shape}, already normalised; any batch size. Output `logits`: batch x classes."]
+    if "frames" in given:
+        lines.append(
+            f"A clip has {given['frames']} frames, every {_ordinal(given['frame_step'])} of the video, fitted into"
+            f" {given['img_size']} x {given['img_size']} pixels with black around."
+        )
+    else:
+        lines.append(
+            f"Resize the short side to {given['resize']} pixels ({given['interpolation']}), crop the centre to"
+            f" {given['crop']} x {given['crop']}, {given['channels']} channel(s)."
+        )
+    lines.append(f"Scale to [0, 1], subtract mean {given['mean']}, divide by std {given['std']}.")
+    return "\n".join([*lines, "", f"Classes, in the order of the logits: {_classes(facts['classes'])}."])
+
+
+def _ordinal(step: int) -> str:
+    return "one" if step == 1 else f"{step}th"
+
+
+def _classes(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more (model.json)"
+
+
+def _data(facts: dict[str, Any], config: Run) -> str:
+    noun = "image" if config.data.frames is None else "video"
+    counts = facts["data_splits"] or {}
+    of = ", ".join(f"{split} {many(count, noun)}" for split, count in counts.items())
+    card = CATALOG.get(config.data.name)
+    about = f"{card.title}: {card.citation}" if card else config.data.name
+    return f"{about} ({of})." if of else f"{about}."
+
+
+def _training(facts: dict[str, Any], config: Run) -> str:
+    phases = [f"{phase.name} (lam {phase.lam:g}, {many(phase.epochs, 'epoch')})" for phase in config.mode.phases]
+    epoch, at = facts["checkpoint"]["epoch"], facts["checkpoint"]["name"]
+    lines = [
+        f"mode={config.mode.name}: {', then '.join(phases)}; recipe={config.recipe.name}, seed={config.seed}.",
+        f"checkpoint={at}{f', epoch {epoch} of ' + str(facts['checkpoint']['epochs']) if epoch else ''}.",
+        "The decoder and every other self-supervised part are left out. model.json has the whole configuration.",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(facts: dict[str, Any]) -> str:
+    rows = [f"| {name} | {value:.4g} |" for name, value in facts["metrics"].items()]
+    table = ["| metric | value |", "|---|---|", *rows, ""] if rows else []
+    notes = [f"- {caveat}" for caveat in [*facts["caveats"], "nothing is known of images from elsewhere"]]
+    return "\n".join([*table, "Keep in mind:", "", *notes])
+
+
+def _parity(facts: dict[str, Any]) -> str:
+    found = facts["parity"]
+    lines = [
+        f"- {found[what]['images']} {noun}: largest difference of two logits {found[what]['relative']:.1e} of the"
+        f" largest, same top-1 on {found[what]['same_top1']}"
+        for what, noun in (("random", "random inputs"), ("test", "test images or clips"))
+        if found[what] is not None
+    ]
+    if found["test"] is None:
+        lines.append(f"- not compared on test images: {found['test_missing']}")
+    return "\n".join(lines)
+
+
+def _footprint(facts: dict[str, Any]) -> str:
+    spent, lines = facts["footprint"], []
+    if facts["params"] is not None:
+        lines.append(f"{facts['params']:,.0f} parameters")
+    if facts["macs"] is not None:
+        lines.append(f"{facts['macs'] / 1e6:,.1f} M multiply-adds for one image or clip")
+    if spent["seconds"] is not None:
+        lines.append(f"trained in {duration(spent['seconds'])} on {spent['device']}")
+    if spent["energy_kwh"] is not None:
+        shared = ", of the whole machine, which did other work too" if spent["energy_shared"] else ""
+        lines.append(f"{spent['energy_kwh']:.4g} kWh and {spent['co2_kg'] or 0:.4g} kg CO2, measured{shared}")
+    if spent["co2_kg_lacoste"] is not None:
+        lines.append(f"{spent['co2_kg_lacoste']:.2g} kg CO2 by Lacoste's formula")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(config: Run) -> str:
+    card = CATALOG.get(config.data.name)
+    data = f"the data's licence: {card.licence} ({card.homepage})" if card else "you know the licence of your data"
+    start = "; start weights have a licence of their own" if config.encoder.pretrained else ""
+    return f"The code is MIT. The weights follow from the data, and {data}{start}. State a licence before you publish."
+
+
+def _hashes(facts: dict[str, Any]) -> str:
+    lines = {
+        "run": facts["hash"],
+        f"SHA-256 of {facts['file']}": facts["sha256"],
+        "SHA-256 of the checkpoint": facts["checkpoint"]["sha256"],
+        **{f"SHA-256 of the {split} data": value for split, value in (facts["data_sha256"] or {}).items()},
+        "code": facts["git_commit"],
+    }
+    return "\n".join(f"- {name}: `{value}`" for name, value in lines.items() if value)
