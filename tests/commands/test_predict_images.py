@@ -155,6 +155,8 @@ def test_a_checkpoint_alone_is_enough(photos: Path, home: Path, tmp_path: Path, 
     assert torch.equal(torch.get_rng_state(), state)  # a library leaves the user's random numbers alone
     assert np.array_equal(model.probabilities(files), ssat.load(photos, checkpoint=name).probabilities(files))
     assert model.classes == [*CLASSES] and model.saved.run is None
+    inside = ssat.load(photos / "scratch" / "checkpoints" / f"{name}.ckpt")
+    assert (inside.saved.name, inside.saved.run) == (photos.name, photos.resolve())
     content = torch.load(moved, weights_only=True)
     assert {"config", "inputs", "phase", "statistics"} <= content.keys()
     assert content["inputs"]["data"]["splits"] == {"train": 20, "test": 16} and content["inputs"]["data"]["content"]

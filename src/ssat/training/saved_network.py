@@ -46,7 +46,7 @@ class SavedNetwork:
     """Everything that inference needs, read from the disk.
 
     Attributes:
-        name: of the run folder, or of the file or folder that was named.
+        name: of the run folder, or of the file or folder that lies outside of one.
         config, phase: of the run, and the phase whose weights these are.
         known: of its data.
         path: of the file of the weights.
@@ -151,13 +151,14 @@ def _alone(path: Path) -> SavedNetwork:
     config = stored_configuration(config_values, str(path))
     phase = _phase(config, name, path)
     known = replace(_known(inputs, config, str(path)), moments=_moments(content.get("statistics")))
+    lies_in_run = (run / "config.yaml").is_file()
     return SavedNetwork(
-        path.name,
+        run.name if lies_in_run else path.name,
         config,
         phase,
         _complete(config, phase, known, path),
         path,
-        run if (run / "config.yaml").is_file() else None,
+        run if lies_in_run else None,
         _epoch(content, phase),
         tensors=_of_inference(weights_of(content, path)),
     )
