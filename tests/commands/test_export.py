@@ -26,7 +26,7 @@ from ssat.core.errors import UserError
 from ssat.encoders import ENCODERS
 from ssat.export.card import model_card
 from ssat.export.facts import caveats, measured
-from ssat.export.formats import FORMATS, Format
+from ssat.export.formats import FORMATS
 from ssat.runs.saved import saved_configuration
 from ssat.training.classification import linear_head
 from ssat.training.evaluation import Evaluator
@@ -222,7 +222,7 @@ def test_an_earlier_export_is_replaced_only_with_force_and_other_files_stay(run:
     export([*words, "format=safetensors", "checkpoint=last", "force=true"], quiet())
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "mine.txt", "model.json", "model.safetensors"]
     assert facts_of(out)["checkpoint"]["name"] == "last"
-    assert not list(out.parent.glob(".*"))
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -243,11 +243,13 @@ def test_a_file_that_computes_something_else_leaves_nothing_behind(
             model.head.bias[0] -= 1
         return written
 
-    _, _, decode, usage = FORMATS["timm"]
-    monkeypatch.setitem(FORMATS, "onnx", Format("model.onnx", wrong, FORMATS["safetensors"].decode, usage))
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["safetensors"]._replace(file="model.onnx", encode=wrong))
     said = refusal([f"run={run}", "format=onnx", f"out={tmp_path / 'new' / 'out'}"])
     assert "format=onnx does not compute what PyTorch computes on 8 random inputs" in said
     assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    refusal([f"run={run}", "format=onnx", f"out={tmp_path / 'empty'}"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_without_the_data_the_random_inputs_are_enough_and_a_note_says_why(run: Path, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ class Stage(nn.Module):
             x = gather_tokens(x, ids)
         cls = self.cls_token is not None
         if self.cls_token is not None:
+            # len(x) would be a constant in a graph of torch.export.
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
         for block in self.blocks:
             x = block(x, grid, visible, ids, cls=cls)

@@ -9,6 +9,7 @@ from ssat.core.words import duration, many
 from ssat.data.sets.catalog import CATALOG
 
 SHOWN = 20  # classes by name
+COLOURS = {1: "grey", 3: "in colour"}  # by data.channels
 
 
 def model_card(facts: dict[str, Any], config: Run, usage: str) -> str:
@@ -39,20 +40,16 @@ def _input(facts: dict[str, Any]) -> str:
     lines = [f"`images`: float32, {shape}, already normalised; any batch size. Output `logits`: batch x classes."]
     if "frames" in given:
         lines.append(
-            f"A clip has {given['frames']} frames, every {_ordinal(given['frame_step'])} of the video, fitted into"
+            f"A clip has {given['frames']} frames, {given['frame_step']} frame(s) of the video apart, fitted into"
             f" {given['img_size']} x {given['img_size']} pixels with black around."
         )
     else:
         lines.append(
             f"Resize the short side to {given['resize']} pixels ({given['interpolation']}), crop the centre to"
-            f" {given['crop']} x {given['crop']}, {given['channels']} channel(s)."
+            f" {given['crop']} x {given['crop']}, {COLOURS.get(given['channels'], 'all channels')}."
         )
     lines.append(f"Scale to [0, 1], subtract mean {given['mean']}, divide by std {given['std']}.")
     return "\n".join([*lines, "", f"Classes, in the order of the logits: {_classes(facts['classes'])}."])
-
-
-def _ordinal(step: int) -> str:
-    return "one" if step == 1 else f"{step}th"
 
 
 def _classes(names: list[str]) -> str:

@@ -100,7 +100,7 @@ def measured(record: dict[str, Any], checkpoint: str, epoch: int | None) -> dict
     """
     found, splits = {}, record.get("metrics")
     for split, metrics in splits.items() if isinstance(splits, dict) else ():
-        for name, values in metrics.items():
+        for name, values in metrics.items() if isinstance(metrics, dict) else ():
             value = as_number(lookup(values, checkpoint))
             # `best` of a metric may be of another epoch than the checkpoint, which the deciding one has chosen.
             same = checkpoint == "last" or epoch is None or lookup(values, "best_epoch") == epoch - 1
@@ -157,7 +157,7 @@ def gather(
         "classes": [str(name) for name in last["class_names"]],
         "num_classes": len(last["class_names"]),
         "phase": phase.name,
-        "checkpoint": {"name": checkpoint, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
+        "checkpoint": {"name": path.stem, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
         "statistics": moments,
         "preprocessing": preprocessing(config, phase, moments),
         "temperature": None,
@@ -165,8 +165,8 @@ def gather(
         "caveats": caveats(config, record, checkpoint),
         "data_splits": lookup(last, "data_fingerprint.splits"),
         "data_sha256": lookup(last, "data_fingerprint.sha256"),
-        "params": lookup(last, "params.inference"),
-        "macs": lookup(last, "macs.full"),
+        "params": as_number(lookup(last, "params.inference")),
+        "macs": as_number(lookup(last, "macs.full")),
         "footprint": {
             "seconds": as_number(record.get("seconds")),
             "device": lookup(record, "hardware.device"),

@@ -117,9 +117,10 @@ def refuse_filled(out: Path, *, force: bool) -> None:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A folder beside `out`; it and folders that had to be made for it are removed when the block fails."""
+    """A folder beside `out`, or in it; it and folders that had to be made for it are removed when the block fails."""
     whole = Path(os.path.abspath(out))
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")
+    # A folder that exists may be a disk of its own, to which nothing can be moved from beside it.
+    partial = (whole if whole.is_dir() else whole.parent) / f".{whole.name}.{os.getpid()}.partial"
     missing = [folder for folder in partial.parents if not folder.exists()]
     try:
         with _writing(out):
