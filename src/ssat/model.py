@@ -232,11 +232,25 @@ class Model:
         """Transformed images (B, C, H, W) as what one sees: (B, H, W, 3) in [0, 1]."""
         return pixels(images, self._data)
 
-    def export(self, path: str | Path, format: str = "safetensors") -> Path:
-        """Write the network to `path`, without the run: see `ssat.export.export`."""
-        from ssat.export import export
+    def export(self, path: str | Path, format: str = "safetensors", *, force: bool = False) -> Path:
+        """Write encoder and head to the folder `path` for other programs, as `python -m src.export` does.
 
-        return export(self, Path(path), format=format)
+        Args:
+            path: new or empty.
+            format: safetensors, timm, onnx or torch_export.
+            force: replace an earlier export in `path`.
+
+        Raises:
+            UserError: the network was not loaded from a run folder, or the export is refused.
+        """
+        from ssat.export.run import export_run
+
+        if self.saved.run is None:
+            raise UserError(f"{self.saved.name} is no run folder, whose records an export needs: load the run")
+        stem = self.saved.path.stem
+        checkpoint = stem if stem in ("best", "last") else str(self.saved.path)
+        export_run(self.saved.run, format, Path(path), checkpoint=checkpoint, force=force)
+        return Path(path)
 
     def _number(self, label: str | int) -> int:
         if isinstance(label, str) and label in self.classes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,14 +11,6 @@ from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options
 from ssat.core.words import nearest
-from ssat.runs.saved import saved_configuration
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from ssat.config.schema import Run
 
 USAGE = """\
 python -m src.export run=<run folder> format=<format> [key=value ...]
@@ -39,8 +30,6 @@ random input and on up to 256 test images; one that computes something else is r
 NAMES = ("safetensors", "timm", "onnx", "torch_export")
 OWN = {"run": "<run folder>", "format": "onnx", "out": "<folder>", "checkpoint": "best", "force": "true"}
 DEFAULTS = {"checkpoint": "best", "force": "false"}
-TEST_IMAGES, TEST_CLIPS = 256, 16  # most that are compared; a clip is as large as 16 images
-BATCH = 32
 
 
 def parse(words: list[str]) -> dict[str, str]:
@@ -61,22 +50,6 @@ def parse(words: list[str]) -> dict[str, str]:
     return options
 
 
-def test_images(config: Run, phase: Any, moments: dict[str, list[float]]) -> tuple[Sequence[Tensor], str]:
-    """Batches of test images, or first clips of test videos, spread over the classes; or none, and why."""
-    from ssat.config.schema import Moments
-    from ssat.training.data import build_data
-
-    own = Moments(tuple(moments["mean"]), tuple(moments["std"]))  # it was measured, and need not be again
-    plain = replace(config.data, num_workers=0, statistics=replace(config.data.statistics, own=own))
-    try:
-        data = build_data(replace(config, data=plain), phase)
-        data.setup("test")
-        images = data.fixed_batch(TEST_IMAGES if config.data.frames is None else TEST_CLIPS).images
-    except UserError as error:
-        return [], str(error)
-    return images.split(BATCH), ""
-
-
 def export(words: list[str], console: Console) -> Path:
     """The command; returns the folder that it has written.
 
@@ -86,38 +59,10 @@ def export(words: list[str], console: Console) -> Path:
     options = parse(words)
     run, name, force = Path(options["run"]), options["format"], is_true("force", options["force"])
     out = Path(options["out"] or f"exports/{Path(options['run']).resolve().name}-{name}")
-    config = saved_configuration(run, ["data.download=false"])  # only data that are there are compared
     # Heavy imports only for a command line that can be right.
-    from ssat.export.classifier import Classifier
-    from ssat.export.facts import finished_record, gather, phase_record
-    from ssat.export.folder import refuse_filled, write_export
-    from ssat.training.evaluation import find_checkpoint, load_network
+    from ssat.export.run import export_run
 
-    refuse_filled(out, force=force)
-    phase = config.mode.phases[-1]
-    if phase.lam == 0:
-        raise UserError(f"run={run} has learned no labels (lam=0), so it has no head to export: fine-tune it first")
-    record = finished_record(run)
-    path = find_checkpoint(run, phase.name, options["checkpoint"])
-    classes = len(phase_record(record, run)["class_names"])
-    module, epoch = load_network(config, run, phase, path, classes)
-    assert module.head is not None
-    model = Classifier(module.encoder, module.head, name=config.encoder.name)
-    facts = gather(config, run, phase, record, checkpoint=options["checkpoint"], path=path, epoch=epoch)
-    of = "" if epoch is None else f", epoch {epoch} of {phase.epochs}"
-    console.print(f"{run.name}: {path.name}{of}, {facts['num_classes']} classes", markup=False)
-    written = write_export(
-        model,
-        facts,
-        config,
-        name=name,
-        out=out,
-        test_images=lambda: test_images(config, phase, facts["statistics"]),
-        force=force,
-        say=lambda line: console.print(line, markup=False),
-    )
-    size = (out / written["file"]).stat().st_size / 1e6
-    console.print(f"written to {out}: {written['file']} ({size:.1f} MB), model.json, README.md", markup=False)
+    export_run(run, name, out, checkpoint=options["checkpoint"], force=force, say=partial(console.print, markup=False))
     return out
 
 
