@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ssat.config.augmentation import ClipAugment
 from ssat.config.fields import defaults_in
 from ssat.config.identity import flat_settings
 from ssat.config.schema import Data, Recipe
@@ -18,8 +19,9 @@ START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run 
 ADDED = {
     f"{group}.{name}": defaults_in(section)[name]
     for group, section, names in (
-        ("data", Data, ("test_fraction", "max_test", "folds", "fold")),
+        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average")),
         ("recipe", Recipe, ("class_weights", "focal_gamma")),
+        ("recipe.clip_augment", ClipAugment, ("backend",)),
     )
     for name in names
 }
