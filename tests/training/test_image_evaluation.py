@@ -15,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from ssat.commands.evaluate import evaluate
 from ssat.config.identity import config_hash, flat_settings
 from ssat.core.errors import UserError
+from ssat.model import load
 from ssat.results.tables import COLUMNS
 from ssat.runs.calibration import probabilities
 from ssat.runs.folder import describe
@@ -153,3 +154,13 @@ def test_a_choice_that_cannot_be_made_is_one_sentence(words: list[str], sentence
     with pytest.raises(UserError) as caught:
         config(*words)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_predicting_divides_by_the_temperature_of_these_weights(run: Path) -> None:
+    found = record_of(run)["phases"][-1]["classification"]
+    last, best = load(run, checkpoint="last"), load(run)
+    assert last.saved.temperature == found["temperature"] and best.saved.temperature is None  # best is an earlier epoch
+    image = Image.new("RGB", (8, 8), (90, 90, 90))
+    logits = last.logits(last.transform(image)[None]).double()
+    calibrated = (logits / found["temperature"]).softmax(dim=1)[0]
+    assert last.probabilities([image])[0] == pytest.approx(calibrated.tolist())

@@ -9,6 +9,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data.transforms.timm_transforms import eval_transform
+from ssat.runs.calibration import recorded_temperature
 from ssat.runs.folder import read_config, read_record
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
@@ -160,7 +161,7 @@ def gather(
         "checkpoint": {"name": path.stem, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
         "statistics": moments,
         "preprocessing": preprocessing(config, phase, moments),
-        "temperature": None,
+        "temperature": recorded_temperature(last, is_last=path.stem == "last" or epoch == phase.epochs),
         "metrics": measured(record, checkpoint, epoch),
         "caveats": caveats(config, record, checkpoint),
         "data_splits": lookup(last, "data_fingerprint.splits"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +11,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssat.runs.record import as_number, lookup
+
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
 COLDEST, HOTTEST = 1e-2, 1e2  # temperatures; beyond them a softmax says nothing, or always the same
+
+
+def recorded_temperature(phase: Mapping[str, Any], *, is_last: bool) -> float | None:
+    """The temperature that a phase's record holds, which is of its last weights; None where it has none of these.
+
+    Args:
+        phase: the record.
+        is_last: whether the weights are the last ones.
+    """
+    value = as_number(lookup(phase, "classification.temperature"))
+    return value if is_last and value is not None and value > 0 else None
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from ssat.config.schema import Moments, Phase, Run
 from ssat.core.checkpoints import StateDict, load_checkpoint, read_safetensors, weights_of
 from ssat.core.errors import UserError
 from ssat.core.read import read_json
+from ssat.runs.calibration import recorded_temperature
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import PASSPORT, read_inputs, recorded
 from ssat.runs.record import as_number, lookup
@@ -121,7 +122,8 @@ def _of_run(run: Path, checkpoint: str) -> SavedNetwork:
     known = known_of_run(config, run)
     path = find_checkpoint(run, phase.name, checkpoint)
     content = load_checkpoint(path)
-    moments = _moments(lookup(phase_record(config, run), "statistics")) or _moments(content.get("statistics"))
+    record, epoch = phase_record(config, run), _epoch(content, phase)
+    moments = _moments(lookup(record, "statistics")) or _moments(content.get("statistics"))
     return SavedNetwork(
         run.resolve().name,
         config,
@@ -129,7 +131,8 @@ def _of_run(run: Path, checkpoint: str) -> SavedNetwork:
         _complete(config, phase, replace(known, moments=moments), run),
         path,
         run,
-        _epoch(content, phase),
+        epoch,
+        recorded_temperature(record, is_last=path.stem == "last" or epoch == phase.epochs),
         tensors=_of_inference(weights_of(content, path)),
     )
 

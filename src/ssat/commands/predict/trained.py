@@ -43,9 +43,11 @@ class Trained:
         """On what it was trained, of which file and epoch the weights are, and what it measured."""
         saved = self.saved
         of = "" if saved.epoch is None else f", epoch {saved.epoch} of {saved.phase.epochs}"
+        t = saved.temperature
+        calibrated = "" if t is None else f", calibrated on its validation split (temperature {t:.3g})"
         return [
             f"network: {saved.name}, {self._trained_on()}",
-            f"checkpoint: {saved.path.name}{of}",
+            f"checkpoint: {saved.path.name}{of}{calibrated}",
             f"measured: {self._measured(self.checkpoint)}",
         ]
 
