@@ -13,6 +13,7 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
+from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipAugment
 from ssat.data.transforms.timm_transforms import train_transform
 from ssat.training.build import build_module
@@ -66,7 +67,7 @@ def test_a_recipe_builds_a_module_and_a_pipeline(name: str) -> None:
     assert recipe.name == name
     assert sum(p.requires_grad for p in module.parameters()) == len(groups(module))
     if recipe.augment is None:
-        assert ClipAugment(32, **asdict(recipe.clip_augment)) == ClipAugment(32)
+        assert augmentation(32, **asdict(recipe.clip_augment)) == ClipAugment(32)
     else:
         train_transform(32, mean=(0.5,) * 3, std=(0.2,) * 3, augment=asdict(recipe.augment))
 
