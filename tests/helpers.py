@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -113,3 +116,19 @@ def start_and_kill(*settings: str, runs: Path, phase: str = "joint") -> None:
 def config(*overrides: str) -> dict:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return resolve(compose("train", overrides=list(overrides)))
+
+
+def on_two_ranks(work: Callable[[Path, int, int], None], folder: Path) -> tuple[Any, Any]:
+    """What `work(folder, rank, 2)` saves as <rank>.pt in two processes at once.
+
+    Forked as a loader's workers are: two new programs would spend 10 CPU seconds on imports.
+    """
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=(folder, rank, 2), daemon=True) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    return first, second

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from ssat.core.errors import UserError
 from ssat.data.sampler import eval_batches
 from ssat.training.meters import RANKED, Meters
+from tests.helpers import on_two_ranks
 
 IMAGES = 143
 
@@ -92,16 +92,7 @@ def measure_a_rank(folder: Path, rank: int, world: int) -> None:
 
 
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
-    # Forked as a loader's workers are: two new programs would spend 10 CPU seconds on imports.
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=measure_a_rank, args=(tmp_path, rank, 2), daemon=True) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    for rank in (0, 1):
-        there = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+    for there in on_two_ranks(measure_a_rank, tmp_path):
         for classes in (4, RANKED + 5):
             meters = Meters(classes)
             alone, (found, kept) = measured(meters, classes), there[classes]

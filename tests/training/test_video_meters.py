@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ssat.data.sampler import eval_batches
 from ssat.runs.detection import VideoScore, detection_metrics
 from ssat.training.classification import ClassLoss
 from ssat.training.video_meters import VideoMeters
+from tests.helpers import on_two_ranks
 
 CLIPS = (1, 5, 2, 9, 3, 1, 4)  # of each video
 LABELS = (0, 1, 1, 0, 1, 0, 1)
@@ -126,15 +126,7 @@ def measure_a_rank(folder: Path, rank: int, world: int) -> None:
 
 
 def test_two_processes_measure_and_weigh_what_one_does(tmp_path: Path) -> None:
-    # Forked as a loader's workers are: two new programs would spend 10 CPU seconds on imports.
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=measure_a_rank, args=(tmp_path, rank, 2), daemon=True) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    first, second = on_two_ranks(measure_a_rank, tmp_path)
     for num_classes in (2, 3):
         meters = VideoMeters(num_classes)
         alone = measured(meters, num_classes=num_classes)

@@ -315,8 +315,6 @@ def ended(console: Console, state: State, index: Any, out: Path, seconds: float)
     Raises:
         UserError: none of the videos can be used.
     """
-    if not index.videos:
-        raise UserError(f"data.raw={index.root} has no video that can be prepared: its notes say why", key="data.raw")
     if not state.total:
         console.print("no video is in this part of the set", markup=False)
         return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections import Counter
@@ -16,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ssat.core.errors import UserError
-from ssat.core.files import write_text
 from ssat.data.video.manifest import FAKE, REAL
+from ssat.runs.prediction_rows import read_rows, write_rows
 
 PREDICTIONS = "predictions.csv"
 CLIP = 1e-6  # of probabilities in the log-loss, so that a sure error costs 13.8 and not infinity
@@ -247,13 +245,18 @@ def wilson_interval(right: int, of: int, level: float = 0.95) -> tuple[float, fl
 
 def write_predictions_csv(path: Path, scores: Sequence[VideoScore]) -> Path:
     """Write a row for every video, ordered by video, from which every metric can be computed again exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for score in sorted(scores, key=lambda each: each.video_id):
-        prob = "" if score.prob is None else repr(float(score.prob))
-        writer.writerow([score.video_id, score.label, score.method, prob, score.n_clips, score.status])
-    return write_text(path, text.getvalue())
+    rows = [
+        [
+            one.video_id,
+            one.label,
+            one.method,
+            "" if one.prob is None else repr(float(one.prob)),
+            one.n_clips,
+            one.status,
+        ]
+        for one in sorted(scores, key=lambda each: each.video_id)
+    ]
+    return write_rows(path, COLUMNS, rows)
 
 
 def read_predictions_csv(path: Path) -> list[VideoScore]:
@@ -262,11 +265,7 @@ def read_predictions_csv(path: Path) -> list[VideoScore]:
     Raises:
         UserError: there is no such file, or it is damaged; names the line.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the predictions {path} cannot be read ({error}): evaluate the run again") from error
+    rows = read_rows(path)
     if not rows or tuple(rows[0]) != COLUMNS:
         raise UserError(f"{path} does not begin with {','.join(COLUMNS)}: it holds no predictions of videos")
     return [_score(row, path, line) for line, row in enumerate(rows[1:], 2)]

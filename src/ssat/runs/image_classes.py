@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,9 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from ssat.core.errors import UserError
-from ssat.core.files import write_text
 from ssat.runs.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities
 from ssat.runs.detection import accuracy_of
+from ssat.runs.prediction_rows import write_rows
 
 COLUMNS = ("image", "label", "predicted", "probability", "correct")
 LARGEST_TABLE = 50  # classes of a confusion matrix in a record; that of more is counted from the predictions
@@ -210,10 +208,8 @@ def write_image_predictions(path: Path, kept: ImagePredictions, names: Sequence[
     """
     assert kept.logits is not None
     probs = probabilities(kept.logits)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, target, predicted, prob in zip(names, kept.targets, kept.predicted, probs, strict=True):
-        correct = str(bool(target == predicted)).lower()
-        writer.writerow([name, classes[target], classes[predicted], repr(float(prob[predicted])), correct])
-    return write_text(path, text.getvalue())
+    rows = [
+        [name, classes[target], classes[called], repr(float(prob[called])), str(bool(target == called)).lower()]
+        for name, target, called, prob in zip(names, kept.targets, kept.predicted, probs, strict=True)
+    ]
+    return write_rows(path, COLUMNS, rows)

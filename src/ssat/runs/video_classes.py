@@ -5,8 +5,6 @@ Of two classes, real and fake, it is `ssat.runs.detection`.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ssat.core.errors import UserError
-from ssat.core.files import write_text
 from ssat.runs.detection import CLIP, accuracy_of
+from ssat.runs.prediction_rows import read_rows, write_rows
 
 BEFORE, AFTER = ("video", "label", "method"), ("n_clips", "status")  # columns around those of the probabilities
 PROB = "prob_"  # and the name of the class
@@ -113,13 +111,11 @@ def _counted(right: int, scored: int, total: int) -> dict[str, Any]:
 
 def write_class_predictions(path: Path, scores: Sequence[ClassScore], classes: Sequence[str]) -> Path:
     """Write a row for every video, ordered by video, from which every metric can be computed again exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*BEFORE, *(PROB + name for name in classes), *AFTER])
+    rows = []
     for score in sorted(scores, key=lambda each: each.video_id):
         probs = [repr(float(prob)) for prob in score.probs] or [""] * len(classes)
-        writer.writerow([score.video_id, score.label, score.method, *probs, score.n_clips, score.status])
-    return write_text(path, text.getvalue())
+        rows.append([score.video_id, score.label, score.method, *probs, score.n_clips, score.status])
+    return write_rows(path, [*BEFORE, *(PROB + name for name in classes), *AFTER], rows)
 
 
 def read_class_predictions(path: Path) -> tuple[list[ClassScore], list[str]]:
@@ -128,11 +124,7 @@ def read_class_predictions(path: Path) -> tuple[list[ClassScore], list[str]]:
     Raises:
         UserError: there is no such file, or it is damaged; names the line.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the predictions {path} cannot be read ({error}): evaluate the run again") from error
+    rows = read_rows(path)
     heading = tuple(rows[0]) if rows else ()
     named = heading[len(BEFORE) : -len(AFTER)]
     around = heading[: len(BEFORE)], heading[-len(AFTER) :]
