@@ -17,7 +17,10 @@ KEY = "a" * 40  # made up, of the right length
 
 
 def raw_records(path: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: LevelDB's log format behind a header of seven bytes."""
+    """The records of a .wandb file: LevelDB's log format behind a header of seven bytes.
+
+    Stops at a record that W&B's own process has only begun to write.
+    """
     data = path.read_bytes()
     assert data[:4] == b":W&B"
     place, parts = HEAD, b""
@@ -27,6 +30,8 @@ def raw_records(path: Path) -> Iterator[bytes]:
             place += left
             continue
         _, length, kind = struct.unpack("<IHB", data[place : place + HEAD])
+        if kind == 0 or place + HEAD + length > len(data):
+            return
         parts += data[place + HEAD : place + HEAD + length]
         place += HEAD + length
         if kind in (1, 4):  # a whole record, or the last part of one
