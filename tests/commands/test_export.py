@@ -96,6 +96,16 @@ def test_a_folder_has_the_file_its_facts_and_a_card(run: Path, exports: dict[str
     assert said.count("parity on 256 test images") == len(NAMES) == said.count("written to ")
 
 
+def test_every_test_image_is_compared_on_demand(run: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "format=safetensors"]
+    export([*words, f"out={tmp_path}/all", "images=all"], quiet())
+    export([*words, f"out={tmp_path}/20", "images=20"], quiet())
+    counts = [facts_of(tmp_path / name)["parity"]["test"]["images"] for name in ("all", "20")]
+    assert counts == [360, 20]
+    for wrong in ("0", "-1", "some", "1.5"):
+        assert f"images={wrong} is neither a number" in refusal([*words, f"images={wrong}"])
+
+
 def test_the_tensors_are_those_of_the_checkpoint_without_the_decoder(run: Path, exports: dict[str, Path]) -> None:
     checkpoint = torch.load(run / "joint" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     kept = {name: value for name, value in checkpoint.items() if name.startswith(("encoder.", "head."))}

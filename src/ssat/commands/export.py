@@ -17,18 +17,19 @@ python -m src.export run=<run folder> format=<format> [key=value ...]
 
 Writes the encoder and the head of a finished run, without its decoder, for other programs: the model's file, model.json
 (classes, preprocessing, configuration, metrics) and a model card. The file is read again and compared with PyTorch, on
-random input and on up to 256 test images; one that computes something else is refused.
+random input and on test images; one that computes something else is refused.
 
   run=<folder>            of python -m src.train
   format=<format>         safetensors (tensors, for ssat.load), timm (plain ViTs, for timm.create_model), onnx
                           (onnxruntime; needs pip install "ssat[export]"), torch_export (torch.export.load)
   out=<folder>            new or empty; by default exports/<run>-<format>
   checkpoint=best         best, last, or a checkpoint file of that run
+  images=256              test images that are compared, spread over the classes; all = every one of them
   force=true              replace an earlier export in out
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 """
 NAMES = ("safetensors", "timm", "onnx", "torch_export")
-OWN = {"run": "<run folder>", "format": "onnx", "out": "<folder>", "checkpoint": "best", "force": "true"}
+OWN = {"run": "<run folder>", "format": "onnx", "out": "<folder>", "checkpoint": "best", "images": "all", "force": "true"}
 DEFAULTS = {"checkpoint": "best", "force": "false"}
 
 
@@ -47,7 +48,21 @@ def parse(words: list[str]) -> dict[str, str]:
         said = f"format={name} is not a format{nearest(name, [*NAMES])}" if name else "say which format"
         raise UserError(f"{said}: {', '.join(NAMES)}", key="format", value=name or None)
     is_true("force", options["force"])
+    wanted_images(options["images"])
     return options
+
+
+def wanted_images(text: str) -> int | None:
+    """The number of test images that images=... asks for; 0 = all, None = not said.
+
+    Raises:
+        UserError: it is no number above 0 and not the word all.
+    """
+    if text in ("", "all"):
+        return 0 if text else None
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UserError(f"images={text} is neither a number of test images nor all", key="images", value=text)
 
 
 def export(words: list[str], console: Console) -> Path:
@@ -62,7 +77,15 @@ def export(words: list[str], console: Console) -> Path:
     # Heavy imports only for a command line that can be right.
     from ssat.export.run import export_run
 
-    export_run(run, name, out, checkpoint=options["checkpoint"], force=force, say=partial(console.print, markup=False))
+    export_run(
+        run,
+        name,
+        out,
+        checkpoint=options["checkpoint"],
+        force=force,
+        images=wanted_images(options["images"]),
+        say=partial(console.print, markup=False),
+    )
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,29 @@ from ssat.runs.saved import saved_configuration
 from ssat.training.data import build_data
 from ssat.training.evaluation import find_checkpoint, load_network
 
-TEST_IMAGES, TEST_CLIPS = 256, 16  # most that are compared; a clip is as large as 16 images
+TEST_IMAGES, TEST_CLIPS = 256, 16  # that are compared unless asked otherwise; a clip is as large as 16 images
 BATCH = 32
 
 
-def test_images(config: Run, phase: Phase, moments: dict[str, list[float]]) -> tuple[Sequence[Tensor], str]:
-    """Batches of test images, or first clips of test videos, spread over the classes; or none, and why."""
+def test_images(
+    config: Run, phase: Phase, moments: dict[str, list[float]], wanted: int | None
+) -> tuple[Iterable[Tensor], str]:
+    """Batches of test images, or first clips of test videos; or none, and why.
+
+    Args:
+        config: of the run.
+        phase: its last.
+        moments: mean and standard deviation that the run has measured or was given.
+        wanted: how many, spread over the classes; 0 = every test image, of videos every segment; None = a sample.
+    """
     own = Moments(tuple(moments["mean"]), tuple(moments["std"]))  # it was measured, and need not be again
     plain = replace(config.data, num_workers=0, statistics=replace(config.data.statistics, own=own))
     try:
         data = build_data(replace(config, data=plain), phase)
         data.setup("test")
-        images = data.fixed_batch(TEST_IMAGES if config.data.frames is None else TEST_CLIPS).images
+        if wanted == 0:
+            return (batch.images for batch in data.predict_dataloader()), ""
+        images = data.fixed_batch(wanted or (TEST_IMAGES if config.data.frames is None else TEST_CLIPS)).images
     except UserError as error:
         return [], str(error)
     return images.split(BATCH), ""
@@ -43,6 +54,7 @@ def export_run(
     *,
     checkpoint: str = "best",
     force: bool = False,
+    images: int | None = None,
     say: Callable[[str], Any] = lambda line: None,
 ) -> dict[str, Any]:
     """Write the network of a run to `out` and compare it with PyTorch; returns what `model.json` holds.
@@ -53,6 +65,7 @@ def export_run(
         out: new or empty folder.
         checkpoint: best, last, or a file of that run.
         force: replace an earlier export in `out`.
+        images: test images that are compared, 0 = all; None = 256 of them, or 16 clips.
         say: takes a line for each thing that is worth knowing.
 
     Raises:
@@ -80,7 +93,7 @@ def export_run(
         config,
         name=name,
         out=out,
-        test_images=lambda: test_images(config, phase, facts["statistics"]),
+        test_images=lambda: test_images(config, phase, facts["statistics"], images),
         force=force,
         say=say,
     )
