@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION = ignore
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup run report doctor test coverage check format bench lock clean
+.PHONY: help setup run report doctor test coverage check docs format bench lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,10 @@ check: setup ## lint, format check, layers and types
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m mypy
 
+docs: setup ## the documentation as a site, build/site/index.html; stops at a broken link
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
+	@echo "build/site/index.html"
+
 format: setup ## sort imports, apply safe fixes, format
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
@@ -71,10 +75,10 @@ lock: setup ## solve requirements.lock again from pyproject.toml (UPGRADE=1: new
 	  --no-annotate --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 	@! grep -nE '://|@|^-' requirements.lock || { echo "error: requirements.lock has an address in it" >&2; exit 1; }
 
-clean: ## remove .venv and caches; runs/ and data/ are kept
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov
+clean: ## remove .venv, build/ and caches; runs/ and data/ are kept
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
-	@echo "removed .venv and caches; runs/ and data/ are kept"
+	@echo "removed .venv, build/ and caches; runs/ and data/ are kept"
 
 # ---- how setup works -------------------------------------------------------------------------------------------
 

@@ -179,7 +179,9 @@ class Model:
         """`probabilities` with the names of the classes, the most probable first.
 
         Args:
-            images, batch_size, tta: as of `probabilities`.
+            images: as of `probabilities`.
+            batch_size: likewise.
+            tta: likewise.
             top_k: how many classes each prediction names; None = all.
 
         Raises:

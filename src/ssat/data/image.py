@@ -53,7 +53,8 @@ class ImageDataModule(SplitImages, LoaderModule):
         source: the images.
         img_size: side in pixels of the square images in a batch.
         channels: 3, 1 for grey, or 2 to 16 where every image has as many.
-        mean, std: (channels,) of the normalisation, on [0, 1]; None = ImageNet's.
+        mean: (channels,) of the normalisation, on [0, 1]; None = ImageNet's.
+        std: likewise.
         own_statistics: measure them on the training images instead, see `ImageList.moments`.
         augment: see `train_transform`; None = the evaluation transform.
         eval_crop_pct: share of the resized image that the evaluation's centre crop keeps, see `eval_transform`.
