@@ -211,7 +211,7 @@ class Model:
             label: name or number of the class; None = the predicted one.
 
         Raises:
-            UserError: the image cannot be read, there is no such class, or the encoder is no plain ViT.
+            UserError: the image cannot be read, there is no such class, or the encoder has no `evidence_layer`.
         """
         self._check_images("explain")
         labels = None if label is None else [self._number(label)]
@@ -221,7 +221,7 @@ class Model:
         """`explain` of transformed images, (B, C, H, W) to (B, H, W); `labels` are numbers, None = the predicted ones.
 
         Raises:
-            UserError: the encoder is no plain ViT, or the network has learned no labels.
+            UserError: the encoder has no `evidence_layer`, or the network has learned no labels.
         """
         self._predictor.check_labels()
         targets = torch.zeros(len(images), dtype=torch.int64) if labels is None else torch.tensor(labels)

@@ -259,7 +259,7 @@ def test_an_encoder_that_an_analysis_cannot_see_into_is_refused_before_anything_
     with pytest.raises(UserError, match="needs a plain ViT"):
         analyze([listed([run]), "analysis=distance,attention", f"out={out}"], console)
     assert not out.exists()
-    analyze([listed([run]), "analysis=distance,variance", "images=4", f"out={out}"], console)
+    analyze([listed([run]), "analysis=distance,variance,gradcam", "images=4", f"out={out}"], console)
     curve = json.loads((out / "variance.json").read_text())["models"][0]["series"]["variance"]
     assert len(curve["x"]) == 7
 

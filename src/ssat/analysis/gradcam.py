@@ -1,4 +1,4 @@
-"""Grad-CAM on tokens: which patches speak for a class (Figure 10; Selvaraju et al. 2017)."""
+"""Grad-CAM on tokens and maps: which patches speak for a class (Figure 10; Selvaraju et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from torch import Tensor, nn
 from ssat.analysis.attention import upsample
 from ssat.analysis.models import Measured, Model, pixels
 from ssat.analysis.plots import heat
-from ssat.analysis.tokens import blocks_of
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 
 
 def class_activation(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(sum_c alpha_c A_c) of tokens and a score's gradient, both (B, N, D); alpha_c = mean over tokens: (B, N)."""
-    return (activation * gradient.mean(1, keepdim=True)).sum(2).relu()
+    """ReLU(sum_c alpha_c A_c), (B, h, w); maps A and a score's gradient (B, D, h, w), of which alpha is the mean."""
+    return (activation * gradient.mean((2, 3), keepdim=True)).sum(1).relu()
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """(B, N) to the range [0, 1] row by row; a flat map is 0 everywhere."""
-    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    """(B, h, w) to the range [0, 1] image by image; a flat map is 0 everywhere."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny), 0.0)
 
 
 def target_layer(encoder: Encoder) -> nn.Module:
-    """norm1 of the last block: what comes later is read at the class token alone, and patches have no gradient there.
+    """The encoder's `evidence_layer`.
 
     Raises:
-        UserError: the encoder is no plain ViT.
+        UserError: it has none.
     """
-    layer = blocks_of(encoder, flat=True)[-1].norm1
-    assert isinstance(layer, nn.Module)
+    layer = encoder.evidence_layer()
+    if layer is None:
+        raise UserError(
+            f"{type(encoder).__name__} has no layer whose places speak for a class, which Grad-CAM needs: take another"
+            " encoder, or give yours an evidence_layer (docs/extend.md)"
+        )
     return layer
 
 
@@ -66,9 +69,8 @@ def class_maps(model: Scored, images: Tensor, targets: Tensor) -> tuple[Tensor, 
     for classes in (logits.argmax(1), targets):
         scores = logits.gather(1, classes.unsqueeze(1)).sum()
         (gradient,) = torch.autograd.grad(scores, activation, retain_graph=True)
-        prefix = model.encoder.num_prefix
-        found = class_activation(activation.detach()[:, prefix:], gradient[:, prefix:])
-        maps.append(stretched(found).unflatten(1, model.encoder.mask_grid[-2:]))
+        as_map = model.encoder.evidence_map
+        maps.append(stretched(class_activation(as_map(activation.detach()), as_map(gradient))))
     return logits.detach(), maps[0], maps[1]
 
 
@@ -76,7 +78,7 @@ def gradcam(model: Model, indices: Sequence[int], *, batch_size: int) -> Measure
     """Figure 10: a heat map of the predicted class over each image; of the true one too where an image is misread.
 
     Raises:
-        UserError: the run has learned no labels, or its encoder is no plain ViT.
+        UserError: the run has learned no labels, or its encoder has no `evidence_layer`.
     """
     check(model)
     found: list[dict[str, Any]] = []
@@ -106,7 +108,7 @@ def gradcam(model: Model, indices: Sequence[int], *, batch_size: int) -> Measure
 
 
 def check(model: Model) -> None:
-    """Raises: UserError: the model has no class scores or no tokens to draw."""
+    """Raises: UserError: the model has no class scores or no places to draw."""
     if model.head is None:
         raise UserError(f"run {model.facts['run']} has learned no labels: Grad-CAM explains the score of a class")
     target_layer(model.encoder)

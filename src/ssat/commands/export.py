@@ -29,7 +29,14 @@ random input and on test images; one that computes something else is refused.
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 """
 NAMES = ("safetensors", "timm", "onnx", "torch_export")
-OWN = {"run": "<run folder>", "format": "onnx", "out": "<folder>", "checkpoint": "best", "images": "all", "force": "true"}
+OWN = {
+    "run": "<run folder>",
+    "format": "onnx",
+    "out": "<folder>",
+    "checkpoint": "best",
+    "images": "all",
+    "force": "true",
+}
 DEFAULTS = {"checkpoint": "best", "force": "false"}
 
 

@@ -196,6 +196,21 @@ class Encoder(nn.Module):
         """
         return []
 
+    def evidence_layer(self) -> nn.Module | None:
+        """Where Grad-CAM reads what each place says of a class; `evidence_map` lays its output out. None = nowhere.
+
+        The default is norm1 of the last residual block. What comes later is read at the class token alone in many
+        encoders, and patches have no gradient there.
+        """
+        blocks = self.residual_blocks()
+        layer = blocks[-1].norm1 if blocks else None
+        assert layer is None or isinstance(layer, nn.Module)
+        return layer
+
+    def evidence_map(self, output: Tensor) -> Tensor:
+        """The output of `evidence_layer` as a map (B, D, rows, cols)."""
+        return tokens_to_map(self.image_tokens(output), self.mask_grid[-2:])
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are exempt from weight decay besides the one-dimensional ones."""
         return set()

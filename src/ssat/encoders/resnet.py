@@ -72,6 +72,14 @@ class ResNet(Encoder):
         self.check_images(images)
         return self.model.forward_features(images)
 
+    def evidence_layer(self) -> nn.Module:
+        """The last stage, whose map the classifier averages."""
+        return self.model.layer4
+
+    def evidence_map(self, output: Tensor) -> Tensor:
+        """It is one already."""
+        return output
+
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """The map after each block of all stages, its positions as tokens (B, N, D)."""
         return self.forward_dense(images).blocks

@@ -72,6 +72,14 @@ class CifarResNet(Encoder):
         self.check_images(images)
         return self.stage_maps(images)[-1]
 
+    def evidence_layer(self) -> nn.Module:
+        """The last stage, whose map the classifier averages."""
+        return self.stages[-1]
+
+    def evidence_map(self, output: Tensor) -> Tensor:
+        """It is one already."""
+        return output
+
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """The map after each block of all stages, its positions as tokens (B, N, D)."""
         return self.forward_dense(images).blocks

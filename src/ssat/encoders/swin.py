@@ -166,6 +166,14 @@ class SwinTransformer(Encoder):
         """The blocks of all stages."""
         return [module for module in self.modules() if isinstance(module, SwinTransformerBlock)]
 
+    def evidence_layer(self) -> nn.Module:
+        """The norm of the final map, whose mean the classifier reads."""
+        return self.model.norm
+
+    def evidence_map(self, output: Tensor) -> Tensor:
+        """(B, rows, cols, D) with the channels first."""
+        return output.permute(0, 3, 1, 2)
+
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's own conversion: patches and bias tables are resampled; our mask token stays as it is."""
         own = {name: weights.pop(name) for name in ("mask_token",) if name in weights}

@@ -41,7 +41,7 @@ The same command goes on where it was ended; what is finished is kept.
 images:
   top_k=5                 classes of each image in the table
   tta=flips               the mean over the image and its mirror image
-  explain=true            writes a picture for each image: Grad-CAM of the verdict (plain ViTs)
+  explain=true            writes a picture for each image: Grad-CAM of the verdict
 
 videos:
   face=largest            largest: as in the training; all: every face is scored, and the highest score counts
