@@ -126,7 +126,7 @@ def check(words: Sequence[str], config_name: str) -> None:
 def _not_understood(key: str, word: str) -> UserError:
     value = word.partition("=")[2]
     why = (
-        "is not understood: a value with spaces, commas, brackets, = or other letters than a to z is written in quotes,"
+        "is not understood: a value with blanks, commas, brackets, = or other letters than a to z is written in quotes,"
     )
     is_list = value.startswith(("[", "{"))  # its parts are quoted, which is not known of one that is damaged
     form = f"'{key}=\"...\"'" if is_list or len(value) > LONGEST else typed(key, value)
