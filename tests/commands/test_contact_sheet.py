@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssat.commands.contact_sheet import row_label
 from ssat.commands.prepare import prepare
+from ssat.data.sets.sources import ImageList
 
 
 def test_show_draws_both_pipelines_and_the_class_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +41,12 @@ def test_the_sheets_of_two_image_folders_lie_side_by_side(tmp_path: Path) -> Non
         assert prepare(["--show", "encoder=vit_micro", f"runs_dir={tmp_path}", "data.patch_size=4", *words]) == 0
     sheets = [path.read_bytes() for path in (tmp_path / "contact_sheets").iterdir()]
     assert len(set(sheets)) == 2
+
+
+def test_a_row_is_labelled_with_its_class_and_the_end_of_its_file_name() -> None:
+    files = ImageList(["a/$1$.png", "folder/with/a/very/long/name/of/0001.png"], np.array([1, 0]), root=Path("/images"))
+    classes = ["short", "a class with a name of many letters"]
+    assert row_label(files, 0, classes) == "a class with a name…\na/\\$1\\$.png"
+    first, end = row_label(files, 1, classes).splitlines()
+    assert first == "short" and end.startswith("…") and end.endswith("/of/0001.png") and len(end) == 20
+    assert row_label(ImageList(np.zeros((1, 4, 4), np.uint8), np.array([0])), 0, classes) == "short"

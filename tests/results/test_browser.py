@@ -102,6 +102,34 @@ def test_a_verdict_filters_the_papers_cells(page: Page):
     assert 0 < after < before
 
 
+def test_a_measure_replaces_the_bars_of_every_comparison(page: Page):
+    shown = page.run(
+        "(() => { const f = document.querySelector('[data-filter=measure]');"
+        "const bars = () => [...document.querySelectorAll('[data-measure]')].filter((b) => b.offsetHeight > 0);"
+        "const first = bars().map((b) => b.dataset.measure); f.value = 'training time';"
+        "f.dispatchEvent(new Event('change')); return [first, bars().map((b) => b.dataset.measure)] })()"
+    )
+    assert shown == [["accuracy"], ["training time"]]
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_the_text_of_charts_is_never_scaled(tab: Page, written: Path, width: int):
+    tab.open(written, width=width)
+    scales = tab.run(
+        "[...document.querySelectorAll('.chart svg')].filter((s) => s.clientWidth)"
+        ".map((s) => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+    )
+    assert scales and {*scales} == {1}
+
+
+def test_the_accuracy_is_seen_on_a_phone_without_scrolling(tab: Page, written: Path):
+    tab.open(written, width=400)
+    right = tab.run(
+        "[...document.querySelectorAll('#runs tbody tr')].map((r) => r.cells[1].getBoundingClientRect().right)"
+    )
+    assert right and max(right) <= 400
+
+
 def test_the_pointer_reads_values_off_a_curve(page: Page):
     box = page.run(
         "(() => { const s = document.querySelector('.chart svg[data-x]'); s.scrollIntoView({block: 'center'});"

@@ -73,6 +73,8 @@ def test_figures_are_the_records_and_leave_out_what_is_missing():
     assert found["result/faithful"] is False
     assert found["result/unfaithful_reasons"] == "digits is not one of the paper's data sets"
     assert "result/acc5_last" not in found
+    record["metrics"]["test"] |= {"auc": {"last": 0.9}, "balanced_acc": {"last": 61.5}}
+    assert {"result/auc_last": 0.9, "result/balanced_acc_last": 61.5}.items() <= figures(record).items()
 
 
 @pytest.fixture(scope="module")

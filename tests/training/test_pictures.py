@@ -16,7 +16,7 @@ from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.base import Task
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.tasks.videomae import IMAGENET_MEAN, IMAGENET_STD, VideoMAE
-from ssat.training.callbacks.pictures import Reconstructions, film_strips, write_png
+from ssat.training.callbacks.pictures import MARGIN, ROWS, Reconstructions, film_strips, labelled, write_png
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 GAP = 2
@@ -82,3 +82,16 @@ def test_images_stay_one_grid_with_a_column_for_each(tmp_path: Path) -> None:
     task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2).eval()
     picture = shown(encoder, task, torch.randn(5, 3, 16, 16), tmp_path)
     assert picture.shape == (3 * 68, 5 * 68, 3)
+
+
+def test_each_row_has_its_name_at_its_own_height_and_the_picture_is_unchanged() -> None:
+    for strips, row in ((1, 68), (3, 40)):
+        height = strips * len(ROWS) * row + (strips - 1) * BETWEEN
+        picture = torch.randint(0, 256, (3, height, 50), dtype=torch.uint8)
+        made = labelled(picture, strips)
+        assert torch.equal(made[:, :, MARGIN:], picture)
+        dark = (made[:, :, :MARGIN] < 128).all(0)
+        for index in range(strips * len(ROWS)):
+            top = index * row + index // len(ROWS) * BETWEEN
+            inked = dark[top : top + row].any(1).nonzero().flatten()
+            assert len(inked) and abs(inked.float().mean() - row / 2) < 6, (strips, index)

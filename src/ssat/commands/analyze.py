@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
-from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.options import is_true, read_options, unquoted, whole_number
 from ssat.core.read import read_json
 from ssat.core.words import nearest
 from ssat.runs.saved import saved_configuration
@@ -35,7 +36,8 @@ python -m src.analyze runs=[<run folder>,<run folder>,...] [analysis=<names>] [k
 Measures the last phase of each run on the same test images, or on the first clip of the same test videos, in fp32, and
 writes <out>/<analysis>.json, .png and .csv.
 
-  runs=[a,b,c]            folders of python -m src.train, of the same data; their order is that of the figures
+  runs=[a,b,c]            folders of python -m src.train, of the same data; their order is that of the figures;
+                          a name with a comma in quotes: 'runs=["a,1",b]'
   analysis=<names>        attention (Fig. 6), distance (7), variance (8), hessian (9), gradcam (10), maps (12), with
                           commas between; default all but hessian, which takes long; maps is of images alone
   images=1000             test images, or videos, drawn by seed (attention, distance, variance)
@@ -130,7 +132,10 @@ def parse(words: list[str], *, clips: bool = False) -> Options:
 
 
 def _listed(text: str) -> list[str]:
-    return [word.strip() for word in text.strip("[]").split(",") if word.strip()]
+    """The parts of `[a,b,"c, d"]`; a folder whose name has a comma stands in quotes."""
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    parts = re.findall(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*),?""", inside)
+    return [unquoted(part.strip()) for part in parts if part.strip()]
 
 
 def _values(options: dict[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +17,12 @@ from ssat.core.errors import UserError
 from ssat.core.visible import pixels, visible
 from ssat.data.image import ImageDataModule
 from ssat.data.options import CHOICES
+from ssat.data.sets.sources import ImageList
+from ssat.results.text import shorten
 from ssat.training.data import build_images
 
 IMAGES, EPOCHS = 8, 4  # rows of the sheet, columns of each pipeline
+LETTERS = 20  # of a row's class and file
 NAMED = 40  # classes at most whose names are written below their bars
 
 
@@ -69,19 +73,31 @@ def _draw(sheets: dict[str, Any], out: Path) -> None:
     source, _ = reference.split("train")
     for row, index in enumerate(chosen):
         axes[row, 0].imshow(visible(source.read_tensor(index).unsqueeze(0))[0].permute(1, 2, 0))
-        axes[row, 0].set_title(reference.class_names[source.labels[index]], fontsize=8)
+        label = row_label(source, index, reference.class_names)
+        axes[row, 0].text(-0.08, 0.5, label, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=8)
+    axes[0, 0].set_title("original", fontsize=9, loc="left")
     for place, (pipeline, data) in enumerate(sheets.items()):
         first = 1 + place * EPOCHS
-        axes[0, first].set_title(f"data.pipeline={pipeline}", fontsize=9, loc="left")
+        axes[0, first].set_title(f"data.pipeline={pipeline}\nepoch 1", fontsize=9, loc="left")
         if isinstance(data, str):
             axes[0, first].text(0, 0, data, wrap=True, fontsize=8)
             continue
         for epoch in range(EPOCHS):
+            if epoch:
+                axes[0, first + epoch].set_title(f"epoch {epoch + 1}", fontsize=9, loc="left")
             pictures = pixels(data.training_images(chosen, epoch).images, data.mean, data.std)
             for row, picture in enumerate(pictures):
                 axes[row, first + epoch].imshow(picture)
     _draw_counts(bottom.subplots(), reference)
     figure.savefig(out)
+
+
+def row_label(source: ImageList, index: int, classes: Sequence[str]) -> str:
+    """The class of an image, and below it the end of its file's name where it has one."""
+    name = str(source.images[index]) if source.root is not None else ""
+    end = name if len(name) <= LETTERS else "…" + name[1 - LETTERS :]
+    lines = filter(None, (shorten(classes[source.labels[index]], LETTERS), end))
+    return "\n".join(lines).replace("$", r"\$")  # matplotlib reads what stands between two dollars as a formula
 
 
 def _draw_counts(axis: Any, data: ImageDataModule) -> None:

@@ -44,6 +44,7 @@ from ssat.runs.folder import (
 )
 from ssat.runs.inputs import FILE, read_inputs, recorded, refuse_changes
 
+DEFAULT_RUNS = "runs"  # where src.report looks by itself
 CHANGED = "give the run the data it was begun with, or train anew with force=true"
 
 
@@ -192,9 +193,10 @@ def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     if found:
         yield f"checkpoints: {folder / found[0]}" + "".join(f", {name}" for name in found[1:])
     if last.lam > 0:
-        what = "<image or folder>" if config.data.frames is None else "<video or folder>"
-        yield f"predict: {command_line('predict', [f'run={run_dir}'])} input={what}"
-    yield f"compare: {command_line('report')}"
+        what = "photo.jpg" if config.data.frames is None else "video.mp4"  # no <...>: a shell would read from a file
+        yield f"predict: {command_line('predict', [f'run={run_dir}', f'input={what}'])}"
+    runs = [] if config.runs_dir == DEFAULT_RUNS else [f"runs={config.runs_dir}"]
+    yield f"compare: {command_line('report', runs)}"
 
 
 def train_in(run_dir: Path, config: Run) -> None:

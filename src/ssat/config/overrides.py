@@ -20,9 +20,11 @@ from yaml import MarkedYAMLError, YAMLError
 from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
 from ssat.config.own_files import check_file
+from ssat.config.quoting import typed
 from ssat.config.register import SECTIONS
 from ssat.config.words import CONF, FOLDERS, expand_tasks
 from ssat.core.errors import UserError
+from ssat.core.options import continued
 from ssat.core.words import flatten, nearest
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
@@ -34,6 +36,7 @@ FAULTS = (
     RecursionError,
 )  # what a wrong word or file makes Hydra raise
 LISTS = "(--help lists them)"
+LONGEST = 100  # characters of a word that a sentence repeats
 PLACES = r"hydra\.(run|output_subdir|job\.chdir)\b"  # Hydra's own, which runs of ours do not read
 
 
@@ -98,12 +101,13 @@ def check(words: Sequence[str], config_name: str) -> None:
         UserError: names the key.
     """
     parser = OverridesParser.create()
-    for word in words:
+    for place, word in enumerate(words):
         sign, key, equals = re.match(r"(\+\+|\+|~)?([^=]*)(=)?", word).groups()  # type: ignore[union-attr]
         if not key.strip():
             raise UserError(f"{word!r} names no key: write key=value {LISTS}", key=key, value=word)
         if not equals and sign != "~":
-            raise UserError(f"{word!r} has no value: write key=value {LISTS}", key=key)
+            hint = continued(words[:place], word, typed)
+            raise UserError(f"{word!r} has no value: write key=value {LISTS}{hint}", key=key)
         if re.match(PLACES, key):
             raise UserError(
                 f"{key} is not used: runs_dir and experiment, or run_dir, say where a run lies", key=key, value=word
@@ -113,14 +117,31 @@ def check(words: Sequence[str], config_name: str) -> None:
         try:
             override = parser.parse_override(word)
         except (HydraException, ValueError) as error:  # ValueError: thousands of digits
-            raise UserError(
-                f"{word[:100]!r} is not understood: a value with spaces, commas, brackets or = is written in quotes,"
-                f" '{key}=\"...\"'",
-                key=key,
-                value=word.partition("=")[2],
-            ) from error
+            raise _not_understood(key, word) from error
+        _check_blanks(key, override, word)
         if key == "experiments" or (key in groups() and not sign):
             _check_choice(key, override, word)
+
+
+def _not_understood(key: str, word: str) -> UserError:
+    value = word.partition("=")[2]
+    why = (
+        "is not understood: a value with blanks, commas, brackets, = or other letters than a to z is written in quotes,"
+    )
+    is_list = value.startswith(("[", "{"))  # its parts are quoted, which is not known of one that is damaged
+    form = f"'{key}=\"...\"'" if is_list or len(value) > LONGEST else typed(key, value)
+    return UserError(f"{word[:LONGEST]!r} {why} {form}", key=key, value=value)
+
+
+def _check_blanks(key: str, override: Override, word: str) -> None:
+    """Hydra drops blanks around a value, and a folder's name may begin with one."""
+    value = word.partition("=")[2]
+    if value.strip() and value != value.strip() and isinstance(override.value(), str) and key not in groups():
+        raise UserError(
+            f"{word!r} begins or ends with a blank: leave it out, or write {typed(key, value)} where it belongs to it",
+            key=key,
+            value=value,
+        )
 
 
 def _check_sign(sign: str, key: str, words: Sequence[str], config_name: str) -> None:
@@ -225,6 +246,7 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
     if match:
         key, value = match[1], match[2]
         or_list = "" if key in groups() else f", or write '{key}=[{value}]' for a list"
+        or_list = f", or write {typed(key, value)} for one with commas in it" if "/" in value else or_list
         return UserError(
             f"{key}={value} holds several values: put -m before them to run each{or_list}", key=key, value=value
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ def resolve(cfg: DictConfig) -> Run:
         UserError: a mandatory key is missing, an interpolation fails, or a value is not possible.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
+    _refuse_rectangle(plain)
     missing = sorted(key for key, value in flatten(plain).items() if value == "???" and not key.startswith("hydra"))
     if missing:
         raise UserError(
@@ -41,10 +43,26 @@ def resolve(cfg: DictConfig) -> Run:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         where = f"{key} does not resolve" if key else "the configuration does not resolve"
-        raise UserError(f"{where}: {str(error).splitlines()[0]}", key=key) from error
+        literal = "; for these very characters write \\${...} within quotes" if "Interpolation" in str(error) else ""
+        raise UserError(f"{where}: {str(error).splitlines()[0]}{literal}", key=key) from error
     assert isinstance(config, dict)
     with naming_files():
         return build({str(key): value for key, value in config.items() if key != "hydra"} | {"version": VERSION})
+
+
+def _refuse_rectangle(plain: Any) -> None:
+    """Said before the defaults of encoders, which count with one side."""
+    data = plain.get("data") if isinstance(plain, dict) else None
+    size = data.get("img_size") if isinstance(data, dict) else None
+    if isinstance(size, list) or (isinstance(size, str) and re.fullmatch(r"\s*\d+\s*[x×,]\s*\d+\s*", size)):
+        sides = size if isinstance(size, list) else re.findall(r"\d+", size)
+        one = max((int(side) for side in sides if str(side).isdigit()), default=224)
+        raise UserError(
+            f"data.img_size={size} is not possible, networks see squares: give one side, data.img_size={one}; images of"
+            " another shape are cropped to it (docs/faq.md)",
+            key="data.img_size",
+            value=size,
+        )
 
 
 def build(values: Mapping[str, Any], where: str = "the configuration") -> Run:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ssat.core.errors import UserError
@@ -34,6 +36,8 @@ def read_options(
 ) -> Options:
     """`words` sorted into the command's own keys, names and overrides of a run.
 
+    A value in quotes of its own, as Hydra's commands want some (`'run="a=b"'`), is what stands between them.
+
     Args:
         words: of the command line.
         keys: the command's own, with what their value is, such as `<folder>`.
@@ -46,7 +50,7 @@ def read_options(
         UserError: an unknown word, or a key without a value.
     """
     found = Options({}, [], [])
-    for word in words:
+    for place, word in enumerate(words):
         key, equals, value = word.partition("=")
         key = (aliases or {}).get(key, key)
         if not equals and key in names:
@@ -54,15 +58,46 @@ def read_options(
         elif equals and key in keys:
             if not value and not empty:
                 raise UserError(f"{key} needs a value: {key}={keys[key]} (--help lists them)", key=key, value=value)
-            found.values[key] = value
+            found.values[key] = unquoted(value)
         elif equals and "." in key and key.split(".")[0] in handed_on:
             found.overrides.append(word)
         elif key in keys:
             raise UserError(f"{key} needs a value: {key}={keys[key]} (--help lists them)", key=key)
         else:
-            hint = nearest(key, [*keys, *names])
+            hint = nearest(key, [*keys, *names]) or ("" if equals else continued(words[:place], word))
             raise UserError(f"there is no option {word!r}{hint} (--help lists them)", key=key, value=value or None)
     return found
+
+
+def unquoted(text: str) -> str:
+    """What stands between the quotes of `text`, as Hydra reads it; `text` itself without quotes around it."""
+    if not re.fullmatch(r"""(?s)"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", text):
+        return text
+    return re.sub(rf"(\\+)({text[0]}|$)", lambda match: match[0][1::2], text[1:-1])
+
+
+def _in_shell(key: str, value: str) -> str:
+    return shlex.quote(f"{key}={value}")
+
+
+def continued(before: Sequence[str], word: str, form: Callable[[str, str], str] = _in_shell) -> str:
+    """'; for one value with blanks write ...' where `word` may be the rest of the value before it; else ''.
+
+    Args:
+        before: the words of the command line before it.
+        word: one without `=`.
+        form: of a key and its value, as it is typed in a shell.
+    """
+    parts: list[str] = [word]
+    for earlier in reversed(before):
+        key, equals, value = earlier.partition("=")
+        if equals and value:
+            whole = form(key.lstrip("+"), " ".join([value, *parts]))
+            return f"; for one value with blanks in it write {whole}"
+        if equals or earlier.startswith("-"):
+            return ""
+        parts.insert(0, earlier)
+    return ""
 
 
 def is_true(key: str, text: str) -> bool:

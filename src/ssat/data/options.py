@@ -55,6 +55,8 @@ def check_values(
             )
     if min(std) <= 0:
         raise UserError(f"data.statistics: std={list(std)} must be above 0")
+    if not isinstance(img_size, int):
+        raise UserError(f"data.img_size={img_size} is not possible: it is one side of a square, in pixels")
     if img_size < 1:
         raise UserError(f"data.img_size={img_size} must be at least 1")
     if batch_size < 1:

@@ -27,6 +27,10 @@ FIGURES = {  # name in the summary -> key of the record
     "best_epoch": "metrics.{split}.acc1.best_epoch",
     "acc5_last": "metrics.{split}.acc5.last",
     "loss_last": "metrics.{split}.loss.last",
+    "balanced_acc_last": "metrics.{split}.balanced_acc.last",
+    "macro_f1_last": "metrics.{split}.macro_f1.last",
+    "auroc_last": "metrics.{split}.auroc.last",
+    "auc_last": "metrics.{split}.auc.last",  # of videos
     "seconds": "seconds",
     "steps": "steps",
     "images_per_s": "images_per_s",

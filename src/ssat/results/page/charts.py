@@ -14,10 +14,17 @@ from ssat.results.page.template import render_template
 from ssat.results.series import Bar, Series
 from ssat.results.text import compact
 
-WIDTH, HEIGHT = 460, 260  # pixels, as all lengths here
+# Pixels, as all lengths here. A chart is drawn at this size on every screen, so that its text is never scaled: three
+# line charts stand side by side on a wide page, and one fits a phone.
+WIDTH, HEIGHT = 320, 220
+BARS_WIDTH = 460  # of a bar chart: names stand below its groups
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 MANY = 6  # more lines than these are drawn thinner
-FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+
+
+def _frame(width: int) -> dict[str, int]:
+    edges = {"left": LEFT, "right": width - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+    return {"width": width, "height": HEIGHT, **edges}
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def line_chart(
     ends = "; ".join(f"{line.name} ends at {compact(line.points[-1][1])}" for line in drawn[:8])
     return render_template(
         "line_chart.html",
-        frame=FRAME,
+        frame=_frame(WIDTH),
         title=title,
         x_axis=replace(x_axis, values=[tick for tick in x_axis.values if x_axis.low <= tick <= x_axis.high]),
         y_axis=y_axis,
@@ -172,7 +179,7 @@ def bar_chart(title: str, bars: Sequence[Bar], *, y_label: str) -> Markup:
         return Markup()
     y_axis = _y_axis([0.0, *known])
     groups = list(dict.fromkeys(bar.group for bar in bars))
-    width = (WIDTH - LEFT - RIGHT) / (len(bars) + len(groups))
+    width = (BARS_WIDTH - LEFT - RIGHT) / (len(bars) + len(groups))
     rectangles, names = [], []
     left = LEFT + width / 2
     for index, group in enumerate(groups):
@@ -184,7 +191,7 @@ def bar_chart(title: str, bars: Sequence[Bar], *, y_label: str) -> Markup:
         left += (len(members) + 1) * width
     return render_template(
         "bar_chart.html",
-        frame=FRAME,
+        frame=_frame(BARS_WIDTH),
         title=title,
         y_axis=y_axis,
         y_label=y_label,

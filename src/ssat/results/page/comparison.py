@@ -15,6 +15,8 @@ from ssat.results.epochs import epochs_of_all
 from ssat.results.modes import mode_name
 from ssat.results.page.budget import ACCURACY, BUDGETS, budget_sentence, history_split, metric_points
 from ssat.results.page.charts import legend, line_chart
+from ssat.results.page.classes import ClassCounts, class_counts, confusion_picture
+from ssat.results.page.measures import MeasureBar, measured
 from ssat.results.page.pictures import Picture, data_address
 from ssat.results.page.space import PageSpace
 from ssat.results.series import Series
@@ -58,6 +60,9 @@ class ComparisonPanel:
         caveat: what to keep in mind; may be empty.
         repeats: seeds with several runs, and their folders.
         bars: the arms with an accuracy.
+        measured: the arms by every other number of their records, by its title.
+        counts: the images of each class; None where the records lack them.
+        confusions: a confusion matrix for each arm.
         is_open: whether curves and pictures are unfolded at first.
         is_without_room: whether the curves are left out because the page is full.
         equal_budget: the arms at the time and energy of the cheapest; may be empty.
@@ -73,6 +78,9 @@ class ComparisonPanel:
     caveat: str
     repeats: list[str]
     bars: list[AccuracyBar]
+    measured: dict[str, list[MeasureBar]]
+    counts: ClassCounts | None
+    confusions: list[Picture]
     is_open: bool
     is_without_room: bool
     equal_budget: str
@@ -96,6 +104,9 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
         caveat=keep_in_mind + caveat,
         repeats=[line for arm in comparison.arms for line in _repeats(arm)],
         bars=[_bar(arm, comparison) for arm in comparison.arms if arm.scored],
+        measured=measured(comparison.arms),
+        counts=class_counts(comparison.records[-1]),
+        confusions=[made for arm in comparison.arms if (made := confusion_picture(arm, space))],
         is_open=is_open,
         is_without_room=not has_room,
         equal_budget=" ".join(filter(None, sentences)),

@@ -63,6 +63,7 @@ def render(
             for curve in label_curves(records)
         ],
         panels=panels,
+        measures=list(dict.fromkeys(title for panel in panels for title in panel.measured)),
         left_out=left_out,
         fewer_runs=FEWER_RUNS,
         detection=detection_panel(records, page),

@@ -11,6 +11,8 @@ from ssat.results.page.template import mode_class
 from ssat.results.tables import COLUMNS, Column, Entry, Row, heading, legend, shared_columns, shared_title, table_rows
 from ssat.runs.record import Record
 
+FIRST = ("run", "acc1 %", "mode")  # columns
+
 
 @dataclass(frozen=True)
 class PageEntry:
@@ -64,7 +66,8 @@ def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None
         for index, column in enumerate(COLUMNS)
         if column.title not in shared and any(row.entries[index].text for row in rows)
     ]
-    used.sort(key=lambda index: COLUMNS[index].title == "run")  # the longest, and a link: it stands last
+    # Name and accuracy first: on a phone they are seen without scrolling sideways.
+    used.sort(key=lambda index: FIRST.index(title) if (title := COLUMNS[index].title) in FIRST else len(FIRST))
     return RunsTable(
         title="All runs" + (f", {shared_title(shared)}" if shared else ""),
         legend=f"{legend(records)}. Click a heading to sort.",
@@ -95,4 +98,4 @@ def _order(entry: Entry) -> str:
 
 
 def _style(column: Column) -> str:
-    return "n" if column.is_right_aligned else "mode" if column.title == "mode" else ""
+    return "n" if column.is_right_aligned else column.title if column.title in ("mode", "run") else ""

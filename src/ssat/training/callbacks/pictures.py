@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from ssat.tasks.masked import MaskedPrediction
 
 CLIPS, FRAMES = 3, 6  # of a batch and of each clip, in a film strip
 GAP = 12  # pixels between two film strips
+ROWS = ("original", "masked", "reconstructed")
+MARGIN, LETTERS = 100, 13  # pixels of the names at the left, and of their letters
 
 
 def parts_with_pictures(task: nn.Module | None) -> Iterator[MaskedPrediction]:
@@ -42,7 +45,8 @@ class Reconstructions(Callback):
         epoch = trainer.current_epoch + 1
         if not trainer.is_global_zero or (epoch % self._every and epoch != trainer.max_epochs):
             return
-        picture = self.picture(pl_module)
+        is_of_clips = self._batch.images.ndim == 5
+        picture = labelled(self.picture(pl_module), min(CLIPS, len(self._batch.images)) if is_of_clips else 1)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, self._folder / f"epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
@@ -94,6 +98,25 @@ def _grid(rows: Tensor, gap: int = 2, shortest: int = 64) -> Tensor:
     count, columns, channels, height, width = padded.shape
     picture = padded.permute(2, 0, 3, 1, 4).reshape(channels, count * height, columns * width)
     return (picture * 255).round().to(torch.uint8)
+
+
+def labelled(picture: Tensor, strips: int) -> Tensor:
+    """The picture with the name of each row at its left.
+
+    Args:
+        picture: (3, H, W) uint8 of `Reconstructions.picture`.
+        strips: how many times the three rows stand in it, GAP pixels apart.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height = picture.shape[1]
+    row = (height - (strips - 1) * GAP) / (strips * len(ROWS))
+    margin = Image.new("RGB", (MARGIN, height), "white")
+    draw, font = ImageDraw.Draw(margin), ImageFont.load_default(LETTERS)
+    for index in range(strips * len(ROWS)):
+        middle = index // len(ROWS) * GAP + (index + 0.5) * row
+        draw.text((MARGIN - 6, middle), ROWS[index % len(ROWS)], fill="black", font=font, anchor="rm")
+    return torch.cat([torch.from_numpy(np.array(margin)).permute(2, 0, 1), picture], dim=2)
 
 
 def write_png(picture: Tensor, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.table import Column
 
 from ssat.core.launch import say
 from ssat.core.words import duration
@@ -14,6 +15,7 @@ from ssat.training.callbacks.history import History, _is_eval
 
 # Of an evaluation; the line of an epoch leaves them out.
 LESSER = ("/acc5", "/log_loss", "/clip_auc", "/ap", "/eer", "/macro_f1", "/auroc")
+NAME, BAR = 32, 16  # characters of the name at most, and of the bar
 SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc")]  # by the bar
 
 
@@ -47,7 +49,7 @@ def _eta(history: History, trainer: pl.Trainer) -> _Eta:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar with the losses, lr, images or clips per second, and the time left of the whole phase."""
+    """Lightning's rich bar on one line, with the time left of the whole phase, loss, accuracy and images per second."""
 
     def __init__(self, history: History, label: str) -> None:
         super().__init__(leave=False)
@@ -65,14 +67,24 @@ class ProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def configure_columns(self, trainer: pl.Trainer) -> list:
-        """Lightning's columns without batches per second."""
-        return super().configure_columns(trainer)[:-1]  # without batches/s: images/s says more
+        """Name, bar and batches; the time left is among the values, of the whole phase."""
+        name, bar, batches = super().configure_columns(trainer)[:3]
+        name._table_column = Column(no_wrap=True, overflow="ellipsis", max_width=NAME)
+        bar.bar_width = BAR
+        return [name, bar, batches]
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self._label} {current_epoch + 1}/{self.trainer.max_epochs}"
 
+    def _room(self, trainer: pl.Trainer) -> int:
+        """Characters that are left of the line for values."""
+        assert self._console is not None
+        name = min(max(len(self._get_train_description(trainer.current_epoch)), len(self.validation_description)), NAME)
+        total = len(str(self.total_train_batches))
+        return self._console.width - name - BAR - (2 * total + 1) - 3 - 1
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
-        """What the bar shows at its end."""
+        """What the bar shows at its end, the most important first, as much as fits on one line."""
         # Reading a loss waits for the device: only as often as the loggers do.
         if not self._shown or trainer.fit_loop.epoch_loop.batch_idx % pl_module.log_every == 0:
             self._shown = {
@@ -80,12 +92,24 @@ class ProgressBar(RichProgressBar):
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("train/loss") or name == "lr" or name in SHOWN
             }
-        extra = {
-            _per_second(pl_module): f"{self._history.images_per_s:.0f}",
-            "data_wait": f"{self._history.data_wait:.0%}",
+        first = {
             "ETA": duration(self._eta.left(trainer)),
+            **{name: self._shown[name] for name in ("loss", *SHOWN) if name in self._shown},
+            _per_second(pl_module): f"{self._history.images_per_s:,.0f}",
+            "data_wait": f"{self._history.data_wait:.0%}",
         }
-        return self._shown | extra
+        return fitting(first | self._shown, self._room(trainer))
+
+
+def fitting(values: dict[str, str], room: int) -> dict[str, str]:
+    """The first of the values that fit as `name: value name: value` into so many characters."""
+    kept: dict[str, str] = {}
+    for name, value in values.items():
+        room -= len(f"{name}: {value} ")
+        if room < 0:
+            break
+        kept[name] = value
+    return kept
 
 
 class ProgressLines(Callback):

@@ -39,6 +39,16 @@ for (const field of document.querySelectorAll("[data-filter=verdict]")) {
   });
 }
 
+for (const field of document.querySelectorAll("[data-filter=measure]")) {
+  field.addEventListener("change", () => {
+    for (const section of document.querySelectorAll("section:has([data-measure])")) {
+      const bars = [...section.querySelectorAll("[data-measure]")];
+      for (const each of bars) each.hidden = each.dataset.measure !== field.value;
+      section.querySelector(".unmeasured").hidden = bars.some((each) => !each.hidden);
+    }
+  });
+}
+
 // Charts: the pointer or the arrow keys move a cursor; the values are read off the drawn lines.
 const read = (text) => text.split(" ").map(Number);
 const show = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
