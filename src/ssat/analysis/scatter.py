@@ -33,7 +33,9 @@ def class_style(number: int, classes: int) -> tuple[tuple[float, float, float], 
     return (red, green, blue), MARKERS[number // 10 % len(MARKERS)]
 
 
-def draw_points(points: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str], title: str, path: Path) -> None:
+def draw_points(
+    points: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
+) -> None:
     """Write points (N, 2), coloured by class number (N,); a negative number is no class, and grey.
 
     The legend names the classes that are there, up to a hundred. The axes have no numbers: only nearness says anything.

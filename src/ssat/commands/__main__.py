@@ -21,7 +21,7 @@ COMMANDS = {
     "dashboard": ("ssat.commands.dashboard", "compare all runs in a W&B report"),
     "doctor": ("ssat.commands.doctor.command", "check the installation, the machine and the data"),
 }
-STOPPED_AS_INTERRUPTED = ("prepare", "predict", "embed", "demo")  # SIGTERM has one exit code from their beginning to their end
+STOPPED_AS_INTERRUPTED = ("prepare", "predict")  # SIGTERM has one exit code from their beginning to their end
 
 
 def usage() -> str:

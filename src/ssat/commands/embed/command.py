@@ -234,5 +234,7 @@ def _draw(path: Path, embedded: Embedded, points: Points, about: dict[str, Any])
 def main() -> None:
     """The command."""
     console, codes = Console(highlight=False, soft_wrap=True), [0]
-    run_words(lambda words: codes.append(embed(words, console)), USAGE, interrupted="nothing is written", config_dir=True)
+    run_words(
+        lambda words: codes.append(embed(words, console)), USAGE, interrupted="nothing is written", config_dir=True
+    )
     raise SystemExit(codes[-1])
