@@ -56,7 +56,7 @@ def check_method(name: str) -> None:
     """
     if name == "umap" and importlib.util.find_spec("umap") is None:
         raise UserError(
-            'map=umap needs the library umap-learn, which is not installed: pip install "ssat[embed]", or take map=tsne',
+            'map=umap needs the library umap-learn, which is missing: pip install "ssat[embed]", or take map=tsne',
             key="map",
             value=name,
         )

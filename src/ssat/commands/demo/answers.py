@@ -41,8 +41,8 @@ class Answers:
             raise UserError(f"run={model.saved.name} is of videos, and the demo shows images: use predict", key="run")
         if config.data.channels not in (1, 3):
             raise UserError(
-                f"run={model.saved.name} is of images with {config.data.channels} channels, and a page shows pictures in"
-                " grey or colour: use predict",
+                f"run={model.saved.name} is of images with {config.data.channels} channels, and a page shows"
+                " pictures in grey or colour: use predict",
                 key="run",
             )
         model.check()

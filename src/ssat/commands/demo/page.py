@@ -19,6 +19,7 @@ LOOPBACK = "127.0.0.1"
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
 .ssat-facts { color: var(--body-text-color-subdued); font-size: 0.9em; }
+.ssat-photo img { width: 100%; height: 100%; object-fit: contain; }
 .ssat-facts p { margin: 0.15em 0; overflow-wrap: anywhere; }
 """
 # The browser itself refuses any other machine's address, whatever a part of the page asks for.
@@ -107,7 +108,12 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         with gradio.Row():
             with gradio.Column():
                 photo = gradio.Image(
-                    type="filepath", label="image", sources=["upload", "clipboard"], height=300, buttons=[]
+                    type="filepath",
+                    label="image",
+                    sources=["upload", "clipboard"],
+                    height=300,
+                    buttons=[],
+                    elem_classes="ssat-photo",
                 )
                 # The file as it is: the library would decode it its own way, and answer a bad one with "Error".
                 photo.preprocess = _path_of
@@ -122,7 +128,7 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         if decoder is not None:
             with gradio.Row():
                 hidden = gradio.Image(label="hidden patches", **picture)
-                rebuilt = gradio.Image(label="reconstructed from the others", **picture)
+                rebuilt = gradio.Image(label="reconstructed", **picture)
             with gradio.Row():
                 ratio = gradio.Slider(
                     decoder.ratios[0],
@@ -138,13 +144,9 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         missing = [("heat map", answers.without_heat), ("reconstruction", answers.without_decoder)]
         notes = [f"No {what}: {html.escape(why)}." for what, why in missing if why]
         if decoder is not None and decoder.phase != model.saved.phase.name:
-            notes.append(
-                f"The reconstruction is of phase {html.escape(decoder.phase)}, before the labels were learned."
-            )
+            notes.append(f"The decoder is of phase {html.escape(decoder.phase)}, before the labels were learned.")
         if decoder is not None and decoder.task.norm_pix:
-            notes.append(
-                "The decoder predicts normalised patches: each has the brightness and contrast of the original."
-            )
+            notes.append("The decoder predicts normalised patches: brightness and contrast are the original's.")
         if notes:
             gradio.HTML("<div class='ssat-facts'>" + "".join(f"<p>{note}</p>" for note in notes) + "</div>")
 
