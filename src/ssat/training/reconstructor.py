@@ -81,10 +81,8 @@ def reconstructor_of(saved: SavedNetwork, device: torch.device) -> Reconstructor
             return f"its decoder, of phase {phase.name}, was trained on images that are normalised or cropped otherwise"
         eager = replace(config, trainer=replace(config.trainer, compile=False))
         module = build_module(eager, phase, len(saved.known.classes))
-        tasks = (
-            [] if module.ssl is None else [part for part in module.ssl.modules() if isinstance(part, Reconstruction)]
-        )
-        task = next((part for part in tasks if part.has_pictures), None)
+        parts = [] if module.ssl is None else module.ssl.modules()
+        task = next((part for part in parts if isinstance(part, Reconstruction) and part.has_pictures), None)
         if task is None:
             return f"ssl={config.ssl.name} reconstructs no pixels"
         try:
