@@ -98,7 +98,7 @@ def demo(words: list[str], console: Console) -> None:
         if why:
             show.line(console, f"no examples: {why}")
         facts = [*Trained(answers.model.saved).lines(), show.NO_PROOF_OF_IMAGES]
-        page = build(gradio, answers, [_sentence(fact) for fact in facts], examples)
+        page = build(gradio, answers, [_sentence(fact) for fact in facts], examples, folder)
         try:
             address = launch(page, port, folder, opens=options["open"] == "true")
             show.line(console, f"demo of {answers.model.saved.name}: {address} (Ctrl-C ends it)")

@@ -20,6 +20,7 @@ STYLE = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
 .ssat-facts { color: var(--body-text-color-subdued); font-size: 0.9em; }
 .ssat-photo img { width: 100%; height: 100%; object-fit: contain; }
+[data-testid="status-tracker"]:has(.error) { display: none !important; }  /* the sentence says it */
 .ssat-facts p { margin: 0.15em 0; overflow-wrap: anywhere; }
 """
 # The browser itself refuses any other machine's address, whatever a part of the page asks for.
@@ -72,12 +73,14 @@ def told(gradio: Any, function: Callable[..., Result]) -> Callable[..., Result]:
             return function(*args)
         except UserError as error:
             # A file's name is no HTML.
-            raise gradio.Error(html.escape(str(error)), title="Not possible", print_exception=False) from None
+            raise gradio.Error(
+                html.escape(str(error)), title="Not possible", duration=None, print_exception=False
+            ) from None
 
     return wrapped
 
 
-def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequence[Path]) -> Any:
+def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequence[Path], folder: Path) -> Any:
     """The page.
 
     Args:
@@ -85,20 +88,23 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         answers: of the network.
         facts: lines below the title: what it is, what it has measured, what a score is worth.
         examples: image files to choose from.
+        folder: of what is uploaded, and of the examples.
     """
     model, decoder = answers.model, answers.decoder
     names = [html.escape(name) for name in model.classes[:LISTED]]
     names += [f"and {len(model.classes) - LISTED:,} more"] * (len(model.classes) > LISTED)
 
-    def predict(path: str | None) -> tuple[Any, ...]:
+    def predict(image: Any) -> Any:
         """Probabilities of the classes, and the heat map where there is one."""
+        path = path_of(image, folder)
         if path is None:
-            return (None,) if answers.without_heat else (None, None)
+            return None if answers.without_heat else (None, None)
         said = answers.classes(path)
-        return (said,) if answers.without_heat else (said, answers.heat(path))
+        return said if answers.without_heat else (said, answers.heat(path))
 
-    def reconstruct(path: str | None, ratio: float, draw: float) -> tuple[Any, Any]:
+    def reconstruct(image: Any, ratio: float, draw: float) -> tuple[Any, Any]:
         """The image with a share of its patches hidden, and with these predicted."""
+        path = path_of(image, folder)
         return (None, None) if path is None else answers.reconstruction(path, ratio, int(draw))
 
     with gradio.Blocks(title=f"SSAT: {model.saved.name}", analytics_enabled=False) as page:
@@ -115,8 +121,6 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
                     buttons=[],
                     elem_classes="ssat-photo",
                 )
-                # The file as it is: the library would decode it its own way, and answer a bad one with "Error".
-                photo.preprocess = _path_of
                 if examples:
                     files = [[str(path)] for path in examples]
                     gradio.Examples(files, photo, label="or one of the run's test images", api_visibility="private")
@@ -125,10 +129,11 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
                 shown = [found]
                 if not answers.without_heat:
                     shown.append(gradio.Image(label="Grad-CAM: what speaks for the first class", **picture))
+        rebuilding: list[Any] = []
         if decoder is not None:
             with gradio.Row():
                 hidden = gradio.Image(label="hidden patches", **picture)
-                rebuilt = gradio.Image(label="reconstructed", **picture)
+                rebuilding += [hidden, gradio.Image(label="reconstructed", **picture)]
             with gradio.Row():
                 ratio = gradio.Slider(
                     decoder.ratios[0],
@@ -150,22 +155,37 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         if notes:
             gradio.HTML("<div class='ssat-facts'>" + "".join(f"<p>{note}</p>" for note in notes) + "</div>")
 
-        quiet = {"show_progress": "hidden"}  # else every part shows "Error" besides the sentence
-        asked = photo.change(lambda: [None] * len(shown), None, shown, api_visibility="private", **quiet)
-        asked.then(told(gradio, predict), photo, shown, api_name="predict", **quiet)
+        # The file as it is: the library would decode it its own way, and fail on a bad one without a sentence.
+        quiet = {"show_progress": "hidden", "preprocess": False}
+        parts = [*shown, *rebuilding]
+        asked = photo.change(lambda: [None] * len(parts), None, parts, api_visibility="private", **quiet)
+        said = asked.then(told(gradio, predict), photo, shown, api_name="predict", **quiet)
         if decoder is not None:
-            parts = {"fn": told(gradio, reconstruct), "inputs": [photo, ratio, draw], "outputs": [hidden, rebuilt]}
-            cleared = photo.change(lambda: [None, None], None, [hidden, rebuilt], api_visibility="private", **quiet)
-            cleared.success(**parts, api_name="reconstruct", **quiet)
-            ratio.release(**parts, api_visibility="private", **quiet)
+            with_mask = {
+                "fn": told(gradio, reconstruct),
+                "inputs": [photo, ratio, draw],
+                "outputs": rebuilding,
+                **quiet,
+            }
+            said.success(**with_mask, api_name="reconstruct")
+            ratio.release(**with_mask, api_visibility="private")
             counted = again.click(lambda number: number + 1, draw, draw, api_visibility="private", **quiet)
-            counted.then(**parts, api_visibility="private", **quiet)
+            counted.then(**with_mask, api_visibility="private")
     return page
 
 
-def _path_of(payload: Any) -> str | None:
-    """The uploaded file; None where the image was taken away."""
-    return None if payload is None else payload.path
+def path_of(payload: Any, folder: Path) -> str | None:
+    """The uploaded file, which must lie in `folder`; None where the image was taken away.
+
+    Raises:
+        UserError: it lies elsewhere: a page of a stranger must not name files of this machine.
+    """
+    if payload is None:
+        return None
+    path = Path(str(payload.get("path") if isinstance(payload, dict) else payload.path))
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"the image {path.name} was not uploaded: drop it on the page")
+    return str(path)
 
 
 def launch(page: Any, port: int, folder: Path, *, opens: bool) -> str:
