@@ -194,7 +194,7 @@ def test_an_example_that_is_clicked_gets_the_class_of_predict(address: str, run:
         page.send("DOM.setFileInputFiles", nodeId=node, files=[str(bad)])
         until("document.body.innerText.includes('cannot read the image bad.png')")
         assert page.run(
-            "[...document.querySelectorAll('[data-testid=status-tracker]')].every(e => !e.checkVisibility())"
+            "[...document.querySelectorAll('[data-testid=status-tracker] .error')].every(e => !e.checkVisibility())"
         )
         page.screenshot(tmp_path / "page.png")
         assert all(request.startswith((address, "data:", "blob:")) for request in page.requests), page.requests
