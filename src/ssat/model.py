@@ -189,9 +189,8 @@ class Model:
         """
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k={top_k} is not possible: it must be a whole number from 1 on", key="top_k")
-        return [
-            ranked(self.classes, probs, top_k) for probs in self.probabilities(images, batch_size=batch_size, tta=tta)
-        ]
+        found = self.probabilities(images, batch_size=batch_size, tta=tta)
+        return [ranked(self.classes, probs, top_k) for probs in found]
 
     def embed(self, images: AnyImage | Iterable[AnyImage], *, batch_size: int = 0) -> NDArray[np.float32]:
         """Features (N, D) of images, those that the head classifies.
@@ -200,8 +199,12 @@ class Model:
             UserError: one of them cannot be read, or the network is of videos.
         """
         self._check_images("embed")
-        rows = [self._predictor.outputs(batch)[0].cpu().numpy() for batch in self._batches(_listed(images), batch_size)]
+        rows = [self.features(batch) for batch in self._batches(_listed(images), batch_size)]
         return np.concatenate(rows) if rows else np.zeros((0, self.encoder.num_features), dtype=np.float32)
+
+    def features(self, images: Tensor) -> NDArray[np.float32]:
+        """`embed` of transformed images: (B, C, H, W) to (B, D)."""
+        return self._predictor.outputs(images)[0].cpu().numpy()
 
     def explain(self, image: AnyImage, label: str | int | None = None) -> NDArray[np.float32]:
         """Grad-CAM (H, W) in [0, 1] on the image as the network sees it: how much each place speaks for a class.

@@ -41,7 +41,7 @@ def ended(name: str, words: list[str], delay: float, *signals: int) -> tuple[int
     return process.returncode if process.poll() is not None else process.wait(60), process.communicate()[1]
 
 
-COMMANDS = ["train", "evaluate", "analyze", "report", "prepare", "predict", "dashboard", "doctor"]
+COMMANDS = ["train", "evaluate", "analyze", "report", "prepare", "predict", "embed", "demo", "dashboard", "doctor"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,3 +110,18 @@ def test_two_ranks_measure_what_one_process_does(tmp_path):
     (two,) = (path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json"))
     first, second = (record_of(run)["metrics"]["test"]["knn_acc1"]["last"] for run in (one, two))
     assert first == pytest.approx(second, abs=0.3)  # one image of 360
+
+
+def test_leave_one_out_is_that_of_scikit_learn() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    features, labels = torch.randn(1100, 8), torch.arange(1100) % 3
+    features += torch.nn.functional.one_hot(labels, 8) * 1.5
+    ours = knn_scores(features, features, labels, 3, leave_one_out=True).argmax(1)
+    votes = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07), algorithm="brute")
+    chosen = np.r_[:30, 1000:1060]  # on both sides of a chunk's end
+    expected = [
+        votes.fit(np.delete(features.numpy(), n, 0), np.delete(labels.numpy(), n)).predict(features[n : n + 1].numpy())
+        for n in chosen
+    ]
+    assert ours[chosen].tolist() == np.concatenate(expected).tolist()

@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
     "evaluate": ("ssat.commands.evaluate", "test a finished run on clean or perturbed images, or probe its features"),
     "predict": ("ssat.commands.predict.command", "say how probable each class is of videos or images of yours"),
+    "embed": ("ssat.commands.embed.command", "write the features of images, and draw them as a map"),
+    "demo": ("ssat.commands.demo.command", "show a trained network on a web page of this machine: drop a photo"),
     "export": ("ssat.commands.export", "write the network of a finished run for other programs: ONNX, timm ..."),
     "analyze": ("ssat.commands.analyze", "attention, tokens, Hessian and Grad-CAM of finished runs"),
     "report": ("ssat.commands.report", "all runs beside the paper, on the terminal and as a page"),

@@ -24,7 +24,14 @@ ITERATIONS = 200  # of L-BFGS
 
 
 def knn_scores(
-    queries: Tensor, features: Tensor, labels: Tensor, classes: int, *, k: int = NEIGHBOURS, t: float = TEMPERATURE
+    queries: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    *,
+    k: int = NEIGHBOURS,
+    t: float = TEMPERATURE,
+    leave_one_out: bool = False,
 ) -> Tensor:
     """Scores (Q, classes): each of a query's k nearest `features` votes for its label with exp(cosine / t).
 
@@ -35,11 +42,16 @@ def knn_scores(
         classes: number of them.
         k: neighbours.
         t: temperature of the votes.
+        leave_one_out: the queries are the features themselves, and none votes for itself.
     """
     features = F.normalize(features.float(), dim=1)
-    scores = []
-    for chunk in F.normalize(queries.float(), dim=1).split(CHUNK):
-        similarity, index = (chunk @ features.T).topk(min(k, len(features)), dim=1)
+    k, scores = min(k, len(features) - leave_one_out), []
+    for number, chunk in enumerate(F.normalize(queries.float(), dim=1).split(CHUNK)):
+        cosines = chunk @ features.T
+        if leave_one_out:
+            own = torch.arange(len(chunk), device=chunk.device)
+            cosines[own, own + number * CHUNK] = -torch.inf
+        similarity, index = cosines.topk(k, dim=1)
         votes = similarity.new_zeros(len(chunk), classes)
         scores.append(votes.scatter_add_(1, labels[index], (similarity / t).exp()))
     return torch.cat(scores)

@@ -133,16 +133,7 @@ class ImageWork:
                 yield self._batch(read, first)
 
     def _read(self, name: str) -> tuple[Row, Tensor | None]:
-        path = self.inputs.folder / name
-        if not os.path.isfile(path):  # False of a name that no file can have, too
-            return Row(name, "", "missing", "there is no such file"), None
-        row = Row(name, sha256_of(path))
-        try:
-            return row, self.model.transform(path)
-        except TooLarge as error:
-            return replace(row, status="too_large", reason=str(error)), None
-        except UserError as error:
-            return replace(row, status="corrupt", reason=str(error)), None
+        return read_image(self.inputs.folder, name, self.model)
 
     def _batch(self, read: Sequence[tuple[Row, Tensor | None]], first: int) -> tuple[list[Row], list[Doubtful]]:
         tensors = [tensor for _, tensor in read if tensor is not None]
@@ -170,6 +161,20 @@ class ImageWork:
         return rows, unsure
 
 
+def read_image(folder: Path, name: str, model: Model) -> tuple[Row, Tensor | None]:
+    """The file `folder`/`name` as (C, H, W) for the network; None where it cannot be read, which the row says."""
+    path = folder / name
+    if not os.path.isfile(path):  # False of a name that no file can have, too
+        return Row(name, "", "missing", "there is no such file"), None
+    row = Row(name, sha256_of(path))
+    try:
+        return row, model.transform(path)
+    except TooLarge as error:
+        return replace(row, status="too_large", reason=str(error)), None
+    except UserError as error:
+        return replace(row, status="corrupt", reason=str(error)), None
+
+
 def _probs(row: Row) -> NDArray[np.float64]:
     assert row.probs is not None
     return row.probs
@@ -185,14 +190,16 @@ def _plain(name: str) -> str:
 
 
 def _save(path: Path, image: NDArray[Any]) -> None:
-    """Write (H, W, 3) in [0, 1] as a PNG, enlarged by whole numbers where it is small."""
+    """Write (H, W, 3) in [0, 1] as a PNG."""
+    with replacing(path) as partial:
+        enlarged(image).save(partial, format="PNG")
+
+
+def enlarged(image: NDArray[Any]) -> Image.Image:
+    """(H, W, 3) in [0, 1] as a picture, enlarged by whole numbers where it is small."""
     pixels = np.rint(255 * image).astype(np.uint8)
     times = -(-SMALLEST // pixels.shape[0])
-    picture = Image.fromarray(pixels).resize(
-        (pixels.shape[1] * times, pixels.shape[0] * times), Image.Resampling.NEAREST
-    )
-    with replacing(path) as partial:
-        picture.save(partial, format="PNG")
+    return Image.fromarray(pixels).resize((pixels.shape[1] * times, pixels.shape[0] * times), Image.Resampling.NEAREST)
 
 
 def predictions(rows: Sequence[Row], judge: Judge, top_k: int) -> list[Prediction | None]:
@@ -234,13 +241,13 @@ def write_tables(out: Path, about: dict[str, Any], rows: Sequence[Row], judge: J
     text = io.StringIO()
     writer = csv.DictWriter(text, [*cells[0]] if cells else ["file"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _no_formula(value) for key, value in each.items()} for each in cells)
+    writer.writerows({key: no_formula(value) for key, value in each.items()} for each in cells)
     write_text(out / CSV, text.getvalue())
     content = {"about": about | {"classes": [*judge.classes], "threshold": judge.threshold}, "files": cells}
     write_text(out / JSON, json.dumps(content, indent=1, ensure_ascii=True) + "\n")
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
     """A cell that no spreadsheet computes."""
     return f"./{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 

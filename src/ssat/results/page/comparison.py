@@ -16,6 +16,7 @@ from ssat.results.modes import mode_name
 from ssat.results.page.budget import ACCURACY, BUDGETS, budget_sentence, history_split, metric_points
 from ssat.results.page.charts import legend, line_chart
 from ssat.results.page.classes import ClassCounts, class_counts, confusion_picture
+from ssat.results.page.embeddings import embedding_maps
 from ssat.results.page.measures import MeasureBar, measured
 from ssat.results.page.pictures import Picture, data_address
 from ssat.results.page.space import PageSpace
@@ -70,6 +71,7 @@ class ComparisonPanel:
         charts: the training curves.
         rows: what the rows of the pictures are.
         pictures: the reconstructions.
+        maps: of the features.
     """
 
     title: str
@@ -88,6 +90,7 @@ class ComparisonPanel:
     charts: list[Markup]
     rows: str
     pictures: list[Picture]
+    maps: list[Picture]
 
 
 def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool) -> ComparisonPanel:
@@ -115,6 +118,12 @@ def comparison_panel(comparison: Comparison, space: PageSpace, *, is_open: bool)
         rows=ROWS_OF_CLIPS if is_of_videos(comparison.records[0]) else ROWS,
         pictures=[
             picture for arm in comparison.arms for record in arm.records if (picture := _picture(arm, record, space))
+        ],
+        maps=[
+            picture
+            for arm in comparison.arms
+            for record in arm.records
+            for picture in embedding_maps(record, _run_name(arm, record), space)
         ],
     )
 

@@ -1,0 +1,1 @@
+"""Features of images and their map; `python -m src.embed`."""
