@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION = ignore
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup run report doctor test coverage check docs format bench lock clean
+.PHONY: help setup run report doctor test coverage check docs notebooks format bench lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ check: setup ## lint, format check, layers and types
 docs: setup ## the documentation as a site, build/site/index.html; stops at a broken link
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
 	@echo "build/site/index.html"
+
+notebooks: setup ## run docs/notebooks again and keep what they print (10 minutes)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
 
 format: setup ## sort imports, apply safe fixes, format
 	$(PY) -m ruff check --fix-only --quiet .

@@ -36,6 +36,8 @@ def main(command: str | None = None) -> None:
     if command is None:
         command = sys.argv[1] if len(sys.argv) > 1 else "--help"
         sys.argv[1:2] = []
+    if "JPY_PARENT_PID" in os.environ:  # a notebook's `!`: a bar would be thousands of lines
+        os.environ.setdefault("TTY_COMPATIBLE", "0")  # rich reads it
     # The first seconds of a command are imports.
     interrupts.end_at_once(stopped=130 if command in STOPPED_AS_INTERRUPTED else 143)
     if command in ("--help", "-h", "help"):

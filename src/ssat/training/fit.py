@@ -62,7 +62,7 @@ def progress_style(config: Run) -> str:
     """`bar`, `lines` or `off`."""
     style = config.trainer.progress
     if style == "auto":
-        return "bar" if os.isatty(1) else "lines"
+        return "bar" if os.isatty(1) and os.environ.get("TTY_COMPATIBLE") != "0" else "lines"
     return style
 
 
