@@ -207,6 +207,7 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
         from ssat.training.build import build_module
+        from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data
         from ssat.training.fit import check_logger
         from ssat.training.inputs import module_inputs
@@ -216,6 +217,7 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.training.steps import refuse_accumulate
 
     check_hardware(config)
+    check_own(config)
     if config.footprint.energy:
         check_country(config.footprint.country)
     if config.data.download and official_name(config) and not launched_externally():

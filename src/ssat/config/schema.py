@@ -308,6 +308,10 @@ class Run:
         False, "run a short calibration, keep no weights, say what the run or sweep will take", identity=False
     )
     eval_every: int = key(1, "epochs between two evaluations; the last epoch is always evaluated", low=1)
+    callbacks: tuple[Any, ...] = key(
+        (),
+        "added to the training: early_stopping, lr_monitor, device_stats, model_summary, or your own (docs/extend.md)",
+    )
     reconstruct_every: int = key(10, "epochs between two pictures of reconstructions; 0 = none", low=0, identity=False)
     checkpoint_minutes: float = key(10, "also save the last checkpoint inside long epochs", above=0, identity=False)
     # The plain values that this was built from; records and checkpoints hold them.

@@ -20,6 +20,7 @@ from ssat.core.errors import UserError
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.checkpoints import Checkpoints
+from ssat.training.callbacks.chosen import build_chosen
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
@@ -105,13 +106,15 @@ def build_callbacks(
             callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
     if phase.recipe.ema_decay:
         callbacks.append(MovingAverage(phase.recipe.ema_decay))
+    monitor = f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None
+    callbacks += build_chosen(config, monitor)
     callbacks.append(
         Checkpoints(
             folder / "checkpoints",
             history,
             stop,
             seconds=config.checkpoint_minutes * 60,
-            monitor=f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None,
+            monitor=monitor,
             whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
         )
     )

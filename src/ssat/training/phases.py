@@ -23,6 +23,7 @@ from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
 from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
+from ssat.training.callbacks.chosen import stopped_early
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data
@@ -124,6 +125,8 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         say(f"{phase.name}: {remark}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if stopped := stopped_early(trainer, phase.epochs):
+            say(f"{phase.name}: stopped after epoch {stopped['epoch'] + 1} of {phase.epochs}: {stopped['reason']}")
         totals = over_nodes(meter.totals)
         if not any(name.startswith(f"{data.eval_split}/") for name in history.rows[-1]):
             history.rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]
