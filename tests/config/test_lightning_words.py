@@ -50,7 +50,8 @@ def test_a_line_says_the_real_name():
     ]
     assert said == [
         "trainer.max_epochs is called epochs here: epochs=3",
-        "lr is called recipe.base_lr here: recipe.base_lr=0.1 (for 256 images; recipe.lr_rule=absolute takes it as it is)",
+        "lr is called recipe.base_lr here: recipe.base_lr=0.1"
+        " (for 256 images; recipe.lr_rule=absolute takes it as it is)",
     ]
 
 

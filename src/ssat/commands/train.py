@@ -31,6 +31,7 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.decisive import decisive
 from ssat.runs.folder import (
     AFRESH,
     LOG,
@@ -159,8 +160,12 @@ def start_line(config: Run) -> str:
     return f"starting: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
 
 
-def train(config: Run) -> None:
-    """One run from start to result.json: skipped when finished, continued when interrupted."""
+def train(config: Run) -> dict[str, Any] | None:
+    """One run from start to result.json: skipped when finished, continued when interrupted.
+
+    Returns:
+        Its record; None of an estimate, and in a process that is not the main one.
+    """
     begin_log()
     check_root(config)
     say(start_line(config))
@@ -171,15 +176,15 @@ def train(config: Run) -> None:
     done = None if config.force else find_finished(config)
     if config.estimate:
         estimate(config, run_dir, done)
-        return
+        return None
     if done:
         say_skipped(config, *done)
-        return
+        return done[1]
     if config.force and is_main_process():
         with usable(config, "written", key="runs_dir"):
             set_aside(run_dir, Path(config.runs_dir))
     try:
-        train_in(run_dir, config)
+        return train_in(run_dir, config)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt) or where_it_continues(run_dir)) from None
 
@@ -197,7 +202,7 @@ def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     yield f"compare: {command_line('report')}"
 
 
-def train_in(run_dir: Path, config: Run) -> None:
+def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     """`train` of a run that is not finished."""
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     with ending_at_once():
@@ -241,7 +246,7 @@ def train_in(run_dir: Path, config: Run) -> None:
     job = run_phases if config.trainer.devices > 1 else partial(run_phases, prepared=prepared)
     if not is_main_process():
         job(config, run_dir)
-        return
+        return None
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
     with locked(run_dir):
@@ -253,18 +258,22 @@ def train_in(run_dir: Path, config: Run) -> None:
             with suppress(OSError):  # the disk may be full
                 write_record(run_dir, failed_record(config, error))
             raise
-    say(describe(json.loads((run_dir / "result.json").read_text())))
+    record: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    say(describe(record))
+    return record
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def run(cfg: DictConfig) -> None:
-    """What Hydra calls with the composed configuration."""
+def run(cfg: DictConfig) -> float | None:
+    """What Hydra calls with the composed configuration; returns the decisive number, which a search compares."""
+    record = None
     with users_mistakes():
         config = resolve(cfg)
         check_typed(config, HydraConfig.get().overrides.task)
-        train(config)
+        record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
             print(*next_lines(find_run_dir(config), config), sep="\n")
+    return None if record is None else decisive(record)
 
 
 def main() -> None:

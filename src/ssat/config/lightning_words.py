@@ -47,7 +47,7 @@ VALUES = {
 NOTES = {"recipe.base_lr": "for 256 images; recipe.lr_rule=absolute takes it as it is"}
 # What has no key of its own: what to do instead.
 INSTEAD = {
-    "ckpt_path": "the run continues by itself, repeat the same command; mode.init_from=<run or file> starts from weights",
+    "ckpt_path": "the run continues by itself, repeat the command; mode.init_from=<run or file> starts from weights",
     "resume_from_checkpoint": "the run continues by itself, repeat the same command",
     "fast_dev_run": "epochs=1 trainer.max_steps=1 tries one step, and estimate=true measures what the run will take",
     "limit_train_batches": "data.fraction=0.1 trains on a tenth of each class, and trainer.max_steps=... ends early",

@@ -19,9 +19,10 @@ from yaml import MarkedYAMLError, YAMLError
 
 from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
-from ssat.config.own_files import check_file
 from ssat.config.lightning_words import own_names
+from ssat.config.own_files import check_file
 from ssat.config.register import SECTIONS
+from ssat.config.search import with_search
 from ssat.config.words import CONF, FOLDERS, expand_tasks
 from ssat.core.errors import UserError
 from ssat.core.words import flatten, nearest
@@ -49,7 +50,7 @@ def prepared(argv: Sequence[str], config_name: str) -> list[str]:
     further = [place for word in paths for place in _further_places(word)]
     words = expand_tasks([word for word in words if word not in paths])
     if config_name == "train":
-        words = own_names(words)
+        words = with_search(flags, own_names(words))
     check(words, config_name)
     return [*flags, *words, *search_path(further)]
 
