@@ -214,6 +214,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data
+        from ssat.training.extend import adopt, find_parent
         from ssat.training.fit import check_logger
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
@@ -223,6 +224,8 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
 
     check_hardware(config)
     check_own(config)
+    if config.extend:
+        find_parent(config)
     if config.footprint.energy:
         check_country(config.footprint.country)
     if config.data.download and official_name(config) and not launched_externally():
@@ -251,6 +254,9 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     say(f"run folder: {run_dir}")
     with locked(run_dir):
         begin(config, run_dir, inputs)
+        if config.extend:
+            with disk_space():
+                adopt(config, run_dir)
         try:
             with disk_space():
                 run_processes(job, config, run_dir, processes=config.trainer.devices)

@@ -85,7 +85,7 @@ def identity(run: Run) -> dict[str, Any]:
     unread = ".recipe.clip_augment." if run.data.frames is None else ".recipe.augment."
     flat = {key: value for key, value in flat.items() if unread not in f"{key}."}
     flat |= _fields(run.trainer, "trainer")
-    flat |= _fields(run, "", only=("seed", "eval_every"))
+    flat |= _fields(run, "", only=("seed", "eval_every", "extend"))
     if run.monitor.select not in DEFAULT_SELECT:
         flat[SELECT] = run.monitor.select
     return flat | computed_by(run.callbacks)

@@ -243,6 +243,7 @@ class Phase:
     lam_schedule: Literal["constant", "linear", "cosine", "balanced"] = key("constant")
     lam_end: float | None = key(None, low=0, high=1)
     balance_every: int = key(10, "steps between two measurements of the gradients", low=1)
+    planned: int | None = key(None, "set by `extend`: the epochs of the run that is extended", low=1)
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,13 @@ class Run:
         100,
         "of the phase that learns the labels (Table 14); ssl_ft adds mode.ssl_epochs before",
         low=1,
+        high=1_000_000,
+    )
+    extend: int | None = key(
+        None,
+        "go on from the run of the same command without this key, to so many epochs of its last phase, as a run of its"
+        " own (docs/recipes.md)",
+        low=2,
         high=1_000_000,
     )
     seed: int = key(0, "weights, data order, augmentation, masks and mixing follow from it", low=0, high=2**32 - 1)

@@ -27,6 +27,7 @@ from ssat.training.callbacks.chosen import stopped_early
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data
+from ssat.training.extend import about_extension
 from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
@@ -75,7 +76,7 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
         if is_main_process():
             write_record(run_dir / phase.name, results[-1], name="phase.json")
     if is_main_process():
-        write_record(run_dir, finished_record(config, results, started))
+        write_record(run_dir, finished_record(config, results, started) | {"extended": about_extension(run_dir)})
     if config.logger.name == "wandb":
         from ssat.tracking.logger import close_all
 
