@@ -211,11 +211,11 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.runs.energy import check_country
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
+        from ssat.tracking.loggers import check_logger
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data
         from ssat.training.extend import adopt, find_parent
-        from ssat.training.fit import check_logger
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
         from ssat.training.record import failed_record

@@ -108,7 +108,7 @@ def _chosen(entry: Any) -> Chosen:
         return _named(entry, {})
     if isinstance(entry, Mapping) and {"kind", "_target_"} & {*entry}:
         options = {str(name): value for name, value in entry.items() if name not in ("kind", "_target_")}
-        return _named(_path(entry), options)
+        return _named(class_path(entry), options)
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, options),) = entry.items()
         if options is None or isinstance(options, Mapping):
@@ -121,7 +121,7 @@ def _chosen(entry: Any) -> Chosen:
     )
 
 
-def _path(entry: Mapping[str, Any]) -> str:
+def class_path(entry: Mapping[str, Any]) -> str:
     """A class as `kind` names it; Hydra's `_target_` has a dot in place of the colon."""
     path = str(entry.get("kind") or entry["_target_"])
     return path if ":" in path else ":".join(path.rsplit(".", 1))

@@ -11,6 +11,7 @@ from typing import Any
 from ssat.config.augmentation import Augment, ClipAugment
 from ssat.config.callbacks import early_stopping
 from ssat.config.check_classes import check_classes, check_folds, weights_of
+from ssat.config.loggers import trackers
 from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
@@ -56,6 +57,7 @@ def check(run: Run) -> None:
         )
     check_select(run)
     check_callbacks(run)
+    trackers(run.logger)
     for key, value in (("name", run.name), ("experiment", run.experiment)):
         plain = value is None or (Path(value).name == value and value.isprintable() and len(value.encode()) < 200)
         if value is not None and (not plain or value.startswith(".") or not value.strip()):

@@ -33,7 +33,7 @@ NAMES = {
         name: f"recipe.{name}"
         for name in ("optimizer", "weight_decay", "label_smoothing", "warmup_epochs", "drop_path")
     },
-    **{"num_workers": "data.num_workers", "seed_everything": "seed", "lam": "mode.lam", "mask_ratio": "ssl.mask_ratio"},
+    **{"num_workers": "data.num_workers", "seed_everything": "seed"},
 }
 GROUPS = {"model": "encoder", "net": "encoder", "datamodule": "data", "optimizer": "recipe"}  # for their other keys
 VALUES = {

@@ -20,6 +20,7 @@ from yaml import MarkedYAMLError, YAMLError
 from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
 from ssat.config.lightning_words import own_names
+from ssat.config.loggers import expand_loggers
 from ssat.config.own_files import check_file
 from ssat.config.register import SECTIONS
 from ssat.config.search import with_search
@@ -50,7 +51,7 @@ def prepared(argv: Sequence[str], config_name: str) -> list[str]:
     further = [place for word in paths for place in _further_places(word)]
     words = expand_tasks([word for word in words if word not in paths])
     if config_name == "train":
-        words = with_search(flags, own_names(words))
+        words = with_search(flags, expand_loggers(own_names(words)))
     check(words, config_name)
     return [*flags, *words, *search_path(further)]
 

@@ -21,6 +21,7 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
+from ssat.tracking.loggers import build_loggers, of_wandb
 from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.chosen import stopped_early
@@ -28,7 +29,7 @@ from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data
 from ssat.training.extend import about_extension
-from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.fit import build_callbacks, build_trainer, quiet
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
 from ssat.training.remarks import remarks
@@ -77,7 +78,7 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
             write_record(run_dir / phase.name, results[-1], name="phase.json")
     if is_main_process():
         write_record(run_dir, finished_record(config, results, started) | {"extended": about_extension(run_dir)})
-    if config.logger.name == "wandb":
+    if of_wandb(config):
         from ssat.tracking.logger import close_all
 
         close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
