@@ -66,7 +66,7 @@ def test_every_logger_has_the_accuracies_of_the_record(tracked):
     assert found.info.status == "FINISHED" and found.data.params["mode_name"] == "scratch"
     with sqlite3.connect(run.parents[1] / ".trackio" / "ssat.db") as database:
         rows = [metrics for (metrics,) in database.execute("select metrics from metrics")]
-    assert sum("test/acc1" in row for row in rows) == len(accuracies)
+    assert sum("test/acc1" in str(row) for row in rows) == len(accuracies)
     assert list((run / "scratch" / "tensorboard").rglob("events.*"))
     assert list((run / "scratch" / "csv").rglob("metrics.csv"))
 

@@ -160,6 +160,27 @@ def start_line(config: Run) -> str:
     return f"starting: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
 
 
+def found_batch(config: Run) -> Run:
+    """`config` with a number in place of batch=auto.
+
+    Raises:
+        UserError: in a sweep, whose runs are to be compared.
+    """
+    if config.batch is None:
+        return config
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            "batch=auto is of one run: find the number once, and give the sweep recipe.batch_size=<number>, so that its"
+            " runs can be compared",
+            key="batch",
+            value="auto",
+        )
+    with ending_at_once():
+        from ssat.training.batch_auto import with_batch
+
+    return with_batch(config)
+
+
 def train(config: Run) -> dict[str, Any] | None:
     """One run from start to result.json: skipped when finished, continued when interrupted.
 
@@ -276,6 +297,7 @@ def run(cfg: DictConfig) -> float | None:
     with users_mistakes():
         config = resolve(cfg)
         check_typed(config, HydraConfig.get().overrides.task)
+        config = found_batch(config)
         record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
             print(*next_lines(find_run_dir(config), config), sep="\n")

@@ -82,6 +82,10 @@ def own_names(words: Sequence[str], say: Callable[[str], None] = say) -> list[st
             found.append(word)
             continue
         refuse(key, value)
+        if value == "auto" and NAMES.get(key, key) == "recipe.batch_size":
+            say(f"{word} is called batch here: batch=auto")
+            found.append("batch=auto")
+            continue
         if value in ALWAYS.get(key, ()):
             say(f"{word} is left out: {DDP if 'strategy' in key else 'every run has a seed, seed=0 by default'}")
             continue

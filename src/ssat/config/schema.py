@@ -291,6 +291,9 @@ class Run:
         low=1,
         high=1_000_000,
     )
+    batch: Literal["auto"] | None = key(
+        None, "auto = the largest recipe.batch_size of which a step fits into the GPU's memory", identity=False
+    )
     extend: int | None = key(
         None,
         "go on from the run of the same command without this key, to so many epochs of its last phase, as a run of its"
