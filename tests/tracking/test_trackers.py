@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from ssat.config.identity import config_hash
-from ssat.config.loggers import expand_loggers, trackers
+from ssat.config.loggers import check_logger, expand_loggers, trackers
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.core.errors import UserError
 from ssat.tracking.guarded import Guarded
-from ssat.tracking.loggers import check_logger
 from tests.helpers import config, record_of, train
 
 mlflow = pytest.importorskip("mlflow")
@@ -112,6 +111,6 @@ def test_a_wrong_logger_is_one_sentence(word, said):
 
 
 def test_without_the_library_the_sentence_names_the_extra(monkeypatch):
-    monkeypatch.setattr("ssat.tracking.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("ssat.config.loggers.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install mlflow-skinny, or the extra `trackers`"):
-        check_logger(config("logger=mlflow"))
+        check_logger(config("logger=mlflow").logger)

@@ -21,6 +21,7 @@ from ssat.config.check import check_typed
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name
+from ssat.config.loggers import check_logger
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF, command_line
@@ -232,7 +233,6 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.runs.energy import check_country
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
-        from ssat.tracking.loggers import check_logger
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data
@@ -254,7 +254,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()
-    check_logger(config)
+    check_logger(config.logger)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
         refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
         build_module(config, phase, data.num_classes, data.class_counts("train"))

@@ -61,7 +61,6 @@ INSTEAD = {
     "min_steps": "epochs=... are all trained unless callbacks=[early_stopping] is given",
     "enable_checkpointing": "checkpoints are always written; checkpoint_minutes=... says how often within an epoch",
     "enable_model_summary": "callbacks=[model_summary] prints the layers",
-    "gradient_clip_algorithm": "recipe.clip_grad=... is the largest norm of the gradients",
     "scheduler": "the learning rate is a cosine with a warm-up: recipe.warmup_epochs, recipe.min_lr",
     "lr_scheduler": "the learning rate is a cosine with a warm-up: recipe.warmup_epochs, recipe.min_lr",
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from ssat.config.callbacks import class_path
+from ssat.config.create import checked_options
 from ssat.config.environment import Logger
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
 
+PACKAGES = {"mlflow": "mlflow-skinny", "trackio": "trackio"}  # of the extra `trackers`
 NAMES = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
 
 
@@ -49,6 +52,21 @@ def _tracker(entry: Any) -> Tracker:
         key="logger",
         value=entry,
     )
+
+
+def check_logger(logger: Logger) -> None:
+    """Raises: UserError: the package of a logger is not installed, or one of the user's own does not exist."""
+    for each in trackers(logger):
+        if ":" in each.kind:
+            checked_options({}, each.kind, each.options, f"logger.{each.kind}")
+        elif find_spec(each.kind) is None:
+            package = PACKAGES.get(each.kind, each.kind)
+            extra = ", or the extra `trackers`" if each.kind in PACKAGES else ""
+            raise UserError(
+                f"logger={each.kind} needs the package {package}: pip install {package}{extra}; logger=csv needs none",
+                key="logger",
+                value=each.kind,
+            )
 
 
 def expand_loggers(words: Sequence[str]) -> list[str]:

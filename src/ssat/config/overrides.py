@@ -242,6 +242,10 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
             f"{match[1]} holds keys of its own: set one of them, {match[1]}.<key>=... (--help {match[1]} lists them)",
             key=match[1],
         )
+    if "Cannot merge DictConfig with ListConfig" in text:
+        return UserError(
+            f"{text.partition(': ')[0]}: keys stand where a list must be, as in callbacks: [early_stopping]"
+        )
     if error.__cause__ is not None:
         text += ": " + str(error.__cause__).partition("\n")[0]
     return UserError(text[:400], key=getattr(error, "full_key", None) or None)

@@ -5,36 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import loggers
 
-from ssat.config.create import checked_options, create
+from ssat.config.create import create
 from ssat.config.identity import config_hash
-from ssat.config.loggers import Tracker, trackers
+from ssat.config.loggers import Tracker, check_logger, trackers
 from ssat.config.schema import Phase, Run
-from ssat.core.errors import UserError
 from ssat.tracking.guarded import Guarded, kept_id
 from ssat.tracking.names import columns
-
-PACKAGES = {"mlflow": "mlflow-skinny", "trackio": "trackio"}  # of the extra `trackers`
-
-
-def check_logger(config: Run) -> None:
-    """Raises: UserError: the package of a logger is not installed, or one of the user's own does not exist."""
-    for each in trackers(config.logger):
-        if ":" in each.kind:
-            checked_options({}, each.kind, each.options, f"logger.{each.kind}")
-        elif find_spec(each.kind) is None:
-            package = PACKAGES.get(each.kind, each.kind)
-            extra = ", or the extra `trackers`" if each.kind in PACKAGES else ""
-            raise UserError(
-                f"logger={each.kind} needs the package {package}: pip install {package}{extra}; logger=csv needs none",
-                key="logger",
-                value=each.kind,
-            )
 
 
 def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
@@ -43,7 +24,7 @@ def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
     Raises:
         UserError: one of them is not installed.
     """
-    check_logger(config)
+    check_logger(config.logger)
     further = [_build(each, config, phase, folder) for each in trackers(config.logger)]
     return [loggers.CSVLogger(str(folder), name="csv"), *further]
 
