@@ -59,7 +59,7 @@ def test_a_file_of_ones_own_is_chosen_like_ours_and_named_among_the_options(own)
         ("ssl/own.yaml", "defaults: [mae]\nmask_ration: 0.5\n", ["ssl=own"], "ssl.mask_ration"),
         ("data/own.yaml", "defaults: [digits]\nimage_size: 8\n", ["data=own"], "data.image_size"),
         ("mode/own.yaml", "defaults: [ssat]\nlambda: 0.5\n", ["mode=own"], "mode.lambda"),
-        ("experiments/own.yaml", "# @package _global_\ncallbacks: {es: 1}\n", ["+experiments=own"], "callbacks"),
+        ("experiments/own.yaml", "# @package _global_\nhooks: {es: 1}\n", ["+experiments=own"], "hooks"),
         ("encoder/own.yaml", "kind: no_such_module:Net\nname: own\n", ["encoder=own"], "encoder.kind"),
         ("encoder/own.yaml", "kind: os:Net\nname: own\n", ["encoder=own"], "encoder.kind"),
         ("encoder/own.yaml", "defaults: [vit_mikro]\nname: own\n", ["encoder=own"], "encoder"),

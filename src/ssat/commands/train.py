@@ -21,6 +21,7 @@ from ssat.config.check import check_typed
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name
+from ssat.config.loggers import check_logger
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF, command_line
@@ -31,6 +32,7 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.decisive import decisive
 from ssat.runs.folder import (
     AFRESH,
     LOG,
@@ -160,8 +162,33 @@ def start_line(config: Run) -> str:
     return f"starting: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
 
 
-def train(config: Run) -> None:
-    """One run from start to result.json: skipped when finished, continued when interrupted."""
+def found_batch(config: Run) -> Run:
+    """`config` with a number in place of batch=auto.
+
+    Raises:
+        UserError: in a sweep, whose runs are to be compared.
+    """
+    if config.batch is None:
+        return config
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            "batch=auto is of one run: find the number once, and give the sweep recipe.batch_size=<number>, so that its"
+            " runs can be compared",
+            key="batch",
+            value="auto",
+        )
+    with ending_at_once():
+        from ssat.training.batch_auto import with_batch
+
+    return with_batch(config)
+
+
+def train(config: Run) -> dict[str, Any] | None:
+    """One run from start to result.json: skipped when finished, continued when interrupted.
+
+    Returns:
+        Its record; None of an estimate, and in a process that is not the main one.
+    """
     begin_log()
     check_root(config)
     say(start_line(config))
@@ -172,15 +199,15 @@ def train(config: Run) -> None:
     done = None if config.force else find_finished(config)
     if config.estimate:
         estimate(config, run_dir, done)
-        return
+        return None
     if done:
         say_skipped(config, *done)
-        return
+        return done[1]
     if config.force and is_main_process():
         with usable(config, "written", key="runs_dir"):
             set_aside(run_dir, Path(config.runs_dir))
     try:
-        train_in(run_dir, config)
+        return train_in(run_dir, config)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt) or where_it_continues(run_dir)) from None
 
@@ -199,7 +226,7 @@ def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     yield f"compare: {command_line('report', runs)}"
 
 
-def train_in(run_dir: Path, config: Run) -> None:
+def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     """`train` of a run that is not finished."""
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     with ending_at_once():
@@ -209,8 +236,9 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
         from ssat.training.build import build_module
+        from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data
-        from ssat.training.fit import check_logger
+        from ssat.training.extend import adopt, find_parent
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
         from ssat.training.record import failed_record
@@ -218,6 +246,9 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.training.steps import refuse_accumulate
 
     check_hardware(config)
+    check_own(config)
+    if config.extend:
+        find_parent(config)
     if config.footprint.energy:
         check_country(config.footprint.country)
     if config.data.download and official_name(config) and not launched_externally():
@@ -225,7 +256,7 @@ def train_in(run_dir: Path, config: Run) -> None:
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()
-    check_logger(config)
+    check_logger(config.logger)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
         refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
         build_module(config, phase, data.num_classes, data.class_counts("train"))
@@ -241,11 +272,14 @@ def train_in(run_dir: Path, config: Run) -> None:
     job = run_phases if config.trainer.devices > 1 else partial(run_phases, prepared=prepared)
     if not is_main_process():
         job(config, run_dir)
-        return
+        return None
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
     with locked(run_dir):
         begin(config, run_dir, inputs)
+        if config.extend:
+            with disk_space():
+                adopt(config, run_dir)
         try:
             with disk_space():
                 run_processes(job, config, run_dir, processes=config.trainer.devices)
@@ -253,18 +287,23 @@ def train_in(run_dir: Path, config: Run) -> None:
             with suppress(OSError):  # the disk may be full
                 write_record(run_dir, failed_record(config, error))
             raise
-    say(describe(json.loads((run_dir / "result.json").read_text())))
+    record: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    say(describe(record))
+    return record
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def run(cfg: DictConfig) -> None:
-    """What Hydra calls with the composed configuration."""
+def run(cfg: DictConfig) -> float | None:
+    """What Hydra calls with the composed configuration; returns the decisive number, which a search compares."""
+    record = None
     with users_mistakes():
         config = resolve(cfg)
         check_typed(config, HydraConfig.get().overrides.task)
-        train(config)
+        config = found_batch(config)
+        record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
             print(*next_lines(find_run_dir(config), config), sep="\n")
+    return None if record is None else decisive(record)
 
 
 def main() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ssat.config.augmentation import Augment, ClipAugment
+from ssat.config.callbacks import early_stopping
 from ssat.config.check_classes import check_classes, check_folds, weights_of
+from ssat.config.loggers import trackers
 from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
@@ -54,6 +56,8 @@ def check(run: Run) -> None:
             value=starts[0],
         )
     check_select(run)
+    check_callbacks(run)
+    trackers(run.logger)
     for key, value in (("name", run.name), ("experiment", run.experiment)):
         plain = value is None or (Path(value).name == value and value.isprintable() and len(value.encode()) < 200)
         if value is not None and (not plain or value.startswith(".") or not value.strip()):
@@ -104,6 +108,16 @@ def check_select(run: Run) -> None:
     else:
         return
     raise UserError(f"monitor.select={select} {why}: leave it out", key="monitor.select", value=select)
+
+
+def check_callbacks(run: Run) -> None:
+    """Raises: UserError: a callback that does not exist, or early stopping where nothing is watched."""
+    if early_stopping(run.callbacks) and all(phase.lam == 0 for phase in run.mode.phases):
+        raise UserError(
+            f"callbacks=[early_stopping] watches the accuracy, and mode={run.mode.name} learns no labels: leave it out",
+            key="callbacks",
+            value="early_stopping",
+        )
 
 
 def check_videos(run: Run, recipe: Recipe) -> None:

@@ -73,8 +73,9 @@ class Footprint:
 class Logger:
     """Beside the CSV file, which is always written."""
 
-    name: Literal["csv", "tensorboard", "wandb"] = key("csv")
-    project: str = key("ssat", "of W&B")
+    name: Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"] = key("csv")
+    also: tuple[Any, ...] = key((), "further ones: logger=[wandb,tensorboard] sets both keys (docs/lightning.md)")
+    project: str = key("ssat", "of W&B, MLflow and trackio")
     entity: str | None = key(None, "your user or team; null = the account's default")
     tags: tuple[str, ...] = key((), "beside encoder, data, mode and SSL task")
     notes: str | None = key(None, "null = one line of what the run is")

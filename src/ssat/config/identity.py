@@ -8,9 +8,11 @@ import json
 import math
 import os.path
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssat.config.callbacks import computed_by
 from ssat.config.create import defaults_of
 from ssat.config.fields import default_of
 from ssat.config.resolve import build
@@ -44,7 +46,10 @@ def flat_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The flat plain values without the neutral keys: what a person set, and the defaults beside it."""
     neutral = tuple(f"{key}." for key in NEUTRAL)
     everything = flatten(dict(values))
+    neutral += ("callbacks.",)  # of these only what changes the training
     flat = {key: value for key, value in everything.items() if not f"{key}.".startswith(neutral)}
+    with suppress(UserError):  # of a damaged record: reports show what they can read
+        flat |= computed_by(values.get("callbacks") or [])
     if everything.get(SELECT) not in DEFAULT_SELECT:
         flat[SELECT] = everything[SELECT]
     official = "data.source.verify" in flat
@@ -80,10 +85,10 @@ def identity(run: Run) -> dict[str, Any]:
     unread = ".recipe.clip_augment." if run.data.frames is None else ".recipe.augment."
     flat = {key: value for key, value in flat.items() if unread not in f"{key}."}
     flat |= _fields(run.trainer, "trainer")
-    flat |= _fields(run, "", only=("seed", "eval_every"))
+    flat |= _fields(run, "", only=("seed", "eval_every", "extend"))
     if run.monitor.select not in DEFAULT_SELECT:
         flat[SELECT] = run.monitor.select
-    return flat
+    return flat | computed_by(run.callbacks)
 
 
 def is_official(run: Run) -> bool:

@@ -19,9 +19,12 @@ from yaml import MarkedYAMLError, YAMLError
 
 from ssat.config.create import defaults_of
 from ssat.config.groups import files, groups, options
+from ssat.config.lightning_words import own_names
+from ssat.config.loggers import expand_loggers
 from ssat.config.own_files import check_file
 from ssat.config.quoting import typed
 from ssat.config.register import SECTIONS
+from ssat.config.search import with_search
 from ssat.config.words import CONF, FOLDERS, expand_tasks
 from ssat.core.errors import UserError
 from ssat.core.options import continued
@@ -50,6 +53,8 @@ def prepared(argv: Sequence[str], config_name: str) -> list[str]:
     paths = [word for word in words if word.startswith("hydra.searchpath=")]
     further = [place for word in paths for place in _further_places(word)]
     words = expand_tasks([word for word in words if word not in paths])
+    if config_name == "train":
+        words = with_search(flags, expand_loggers(own_names(words)))
     check(words, config_name)
     return [*flags, *words, *search_path(further)]
 
@@ -258,6 +263,10 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
         return UserError(
             f"{match[1]} holds keys of its own: set one of them, {match[1]}.<key>=... (--help {match[1]} lists them)",
             key=match[1],
+        )
+    if "Cannot merge DictConfig with ListConfig" in text:
+        return UserError(
+            f"{text.partition(': ')[0]}: keys stand where a list must be, as in callbacks: [early_stopping]"
         )
     if error.__cause__ is not None:
         text += ": " + str(error.__cause__).partition("\n")[0]

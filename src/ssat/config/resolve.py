@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssat.config.check import check, shown_key
 from ssat.config.defaults import RESOLVERS
+from ssat.config.extend import extended
 from ssat.config.fields import parse
 from ssat.config.own_files import naming_files
 from ssat.config.register import register
@@ -83,7 +84,7 @@ def build(values: Mapping[str, Any], where: str = "the configuration") -> Run:
     given["encoder"] = _encoder(given["encoder"])
     given["ssl"] = _ssl(given["ssl"])
     given["data"] = _data(given["data"])
-    run = parse(Run, given, "", shown_key)
+    run = extended(parse(Run, given, "", shown_key))
     object.__setattr__(run, "values", _spelled_alike(plain, run))
     check(run)
     return run

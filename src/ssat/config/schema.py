@@ -243,6 +243,7 @@ class Phase:
     lam_schedule: Literal["constant", "linear", "cosine", "balanced"] = key("constant")
     lam_end: float | None = key(None, low=0, high=1)
     balance_every: int = key(10, "steps between two measurements of the gradients", low=1)
+    planned: int | None = key(None, "set by `extend`: the epochs of the run that is extended", low=1)
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,16 @@ class Run:
         low=1,
         high=1_000_000,
     )
+    batch: Literal["auto"] | None = key(
+        None, "auto = the largest recipe.batch_size of which a step fits into the GPU's memory", identity=False
+    )
+    extend: int | None = key(
+        None,
+        "go on from the run of the same command without this key, to so many epochs of its last phase, as a run of its"
+        " own (docs/recipes.md)",
+        low=2,
+        high=1_000_000,
+    )
     seed: int = key(0, "weights, data order, augmentation, masks and mixing follow from it", low=0, high=2**32 - 1)
     name: str = key(
         "${encoder.name}-${data.name}-${mode.name}-s${seed}",
@@ -308,6 +319,10 @@ class Run:
         False, "run a short calibration, keep no weights, say what the run or sweep will take", identity=False
     )
     eval_every: int = key(1, "epochs between two evaluations; the last epoch is always evaluated", low=1)
+    callbacks: tuple[Any, ...] = key(
+        (),
+        "added to the training: early_stopping, lr_monitor, device_stats, model_summary, or your own (docs/extend.md)",
+    )
     reconstruct_every: int = key(10, "epochs between two pictures of reconstructions; 0 = none", low=0, identity=False)
     checkpoint_minutes: float = key(10, "also save the last checkpoint inside long epochs", above=0, identity=False)
     # The plain values that this was built from; records and checkpoints hold them.

@@ -19,11 +19,12 @@ from ssat.data.video.module import VideoDataModule
 from ssat.estimate.calibration import Calibration
 from ssat.runs.machine import peak_memory_bytes, runs_on_cpu
 from ssat.runs.record import write_record
+from ssat.tracking.loggers import build_loggers
 from ssat.training.build import build_module
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data
-from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.fit import build_callbacks, build_trainer, quiet
 from ssat.training.stop import Stop
 
 EVAL_BATCHES = {True: 8, False: 64}  # at most, on a CPU and elsewhere
@@ -81,6 +82,7 @@ def shortened(config: Run, index: int) -> tuple[Run, Phase]:
     short = replace(
         config,
         logger=Logger(),
+        callbacks=(),
         trainer=replace(config.trainer, progress="off", max_steps=None),
         monitor=replace(config.monitor, knn_every=0, linear_every=0),
         reconstruct_every=ENDLESS if config.reconstruct_every else 0,

@@ -148,6 +148,12 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     if config.trainer.accumulate > 1 and recipe.batch_size * config.trainer.processes < PAPER_BATCH:
         seen = [*sorted(tasks & {*COMPARE_IMAGES}), *({config.encoder.kind} & {*BATCH_NORM})]
         reasons += [f"{name} sees {recipe.batch_size} images at a time, however many are accumulated" for name in seen]
+    if config.extend:
+        reasons.append(
+            f"extended from {phases[-1].planned} to {config.extend} epochs: another schedule than a whole run's"
+        )
+    if stopped := last.get("stopped"):
+        reasons.append(f"a callback has stopped it after epoch {stopped['epoch'] + 1} of {stopped['planned']}")
     if config.trainer.max_steps:
         reasons.append(f"stopped after {config.trainer.max_steps} steps")
     return reasons

@@ -24,7 +24,7 @@ ADDED = {
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )
     for name in names
-}
+} | {"extend": None}
 
 
 def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:

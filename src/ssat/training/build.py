@@ -147,7 +147,8 @@ def optimization_of(phase: Phase) -> Optimization:
     recipe = phase.recipe
     names = {field.name for field in fields(Optimization)} & {field.name for field in fields(Recipe)}
     values: dict[str, Any] = {name: getattr(recipe, name) for name in names}
-    return Optimization(**values | {"epochs": phase.epochs, "layer_decay": phase.layer_decay or recipe.layer_decay})
+    of_phase = {"epochs": phase.epochs, "warmup_of": phase.planned}
+    return Optimization(**values | of_phase | {"layer_decay": phase.layer_decay or recipe.layer_decay})
 
 
 def compile_passes(module: JointModule) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ssat.config.check import PRECISIONS
-from ssat.config.identity import config_hash
 from ssat.config.schema import Phase, Run
-from ssat.core.errors import UserError
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.checkpoints import Checkpoints
+from ssat.training.callbacks.chosen import build_chosen
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
@@ -30,32 +28,6 @@ from ssat.training.data import AnyData
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.stop import Stop
-
-
-def check_logger(config: Run) -> None:
-    """Raises: UserError: the package of the logger is not installed."""
-    name = config.logger.name
-    if name != "csv" and find_spec(name) is None:
-        raise UserError(f"logger={name} needs the package {name}: pip install {name}, or logger=csv", key="logger")
-
-
-def build_loggers(config: Run, phase: Phase, folder: Path) -> list[Any]:
-    """The CSV file always; Weights & Biases or TensorBoard beside it when asked for.
-
-    Raises:
-        UserError: that one is not installed.
-    """
-    loggers: list[Any] = [pl.loggers.CSVLogger(str(folder), name="csv")]
-    name = config.logger.name
-    check_logger(config)
-    if name == "tensorboard":
-        loggers.append(pl.loggers.TensorBoardLogger(str(folder), name="tensorboard"))
-    elif name == "wandb":
-        from ssat.tracking.logger import WandbLogger
-        from ssat.tracking.start import run_id
-
-        loggers.append(WandbLogger(config, phase, folder, run_id(folder, config_hash(config))))
-    return loggers
 
 
 def progress_style(config: Run) -> str:
@@ -105,13 +77,15 @@ def build_callbacks(
             callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
     if phase.recipe.ema_decay:
         callbacks.append(MovingAverage(phase.recipe.ema_decay))
+    monitor = f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None
+    callbacks += build_chosen(config, monitor)
     callbacks.append(
         Checkpoints(
             folder / "checkpoints",
             history,
             stop,
             seconds=config.checkpoint_minutes * 60,
-            monitor=f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None,
+            monitor=monitor,
             whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
         )
     )

@@ -22,7 +22,7 @@ from ssat.training.hyperparameters import Named, encoder_from, plain_values, reb
 from ssat.training.means import EpochMeans, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
-from ssat.training.optim import Optimization, optimizer_and_schedule
+from ssat.training.optim import Optimization, follow_schedule, optimizer_and_schedule
 from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done, window_scale
 from ssat.training.video_meters import Average, VideoMeters
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
@@ -183,6 +183,8 @@ class JointModule(pl.LightningModule):
         """The task begins once, before the first step; not when a training is continued."""
         if self.ssl is not None and self.global_step == 0 and batches_before(self.trainer, 0) == 0:
             self.ssl.begin(self.encoder)
+        if self.optimization.warmup_of is not None:
+            follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # LambdaLR
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, drop path and mixing follow from seed, step and rank alone."""

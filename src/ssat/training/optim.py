@@ -38,6 +38,7 @@ class Optimization:
         optimizer: `adamw`, or `sgd` with Nesterov's momentum.
         momentum: of SGD.
         max_warmup_share: the warm-up takes at most this share of the schedule.
+        warmup_of: epochs that the warm-up was planned for, where the training is extended to `epochs`; None = those.
 
     Raises:
         UserError: an unknown optimizer or rule.
@@ -59,6 +60,7 @@ class Optimization:
     optimizer: str = Recipe.optimizer
     momentum: float = Recipe.momentum
     max_warmup_share: float = Recipe.max_warmup_share
+    warmup_of: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", ("adamw", "sgd")), ("lr_rule", ("linear", "absolute"))):
@@ -109,7 +111,15 @@ def warmup_steps(trainer: pl.Trainer, optimization: Optimization) -> float:
     """Steps of the warm-up, which need not be whole: `warmup_epochs`, shorter in a short schedule."""
     o, steps = optimization, total_steps(trainer, optimization.epochs)
     epochs = o.epochs or steps / math.ceil(batches_per_epoch(trainer) / trainer.accumulate_grad_batches)
-    return min(o.warmup_epochs, o.max_warmup_share * epochs) * steps / epochs if epochs else 0.0
+    planned = o.warmup_of or epochs
+    return min(o.warmup_epochs, o.max_warmup_share * planned) * steps / epochs if epochs else 0.0
+
+
+def follow_schedule(schedule: LambdaLR) -> None:
+    """Set the learning rates of the step that comes to those of the schedule, where another one has led there."""
+    rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    for group, base, factor in rates:
+        group["lr"] = base * factor(schedule.last_epoch)
 
 
 def loader_batch_size(trainer: pl.Trainer) -> int:

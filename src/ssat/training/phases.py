@@ -21,12 +21,15 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
+from ssat.tracking.loggers import build_loggers, of_wandb
 from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
+from ssat.training.callbacks.chosen import stopped_early
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data
-from ssat.training.fit import build_callbacks, build_loggers, build_trainer, quiet
+from ssat.training.extend import about_extension
+from ssat.training.fit import build_callbacks, build_trainer, quiet
 from ssat.training.inputs import module_inputs
 from ssat.training.record import finished_record, over_nodes, phase_record
 from ssat.training.remarks import remarks
@@ -74,8 +77,8 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
         if is_main_process():
             write_record(run_dir / phase.name, results[-1], name="phase.json")
     if is_main_process():
-        write_record(run_dir, finished_record(config, results, started))
-    if config.logger.name == "wandb":
+        write_record(run_dir, finished_record(config, results, started) | {"extended": about_extension(run_dir)})
+    if of_wandb(config):
         from ssat.tracking.logger import close_all
 
         close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
@@ -124,6 +127,8 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         say(f"{phase.name}: {remark}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if stopped := stopped_early(trainer, phase.epochs):
+            say(f"{phase.name}: stopped after epoch {stopped['epoch'] + 1} of {phase.epochs}: {stopped['reason']}")
         totals = over_nodes(meter.totals)
         if not any(name.startswith(f"{data.eval_split}/") for name in history.rows[-1]):
             history.rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]

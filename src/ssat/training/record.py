@@ -19,6 +19,7 @@ from ssat.runs.faithful import unfaithful_reasons
 from ssat.runs.footprint import count_all_macs, count_parameters, lacoste_co2
 from ssat.runs.machine import git_commit, hardware, peak_memory_bytes, versions
 from ssat.runs.record import SCHEMA
+from ssat.training.callbacks.chosen import stopped_early
 from ssat.training.callbacks.meter import either
 from ssat.training.data import AnyData
 from ssat.training.final_tests import final_tests
@@ -65,6 +66,7 @@ def phase_record(
         "hash": config_hash(config),
         "lam": phase.lam,
         "epochs": phase.epochs,
+        "stopped": stopped_early(trainer, phase.epochs),
         "seconds": totals["seconds"],
         "steps": trainer.global_step,
         "images_per_epoch": data.images_per_epoch(config.trainer.processes),

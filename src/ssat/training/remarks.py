@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ssat.config.callbacks import early_stopping
 from ssat.config.schema import Phase, Run
 from ssat.core.schedules import warmed_up
 from ssat.data.image import ImageDataModule
@@ -57,6 +58,13 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         found.append(
             f"the last step of an epoch has {batches % accumulate} of trainer.accumulate={accumulate} batches: an epoch"
             f" has {batches}"
+        )
+    if (stopping := early_stopping(config.callbacks)) and phase.lam > 0:
+        watched = f"{data.eval_split}/{data.decides}"
+        chosen_on = " on the test images, which is optimistic (data.val_fraction=0.1 keeps others)"
+        found.append(
+            f"ends early when {watched} has not risen in {stopping.patience} evaluations"
+            + chosen_on * (data.eval_split == "test")
         )
     decay = phase.recipe.ema_decay
     if decay and decay < 1 and 1 / (1 - decay) > total:

@@ -1,0 +1,84 @@
+"""`hydra/sweeper=optuna` gets a run's decisive number and tells its best trial."""
+
+import re
+import sys
+
+import pytest
+
+from ssat.config.overrides import composed, prepared
+from ssat.core.errors import UserError
+from ssat.runs.decisive import decisive
+from ssat.sweeps.best_trial import best_lines
+from tests.config.test_overrides import run_elsewhere
+from tests.helpers import command, fail_of
+
+SEARCH = ["-m", "hydra/sweeper=optuna", "recipe.base_lr=interval(1e-4,1e-2)"]
+BOTH = {"acc1": {"last": 70.0, "best": 75.0}, "balanced_acc": {"last": 60.0, "best": 66.0}, "loss": {"last": 0.9}}
+
+
+def record(**values) -> dict:
+    return {"metrics": {"test": BOTH}, "selection": "last", "config": {"data": {"frames": None}}} | values
+
+
+def test_the_decisive_number_is_the_one_of_the_tables_or_of_the_validation_split():
+    assert decisive(record()) == 70
+    assert decisive(record(selection="max")) == 75
+    assert decisive(record(config={"monitor": {"select": "balanced_acc"}})) == 60
+    val = {"acc1": {"last": 71.0, "best": 72.0}}
+    assert decisive(record(metrics={"test": BOTH, "val": val})) == 72
+    videos = {"auc": {"last": 0.8, "best": 0.9}, "acc1": {"last": 60.0, "best": 70.0}}
+    assert decisive(record(metrics={"test": videos}, config={"data": {"frames": 16}})) == 0.8
+    assert decisive(record(metrics={"test": {"loss": {"last": 0.5, "best": 0.4}}})) == 0.5
+    assert decisive({}) is None
+
+
+def test_accuracy_is_maximised_and_a_loss_minimised_unless_the_user_says_so():
+    assert "hydra.sweeper.direction=maximize" in prepared(SEARCH, "train")
+    assert "hydra.sweeper.direction=minimize" in prepared([*SEARCH, "mode=ssl"], "train")
+    given = prepared([*SEARCH, "hydra.sweeper.direction=minimize", "hydra.sweeper.n_jobs=3"], "train")
+    assert sum("direction" in word or "n_jobs" in word for word in given) == 2
+    assert not [word for word in prepared(["-m", "seed=0,1"], "train") if word.startswith("hydra.sweeper")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["hydra/sweeper=optuna", "seed=1"], "put -m before it"), ([*SEARCH, "launcher=slurm"], "leave it out")],
+)
+def test_a_search_that_cannot_be_is_refused(words, said):
+    with pytest.raises(UserError, match=said):
+        composed(words)
+
+
+def test_without_the_package_the_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setattr("ssat.config.search.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="the extra `sweep`"):
+        prepared(SEARCH, "train")
+
+
+def test_the_best_trial_is_told_with_the_command_of_its_run():
+    found = {"best_value": 78.9, "best_params": {"recipe.base_lr": 0.003}}
+    best, repeat = best_lines(found, ["mode=ssat", "recipe.base_lr=interval(1e-4,1e-2)"])
+    assert best == "best trial: 78.9 with recipe.base_lr=0.003"
+    assert repeat.endswith("mode=ssat recipe.base_lr=0.003")
+
+
+def test_a_start_does_not_import_optuna(tmp_path):
+    start = [sys.executable, "-X", "importtime", "-m", "ssat.commands"]
+    result = run_elsewhere(["train", "epochs=0"], tmp_path, start=start)
+    imported = set(re.findall(r"^import time: .*\| +(\w+)", result.stderr, re.MULTILINE))
+    assert fail_of(result) and "hydra" in imported and not {"optuna", "sqlalchemy"} & imported
+
+
+@pytest.mark.slow
+def test_four_trials_are_drawn_again_by_the_same_seed(tmp_path):
+    words = [*SEARCH, "hydra.sweeper.n_trials=4"]
+    words += ["hydra.sweeper.sampler.seed=3", "mode=ssat", "mode.lam=choice(0.1,0.5)"]
+    first = command(*words, "epochs=1", runs=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert len(list(tmp_path.glob("*/*/result.json"))) == 4
+    again = command(*words, "epochs=1", runs=tmp_path)
+    assert again.stdout.count("skipped, already finished") == 4  # the same four trials
+    (best,) = [line for line in first.stdout.splitlines() if line.startswith("best trial: ")]
+    assert best in again.stdout.splitlines()
+    accuracies = re.findall(r"skipped.*acc1 last ([\d.]+) %", again.stdout)
+    assert max(map(float, accuracies)) == pytest.approx(float(best.split()[2]), abs=0.01)

@@ -1,0 +1,116 @@
+"""MLflow, trackio, several loggers at once and one of the user's own: all get the curves, none can stop a training."""
+
+import sqlite3
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ssat.config.identity import config_hash
+from ssat.config.loggers import check_logger, expand_loggers, trackers
+from ssat.config.overrides import composed
+from ssat.config.resolve import resolve
+from ssat.core.errors import UserError
+from ssat.tracking.guarded import Guarded
+from tests.helpers import config, record_of, train
+
+mlflow = pytest.importorskip("mlflow")
+if find_spec("trackio") is None:  # not imported here: it reads its folder when it is
+    pytest.skip("trackio is not installed", allow_module_level=True)
+LIST = "[mlflow,trackio,tensorboard,{_target_: mine_logger.Mine, place: out.txt}]"
+MINE = """\
+from pathlib import Path
+
+from lightning.pytorch.loggers.logger import Logger
+
+
+class Mine(Logger):
+    name = version = "mine"
+
+    def __init__(self, place: str) -> None:
+        self.place = Path(__file__).parent / place
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        if step and step > 12:
+            raise ConnectionError("the service is away")
+        with self.place.open("a") as file:
+            file.write(f"{step} {sorted(metrics)}\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory) -> tuple[Path, str]:
+    """A run with every logger but W&B, and what it has printed on stderr."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "mine_logger.py").write_text(MINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("TRACKIO_DIR", str(folder / ".trackio"))
+        words = expand_loggers([f"logger={LIST}"])
+        run = train("mode=scratch", *words, runs=folder)
+    return run, (folder / "out.txt").read_text()
+
+
+def test_every_logger_has_the_accuracies_of_the_record(tracked):
+    run, _ = tracked
+    accuracies = [row["test/acc1"] for row in record_of(run)["phases"][0]["history"]]
+    client = mlflow.MlflowClient((run.parents[1] / ".mlflow").absolute().as_uri())
+    (found,) = client.search_runs([client.get_experiment_by_name("ssat").experiment_id])
+    logged = [metric.value for metric in client.get_metric_history(found.info.run_id, "test/acc1")]
+    assert logged == pytest.approx(accuracies)
+    assert found.info.status == "FINISHED" and found.data.params["mode_name"] == "scratch"
+    with sqlite3.connect(run.parents[1] / ".trackio" / "ssat.db") as database:
+        rows = [metrics for (metrics,) in database.execute("select metrics from metrics")]
+    assert sum("test/acc1" in str(row) for row in rows) == len(accuracies)
+    assert list((run / "scratch" / "tensorboard").rglob("events.*"))
+    assert list((run / "scratch" / "csv").rglob("metrics.csv"))
+
+
+def test_a_logger_of_the_users_own_that_fails_is_dropped_and_the_training_ends(tracked):
+    run, written = tracked
+    steps = [int(line.split()[0]) for line in written.splitlines()]
+    assert steps and max(steps) <= 12 and record_of(run)["status"] == "finished"
+
+
+def test_a_failure_is_one_line(capsys):
+    class Away:
+        def log_metrics(self, *values):
+            raise ConnectionError("no\nnetwork")
+
+    logger = Guarded("mlflow", Away)
+    for _ in range(3):
+        logger.log_metrics({"a": 1.0}, 1)
+    said = capsys.readouterr().err
+    assert said == ("logger=mlflow: no network; training goes on without it; the CSV file has every value\n")
+
+
+def test_a_list_names_each_logger_and_changes_no_hash():
+    several = resolve(composed(["logger=[wandb,tensorboard,csv]"]))
+    assert [each.kind for each in trackers(several.logger)] == ["wandb", "tensorboard"]
+    assert config_hash(several) == config_hash(config())
+    own = resolve(composed(["logger=[{_target_: a.b.C, x: 1}]"]))
+    assert [(each.kind, each.options) for each in trackers(own.logger)] == [("a.b:C", {"x": 1})]
+    assert [each.kind for each in trackers(resolve(composed(["logger=[trackio]"])).logger)] == ["trackio"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("logger=[]", "names no logger"),
+        ("logger=[wandb,mlfow]", "did you mean mlflow?"),
+        ("logger=[neptune]", "logger=neptune does not exist"),
+    ],
+)
+def test_a_wrong_logger_is_one_sentence(word, said):
+    with pytest.raises(UserError, match=said.replace("?", r"\?")):
+        resolve(composed([word]))
+
+
+def test_without_the_library_the_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setattr("ssat.config.loggers.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install mlflow-skinny, or the extra `trackers`"):
+        check_logger(config("logger=mlflow").logger)
