@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +28,9 @@ API = {
 def api_pages() -> dict[str, str]:
     """Markdown of the pages of the API, by path."""
     return {
-        f"api/{title.replace(' ', '_')}.md": f"# {title.capitalize()}\n\n" + "\n\n".join(f"::: {module}" for module in modules)
+        f"api/{title.replace(' ', '_')}.md": "\n\n".join(
+            [f"# {title.capitalize()}", *(f"::: {name}" for name in modules)]
+        )
         for title, modules in API.items()
     }
 
