@@ -207,7 +207,7 @@ def train_in(run_dir: Path, config: Run) -> None:
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
         from ssat.training.build import build_module
-        from ssat.training.data import build_data
+        from ssat.training.data import build_data, labelled_images
         from ssat.training.fit import check_logger
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
@@ -226,7 +226,7 @@ def train_in(run_dir: Path, config: Run) -> None:
     check_logger(config)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
         refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
-        build_module(config, phase, data.num_classes, data.class_counts("train"))
+        build_module(config, phase, data.num_classes, data.class_counts("train"), labelled_images(data))
     if data.skipped:
         say(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
     for line in data.overview().lines():
