@@ -131,7 +131,7 @@ def show(record: dict[str, Any], console: Console) -> None:
     named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
     found = record.get("classification") or {}
     of_labels = "labels" in found
-    said = BELOW if "images" in found else ()
+    said: tuple[str, ...] = BELOW if "images" in found else ()
     said = (*BELOW, "map", "micro_f1", "exact_match", "hamming_acc") if of_labels else said
     rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in (*PROBED, *said)]
     named += [f"mAP {clean['map']:.4f}"] if of_labels and "map" in clean else []
