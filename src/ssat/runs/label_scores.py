@@ -168,12 +168,12 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
 
 def _notes(counts: Sequence[int], images: int, labels: Sequence[str]) -> list[str]:
     found = []
-    for number, what, lost in ((0, "no image", "AP, AUROC"), (images, "every image", "AUROC")):
+    for number, what, lost in ((0, "no image", "mAP and AUROC are means"), (images, "every image", "AUROC is the mean")):
         names = [name for name, count in zip(labels, counts, strict=True) if count == number]
         if names:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             shown = ", ".join(names[:SHOWN]) + more
-            found.append(f"{what} has the label {shown}: {lost} are those of the other labels")
+            found.append(f"{what} has the label {shown}: {lost} over the others")
     return found
 
 

@@ -153,7 +153,7 @@ def _names(
     cells = [(line, row[place] if place < len(row) else "") for line, row in lines]
     used = {separator: line for line, cell in cells[::-1] for separator in SEPARATORS if separator in cell}
     if len(used) > 1:
-        (one, first), (other, second) = used.items()
+        (one, first), (other, second) = sorted(used.items(), key=lambda item: item[1])
         raise table.refusal(
             f"separates the names in column {columns[0]!r} by {one!r} in line {first} and by {other!r} in line"
             f" {second}: use one of the two"
