@@ -64,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, runs: Path) -> Path:
-    more = ["mode=ssat", "mode.lam=0.5", "epochs=10", "recipe.class_weights=balanced", "reconstruct_every=0"]
+    more = ["mode=scratch", "epochs=8", "recipe.class_weights=balanced", "reconstruct_every=0"]
     return train(*WORDS, *more, f"data.labels={folder}/labels.csv", runs=runs)
 
 
@@ -74,7 +74,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def truth_and_probs(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    rows = rows_of(run / "joint" / "predictions.csv")
+    rows = rows_of(run / "scratch" / "predictions.csv")
     truth = np.array([[label in row["labels"].split(";") for label in LABELS] for row in rows])
     return truth, np.array([[float(row[f"prob_{label}"]) for label in LABELS] for row in rows])
 
@@ -96,14 +96,14 @@ def test_what_is_said_shows_map_and_no_accuracy(run: Path) -> None:
     assert "test/map" in log and "without one" in log
     best = record["metrics"]["test"]["map"]
     assert describe(record).startswith(f"{record['name']}: test/map last {best['last']:.4f}, best {best['best']:.4f};")
-    chosen = torch.load(run / "joint" / "checkpoints" / "best.ckpt", weights_only=True)
+    chosen = torch.load(run / "scratch" / "checkpoints" / "best.ckpt", weights_only=True)
     assert chosen["epoch"] == best["best_epoch"]
 
 
 def test_reports_and_trackers_leave_the_accuracy_out(run: Path, runs: Path) -> None:
     (record,), warnings = read_records(runs)
     assert not warnings and record.accuracy is None and record.split == "test" and record.multi_label
-    assert finding([record]) == f"mAP of the last epoch, which no interval is known of: SSAT {_last(record):.4f}."
+    assert finding([record]) == f"mAP of the last epoch, which no interval is known of: scratch {_last(record):.4f}."
     header, _, row = (line.split("|") for line in to_markdown([record]).splitlines())
     cells = {name.strip(): cell.strip() for name, cell in zip(header, row, strict=True)}
     assert cells["acc1 %"] == "" and cells["best % (epoch)"] == "" and cells["mAP"] == f"{_last(record):.4f}"
@@ -131,7 +131,7 @@ def test_evaluate_measures_the_same_and_refuses_what_is_of_one_class(run: Path) 
 def test_a_loaded_network_gives_each_label_a_probability_of_its_own(run: Path, folder: Path) -> None:
     model = load(run, "last", device="cpu")
     assert model.multi_label and model.classes == list(LABELS) and "3 labels" in repr(model)
-    rows = rows_of(run / "joint" / "predictions.csv")[:5]
+    rows = rows_of(run / "scratch" / "predictions.csv")[:5]
     paths = [folder / row["image"] for row in rows]
     _, probs = truth_and_probs(run)
     assert model.probabilities(paths) == pytest.approx(probs[:5], abs=1e-5)

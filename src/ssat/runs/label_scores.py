@@ -168,7 +168,10 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
 
 def _notes(counts: Sequence[int], images: int, labels: Sequence[str]) -> list[str]:
     found = []
-    for number, what, lost in ((0, "no image", "mAP and AUROC are means"), (images, "every image", "AUROC is the mean")):
+    for number, what, lost in (
+        (0, "no image", "mAP and AUROC are means"),
+        (images, "every image", "AUROC is the mean"),
+    ):
         names = [name for name, count in zip(labels, counts, strict=True) if count == number]
         if names:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
