@@ -63,8 +63,7 @@ class Model:
     """A trained network with its class names and its evaluation transform.
 
     Args:
-        saved: the network, see `load`.
-        device: that it computes on.
+        saved, device: the network, see `load`, and what it computes on.
 
     Attributes:
         saved: configuration, phase, records and the file of the weights.
@@ -169,8 +168,8 @@ class Model:
         listed = _listed(images)
         if self.saved.config.data.frames is not None:
             return self._of_videos(listed, batch_size, tta)
-        rows = [self.scores(batch, tta=tta) for batch in self._batches(listed, batch_size)]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)))
+        none = np.zeros((0, len(self.classes)))
+        return np.concatenate([none, *(self.scores(batch, tta=tta) for batch in self._batches(listed, batch_size))])
 
     def predict(
         self,
