@@ -38,7 +38,7 @@ class Prediction:
 
     Attributes:
         classes: names, the most probable first; the `top_k` first ones if so many were asked for.
-        probs: of these classes, each from 0 to 1; over all classes they sum to 1.
+        probs: of these classes, each from 0 to 1; over all classes they sum to 1, but not those of several labels.
     """
 
     classes: tuple[str, ...]
@@ -54,28 +54,32 @@ class Prediction:
         """Its probability."""
         return self.probs[0]
 
+    def above(self, threshold: float = 0.5) -> tuple[str, ...]:
+        """The labels with a higher probability, where an image may have several (`Model.multi_label`)."""
+        return tuple(name for name, prob in zip(self.classes, self.probs, strict=True) if prob > threshold)
+
 
 class Model:
     """A trained network with its class names and its evaluation transform.
 
     Args:
-        saved: the network, see `load`.
-        device: that it computes on.
+        saved, device: the network, see `load`, and what it computes on.
 
     Attributes:
         saved: configuration, phase, records and the file of the weights.
         device: that it computes on.
+        multi_label: an image may have several of the classes, or none: each has a probability of its own.
 
     Raises:
         UserError: the weights are of another network.
     """
 
     def __init__(self, saved: SavedNetwork, *, device: torch.device) -> None:
-        self.saved, self.device = saved, device
+        self.saved, self.device, self.multi_label = saved, device, saved.config.data.multi_label
         self._predictor = Predictor(saved, device=device)
 
     def __repr__(self) -> str:
-        of = f"{self.saved.config.encoder.name}, {len(self.classes)} classes"
+        of = f"{self.saved.config.encoder.name}, {len(self.classes)} {'labels' if self.multi_label else 'classes'}"
         return f"ssat.Model({self.saved.name}: {of}, {self.saved.path.name}, {self.device})"
 
     @property
@@ -141,9 +145,8 @@ class Model:
             raise UserError(f"tta={tta} is not one of flips", key="tta", value=tta)
         temperature = self.saved.temperature or 1.0
         views = [images] if tta is None else [images, images.flip(-1)]
-        probs = torch.stack(
-            [(self._predictor.logits(view).cpu().double() / temperature).softmax(dim=1) for view in views]
-        )
+        scaled = [self._predictor.logits(view).cpu().double() / temperature for view in views]
+        probs = torch.stack([logits.sigmoid() if self.multi_label else logits.softmax(dim=1) for logits in scaled])
         if probs.isnan().any():
             raise UserError("the network predicts nan: the training has diverged, choose another run or checkpoint")
         return probs.mean(dim=0).numpy()
@@ -165,8 +168,8 @@ class Model:
         listed = _listed(images)
         if self.saved.config.data.frames is not None:
             return self._of_videos(listed, batch_size, tta)
-        rows = [self.scores(batch, tta=tta) for batch in self._batches(listed, batch_size)]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)))
+        none = np.zeros((0, len(self.classes)))
+        return np.concatenate([none, *(self.scores(batch, tta=tta) for batch in self._batches(listed, batch_size))])
 
     def predict(
         self,

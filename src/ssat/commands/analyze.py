@@ -240,7 +240,14 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
         UserError: the command line, a run or its data is not right, or an encoder has not what an analysis looks at.
     """
     options = parse(words)
-    frames = [saved_configuration(run, options.overrides).data.frames for run in options.runs]
+    data = [saved_configuration(run, options.overrides).data for run in options.runs]
+    if several := [run for run, of_run in zip(options.runs, data, strict=True) if of_run.multi_label]:
+        raise UserError(
+            f"run {several[0]} gives an image several labels, and the analyses look at one class of each: use"
+            " python -m src.predict run=... explain=true, which shows the evidence for the most probable label",
+            key="runs",
+        )
+    frames = [of_run.frames for of_run in data]
     options = parse(words, clips=frames[0] is not None)
     # Heavy imports only for a command line that can be right.
     from ssat.analysis.figures import analysis_of

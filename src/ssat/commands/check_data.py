@@ -60,8 +60,9 @@ def own_data(overrides: list[str]) -> ImageDataModule:
     """The data of a training command; in an image folder a split may lack classes."""
     config = resolve(composed(overrides))
     part, source = config.data.source, None
-    if part.kind == "image_folder":
-        source = any_folder(**checked_options(SOURCES, part.kind, part.options, "data.source"))
+    if part.kind == "image_folder" and not config.data.multi_label:
+        options = checked_options(SOURCES, part.kind, part.options, "data.source")
+        source = any_folder(options["root"], options.get("classes"))
     return build_images(config, config.mode.phases[-1], source)
 
 
@@ -119,13 +120,17 @@ def report(data: ImageDataModule, found: Audit, findings: list[str]) -> Iterator
     """The lines of the text."""
     counts = found.overview
     root = data.source.train.root
-    yield f"{data.source.name}{f' in {root}' if root is not None else ''}: {data.num_classes:,} classes"
+    kind = "labels" if data.multi_label else "classes"
+    yield f"{data.source.name}{f' in {root}' if root is not None else ''}: {data.num_classes:,} {kind}"
     for split in (name for name in ("train", "val", "test") if name in counts.counts):
         of_class = counts.counts[split]
-        total = sum(of_class.values())
+        total = counts.total.get(split, sum(of_class.values()))
         groups = f" in {_many(counts.groups[split], 'group')}" if split in counts.groups else ""
         ratio = imbalance(of_class)
-        uneven = f"largest class / smallest {ratio:.1f}" if ratio else "a class has no image"
+        what = "label" if data.multi_label else "class"
+        uneven = f"largest {what} / smallest {ratio:.1f}" if ratio else f"a {what} has no image"
+        if counts.without.get(split):
+            uneven += f", {counts.without[split]:,} without a label"
         yield f"\n{split}: {_many(total, 'image')}{groups}, {uneven}"
         ranked = sorted(of_class.items(), key=lambda item: -item[1])
         shown = ranked if len(ranked) <= CLASSES else [*ranked[: CLASSES // 2], *ranked[-CLASSES // 2 :]]

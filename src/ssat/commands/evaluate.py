@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ssat.commands.show_images import show_images
+from ssat.commands.show_images import show_images, show_labels
 from ssat.config.command_line import run_words
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
@@ -129,13 +129,22 @@ def show(record: dict[str, Any], console: Console) -> None:
     """One short table."""
     clean = record["clean"] | (record.get("probe") or {})
     named = [f"{PROBED[name]} acc1 {value:.2f} %" for name, value in clean.items() if name in PROBED]
-    said = BELOW if "images" in (record.get("classification") or {}) else ()
+    found = record.get("classification") or {}
+    of_labels = "labels" in found
+    said: tuple[str, ...] = BELOW if "images" in found else ()
+    said = (*BELOW, "map", "micro_f1", "exact_match", "hamming_acc") if of_labels else said
     rest = [f"{name} {value:.4g}" for name, value in clean.items() if name not in (*PROBED, *said)]
+    named += [f"mAP {clean['map']:.4f}"] if of_labels and "map" in clean else []
     console.print(f"{record['run']} ({record['checkpoint']}, {record['split']}): {', '.join(named + rest)}")
     if record.get("detection"):
         show_videos(record["detection"], "method", console)
     if found := record.get("classification"):
-        show_images(found, console) if "images" in found else show_videos(found, "class", console)
+        if "labels" in found:
+            show_labels(found, console)
+        elif "images" in found:
+            show_images(found, console)
+        else:
+            show_videos(found, "class", console)
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -182,6 +191,20 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
     if not {*chosen} <= {str(severity) for severity in SEVERITIES}:
         raise UserError(f"severities={options['severities']} is not possible: choose from 1,2,3,4,5")
     perturb = options["data.perturb"]
+    if config.data.multi_label != saved_configuration(run, []).data.multi_label:
+        kinds = ("several labels", "one class") if config.data.multi_label else ("one class", "several labels")
+        raise UserError(
+            f"these data give an image {kinds[0]}, and run={run} has learned {kinds[1]} of it: other data need"
+            f" data.{'file' if config.data.multi_label else 'labels'}=... of the same kind",
+            key="data.labels",
+        )
+    for key in ("probe", "data.perturb"):
+        if config.data.multi_label and options[key] not in ("", "null"):
+            raise UserError(
+                f"{key}={options[key]} measures the accuracy of one class each, and run={run} is of several labels:"
+                " leave it out",
+                key=key,
+            )
     sets = {}
     if perturb and perturb != "null":
         sets = perturbations(perturb, seeds=int(options["seeds"]), severities=tuple(map(int, chosen)))

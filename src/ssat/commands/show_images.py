@@ -33,6 +33,38 @@ def show_images(found: dict[str, Any], console: Console) -> None:
         console.print(f"note: {note}", markup=False)
 
 
+def show_labels(found: dict[str, Any], console: Console) -> None:
+    """Print `label_metrics`: the numbers of all labels, a table (of more than ten the worst), and the notes."""
+    without = f", of which {found['without']:,} have no label" if found["without"] else ""
+    most = ", ".join(found["most_frequent"]) or "no label"
+    console.print(
+        f"mAP {_number(found['map'])} of {found['images']:,} images{without} (guessing: {_number(found['prevalence'])},"
+        f" the mean prevalence), AUROC {_number(found['auroc'])}",
+        markup=False,
+    )
+    console.print(
+        f"at probability 0.5: macro F1 {found['macro_f1']:.2f} %, micro F1 {found['micro_f1']:.2f} %, decisions right"
+        f" {found['hamming_accuracy']:.2f} %, all labels right {found['exact_match']:.2f} % (always answering {most}:"
+        f" {found['exact_match_of_most']:.2f} %)",
+        markup=False,
+    )
+    console.print(f"calibration of the decisions: ECE {found['ece']:.4f}, log-loss {found['log_loss']:.4f}")
+    labels = found["labels"]
+    worst = sorted((name for name in labels if labels[name]["ap"] is not None), key=lambda name: labels[name]["ap"])
+    listed = worst[:WORST] if len(labels) > WORST else list(labels)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column(f"label (the worst {len(listed)} of {len(labels)})" if len(labels) > WORST else "label")
+    for heading in ("n", "prevalence", "AP", "AUROC", "F1 %"):
+        table.add_column(heading, justify="right")
+    for name in listed:
+        each = labels[name]
+        numbers = (f"{each['n']:,}", f"{each['prevalence']:.3f}", _number(each["ap"]), _number(each["auroc"]))
+        table.add_row(escape(name), *numbers, f"{each['f1']:.2f}")
+    console.print(table)
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """The numbers of all images."""
     interval = f"{found['accuracy_low']:.1f} to {found['accuracy_high']:.1f}"

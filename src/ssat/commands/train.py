@@ -237,7 +237,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.runs.record import write_record
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
-        from ssat.training.data import build_data
+        from ssat.training.data import build_data, labelled_images
         from ssat.training.extend import adopt, find_parent
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
@@ -259,7 +259,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     check_logger(config.logger)
     for phase in config.mode.phases:  # what cannot be built is refused before anything is written
         refuse_accumulate(config.trainer.accumulate, batches_of(config, prepared[phase.name]))
-        build_module(config, phase, data.num_classes, data.class_counts("train"))
+        build_module(config, phase, data.num_classes, data.class_counts("train"), labelled_images(data))
     if data.skipped:
         say(f"data.on_bad_image=skip: {len(data.skipped)} unreadable images left out, the first: {data.skipped[0]}")
     for line in data.overview().lines():

@@ -16,6 +16,8 @@ from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
 
+OF_CLASSES = ("acc1", "balanced_acc", "macro_f1", "auroc")  # monitor.select
+OF_LABELS = ("map", "auroc", "macro_f1", "micro_f1", "exact_match", "hamming_acc")  # the same under data.labels
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours and Lightning's names
 
 
@@ -105,6 +107,15 @@ def check_select(run: Run) -> None:
         why += " two classes the highest balanced accuracy)"
     elif all(phase.lam == 0 for phase in run.mode.phases):
         why = f"chooses by labels, and mode={run.mode.name} learns none"
+    elif select not in (OF_LABELS if run.data.multi_label else OF_CLASSES):
+        of = (
+            ("one class each", OF_LABELS) if run.data.multi_label else ("several labels each (data.labels)", OF_CLASSES)
+        )
+        raise UserError(
+            f"monitor.select={select} is of images with {of[0]}: choose one of {', '.join(of[1])}",
+            key="monitor.select",
+            value=select,
+        )
     else:
         return
     raise UserError(f"monitor.select={select} {why}: leave it out", key="monitor.select", value=select)
@@ -199,6 +210,13 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
         if re.fullmatch(rf"({unread})(\..+)?", key) and value != "null":
             raise UserError(
                 f"{key} is of {kinds[0]}, and data={run.data.name} are {kinds[1]}: {_meant(key, videos=videos)}",
+                key=key,
+                value=value,
+            )
+        if key == "recipe.normalise_w" and run.data.multi_label:
+            raise UserError(
+                f"{key}={value} is of one class for each image: under data.labels the weights are torch's pos_weight,"
+                " and L_cls is the mean over images and labels; leave it out",
                 key=key,
                 value=value,
             )

@@ -27,6 +27,8 @@ def check_classes(run: Run, phase: Phase) -> None:
         UserError: two of them exclude each other; names both keys.
     """
     recipe, weights = phase.recipe, weights_of(phase.recipe)
+    if run.data.multi_label:
+        check_labels(run, recipe)
     if recipe.w is not None and recipe.class_weights is not None:
         raise UserError(
             f"{weights} and recipe.class_weights both weigh the classes: keep recipe.class_weights (recipe.w=null), or"
@@ -50,6 +52,28 @@ def check_classes(run: Run, phase: Phase) -> None:
         )
     if recipe.focal_gamma and phase.lam > 0:
         _check_focal(recipe)
+
+
+def check_labels(run: Run, recipe: Recipe) -> None:
+    """What is of images with one class each, where data.labels gives them several labels.
+
+    Raises:
+        UserError: names the key, and what is meant.
+    """
+    probes = [f"monitor.{name}_every" for name in ("knn", "linear") if getattr(run.monitor, f"{name}_every")]
+    found = {
+        "recipe.w": (recipe.w, "use recipe.class_weights=balanced"),
+        "recipe.balance": (recipe.balance or None, "use recipe.class_weights=balanced"),
+        "data.samples_per_class": (run.data.samples_per_class, "use data.fraction"),
+        **dict.fromkeys(probes, ("set", "leave it out, its probe knows one class of each image")),
+    }
+    for key, (value, cure) in found.items():
+        if value is not None:
+            raise UserError(
+                f"{key} is of images with one class each, and data.labels gives them several labels: {cure}",
+                key=key,
+                value=value,
+            )
 
 
 def _check_focal(recipe: Recipe) -> None:

@@ -48,9 +48,12 @@ class Monitor:
         "steps between two cosines of the losses' gradients on each block; 0 = none; one costs a backward pass",
         low=0,
     )
-    select: Literal["acc1", "balanced_acc", "macro_f1", "auroc"] | None = key(
+    select: (
+        Literal["acc1", "balanced_acc", "macro_f1", "auroc", "map", "micro_f1", "exact_match", "hamming_acc"] | None
+    ) = key(
         None,
-        "images: best.ckpt is the epoch with the highest of these; null = acc1 (of videos AUC or balanced accuracy)",
+        "images: best.ckpt is the epoch with the highest of these; null = acc1 (of videos AUC or balanced accuracy; of"
+        " data.labels map); of data.labels map, auroc, macro_f1, micro_f1, exact_match and hamming_acc",
     )
     pictures: bool = key(
         True, "images: draw confusion matrix, reliability diagram and the worst mistakes at the end", identity=False

@@ -24,7 +24,7 @@ from ssat.data.sets import GROUP_TABLE, SOURCES
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
-PATHS = ("root", "file", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
+PATHS = ("root", "file", "labels", "teacher", "pretrained", "init_from")  # keys whose text names a file or a folder
 SELECT, DEFAULT_SELECT = "monitor.select", (None, "acc1")  # the one key of `monitor` that changes a result: the best
 BATCH_FACTORS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 

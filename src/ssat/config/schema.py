@@ -141,6 +141,11 @@ class Data:
     average: Literal["probabilities", "logits"] = key("probabilities", "what is averaged over the clips of a video")
     extra: Mapping[str, Any] = key({}, identity=False)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none: data.labels names their table."""
+        return self.source.options.get("labels") is not None
+
 
 @dataclass(frozen=True)
 class DecoderSize:

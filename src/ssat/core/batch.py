@@ -14,7 +14,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, C, H, W) float, normalised; of clips (B, C, T, H, W).
-        targets: (B,) int64 class indices, NO_LABEL where there is none; or (B, K) float when mixed.
+        targets: (B,) int64 class indices, NO_LABEL where there is none; or (B, K) float when mixed; of
+            several labels (B, K) float, 1 for each that an image has, a row of NO_LABEL where they are not used.
         views: extra views of the same images, each (B, C, h, w), for the SSL tasks that ask for them.
         indices: (B,) int64 position of each image in its data set; keys the per-sample random masks.
         unmixed: the images as they were before mixup or cutmix; None where nothing was mixed.

@@ -159,9 +159,16 @@ def _copies(places: list[Place], source: Source) -> Copies:
     return Copies(
         images=[(split, _name(images, index)) for split, images, index in places],
         splits=list(dict.fromkeys(split for split, *_ in places)),
-        classes=sorted({source.classes[images.labels[index]] for _, images, index in places}),
+        classes=sorted({_classes(images, index, source) for _, images, index in places}),
         one_group=len(groups) == 1 and None not in groups,
     )
+
+
+def _classes(images: ImageList, index: int, source: Source) -> str:
+    """The class, or the labels."""
+    if images.hot is None:
+        return source.classes[images.labels[index]]
+    return ", ".join(source.classes[label] for label in np.flatnonzero(images.hot[index] == 1)) or "no label"
 
 
 def _spread(values: np.ndarray) -> list[float]:

@@ -33,7 +33,8 @@ Splits = dict[str, tuple[ImageList, Indices]]
 class Choice:
     """How the images of every split are chosen; the attributes are those of `ImageDataModule`.
 
-    Of images with groups (`groups.grouped`) whole groups are chosen.
+    Of images with groups (`groups.grouped`) whole groups are chosen. Of images with several labels each the choice is
+    random and not stratified: `ImageList.labels` are all of one class.
     """
 
     fraction: float = 1.0
@@ -93,7 +94,11 @@ class Choice:
             return images, chosen
         labels = np.full_like(images.labels, NO_LABEL)
         labels[chosen] = images.labels[chosen]
-        return replace(images, labels=labels), train
+        hot = None
+        if images.hot is not None:
+            hot = np.full_like(images.hot, NO_LABEL)
+            hot[chosen] = images.hot[chosen]
+        return replace(images, labels=labels, hot=hot), train
 
     def _split(self, source: Source, train: Indices) -> tuple[Indices, Indices]:
         """The training and the validation images of `train`."""
@@ -130,7 +135,14 @@ class Choice:
             return np.setdiff1d(train, test), test
         labels = source.train.labels[train]
         counts = np.bincount(labels, minlength=len(source.classes))
-        if counts.min() < self.folds:
+        if source.multi_label:
+            if len(train) < self.folds:
+                raise UserError(
+                    f"data.folds={self.folds} needs as many images, and {source.name} has {len(train)}: use fewer",
+                    key="data.folds",
+                    value=self.folds,
+                )
+        elif counts.min() < self.folds:
             raise UserError(
                 f"data.folds={self.folds} needs as many images of every class, and {source.classes[counts.argmin()]!r}"
                 f" has {counts.min()}: use fewer folds, or leave the class out with data.classes",

@@ -17,7 +17,7 @@ from ssat.data.sampler import Key
 from ssat.data.sets.sources import ImageList
 from ssat.data.transforms.timm_transforms import Transform
 
-Sample = tuple[Tensor, int, int]  # (C, H, W) image, class number, index
+Sample = tuple[Tensor, int | Tensor, int]  # (C, H, W) image, class number or (K,) labels, index
 
 
 class ImageDataset(Dataset[Sample]):
@@ -70,13 +70,21 @@ class ImageDataset(Dataset[Sample]):
     def _sample(self, index: int) -> Sample:
         image = self.images.read(index)
         if self.perturb is None:
-            return self.transform(image), int(self.images.labels[index]), index
+            return self.transform(image), self._target(index), index
         resize, crop, *rest = self.transform.transforms  # type: ignore[attr-defined]
         perturbed = self.perturb(crop(resize(image)), index)
-        return Compose(rest)(perturbed), int(self.images.labels[index]), index
+        return Compose(rest)(perturbed), self._target(index), index
+
+    def _target(self, index: int) -> int | Tensor:
+        if self.images.hot is None:
+            return int(self.images.labels[index])
+        return torch.from_numpy(self.images.targets([index])[0])
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples to a Batch of images (B, C, H, W) float32, targets (B,) int64 and indices (B,) int64."""
+    """Samples to a Batch of images (B, C, H, W) float32, indices (B,) int64, and targets (B,) int64 or (B, K)."""
     images, targets, indices = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(targets), (), torch.tensor(indices))
+    several = isinstance(targets[0], Tensor)
+    return Batch(
+        torch.stack(images), torch.stack(targets) if several else torch.tensor(targets), (), torch.tensor(indices)
+    )

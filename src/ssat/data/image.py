@@ -173,6 +173,8 @@ class ImageDataModule(SplitImages, LoaderModule):
         self._memory: dict[str, Memory | None] = {}
         self.class_names = list(source.classes)
         self.num_classes = len(self.class_names)
+        if source.multi_label:
+            self.decides = "map"
         self._splits: dict[str, tuple[ImageList, Indices]] = {}
         self._chosen: dict[str, tuple[ImageList, Indices]] = {}  # before some lose their labels
         self._fingerprint: dict[str, Any] = {}

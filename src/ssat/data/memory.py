@@ -110,7 +110,7 @@ class IndexDataset(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> RawBatch:
         indices = np.asarray([index for _, index in keys])
-        return RawBatch((), torch.from_numpy(self.images.labels[indices]), torch.from_numpy(indices), keys[0][0])
+        return RawBatch((), torch.from_numpy(self.images.targets(indices)), torch.from_numpy(indices), keys[0][0])
 
 
 class DecodedDataset(IndexDataset):

@@ -33,6 +33,8 @@ class Overview:
         lacking: classes without an image, by split.
         not_read: files that are no images for the framework, by class and extension.
         subfolders: whether images lie in folders below their class folders, and no data.group says what those are.
+        without: of images with several labels each those without any, by split; {} of classes.
+        total: their number, by split; {} of classes, whose counts are of different images.
         values: the reader's remarks, and sentences on values that do not fit their range, see `range_use`.
     """
 
@@ -43,6 +45,8 @@ class Overview:
     not_read: dict[str, dict[str, int]]
     subfolders: bool
     values: list[str] = field(default_factory=list)
+    without: dict[str, int] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """One line of counts, and one more if something may be wrong."""
@@ -50,7 +54,8 @@ class Overview:
         if self.labelled:
             groups = f" in {self.labelled['groups']:,} groups" if "groups" in self.labelled else ""
             parts.append(f"labels of {self.labelled['images']:,} images{groups}")
-        remarks = [f"{split} has no image of class {listed(names, SHOWN)}" for split, names in self.lacking.items()]
+        what = "with the label" if self.total else "of class"
+        remarks = [f"{split} has no image {what} {listed(names, SHOWN)}" for split, names in self.lacking.items()]
         if self.not_read:
             remarks.append(said_not_read(self.not_read))
         if self.subfolders:
@@ -66,6 +71,9 @@ class Overview:
         groups = f" in {self.groups[split]:,} groups" if split in self.groups else ""
         least, most = min(counts, default=0), max(counts, default=0)
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        if split in self.total:
+            without = f", {self.without[split]:,} without one" if self.without[split] else ""
+            return f"{split} {self.total[split]:,} images{groups}, {each} with each label{without}"
         return f"{split} {sum(counts):,} images{groups}, {each} of each class"
 
 
@@ -85,15 +93,27 @@ def overview(source: Source, splits: Splits, labelled: tuple[ImageList, Indices]
         labelled=_labelled(labelled, splits) if labelled else {},
         lacking={split: names for split, names in empty.items() if names},
         not_read=not_read(source),
-        subfolders=source.train.groups is None and source.name not in CATALOG and has_subfolders(source),
+        without={split: _without_label(*part) for split, part in splits.items() if source.multi_label},
+        total={split: len(indices) for split, (_, indices) in splits.items() if source.multi_label},
+        subfolders=not source.multi_label
+        and source.train.groups is None
+        and source.name not in CATALOG
+        and has_subfolders(source),
     )
 
 
 def counts_by_class(images: ImageList, indices: Indices, classes: Sequence[str]) -> dict[str, int]:
-    """Labelled images of each class."""
+    """Labelled images of each class, or with each label."""
+    if images.hot is not None:
+        return dict(zip(classes, (images.hot[indices] == 1).sum(axis=0).tolist(), strict=True))
     labels = images.labels[indices]
     counts = np.bincount(labels[labels != NO_LABEL], minlength=len(classes))
     return dict(zip(classes, counts.tolist(), strict=True))
+
+
+def _without_label(images: ImageList, indices: Indices) -> int:
+    assert images.hot is not None
+    return int((images.hot[indices] == 0).all(axis=1).sum())
 
 
 def fingerprint(name: str, splits: Splits) -> dict[str, Any]:

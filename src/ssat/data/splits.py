@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ssat.core.batch import NO_LABEL
 from ssat.data.overview import Overview, counts_by_class, fingerprint, overview
 from ssat.data.range_use import mixed, use_of
 from ssat.data.sets.sources import ImageList, Source
@@ -66,8 +67,18 @@ class SplitImages:
         """The images that a split is taken from, and the indices of those that are in it."""
         return self._splits[name]
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes, or none."""
+        return self.source.multi_label
+
+    def labelled_images(self, split: str) -> int:
+        """Images of a split whose labels are used."""
+        images, indices = self._splits[split]
+        return int((images.labels[indices] != NO_LABEL).sum())
+
     def class_counts(self, split: str) -> dict[str, int]:
-        """Labelled images of each class in a split."""
+        """Labelled images of each class, or with each label, in a split."""
         return counts_by_class(*self._splits[split], self.class_names)
 
     def spread(self, split: str, n: int) -> list[int]:

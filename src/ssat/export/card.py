@@ -31,7 +31,8 @@ def model_card(facts: dict[str, Any], config: Run, usage: str) -> str:
         "Licence": _licence(config),
         "Hashes": _hashes(facts),
     }
-    title = f"# {facts['name']}\n\n{config.encoder.name} with {facts['num_classes']} classes, as `{facts['file']}`."
+    title = f"# {facts['name']}\n\n{config.encoder.name} with {facts['num_classes']}"
+    title += f" {'labels' if facts.get('multi_label') else 'classes'}, as `{facts['file']}`."
     return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in parts.items())]) + "\n"
 
 
@@ -49,7 +50,11 @@ def _input(facts: dict[str, Any]) -> str:
             f" {given['crop']} x {given['crop']}, {COLOURS.get(given['channels'], 'all channels')}."
         )
     lines.append(f"Scale to [0, 1], subtract mean {given['mean']}, divide by std {given['std']}.")
-    return "\n".join([*lines, "", f"Classes, in the order of the logits: {_classes(facts['classes'])}."])
+    kind = "Classes"
+    if facts.get("multi_label"):
+        kind = "Labels"
+        lines.append("An image may have several labels: the sigmoid of each logit is the probability of its label.")
+    return "\n".join([*lines, "", f"{kind}, in the order of the logits: {_classes(facts['classes'])}."])
 
 
 def _classes(names: list[str]) -> str:

@@ -157,6 +157,7 @@ def gather(
         "hash": record.get("hash"),
         "classes": [str(name) for name in last["class_names"]],
         "num_classes": len(last["class_names"]),
+        **({"multi_label": True, "output": "sigmoid of each logit"} if config.data.multi_label else {}),
         "phase": phase.name,
         "checkpoint": {"name": path.stem, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
         "statistics": moments,

@@ -86,7 +86,7 @@ def export_run(
     model = Classifier(module.encoder, module.head, name=config.encoder.name)
     facts = gather(config, run, phase, record, checkpoint=checkpoint, path=path, epoch=epoch)
     of = "" if epoch is None else f", epoch {epoch} of {phase.epochs}"
-    say(f"{run.name}: {path.name}{of}, {facts['num_classes']} classes")
+    say(f"{run.name}: {path.name}{of}, {facts['num_classes']} {'labels' if config.data.multi_label else 'classes'}")
     written = write_export(
         model,
         facts,

@@ -198,7 +198,7 @@ def finding(records: Sequence[Record]) -> str:
     arms = [arm for comparison in found for arm in comparison.arms if arm.scored]
     ssat = [arm for arm in arms if arm.mode == "ssat"]
     if not arms:
-        return "No finished run with an accuracy to compare yet."
+        return _finding_of_labels(found) or "No finished run with an accuracy to compare yet."
     if not ssat:
         return f"No finished SSAT run to compare with {_listed(arms)}."
     if len(ssat) > 1:
@@ -261,6 +261,16 @@ def _caveat(ssat: Arm) -> str:
     if len(ssat.accuracies) == 1:
         facts.append("there is a single seed")
     return f"{CAVEAT}{', '.join(facts[:-1])}{' and ' * (len(facts) > 1)}{facts[-1]}." if facts else ""
+
+
+def _finding_of_labels(found: Sequence[Comparison]) -> str:
+    """The mAP of each arm whose images have several labels each; empty where there are none."""
+    key, said = "metrics.{split}.map.last", []
+    for arm in (arm for comparison in found for arm in comparison.arms):
+        values = [record.number(key.format(split=record.split)) for record in arm.records if record.finished]
+        if known := [value for value in values if value is not None]:
+            said.append(f"{arm.name} {statistics.fmean(known):.4f}")
+    return f"mAP of the last epoch, which no interval is known of: {', '.join(said)}." if said else ""
 
 
 def _listed(arms: list[Arm]) -> str:

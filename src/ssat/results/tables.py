@@ -146,6 +146,7 @@ COLUMNS = (
     Column(
         "AUC", 1, key="metrics.{split}.auc.last", show="{:.4f}".format, with_deviation=True
     ),  # of videos, two classes
+    Column("mAP", 0, key="metrics.{split}.map.last", show="{:.4f}".format, with_deviation=True),  # of several labels
     Column("time", 1, key="seconds", show=duration),
     Column("images/s", 7, key="images_per_s", show="{:,.0f}".format),
     Column("params M", 5, key="params.inference", show=lambda value: f"{value / 1e6:.2f}", entry=_parameters),
@@ -169,6 +170,8 @@ def legend(records: Sequence[Record]) -> str:
     videos = "balanced and AUC: of the last epoch, docs/video_metrics.md; " if any(map(is_of_videos, records)) else ""
     if not videos and any(map(_needs_balance, records)):
         videos = "balanced: mean of the classes' accuracies, where their sizes differ; "
+    if any(record.multi_label for record in records):
+        videos += "mAP: mean average precision over the labels, of the last epoch; "
     return (
         f"acc1: top-1 accuracy of the last epoch; best: the highest epoch's; {videos}params: inference / training; "
         f"MACs: {one} forward passes in training"

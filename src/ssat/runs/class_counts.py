@@ -15,6 +15,8 @@ def unequal_classes(record: Mapping[str, Any], split: str) -> bool:
     phases = record.get("phases")
     last = phases[-1] if isinstance(phases, list) and phases else {}
     counts = lookup(last, f"data_check.counts.{split}")
+    if lookup(last, "data_check.total"):
+        return False  # several labels of an image are no classes of different images
     sizes = list(counts.values()) if isinstance(counts, dict) else []
     known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool)]
     return len(known) > 1 and max(known) > UNEQUAL * min(known)

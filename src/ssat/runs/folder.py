@@ -222,7 +222,7 @@ def describe(record: dict[str, Any]) -> str:
     """One line: name, accuracies and seconds of a finished run, as far as its record has them.
 
     Of videos also the balanced accuracy and, with two classes, the AUC. Of images also the balanced accuracy where the
-    classes are of unequal sizes, and what `monitor.select` names.
+    classes are of unequal sizes, and what `monitor.select` names. Of several labels of an image mAP and two more.
     """
     split = "val" if lookup(record, "metrics.test") is None else "test"
     metrics, seconds = lookup(record, f"metrics.{split}"), as_number(record.get("seconds"))
@@ -230,6 +230,9 @@ def describe(record: dict[str, Any]) -> str:
     select = str(lookup(record, "config.monitor.select") or "acc1")
     if lookup(metrics, "balanced_acc") is not None and not of_images:
         values = _several(record, split, OF_VIDEOS, "auc" if lookup(record, "metrics.val.auc") else "balanced_acc")
+    elif lookup(metrics, "map") is not None:
+        select = str(lookup(record, "config.monitor.select") or "map")
+        values = _several(record, split, tuple(dict.fromkeys(("map", "macro_f1", "exact_match", select))), select)
     elif of_images and (select != "acc1" or unequal_classes(record, split)):
         more = ("balanced_acc",) if unequal_classes(record, split) else ()
         values = _several(record, split, tuple(dict.fromkeys(("acc1", *more, select))), select)
@@ -249,7 +252,7 @@ def _several(record: dict[str, Any], split: str, names: Sequence[str], by: str) 
     metrics, best = lookup(record, f"metrics.{split}"), "best"  # of each measure, over the epochs
     if split == "test" and lookup(record, "metrics.val") is not None:  # of the one epoch that val has chosen
         best = f"best (by val/{by})"
-    forms = {name: "{:.4f}" if name.startswith("au") else "{:.2f} %" for name in names}
+    forms = {name: "{:.4f}" if name.startswith(("au", "map")) else "{:.2f} %" for name in names}
     shown = {name: _last_and_best(lookup(metrics, name), form, best) for name, form in forms.items()}
     first, *rest = [f"{split}/{name} {text}" for name, text in shown.items() if text] or [""]
     return "; ".join(

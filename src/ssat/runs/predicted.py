@@ -16,6 +16,7 @@ from ssat.core.files import write_text
 from ssat.data.video.manifest import FINISHED
 
 CSV, JSON, JOURNAL = "predictions.csv", "predictions.json", ".predicted.jsonl"  # in the folder `out`
+LABELS = ";"  # between the labels of a verdict
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is computed by a spreadsheet
 
 
@@ -95,17 +96,26 @@ class Judge:
 
     Attributes:
         classes: names.
-        threshold: with two classes, the probability above which the second one is the verdict.
+        threshold: with two classes, the probability above which the second one is the verdict; of several labels that
+            above which an image has one.
+        multi_label: an image has several of the classes, or none.
     """
 
     classes: Sequence[str]
     threshold: float = 0.5
+    multi_label: bool = False
 
     def label(self, probs: Sequence[float]) -> int:
-        """The number of the verdict's class."""
-        if len(self.classes) == 2:
+        """The number of the verdict's class; of several labels that of the most probable one."""
+        if len(self.classes) == 2 and not self.multi_label:
             return int(probs[1] > self.threshold)
         return max(range(len(probs)), key=probs.__getitem__)
+
+    def verdict(self, probs: Sequence[float]) -> str:
+        """The name of the class, or those of the labels above the threshold, in the order of the classes."""
+        if not self.multi_label:
+            return self.classes[self.label(probs)]
+        return LABELS.join(name for name, prob in zip(self.classes, probs, strict=True) if prob > self.threshold)
 
     def scored(self, probs: Sequence[float]) -> int:
         """The class whose probability is the score: the second of two, else that of the verdict."""

@@ -108,9 +108,15 @@ class Record:
         return [phase for phase in self.items("phases") if isinstance(phase, dict)]
 
     @property
+    def multi_label(self) -> bool:
+        """Whether its images have several labels each: then it has a mAP and no accuracy."""
+        return self.get("config.data.labels") is not None
+
+    @property
     def split(self) -> str:
         """The split the accuracy is measured on: `test`, or `val` for data without a test set."""
-        return "val" if self.number("metrics.test.acc1.last") is None and self.get("metrics.val") else "test"
+        tested = any(self.number(f"metrics.test.{name}.last") is not None for name in ("acc1", "map"))
+        return "val" if not tested and self.get("metrics.val") else "test"
 
     @property
     def split_size(self) -> int | None:

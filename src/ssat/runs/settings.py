@@ -24,7 +24,9 @@ ADDED = {
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )
     for name in names
-} | {"extend": None}
+} | dict.fromkeys(
+    ("extend", *(f"data.{part}{name}" for part in ("", "source.") for name in ("labels", "label_columns"))), None
+)
 
 
 def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from ssat.core.words import duration
 from ssat.runs.record import Record
 from ssat.sweeps.jobs import JobOutcome, Request
 
-TITLES = ("run", "status", "acc1 %", "best %", "time")
+TITLES = ("run", "status", "acc1 %", "best %", "mAP", "best mAP", "time")
+OF_LABELS = ("mAP", "best mAP")  # of images with several labels each; left out where no run has them
 
 
 def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | None]]) -> list[str]:
@@ -19,17 +20,21 @@ def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | Non
     Args:
         rows: the run as it was asked for, its outcome, and its record where it is finished.
     """
-    lines = [TITLES, *(_line(*row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(TITLES))]
+    lines: list[tuple[str, ...]] = [TITLES, *(_line(*row) for row in rows)]
+    kept = [n for n, title in enumerate(TITLES) if title not in OF_LABELS or any(line[n] for line in lines[1:])]
+    lines = [tuple(line[n] for n in kept) for line in lines]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(kept))]
     return ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
 
 
 def _line(job: Request, outcome: JobOutcome, values: dict[str, Any] | None) -> tuple[str, ...]:
     if values is None:
-        return str(job), outcome.status, "", "", ""
+        return str(job), outcome.status, "", "", "", "", ""
     record = Record(Path(), "", {"mode": "", **values})
     best, seconds = record.number(f"metrics.{record.split}.acc1.best"), record.number("seconds")
     accuracies = ["" if number is None else f"{number:.2f}" for number in (record.accuracy, best)]
+    maps = [record.number(f"metrics.{record.split}.map.{key}") for key in ("last", "best")]
+    accuracies += ["" if number is None else f"{number:.4f}" for number in maps]
     return str(job), outcome.status, *accuracies, "" if seconds is None else duration(seconds)
 
 

@@ -19,13 +19,22 @@ AXES = {  # metrics as define_metric takes them: x axis and what the runs' table
 } | {
     f"{split}/{name}": ("epoch", kept)
     for split in ("test", "val")
-    for name, kept in (("*", "last"), ("acc1", "max,last"), ("acc5", "max,last"), ("loss", "min,last"))
+    for name, kept in (
+        ("*", "last"),
+        ("acc1", "max,last"),
+        ("acc5", "max,last"),
+        ("map", "max,last"),
+        ("loss", "min,last"),
+    )
 }
 FIGURES = {  # name in the summary -> key of the record
     "acc1_last": "metrics.{split}.acc1.last",
     "acc1_best": "metrics.{split}.acc1.best",
     "best_epoch": "metrics.{split}.acc1.best_epoch",
     "acc5_last": "metrics.{split}.acc5.last",
+    "map_last": "metrics.{split}.map.last",
+    "map_best": "metrics.{split}.map.best",
+    "map_best_epoch": "metrics.{split}.map.best_epoch",
     "loss_last": "metrics.{split}.loss.last",
     "balanced_acc_last": "metrics.{split}.balanced_acc.last",
     "macro_f1_last": "metrics.{split}.macro_f1.last",

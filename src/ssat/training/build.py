@@ -18,6 +18,7 @@ from ssat.encoders.contract import check_contract
 from ssat.runs.machine import log_every
 from ssat.tasks.base import Task
 from ssat.training.classification import linear_head, recipe_weights
+from ssat.training.label_loss import recipe_pos_weights
 from ssat.training.mixing import Mixing
 from ssat.training.module import JointModule
 from ssat.training.optim import Optimization
@@ -40,7 +41,11 @@ def build_encoder(config: Run, phase: Phase) -> Encoder:
 
 
 def build_module(
-    config: Run, phase: Phase, num_classes: int, class_counts: Mapping[str, int] | None = None
+    config: Run,
+    phase: Phase,
+    num_classes: int,
+    class_counts: Mapping[str, int] | None = None,
+    images: int = 0,
 ) -> JointModule:
     """The encoder first, so that every mode of one seed starts from the same encoder weights.
 
@@ -49,6 +54,7 @@ def build_module(
         phase: of the run.
         num_classes: of the data.
         class_counts: training images or videos of each class, for their weights; None = the module will not be trained.
+        images: training images with labels: of several labels each, `class_counts` does not say how many.
 
     Raises:
         UserError: the recipe does not fit the encoder, the task or the labels.
@@ -62,7 +68,11 @@ def build_module(
     ssl = build_ssl(config, phase, encoder) if lam < 1 else None
     check_recipe(config, phase, encoder, ssl)
     check_dimensions(config, encoder)
-    weights = None if class_counts is None else recipe_weights(recipe, class_counts)
+    multi_label, weights = config.data.multi_label, None
+    if class_counts is not None and multi_label and lam > 0:
+        weights = recipe_pos_weights(recipe, class_counts, images)
+    elif class_counts is not None and not multi_label:
+        weights = recipe_weights(recipe, class_counts)
     module = JointModule(
         encoder,
         lam=lam,
@@ -82,6 +92,7 @@ def build_module(
         focal_gamma=recipe.focal_gamma if lam > 0 else 0.0,
         normalise_weights=recipe.normalise_w,
         average=None if config.data.frames is None else config.data.average,
+        multi_label=multi_label,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
     if config.trainer.compile:

@@ -136,8 +136,19 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )
+    if source.multi_label != data.multi_label:  # a reader of the user's own
+        raise UserError(
+            f"data={data.name} gives images {'several labels' if source.multi_label else 'one class'} each, and the"
+            " configuration says otherwise: data.source.labels names the table of several labels",
+            key="data.source",
+        )
     module.decides = config.monitor.select or module.decides
     return module
+
+
+def labelled_images(data: AnyData) -> int:
+    """Training images whose labels are used; of videos, whose classes tell, 0."""
+    return data.labelled_images("train") if isinstance(data, ImageDataModule) else 0
 
 
 def num_workers(config: Run) -> int:

@@ -31,7 +31,8 @@ from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
-from ssat.training.image_scores import keep_image_scores
+from ssat.training.image_scores import keep_image_scores, keep_label_scores
+from ssat.training.label_meters import LabelMeters
 from ssat.training.meters import Meters
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
@@ -153,7 +154,7 @@ class Evaluator:
         """acc1 and acc5 in percent, the mean loss and what `Meters` measures besides; every image counts once.
 
         `self.predictions` is then a row for each image, or video: its index in the data, its class and the predicted
-        one.
+        one; None where an image has several labels.
         """
         loader: Iterable[Any] = self.data.eval_loader(self.split, perturb)
         values = self._measured(loader, title, console)
@@ -179,7 +180,7 @@ class Evaluator:
 
     @property
     def kept(self) -> ImagePredictions | None:
-        """Of the last evaluation, with logits; None of videos."""
+        """Of the last evaluation, with logits; None of videos, and of several labels of an image."""
         return self.module.meters.kept if isinstance(self.module.meters, Meters) else None
 
     @property
@@ -194,9 +195,12 @@ class Evaluator:
         """What the last evaluation has predicted of every video (`video_scores.keep_scores`) or image (its metrics).
 
         The predictions are written to the CSV file `path`, the pictures of the images beside it: <path>-confusion.png,
-        -reliability.png and -mistakes.png.
+        -reliability.png and -mistakes.png. Of several labels there are no pictures.
         """
         kept = self.kept
+        if isinstance(self.module.meters, LabelMeters) and isinstance(self.data, ImageDataModule):
+            assert self.module.meters.kept is not None
+            return None, keep_label_scores(path, self.module.meters.kept, self.data, self.split)
         if kept is None or not isinstance(self.data, ImageDataModule):
             return keep_scores(path, self.module, self.data, self.split)
 

@@ -16,7 +16,7 @@ from ssat.data.video.module import VideoDataModule
 from ssat.runs.detection import PREDICTIONS
 from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
 from ssat.training.data import AnyData
-from ssat.training.image_scores import keep_image_scores
+from ssat.training.image_scores import keep_image_scores, keep_label_scores
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
@@ -30,7 +30,7 @@ class Tested:
     Attributes:
         metrics: by split and name the `last` value and, where validation has chosen an epoch, the `best` one with it.
         detection: by split the `detection_metrics` of its videos with the last weights, where there are two classes.
-        classification: their `class_metrics`, where there are more; or the `image_metrics` of its images.
+        classification: their `class_metrics`, where there are more; or the `image_metrics` (`label_metrics`) of images.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def final_tests(
             if not module.meters.scores:  # of the last epoch, which another process has evaluated
                 _measure(trainer, module, data, TEST)
             _keep_scores(tested, module, data, folder, TEST)
-    else:
+    elif not data.multi_label:
         kept = _predicted(trainer, module, data, data.eval_split)
         calibration = Calibration()
         if data.eval_split != TEST:
@@ -86,7 +86,13 @@ def final_tests(
         values = _measure(trainer, module, data, split)
         tested.metrics[split] = {name: {"last": value} for name, value in values.items()}
         _keep_scores(tested, module, data, folder, split)
-    if isinstance(data, ImageDataModule) and is_main_process():
+    if isinstance(data, ImageDataModule) and data.multi_label:
+        if module.meters.kept is None:
+            _measure(trainer, module, data, data.test_split)
+        if is_main_process():
+            path = _place(folder, "predictions")
+            tested.classification[data.test_split] = keep_label_scores(path, module.meters.kept, data, data.test_split)
+    elif isinstance(data, ImageDataModule) and is_main_process():
         tested.classification[data.test_split] = keep_image_scores(
             partial(_place, folder), module.meters.kept, data, data.test_split, calibration, pictures=pictures
         )

@@ -20,6 +20,7 @@ from ssat.runs.image_classes import (
     image_metrics,
     write_image_predictions,
 )
+from ssat.runs.label_scores import LabelPredictions, label_metrics, write_label_predictions
 
 WORST = 24  # mistakes on the sheet
 PICTURES = ("confusion", "reliability", "mistakes")  # files of `keep_image_scores`, beside the predictions
@@ -46,6 +47,12 @@ def keep_image_scores(
     if pictures:
         _draw(place, kept, data, split, found)
     return found
+
+
+def keep_label_scores(path: Path, kept: LabelPredictions, data: ImageDataModule, split: str) -> dict[str, Any]:
+    """Write what is predicted of the labels of the images of `split` to `path`; returns their `label_metrics`."""
+    write_label_predictions(path, kept, image_names(data, split, kept.indices), data.class_names)
+    return label_metrics(kept, data.class_names)
 
 
 def image_names(data: ImageDataModule, split: str, indices: NDArray[np.int64]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from timm.data.mixup import Mixup
+from torch import Tensor
 
 from ssat.config.schema import Recipe
 from ssat.core.batch import Batch
@@ -38,6 +40,7 @@ class Mix:
         mixing: what is mixed; None = nothing.
         num_classes: K of the soft targets (B, K); None = there are no targets, and nothing is mixed.
         label_smoothing: of the soft targets.
+        multi_label: targets are labels (B, K) and are mixed as they are; the loss smooths them.
         task: reads the images before they are mixed (`Batch.unmixed`), or does not; None = there is none.
 
     Raises:
@@ -45,8 +48,15 @@ class Mix:
     """
 
     def __init__(
-        self, mixing: Mixing | None, num_classes: int | None, label_smoothing: float, task: Task | None = None
+        self,
+        mixing: Mixing | None,
+        num_classes: int | None,
+        label_smoothing: float,
+        task: Task | None = None,
+        *,
+        multi_label: bool = False,
     ) -> None:
+        self.multi_label = multi_label
         self.keep_unmixed = task is not None and task.reads_unmixed
         self.mixup: Mixup | None = None
         if num_classes is not None and mixing is not None and (mixing.mixup or mixing.cutmix):
@@ -61,7 +71,7 @@ class Mix:
                 prob=mixing.prob,
                 switch_prob=mixing.switch_prob,
                 mode=mixing.mode,
-                label_smoothing=label_smoothing,
+                label_smoothing=0.0 if multi_label else label_smoothing,
                 num_classes=num_classes,
             )
 
@@ -79,5 +89,16 @@ class Mix:
                 " or choose another batch size or number of labels"
             )
         # timm mixes in place, and a loader of the user's may hand out the same tensors again.
-        images, targets = self.mixup(batch.images.clone(), batch.targets)
+        if self.multi_label:
+            images, targets = self._mixed_labels(self.mixup, batch)
+        else:
+            images, targets = self.mixup(batch.images.clone(), batch.targets)
         return batch._replace(images=images, targets=targets, unmixed=batch.images if self.keep_unmixed else None)
+
+    @staticmethod
+    def _mixed_labels(mixup: Mixup, batch: Batch) -> tuple[Tensor, Tensor]:
+        """timm mixes classes: with each image as a class of its own it says the share of every image (B, B)."""
+        assert batch.targets is not None
+        mixup.num_classes = len(batch.images)
+        images, shares = mixup(batch.images.clone(), torch.arange(len(batch.images), device=batch.images.device))
+        return images, shares.to(batch.targets.dtype) @ batch.targets

@@ -16,9 +16,11 @@ from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
 from ssat.training.batches import as_batch
-from ssat.training.classification import ClassLoss, head_from
+from ssat.training.classification import ClassLoss, Normalize, head_from
 from ssat.training.freezing import freeze, freeze_unread
 from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
+from ssat.training.label_loss import LabelLoss
+from ssat.training.label_meters import LabelMeters
 from ssat.training.means import EpochMeans, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
@@ -49,9 +51,11 @@ class JointModule(pl.LightningModule):
         partly_labelled: training targets may be NO_LABEL; L_cls is the mean over the labelled images of a batch.
         seed: of the per-step randomness, and of a task that is given by name.
         log_every: batches between two logged values; a logger gets each of them once, whatever `log_every_n_steps` is.
-        class_weights: of L_cls, one for each class (Eq. 3: [w, 1 - w]); None = equal ones.
+        class_weights: of L_cls, one for each class (Eq. 3: [w, 1 - w]); None = equal ones. With `multi_label` the
+            weights of the images that have a label (`pos_weight`).
         normalise_weights: divide L_cls by the sum of the batch's weights.
         focal_gamma: of the focal loss in L_cls; 0 = cross-entropy. It needs label_smoothing=0 and no mixing.
+        multi_label: targets are labels (B, K) of 0 and 1, L_cls is binary cross-entropy (`LabelLoss`).
         average: evaluation measures videos and not clips: what is averaged over those of one (`Batch.videos`).
 
     Raises:
@@ -79,6 +83,7 @@ class JointModule(pl.LightningModule):
         normalise_weights: bool = True,
         focal_gamma: float = 0.0,
         average: Average | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(plain_values(locals()), logger=False)
@@ -89,17 +94,21 @@ class JointModule(pl.LightningModule):
         self.frozen = freeze(self.encoder) if frozen else []
         freeze_unread(self.encoder, self.head, self.ssl)
         classes = num_classes if self.lam > 0 else None
-        self.mix = Mix(mixing, classes, label_smoothing, self.ssl)
-        self.cls_loss = ClassLoss(
-            label_smoothing,
-            partly_labelled=partly_labelled,
-            class_weights=None if class_weights is None else torch.tensor(class_weights),
-            normalize="weights" if normalise_weights else "none",
-            focal_gamma=focal_gamma,
-        )
+        self.mix = Mix(mixing, classes, label_smoothing, self.ssl, multi_label=multi_label)
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        options: dict[str, Any] = {"partly_labelled": partly_labelled, "focal_gamma": focal_gamma}
+        self.multi_label = multi_label
+        self.cls_loss: ClassLoss | LabelLoss
+        if multi_label:
+            self.cls_loss = LabelLoss(label_smoothing, pos_weight=weights, **options)
+        else:
+            size: Normalize = "weights" if normalise_weights else "none"
+            self.cls_loss = ClassLoss(label_smoothing, class_weights=weights, normalize=size, **options)
         self.weighing = Weighing(self.encoder, self.lam, schedule, watch_every=conflict_every, state=self)
         self.optimization, self.means = optimization or Optimization(), EpochMeans()
         self.meters: Any = VideoMeters(classes, average) if average and classes else Meters(classes)
+        if multi_label and classes:
+            self.meters = LabelMeters()
         self.stamp: dict[str, Any] = {}  # what every checkpoint says of its run
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
@@ -160,7 +169,8 @@ class JointModule(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities (B, classes) of a batch, which needs no targets."""
-        return self(as_batch(batch, batch_idx).images).float().softmax(dim=1)
+        logits = self(as_batch(batch, batch_idx).images).float()
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W): all that inference needs."""

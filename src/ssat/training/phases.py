@@ -18,6 +18,7 @@ from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
 from ssat.core.launch import begin_log, is_main_process, say
+from ssat.data.image import ImageDataModule
 from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
@@ -27,10 +28,11 @@ from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.chosen import stopped_early
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
-from ssat.training.data import AnyData, build_data
+from ssat.training.data import AnyData, build_data, labelled_images
 from ssat.training.extend import about_extension
 from ssat.training.fit import build_callbacks, build_trainer, quiet
 from ssat.training.inputs import module_inputs
+from ssat.training.meters import Meters
 from ssat.training.record import finished_record, over_nodes, phase_record
 from ssat.training.remarks import remarks
 from ssat.training.stop import Stop, Stopped
@@ -87,6 +89,13 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
 def check_choice(phase: Phase, data: AnyData) -> None:
     """Raises: UserError: the best epoch is to be chosen by a number that the evaluation images do not define."""
     split = data.eval_split
+    if phase.lam > 0 and isinstance(data, ImageDataModule) and data.multi_label:
+        if not any(data.class_counts(split).values()):
+            raise UserError(
+                f"the best epoch is that with the highest mAP, and no {split} image has a label: choose other images",
+                key="monitor.select",
+            )
+        return
     if phase.lam > 0 and data.decides == "auroc" and sum(map(bool, data.class_counts(split).values())) < 2:
         raise UserError(
             f"monitor.select=auroc ranks the images of two classes, and all {split} images are of one: choose"
@@ -101,10 +110,10 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
     folder = run_dir / phase.name
     data = data or build_data(config, phase)
     data.setup()
-    module = build_module(config, phase, data.num_classes, data.class_counts("train"))
+    module = build_module(config, phase, data.num_classes, data.class_counts("train"), labelled_images(data))
     module.eval_split = data.eval_split
     check_choice(phase, data)
-    if phase.lam > 0 and data.decides == "auroc":
+    if phase.lam > 0 and data.decides == "auroc" and isinstance(module.meters, Meters):
         module.meters.rank()
     last = folder / "checkpoints" / "last.ckpt"
     inputs = module_inputs(config, data)  # hashed once, before the training: start weights may be large

@@ -130,7 +130,8 @@ class Predictor:
             UserError: the network is of videos.
         """
         data = self.config.data
-        none = ImageList(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64))
+        hot = np.zeros((1, len(self.known.classes)), np.int8) if data.multi_label else None
+        none = ImageList(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int64), hot=hot)
         source = Source("input", list(self.known.classes), none, none)
         plain = replace(
             data,

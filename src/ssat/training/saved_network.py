@@ -81,7 +81,8 @@ class SavedNetwork:
                 of_head = {"norm": self.phase.head_norm, "init": self.phase.head_init}
                 head = linear_head(encoder.num_features, len(self.known.classes), **of_head)  # type: ignore[arg-type]
             average = None if self.config.data.frames is None else self.config.data.average
-            module = JointModule(encoder, lam=1.0, head=head, num_classes=len(self.known.classes), average=average)
+            options: dict[str, Any] = {"average": average, "multi_label": self.config.data.multi_label}
+            module = JointModule(encoder, lam=1.0, head=head, num_classes=len(self.known.classes), **options)
             if head is None:
                 module.head = None  # a run that has learned no labels still has features
         try:

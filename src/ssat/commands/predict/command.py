@@ -33,7 +33,7 @@ The same command goes on where it was ended; what is finished is kept.
                           input, one a line (images)
   checkpoint=best         best, last, or a checkpoint file of that run
   out=<folder>            of what is written; by default predictions/<run>/<input>
-  threshold=0.5           with two classes the second one, such as fake, is said above it
+  threshold=0.5           with two classes the second one, such as fake, is said above it; of several labels each
   device=auto             auto (the GPU if there is one), cpu, cuda
   batch_size=<the run's>  images or clips at a time
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
@@ -143,7 +143,7 @@ def predict(words: list[str], console: Console) -> int:
     of_videos = saved.config.data.frames is not None
     _check_kind(options["input"], of_videos)
     inputs = read_inputs(options["input"], ENDINGS if of_videos else IMAGES)
-    judge = Judge(saved.known.classes, float(options["threshold"]))
+    judge = Judge(saved.known.classes, float(options["threshold"]), saved.config.data.multi_label)
     _check_classes(options, judge, of_videos)
     name = "stdin" if options["input"] == "-" else Path(options["input"]).resolve().name
     out = Path(options["out"] or Path("predictions") / saved.name / name)
@@ -190,7 +190,8 @@ def _images(
     show.line(console, "")
     show.line(console, f"{counts(rows, judge)}; {show.NO_PROOF_OF_IMAGES}")
     predicted = [row for row in rows if row.probs is not None]
-    pictures = [f"{SHEET} (the least certain)"] * bool(predicted) + [f"{EXPLAIN}/"] * any(row.picture for row in rows)
+    sheet = [f"{SHEET} (the least certain)"] * (bool(predicted) and not judge.multi_label)
+    pictures = [*sheet, *[f"{EXPLAIN}/"] * any(row.picture for row in rows)]
     show.line(console, f"written to {out}: {', '.join([CSV, JSON, *pictures])}")
     return SOME_FAILED if len(predicted) < len(rows) else 0
 
@@ -213,7 +214,7 @@ def _check_kind(word: str, of_videos: bool) -> None:
 
 
 def _check_classes(options: dict[str, str], judge: Judge, of_videos: bool) -> None:
-    if len(judge.classes) != 2 and options["threshold"] != DEFAULTS["threshold"]:
+    if len(judge.classes) != 2 and not judge.multi_label and options["threshold"] != DEFAULTS["threshold"]:
         raise UserError(f"threshold= is of two classes, and this run has {len(judge.classes)}", key="threshold")
     if options["face"] == "all" and len(judge.classes) != 2:
         raise UserError(f"face=all is for real and fake, and this run has {len(judge.classes)} classes", key="face")

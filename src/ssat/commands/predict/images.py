@@ -32,8 +32,9 @@ from ssat.core.files import file_sha256, replacing, write_text
 from ssat.core.words import many
 from ssat.data.single import TooLarge
 from ssat.model import READERS, Model, Prediction, ranked
-from ssat.runs.predicted import CSV, FORMULA, JSON, Judge
+from ssat.runs.predicted import CSV, FORMULA, JSON, LABELS, Judge
 
+NO_LABEL = "no label"
 SHEET, EXPLAIN = "sheet.png", "explain"  # in the folder `out`
 IN_SHEET = 24  # images
 COUNTED = 10  # classes in the last line
@@ -154,6 +155,8 @@ class ImageWork:
                 picture = f"{EXPLAIN}/{first + number + 1:05d}-{_plain(rows[number].name)}.png"
                 _save(self.out / picture, np.concatenate([shown[place], heated[place]], axis=1))
                 rows[number] = replace(rows[number], picture=picture)
+        if self.judge.multi_label:  # a sheet of the least certain is of one class each
+            return rows, []
         unsure = [
             Doubtful(rows[number].name, ranked(self.judge.classes, _probs(rows[number]), 2), shown[place])
             for place, number in enumerate(good)
@@ -210,27 +213,36 @@ def predictions(rows: Sequence[Row], judge: Judge, top_k: int) -> list[Predictio
 def show_images(console: Console, rows: Sequence[Row], judge: Judge, top_k: int) -> None:
     """The table in the terminal: verdict, its probability and the next classes; of many files the first ones."""
     header = ["file", "verdict", "probability", "next" if top_k > 1 else "", "status"]
+    if judge.multi_label:
+        header = ["file", f"labels above {judge.threshold:g}", "most probable", "", "status"]
     cells = [header]
     for row, found in list(zip(rows, predictions(rows, judge, top_k), strict=True))[: show.SHOWN]:
         if row.probs is None or found is None:
             cells.append([row.name, "-", "-", "-" if top_k > 1 else "", f"{row.status}: {row.reason}"])
             continue
         label = judge.label(_list(row))
-        verdict = judge.classes[label]
-        others = [
-            f"{name} {prob:.3f}" for name, prob in zip(found.classes, found.probs, strict=True) if name != verdict
-        ]
+        verdict, top = judge.verdict(_list(row)) or NO_LABEL, judge.classes[label]
+        others = [f"{name} {prob:.3f}" for name, prob in zip(found.classes, found.probs, strict=True) if name != top]
+        if judge.multi_label:
+            verdict, others = verdict.replace(LABELS, ", "), [f"{top} {row.probs[label]:.3f}", *others]
+            cells.append([row.name, verdict, ", ".join(others[:top_k]), "", row.status])
+            continue
         cells.append([row.name, verdict, f"{row.probs[label]:.4f}", ", ".join(others[: top_k - 1]), row.status])
-    show.columns(console, cells, right=(2,))
+    show.columns(console, cells, right=() if judge.multi_label else (2,))
     if len(rows) > show.SHOWN:
         show.line(console, f"... and {many(len(rows) - show.SHOWN, 'more file')}")
 
 
 def counts(rows: Sequence[Row], judge: Judge) -> str:
     """'12 files: dog (8), cat (3), corrupt (1)': first the most frequent verdicts, last what was not predicted."""
-    of = Counter(judge.classes[judge.label(_list(row))] for row in rows if row.probs is not None).most_common()
+    verdicts = [judge.verdict(_list(row)) for row in rows if row.probs is not None]
+    if judge.multi_label:  # each label counts
+        verdicts = [label for verdict in verdicts for label in verdict.split(LABELS) if label] + [
+            NO_LABEL for verdict in verdicts if not verdict
+        ]
+    of = Counter(verdicts).most_common()
     said = [f"{name} ({number:,})" for name, number in of[:COUNTED]]
-    said += [f"{len(of) - COUNTED:,} other classes"] * (len(of) > COUNTED)
+    said += [f"{len(of) - COUNTED:,} other {'labels' if judge.multi_label else 'classes'}"] * (len(of) > COUNTED)
     said += [f"{name} ({number:,})" for name, number in Counter(r.status for r in rows if r.probs is None).items()]
     return f"{many(len(rows), 'file')}: {', '.join(said)}"
 
@@ -257,7 +269,7 @@ def _cells(row: Row, judge: Judge) -> dict[str, Any]:
     ours = {
         "file": row.name,
         "status": row.status,
-        "verdict": "" if label is None else judge.classes[label],
+        "verdict": "" if label is None else judge.verdict(_list(row)),
         "prob": "" if label is None else float(_probs(row)[label]),
         **{f"prob_{name}": "" if label is None else _list(row)[number] for number, name in enumerate(judge.classes)},
         "picture": row.picture,

@@ -67,7 +67,12 @@ class Trained:
         if not self.finished:
             return "nothing yet, the run is not finished"
         split = "test" if lookup(self._record, "metrics.test") else "val"
-        names = {"auc": "AUC {:.3f}", "acc1": "accuracy {:.1f} %", "balanced_acc": "balanced accuracy {:.1f} %"}
+        names = {
+            "auc": "AUC {:.3f}",
+            "acc1": "accuracy {:.1f} %",
+            "balanced_acc": "balanced accuracy {:.1f} %",
+            "map": "mAP {:.3f}",
+        }
         values = {name: as_number(lookup(self._record, f"metrics.{split}.{name}.{checkpoint}")) for name in names}
         said = [form.format(values[name]) for name, form in names.items() if values[name] is not None]
         if not said:

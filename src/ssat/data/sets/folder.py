@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from ssat.core.errors import UserError
 from ssat.data.sets.checks import listed
+from ssat.data.sets.label_table import label_table, refuse_label_columns, unlisted
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.sets.walk import entries, files_below, leads_back, subfolders
 
@@ -33,7 +35,12 @@ def extensions() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*USUAL, *sorted(opened), *BESIDES]))
 
 
-def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:
+def image_folder(
+    root: str | Path,
+    classes: Sequence[str] | str | None = None,
+    labels: str | None = None,
+    label_columns: Sequence[str] | None = None,
+) -> Source:
     """Your own images, one folder per class, at any depth inside it.
 
     `<root>/train/<class>/*` with `<root>/test/<class>/*`: the test images evaluate. With `val` in place of `test` those
@@ -46,11 +53,32 @@ def image_folder(root: str | Path, classes: Sequence[str] | str | None = None) -
     Args:
         root: the folder.
         classes: use only these class folders; `common` = those that every split has; None = all.
+        labels: a table of several labels for each image, see `label_table`: paths count from `root`, and folders name
+            no classes; without a column of splits train/, val/ and test/ are the splits, if there is a train/.
+        label_columns: which of its columns are labels.
 
     Raises:
-        UserError: the folders are not as above, a class has no images, or is missing from a split.
+        UserError: the folders are not as above, a class has no images, or is missing from a split; or the table is not.
     """
+    if labels is not None:
+        return _labelled(Path(root).expanduser(), classes, labels, label_columns)
+    refuse_label_columns(label_columns)
     return _read(Path(root).expanduser(), classes, lenient=False)
+
+
+def _labelled(
+    root: Path, classes: Sequence[str] | str | None, labels: str, label_columns: Sequence[str] | None
+) -> Source:
+    if classes is not None:
+        raise UserError(
+            "data.classes names class folders, and data.labels gives each image several labels: choose them with"
+            " data.label_columns=[...]",
+            key="data.classes",
+        )
+    _check_root(root)
+    source = label_table(labels, str(root), label_columns=label_columns, name="image_folder", split_folders=True)
+    remark = unlisted(source, _image_names(root, ""), Path(labels).name)
+    return replace(source, remarks=(*source.remarks, remark)) if remark else source
 
 
 def any_folder(root: str | Path, classes: Sequence[str] | str | None = None) -> Source:

@@ -49,11 +49,13 @@ class ImageList:
 
     Attributes:
         images: file names below `root`, or (N, H, W, C) or (N, H, W) uint8 pixels, or encoded image files.
-        labels: (N,) int64 class numbers.
+        labels: (N,) int64 class numbers; all 0 where an image has several labels.
         root: folder of the files; None for pixels and encoded files.
         pixels: how their values are read.
         class_depth: the first parts of each name, up to the class folder; 0 = the files do not lie in class folders.
         groups: of the images; None = each image stands for itself.
+        hot: (N, K) int8, 1 for each label that an image has, rows of NO_LABEL where its labels are not used; None =
+            each image is of one class.
     """
 
     images: Sequence[str] | NDArray[np.uint8] | Sequence[bytes]
@@ -62,6 +64,7 @@ class ImageList:
     pixels: Pixels = RGB
     class_depth: int = 0
     groups: Groups | None = None
+    hot: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +77,13 @@ class ImageList:
         groups = self.groups
         if groups is not None and other.groups is not None:
             groups = Groups(np.concatenate([groups.numbers, other.groups.numbers]), groups.names)
-        return replace(self, images=[*self.images, *other.images], labels=labels, groups=groups)
+        hot = None if self.hot is None or other.hot is None else np.concatenate([self.hot, other.hot])
+        return replace(self, images=[*self.images, *other.images], labels=labels, groups=groups, hot=hot)
+
+    def targets(self, indices: NDArray[np.int64] | Sequence[int]) -> NDArray[Any]:
+        """What a batch of these images is to learn: classes (B,) int64, or several labels (B, K) float32."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self.labels[chosen] if self.hot is None else self.hot[chosen].astype(np.float32)
 
     def read_as(self, pixels: Pixels) -> ImageList:
         """The same images, whose values are read as `pixels` says.
@@ -164,7 +173,7 @@ class ImageList:
 
     def digest(self, indices: NDArray[np.int64]) -> str:
         """SHA-256 of the chosen images' labels and pixels; of files of labels, names and sizes, see `content`."""
-        sha = hashlib.sha256(self.labels[indices].astype("<i8").tobytes())
+        sha = hashlib.sha256(self._label_bytes(indices))
         if isinstance(self.images, np.ndarray):
             sha.update(indices.astype("<i8").tobytes())
             sha.update(np.ascontiguousarray(self.images[indices]).tobytes())
@@ -187,7 +196,10 @@ class ImageList:
         if self.root is None:
             return self.digest(indices)
         files = content_sha256(self.root, [str(self.images[index]) for index in indices.tolist()])
-        return hashlib.sha256(self.labels[indices].astype("<i8").tobytes() + files.encode()).hexdigest()
+        return hashlib.sha256(self._label_bytes(indices) + files.encode()).hexdigest()
+
+    def _label_bytes(self, indices: NDArray[np.int64]) -> bytes:
+        return self.labels[indices].astype("<i8").tobytes() if self.hot is None else self.hot[indices].tobytes()
 
     def _size(self, name: str) -> int:
         try:
@@ -217,6 +229,11 @@ class Source:
     val: ImageList | None = None
     trains_on_val: bool = False
     remarks: Sequence[str] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the `classes`, or none."""
+        return self.train.hot is not None
 
     @property
     def lists(self) -> list[ImageList]:

@@ -182,6 +182,7 @@ def _charts(comparison: Comparison, most_points: int) -> Iterator[Markup]:
         return line_chart(title, series, x_label=x_label, y_label=y_label, whole=whole, most_points=most_points)
 
     yield chart(f"{name} by epoch", ACCURACY, "epoch", "epoch with labels", "%")
+    yield chart(f"{name.replace('accuracy', 'mAP')} by epoch", "{split}/map", "epoch", "epoch with labels", "mAP")
     yield chart(f"{name} by time", ACCURACY, "seconds", "device seconds since the start, all phases", "%")
     yield chart(f"{name} by energy", ACCURACY, "wh", "Wh since the start, all phases", "%", whole=False)
     yield chart("Classification loss", "train/loss_cls", "epoch", "epoch", "training")

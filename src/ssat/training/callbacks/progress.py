@@ -14,9 +14,20 @@ from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 
 # Of an evaluation; the line of an epoch leaves them out.
-LESSER = ("/acc5", "/log_loss", "/clip_auc", "/ap", "/eer", "/macro_f1", "/auroc")
+LESSER = (
+    "/acc5",
+    "/log_loss",
+    "/clip_auc",
+    "/ap",
+    "/eer",
+    "/macro_f1",
+    "/auroc",
+    "/micro_f1",
+    "/exact_match",
+    "/hamming_acc",
+)
 NAME, BAR = 32, 16  # characters of the name at most, and of the bar
-SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc")]  # by the bar
+SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc", "map")]  # by the bar
 
 
 def _per_second(pl_module: Any) -> str:
