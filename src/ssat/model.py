@@ -25,7 +25,7 @@ from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
 from ssat.data.single import AnyImage, ImageTransform
 from ssat.encoders.base import Encoder
-from ssat.training.predictor import Predictor, clip_options
+from ssat.training.predictor import Predictor, clip_options, device_of
 from ssat.training.saved_network import SavedNetwork, find_network
 
 TTA = (None, "flips")
@@ -324,29 +324,6 @@ def load(source: str | Path, checkpoint: str | Path = "best", device: str | torc
         UserError: it is none of these, is damaged, or the device is not there.
     """
     return Model(find_network(source, str(checkpoint)), device=device_of(device))
-
-
-def device_of(name: str | torch.device | None) -> torch.device:
-    """The device of this name; None = the GPU if there is one, else the CPU.
-
-    Raises:
-        UserError: PyTorch has no such device, or finds none here.
-    """
-    gpu = torch.cuda.is_available()
-    if name is None:
-        return torch.device("cuda" if gpu else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name} is no device of PyTorch: use cpu or cuda", key="device", value=name) from error
-    if device.type == "cuda" and not gpu:
-        raise UserError(f"device={name} is not possible: PyTorch finds no GPU; leave it out", key="device", value=name)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={name} is not possible ({reason}): use cpu", key="device", value=name) from error
-    return device
 
 
 def _listed(images: Any) -> list[AnyImage]:

@@ -150,6 +150,29 @@ class Predictor:
         return build_images(replace(self.config, data=plain), phase, source)
 
 
+def device_of(name: str | torch.device | None) -> torch.device:
+    """The device of this name; None = the GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: PyTorch has no such device, or finds none here.
+    """
+    gpu = torch.cuda.is_available()
+    if name is None:
+        return torch.device("cuda" if gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is no device of PyTorch: use cpu or cuda", key="device", value=name) from error
+    if device.type == "cuda" and not gpu:
+        raise UserError(f"device={name} is not possible: PyTorch finds no GPU; leave it out", key="device", value=name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not possible ({reason}): use cpu", key="device", value=name) from error
+    return device
+
+
 @dataclass(frozen=True)
 class VideoPrediction:
     """(K,) probabilities of a video or of one face in it, and the clips that they are the mean of."""

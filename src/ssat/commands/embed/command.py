@@ -102,7 +102,8 @@ def embed(words: list[str], console: Console) -> int:
     from ssat.commands.embed.output import check_out
     from ssat.commands.predict.inputs import read_inputs
     from ssat.commands.predict.trained import Trained
-    from ssat.model import Model, device_of
+    from ssat.model import Model
+    from ssat.training.predictor import device_of
     from ssat.training.saved_network import find_network
 
     check_method(options["map"])

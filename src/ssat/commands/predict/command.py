@@ -156,8 +156,7 @@ def _videos(
 ) -> int:
     from ssat.commands.predict.trained import Trained
     from ssat.commands.predict.work import Work
-    from ssat.model import device_of
-    from ssat.training.predictor import Predictor
+    from ssat.training.predictor import Predictor, device_of
 
     size, trained = int(options["batch_size"] or 0), Trained(saved)
     predictor = Predictor(saved, device=device_of(_device(options)), batch_size=size)
@@ -178,7 +177,8 @@ def _images(
 ) -> int:
     from ssat.commands.predict.images import EXPLAIN, SHEET, ImageWork, counts, show_images
     from ssat.commands.predict.trained import Trained
-    from ssat.model import Model, device_of
+    from ssat.model import Model
+    from ssat.training.predictor import device_of
 
     model, trained = Model(saved, device=device_of(_device(options))), Trained(saved)
     model.check(explain=options["explain"] == "true")
