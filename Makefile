@@ -63,7 +63,7 @@ docs: setup ## the documentation as a site, build/site/index.html; stops at a br
 	@echo "build/site/index.html"
 
 notebooks: setup ## run docs/notebooks again and keep what they print (10 minutes)
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m nbconvert --to notebook --execute --inplace --NotebookClient.coalesce_streams=True docs/notebooks/*.ipynb
+	$(PY) docs/site/run_notebooks.py $(ARGS)
 
 format: setup ## sort imports, apply safe fixes, format
 	$(PY) -m ruff check --fix-only --quiet .
