@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import tempfile
+from collections import Counter
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here and in child processes
 os.environ["WANDB_MODE"] = "offline"
@@ -39,7 +40,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sampled = Counter[str]()
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            name = item.nodeid.partition("[")[0]
+            if sampled[name] % 3:
+                item.add_marker(pytest.mark.slow)
+            sampled[name] += 1
     if torch.cuda.is_available():
         return
     for item in items:

@@ -93,6 +93,7 @@ def test_probabilities_are_those_of_evaluate(
         shutil.move(home / "away", home / "out")
 
 
+@pytest.mark.slow
 def test_a_picture_whose_name_is_taken_gets_another(home: Path, run: Path, tmp_path: Path, console: Console) -> None:
     files, out = tmp_path / "files", tmp_path / "out"
     names = ["a.mp4", "a.mp4.png/b.mp4", "c/x.mp4", "c/x.mp4.png/y.mp4", "predictions.csv/z.mp4", "z.mp4"]
@@ -170,6 +171,7 @@ def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     assert face["per_second"][0][1] == pytest.approx(np.mean(first))
 
 
+@pytest.mark.slow
 def test_a_changed_file_another_checkpoint_and_a_lost_picture_are_predicted_again(
     run: Path, tmp_path: Path, console: Console
 ) -> None:

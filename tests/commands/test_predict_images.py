@@ -342,7 +342,11 @@ def test_the_example_of_the_documentation_runs(
     named = {
         name for name in re.findall(r"`model\.(\w+)", page) if not name.startswith("safetensors") and name != "json"
     }
-    assert named == {name for name in dir(Model) if not name.startswith("_")} - {"check"} | {"device", "saved"}
+    assert named == {name for name in dir(Model) if not name.startswith("_")} - {"check"} | {
+        "device",
+        "saved",
+        "multi_label",
+    }
 
 
 def test_importing_ssat_imports_nothing_heavy() -> None:

@@ -36,6 +36,7 @@ SAME = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("theirs", "ours"), SAME, ids=lambda words: " ".join(words))
 def test_the_run_is_that_of_the_real_names(theirs, ours, capsys):
     assert identity(resolve(composed(theirs))) == identity(resolve(composed(ours)))

@@ -140,6 +140,7 @@ def test_flags_may_stand_between_the_overrides():
     assert prepared(["seed=3", "-m", "epochs=2"], "train") == ["-m", "seed=3", "epochs=2"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [

@@ -108,6 +108,7 @@ def test_importing_the_package_imports_nothing_heavy(tmp_path):
     assert not (HEAVY | {"hydra", "omegaconf"}) & {*result.stdout.split()}
 
 
+@pytest.mark.slow
 def test_a_hidden_package_can_be_imported_afterwards():
     code = "from ssat.core.libraries import load; load('timm', 'torchmetrics'); import sys; a = {*sys.modules}\n"
     code += "import matplotlib, importlib.metadata as m; print('matplotlib' in a, m.version('matplotlib') != '')"

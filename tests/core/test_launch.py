@@ -75,6 +75,7 @@ def start_sleepers(folder: Path) -> tuple[subprocess.Popen, list[int]]:
     return parent, [wait_for(folder / f"pid_{rank}.json") for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_killed_parent(tmp_path):
     parent, pids = start_sleepers(tmp_path)
     parent.kill()

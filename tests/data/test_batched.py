@@ -55,6 +55,7 @@ def differences(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours.int() - theirs.int()).abs()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("side", [28, 32])
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("name", randaugment.OPERATIONS)

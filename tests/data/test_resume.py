@@ -48,6 +48,7 @@ def test_the_epoch_after_a_resume_is_whole(make_data: Make) -> None:
     assert len(list(loader)) == 6
 
 
+@pytest.mark.slow
 def test_a_finished_epoch_is_not_repeated(make_data: Make) -> None:
     loader = make_data(**OPTIONS).train_dataloader()
     loader.load_state_dict({"epoch": 2, "batches": 6})
@@ -152,6 +153,7 @@ def last_batches():
 """
 
 
+@pytest.mark.slow
 def test_a_new_process_sees_the_same_batches(augment: dict[str, Any]) -> None:
     program = PROGRAM.format(augment=augment)
     here: dict[str, Any] = {}

@@ -71,6 +71,7 @@ def show_all(records: list[Record], warnings: list[str], page: Path) -> str:
     return text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:20])
 def test_no_value_of_any_field_stops_the_report(tmp_path: Path, value: Any):
     places = list(paths(base()))

@@ -76,6 +76,7 @@ def test_csv_has_every_setting():
     assert len(settings - {""}) == 50
 
 
+@pytest.mark.slow
 def test_a_figure_of_many_settings_can_be_drawn(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("ssat.results.plots.DPI", 60)
     judged = search("figure3", 500)

@@ -208,6 +208,7 @@ def test_a_terminal_without_the_symbols_shows_question_marks(runs: Path, monkeyp
     assert b"SSAT" in stream.buffer.getvalue() and b"?" in stream.buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_still_gets_its_page(runs: Path):
     command = f"{sys.executable} -m src.report | head -n 1"
     env = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -253,6 +253,7 @@ def accuracies(rng: np.random.Generator, mean: float, deviation: float, images: 
     return (100 * rng.binomial(images, rates) / images).tolist()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("deviation", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("seeds", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("images", [360, 10_000])

@@ -69,6 +69,7 @@ def shown(*runs: Record) -> Judged:
     return judge(ITEM, list(runs))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("row", ITEM.experiment.rows)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_run_of_a_cell_stands_in_this_cell_alone(row: str, method: str) -> None:

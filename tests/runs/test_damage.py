@@ -54,6 +54,7 @@ def test_the_undamaged_copy_goes_on(copy: Path) -> None:
     assert json.loads((copy / "result.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("file", ["config.yaml", "inputs.json", PHASE])
 @pytest.mark.parametrize(
     "text", ["", "[1, 2]", deep(), "\0\1", "a: &a [*a]"], ids=["empty", "list", "deep", "bytes", "loop"]
@@ -64,6 +65,7 @@ def test_a_file_that_is_none_is_refused(copy: Path, file: str, text: str) -> Non
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("file", ["config.yaml", "inputs.json", PHASE])
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
 def test_what_is_no_file_in_place_of_one_is_refused(copy: Path, file: str, kind: str) -> None:
@@ -91,6 +93,7 @@ def test_a_begun_run_without_its_configuration_is_not_taken_for_a_new_one(copy: 
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "change",
     [{"data": {"classes": 5}}, {"data": 3}, {"weights": [1]}, {"data": {"splits": "x"}}],
@@ -103,6 +106,7 @@ def test_inputs_of_another_type_are_refused(copy: Path, file: str, change: dict[
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "key", ["seconds", "metrics", "energy", "macs", "params", "skipped_images", "data_fingerprint"]
 )
@@ -138,6 +142,7 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_checkpoint_that_cannot_be_continued_is_refused(copy: Path, name: str) -> None:
     rewritten(copy / CKPT, CHECKPOINTS[name])

@@ -123,6 +123,7 @@ def test_co2_counts_every_device():
     assert lacoste_co2(30, devices=2, tdp_watts=230, intensity=0.432) == pytest.approx(5.9616)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("task", "expected"),
     [

@@ -81,6 +81,7 @@ def test_evaluation_repeats_itself_and_changes_no_state(setting):
     assert all(torch.equal(value, before[name]) for name, value in setting.task.state_dict().items())
 
 
+@pytest.mark.sampled
 def test_a_restored_task_continues_where_the_saved_one_was(setting, request):
     with torch.no_grad():
         for _ in range(2):
