@@ -59,7 +59,7 @@ check: setup ## lint, format check, layers and types
 	$(PY) -m mypy
 
 docs: setup ## the documentation as a site, build/site/index.html; stops at a broken link
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
 	@echo "build/site/index.html"
 
 notebooks: setup ## run docs/notebooks again and keep what they print (10 minutes)
