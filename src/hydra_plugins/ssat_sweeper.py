@@ -31,7 +31,7 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Launcher
 from ssat.config.words import CONF, FILES, as_typed_here
 from ssat.core.errors import UserError
-from ssat.runs.folder import describe, find_finished, run_name, usable
+from ssat.runs.folder import compare_line, describe, find_finished, run_name, usable
 from ssat.runs.names import ends_of, with_swept
 from ssat.sweeps.here import check_launcher, run_here
 from ssat.sweeps.jobs import (
@@ -139,6 +139,9 @@ class VariantSweeper(BasicSweeper):
                 )
             if code or not estimates:
                 print("\n" + "\n".join(summary(results, total)), flush=True)
+            trained = [job for job, outcome in results if outcome.status == "finished" and isinstance(job, Job)]
+            if trained and not estimates:
+                print(compare_line(trained[0].config.runs_dir), flush=True)
         if code:
             raise SystemExit(code)
 

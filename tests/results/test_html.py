@@ -17,7 +17,7 @@ from ssat.results.series import Bar, Series
 from ssat.runs.record import read_records
 from tests.results.records import failed_record, load, make_record, noise_png, save, write_json
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
 
 class Outline(HTMLParser):
@@ -252,7 +252,8 @@ def test_five_hundred_runs_load_and_render(tmp_path: Path):
         )
     records, warnings = read_records(tmp_path)
     page = render(records, warnings=warnings)
-    assert len(records) == 500 and all(f"{record.group}/{record.folder.name}" in page for record in records)
+    names = page.replace("<wbr>", "")  # where a narrow column may break them
+    assert len(records) == 500 and all(f"{record.group}/{record.folder.name}" in names for record in records)
     assert len(page.encode()) < 2_000_000
 
 

@@ -40,6 +40,7 @@ class Column:
         entry: replaces `key` and `show` for one run, where an entry is more than a number.
         with_deviation: whether the line of several seeds shows mean ± deviation.
         where: the runs that it is of; None = all.
+        over_seeds: replaces the mean for the line of several seeds.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Column:
     entry: Callable[[Record], Entry] | None = None
     with_deviation: bool = False
     where: Callable[[Record], bool] | None = None
+    over_seeds: Callable[[Arm], Entry] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -71,10 +73,8 @@ class Column:
 
     def entry_over_seeds(self, arm: Arm) -> Entry:
         """What it shows for all seeds of a configuration: their mean, with the deviation where the column has one."""
-        if self is RESULT:
-            column = deciding_column(arm.repeats[0].records[0])
-            mean = Entry("") if column is None else column.entry_over_seeds(arm)
-            return mean._replace(text=f"{mean.text} {column.title}") if column and mean.text else mean
+        if self.over_seeds:
+            return self.over_seeds(arm)
         numbers = arm.numbers(self.key)
         if len(numbers) < 2 or (self.where and not self.where(arm.repeats[0].records[0])):
             return Entry("")
@@ -99,13 +99,6 @@ def _four_decimals(value: float) -> str:
 
 def _decided_by(name: str) -> Callable[[Record], bool]:
     return lambda record: decisive_name(record.values) == name
-
-
-def _result(record: Record) -> Entry:
-    """The decisive measure as it stands in its own column, with its name: 0.9312 mAP."""
-    column = deciding_column(record)
-    entry = Entry("") if column is None else column.entry_of(record)
-    return entry._replace(text=f"{entry.text} {column.title}") if column and entry.text else entry
 
 
 def _parameters(record: Record) -> Entry:
@@ -208,5 +201,22 @@ def deciding_titles(records: Sequence[Record]) -> list[str]:
     return [column.title for column in DECIDING.values() if column.title in found]
 
 
-# In place of the columns that decide, where these are several ones: so that each run has its number at one place.
-RESULT = Column("result", 0, entry=_result)
+def _result(record: Record) -> Entry:
+    """The decisive measure as it stands in its own column, with its name: 0.9312 mAP."""
+    column = deciding_column(record)
+    return Entry("") if column is None else _named(column, column.entry_of(record))
+
+
+def _mean_result(arm: Arm) -> Entry:
+    column = deciding_column(arm.repeats[0].records[0])
+    return Entry("") if column is None else _named(column, column.entry_over_seeds(arm))
+
+
+def _named(column: Column, entry: Entry) -> Entry:
+    unit = "%" if column.title.endswith("%") else ""
+    name = column.title.removesuffix("%").strip()
+    return entry._replace(text=f"{entry.text}{unit and ' %'} {name}") if entry.text else entry
+
+
+# In front of the columns that decide, where these are several ones: so that each run has its number at one place.
+RESULT = Column("result", 0, entry=_result, over_seeds=_mean_result)

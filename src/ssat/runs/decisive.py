@@ -10,14 +10,15 @@ from ssat.runs.record import as_number, lookup
 def decisive_name(record: dict[str, Any]) -> str:
     """The measure that chooses the best epoch: `acc1` for images, `map` where an image has several labels, unless
     `monitor.select` names another; a loss where no labels are learned."""
-    metrics = lookup(record, "metrics.val") or lookup(record, "metrics.test") or {}
+    metrics = lookup(record, "metrics.val") or lookup(record, "metrics.test")
+    metrics = metrics if isinstance(metrics, dict) else {}
     if "map" in metrics:
-        return lookup(record, "config.monitor.select") or "map"
+        return str(lookup(record, "config.monitor.select") or "map")
     if "acc1" not in metrics:
         return "loss"
     if lookup(record, "config.data.frames") is not None:
         return "auc" if "auc" in metrics else "balanced_acc"
-    return lookup(record, "config.monitor.select") or "acc1"
+    return str(lookup(record, "config.monitor.select") or "acc1")
 
 
 def decisive(record: dict[str, Any]) -> float | None:

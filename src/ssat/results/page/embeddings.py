@@ -49,7 +49,7 @@ def _fault(path: Path) -> str:
         return "not a file of src.embed"
     if (method := about.get("map")) is None:
         return ""
-    if method not in METHODS:
+    if str(method) not in METHODS:
         return f"no map {str(method)[:20]!r} is known"
     picture = path.with_suffix(".png")
     return "" if picture.is_file() else f"its picture {picture.name} is not there"

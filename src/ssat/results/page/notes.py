@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ssat.results.columns import DAGGER
+from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
 from ssat.results.text import distinct, first_few, shared_energy
 from ssat.runs.record import Record
@@ -49,7 +49,7 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
 
 def _unfaithful(finished: Sequence[Record]) -> Iterator[str]:
     """Why some runs are no cells of the paper."""
-    unfaithful = [record for record in finished if record.get("faithful") is False]
+    unfaithful = [record for record in finished if is_no_cell(record)]
     reasons = Counter(str(reason) for record in unfaithful for reason in record.items("unfaithful_reasons"))
     if unfaithful:
         listed = "; ".join(f"{reason} ({count} of {len(finished)} runs)" for reason, count in reasons.most_common())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssat.results.columns import COLUMNS, RESULT, Column, Entry, deciding_titles
+from ssat.results.columns import COLUMNS, DECIDING, RESULT, Column, Entry, deciding_column, deciding_titles
 from ssat.results.page.links import folder_link
 from ssat.results.page.template import mode_class
 from ssat.results.tables import Row, heading, legend, shared_columns, shared_title, table_rows
@@ -63,7 +63,7 @@ def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None
     if not records:
         return None
     deciding = deciding_titles(records)
-    columns = [*([RESULT] if len(deciding) > 1 else []), *COLUMNS]
+    columns = [RESULT, *(c for c in COLUMNS if not _is_said(c, records))] if len(deciding) > 1 else [*COLUMNS]
     rows, shared = list(table_rows(records, columns)), shared_columns(records)
     used = [
         index
@@ -81,6 +81,13 @@ def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None
             PageRow(_row_style(row.record), [_entry(row, columns[index], row.entries[index], page) for index in used])
             for row in rows
         ],
+    )
+
+
+def _is_said(column: Column, records: Sequence[Record]) -> bool:
+    """Whether the column of results has all that this one would show."""
+    return column in DECIDING.values() and all(
+        deciding_column(record) is column for record in records if record.finished and column.entry_of(record).text
     )
 
 
@@ -105,4 +112,6 @@ def _order(entry: Entry) -> str:
 
 
 def _style(column: Column) -> str:
-    return "n" if column.is_right_aligned else column.title if column.title in ("mode", "run", "setting") else ""
+    if column.is_right_aligned or column is RESULT:
+        return "n"
+    return column.title if column.title in ("mode", "run", "setting") else ""
