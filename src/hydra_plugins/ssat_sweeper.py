@@ -139,9 +139,10 @@ class VariantSweeper(BasicSweeper):
                 )
             if code or not estimates:
                 print("\n" + "\n".join(summary(results, total)), flush=True)
-            trained = [job for job, outcome in results if outcome.status == "finished" and isinstance(job, Job)]
-            if trained and not estimates:
-                print(compare_line(trained[0].config.runs_dir), flush=True)
+            done = [job for job, outcome in results if outcome.status in ("finished", "skipped")]
+            folders = dict.fromkeys(job.config.runs_dir for job in done if isinstance(job, Job))
+            if not estimates:
+                print(*map(compare_line, folders), sep="\n", end="\n" * bool(folders), flush=True)
         if code:
             raise SystemExit(code)
 
