@@ -31,7 +31,7 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Launcher
 from ssat.config.words import CONF, FILES, as_typed_here
 from ssat.core.errors import UserError
-from ssat.runs.folder import describe, find_finished, run_name, usable
+from ssat.runs.folder import compare_line, describe, find_finished, run_name, usable
 from ssat.runs.names import ends_of, with_swept
 from ssat.sweeps.here import check_launcher, run_here
 from ssat.sweeps.jobs import (
@@ -139,6 +139,10 @@ class VariantSweeper(BasicSweeper):
                 )
             if code or not estimates:
                 print("\n" + "\n".join(summary(results, total)), flush=True)
+            done = [job for job, outcome in results if outcome.status in ("finished", "skipped")]
+            folders = dict.fromkeys(job.config.runs_dir for job in done if isinstance(job, Job))
+            if not estimates:
+                print(*map(compare_line, folders), sep="\n", end="\n" * bool(folders), flush=True)
         if code:
             raise SystemExit(code)
 

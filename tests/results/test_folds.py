@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ssat.results.comparisons import comparisons
+from ssat.results.comparisons import comparisons, finding
+from ssat.results.page.html import render
 from ssat.results.tables import table_rows
 from ssat.runs.record import Record
 from tests.helpers import record_of, train
@@ -60,8 +61,15 @@ def test_folds_are_one_row_with_mean_and_deviation(folds: list[Record]) -> None:
     assert arm.images == IMAGES and arm.said_runs == "2 folds"
     *runs, mean = table_rows(folds)
     assert [row.entries[5].text for row in runs] == ["0 fold 0", "0 fold 1"]
-    assert mean.record is None and mean.entries[5].text == "×2 folds"
+    assert mean.record is None and (mean.entries[0].text, mean.entries[5].text) == ("mean of 2 folds", "")
     assert mean.entries[6].text == f"{arm.accuracy:.2f} ± {arm.deviation:.2f}"
+
+
+def test_a_report_counts_the_test_images_of_all_folds(folds: list[Record]) -> None:
+    ssat = [Record(each.path, each.group, each.values | {"mode": "ssat"}) for each in folds]
+    said = finding([*folds, *ssat])
+    assert f" on {IMAGES} test images of 2 folds" in said and "on 30 images in each fold" in said
+    assert "60 test images of 2 folds" in (page := render(folds)) and "30 training images in each" in page
 
 
 def test_folds_of_several_seeds_are_one_row_too(folds: list[Record]) -> None:

@@ -17,7 +17,7 @@ from ssat.results.series import Bar, Series
 from ssat.runs.record import read_records
 from tests.results.records import failed_record, load, make_record, noise_png, save, write_json
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
 
 class Outline(HTMLParser):
@@ -120,7 +120,7 @@ def test_the_page_shows_verdict_bars_curves_and_reconstructions(page: str):
     said = "SSAT reaches 81.9 % on 360 test images: 3.1 ± 8.3 points below scratch (within the noise, one seed only)"
     assert said in text
     assert "−3.1 points to scratch" in text and "codecarbon, modelled from CPU load, USA" in text
-    assert "digits is not one of the paper's data sets (3 of 3 runs)" in text and "hence it is optimistic" in text
+    assert "cannot be read as a cell" not in text and "hence it is optimistic" in text
     outline = Outline(page)
     assert sum(attributes.get("class") == "chart" for attributes in outline.all("figure")) == 4
     assert len(outline.all("img")) == 2  # scratch has none
@@ -252,7 +252,8 @@ def test_five_hundred_runs_load_and_render(tmp_path: Path):
         )
     records, warnings = read_records(tmp_path)
     page = render(records, warnings=warnings)
-    assert len(records) == 500 and all(f"{record.group}/{record.folder.name}" in page for record in records)
+    names = page.replace("<wbr>", "")  # where a narrow column may break them
+    assert len(records) == 500 and all(f"{record.group}/{record.folder.name}" in names for record in records)
     assert len(page.encode()) < 2_000_000
 
 

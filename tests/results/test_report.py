@@ -11,6 +11,7 @@ import pytest
 from ssat.commands.report import main
 from ssat.results.paper.paper import Item, read_paper
 from ssat.results.terminal import comparison_lines
+from ssat.runs.faithful import is_of_the_paper
 from tests.results.records import failed_record, load, make_record, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,7 +155,7 @@ def test_a_page_that_cannot_be_written_is_one_sentence_after_the_tables(runs: Pa
     (runs.parent / "file").write_text("")
     assert call(monkeypatch, f"runs={runs}", f"out={runs.parent}/file/report.html") == 2
     out, err = capsys.readouterr()
-    assert "SSAT reaches 80.0 %" in out and "claims of the paper" in out and "wrote" not in out
+    assert "SSAT reaches 80.0 %" in out and "table1 lists its cells" in " ".join(out.split()) and "wrote" not in out
     assert err.startswith("error: cannot write ") and "out=<file.html>" in err and err.count("\n") == 1
 
 
@@ -201,6 +202,7 @@ def test_ctrl_c_is_one_sentence_and_exit_code_130(runs: Path, monkeypatch, capsy
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("form", ["terminal", "markdown"])
 def test_a_terminal_without_the_symbols_shows_question_marks(runs: Path, monkeypatch, encoding: str, form: str):
+    save(runs, make_record(data="cifar10", hash="c"))
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     assert call(monkeypatch, f"runs={runs}", f"format={form}") == 0
@@ -230,10 +232,47 @@ def test_interrupted_runs_are_listed(runs: Path, monkeypatch, capsys, count: int
 
 
 def test_a_table_of_settings_waits_for_no_runs(runs: Path, monkeypatch, capsys):
+    save(runs, make_record(data="cifar10", hash="c"))
     assert call(monkeypatch, f"runs={runs}") == 0
     out = " ".join(capsys.readouterr().out.split())
     listed = out.partition("Without runs yet: ")[2].partition(" of the paper")[0].split(", ")
     assert {"Table 13", "Figure 3", "Figure 6"} <= {*listed} and "Table 14" not in listed
+
+
+def test_runs_of_own_data_leave_the_paper_out_of_the_terminal_and_folded_on_the_page(runs: Path, monkeypatch, capsys):
+    assert call(monkeypatch, f"runs={runs}") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("of the paper") == 1 and "†" not in out and "claims of" not in out
+    assert "None of these runs is of a data set of the paper, so its tables and claims are left out (python" in out
+    page = (runs / "report.html").read_text()
+    assert '<details class="apart"><summary>The paper' in page and "cannot be read as a cell" not in page
+    save(runs, make_record(data="cifar10", hash="c"))
+    assert call(monkeypatch, f"runs={runs}") == 0
+    out = capsys.readouterr().out
+    assert out.count("†") == 2 and "Without runs yet: Table 1" in out and "61 claims of the paper" in out
+    page = (runs / "report.html").read_text()
+    assert 'class="apart"' not in page and "(1 of 3 runs)" in page
+
+
+def test_a_folder_that_bears_the_name_of_a_set_of_the_paper_is_not_that_set():
+    record = make_record(data="cifar10")
+    assert is_of_the_paper(record)
+    record["config"]["data"]["source"] = {"kind": "image_folder"}
+    assert not is_of_the_paper(record)
+    record["config"]["data"]["source"] = {"kind": "domainnet", "domain": "sketch"}
+    assert is_of_the_paper(record)
+
+
+def test_a_damaged_map_of_features_is_named(runs: Path, monkeypatch, capsys):
+    [folder] = [path.parent for path in runs.glob("*/*ssat*/result.json")]
+    (folder / "embeddings").mkdir()
+    for name, text in (("a", "{"), ("b", '{"map": "pca"}'), ("c", '{"map": null}'), ("d", '{"map": ["pca"]}')):
+        (folder / "embeddings" / f"{name}.json").write_text(text)
+    assert call(monkeypatch, f"runs={runs}") == 0
+    err = capsys.readouterr().err
+    assert "a.json: damaged, not JSON" in err and "b.json: its picture b.png is not there" in err
+    assert "c.json" not in err and "d.json: no map" in err and "skipped 3 files in all" in err
+    assert "a.json: damaged" in (runs / "report.html").read_text()
 
 
 def test_many_comparisons_are_cut_short_on_the_terminal(tmp_path: Path):

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from ssat.core.words import duration
-from ssat.results.tables import COLUMNS, legend, runs_table, to_markdown
+from ssat.results.tables import COLUMNS, legend, runs_table, short_name, to_markdown
 from ssat.results.text import quantity
 from ssat.runs.record import Record
 from tests.results.records import failed_record, load, make_record
@@ -28,17 +28,17 @@ def records(tmp_path: Path) -> list[Record]:
 def test_a_hundred_columns_show_accuracy_costs_and_parameters(records: list[Record]):
     text = shown(records, 100)
     assert "vit_micro on digits" in text
-    [line] = [line for line in text.splitlines() if line.startswith("SSAT")]
-    assert " ".join(line.split()) == "SSAT 0 81.94 82.44 (ep 11) 38 s 512 0.45 / 0.86 67.9 M 0.404 Wh 0.149 g †"
+    [line] = [line for line in text.splitlines() if " SSAT " in line]
+    assert " ".join(line.split()[1:]) == "SSAT 0 81.94 82.44 (ep 11) 38 s 0.404 Wh 0.149 g 512 61.5 mg"
 
 
 def test_sixty_columns_keep_mode_and_accuracy_on_one_line_each(records: list[Record]):
     lines = shown(records, 60).splitlines()
     assert max(map(len, lines)) <= 60
-    assert [line.split()[:3] for line in lines if line.startswith(("scratch", "SSL+FT", "SSAT"))] == [
-        ["scratch", "0", "85.00"],
-        ["SSL+FT", "0", "83.10"],
-        ["SSAT", "0", "81.94"],
+    assert [line.split()[:4] for line in lines[-3:]] == [
+        [records[0].text("hash"), "scratch", "0", "85.00"],
+        [records[1].text("hash"), "SSL+FT", "0", "83.10"],
+        [records[2].text("hash"), "SSAT", "0", "81.94"],
     ]
 
 
@@ -52,7 +52,9 @@ def test_no_line_is_wider_than_the_terminal_and_none_wraps(tmp_path: Path, width
 
 def test_several_seeds_get_a_line_of_mean_and_deviation(tmp_path: Path):
     records = load(tmp_path, *(make_record(seed=seed, accuracy=80.0 + seed) for seed in range(3)))
-    assert any("×3" in line and "81.00 ± 1.00" in line for line in shown(records, 100).splitlines())
+    assert any(
+        line.startswith("mean of 3 seeds") and "81.00 ± 1.00" in line for line in shown(records, 100).splitlines()
+    )
 
 
 def test_one_seed_gets_no_mean(records: list[Record]):
@@ -60,12 +62,35 @@ def test_one_seed_gets_no_mean(records: list[Record]):
 
 
 def test_a_failed_run_is_marked_and_its_empty_values_stay_empty(tmp_path: Path):
-    [line] = [line for line in shown(load(tmp_path, failed_record()), 100).splitlines() if line.startswith("SSAT")]
-    assert line.split() == ["SSAT", "0", "failed"]
+    [line] = [line for line in shown(load(tmp_path, failed_record()), 100).splitlines() if " SSAT " in line]
+    assert line.split()[1:] == ["SSAT", "0", "failed"]
 
 
 def test_a_run_true_to_the_paper_has_no_dagger(tmp_path: Path):
-    assert "†" not in shown(load(tmp_path, make_record(faithful=True)), 200)
+    marked, plain = make_record(data="cifar10"), make_record(data="cifar10", faithful=True)
+    assert "†" in shown(load(tmp_path / "a", marked), 200) and "†" not in shown(load(tmp_path / "b", plain), 200)
+
+
+def test_each_data_set_has_a_heading_and_its_own_deciding_number(tmp_path: Path):
+    made = [make_record(seed=seed, data=data, hash=f"{data}{seed}") for data in ("digits", "mine") for seed in (0, 1)]
+    labels = make_record("scratch", data="mine", hash="several")
+    labels["config"]["data"]["labels"] = "labels.csv"
+    labels["metrics"]["test"] = {"map": {"last": 0.91234, "best": 0.92, "best_epoch": 3}}
+    balanced = make_record("scratch", data="digits", hash="equal")
+    balanced["config"]["monitor"] = {"select": "balanced_acc"}
+    balanced["metrics"]["test"]["balanced_acc"] = {"last": 55.5}
+    text = shown(load(tmp_path, *made, labels, balanced), 80)
+    parts = dict(part.split("\n", 1) for part in text.replace("vit_micro on ", "\0").split("\0")[1:])
+    parts = {title.strip(): part for title, part in parts.items()}
+    assert [*parts] == ["digits", "mine, several labels", "mine"]
+    assert ["mAP" in part for part in parts.values()] == [False, True, False]
+    assert "0.9123" in parts["mine, several labels"]
+    assert "balanced %" in parts["digits"] and "55.50" in parts["digits"] and "balanced" not in parts["mine"]
+
+
+def test_a_name_of_the_users_own_is_shown_by_its_end(tmp_path: Path):
+    own, automatic = load(tmp_path, make_record(name="mine", hash="00000000"), make_record(hash="1f2e3d4c"))
+    assert {short_name(own), short_name(automatic)} == {"mine-00000000", "1f2e3d4c"}
 
 
 def test_names_are_no_markup(tmp_path: Path):

@@ -18,6 +18,7 @@ from ssat.sweeps.jobs import JobOutcome, Request
 from ssat.sweeps.names import swept_keys, swept_values
 from ssat.sweeps.table import results_table
 from tests.helpers import TINY, train
+from tests.results.records import make_record
 from tests.sweeps.test_sweep import sweep
 
 
@@ -96,3 +97,19 @@ def test_the_table_shows_a_failed_run_without_numbers() -> None:
         ["a-0", "(row", "/", "column)", "finished", "80.00", "81.50", "1m15s"],
         ["a-0", "(row", "/", "column)", "crashed"],
     ]
+
+
+def test_the_table_ends_with_the_means_of_what_decides() -> None:
+    rows = []
+    for seed, share in ((0, 40.0), (1, 50.0)):
+        record = make_record("scratch", seed=seed, accuracy=80.0)
+        record["config"]["monitor"] = {"select": "balanced_acc"}
+        record["metrics"]["test"]["balanced_acc"] = {"last": share, "best": share}
+        rows.append((Request(f"a-{seed}", "", ()), JobOutcome("finished"), record))
+    heading, *runs, mean = results_table(rows)
+    assert re.split("  +", heading) == ["run", "status", "acc1 %", "balanced %", "best %", "time"]
+    assert [line.split()[:4] for line in runs] == [
+        ["a-0", "finished", "80.00", "40.00"],
+        ["a-1", "finished", "80.00", "50.00"],
+    ]
+    assert mean.startswith("mean of 2 seeds: vit_micro on digits, scratch") and "45.00 ± 7.07" in mean

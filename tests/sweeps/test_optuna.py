@@ -82,3 +82,9 @@ def test_four_trials_are_drawn_again_by_the_same_seed(tmp_path):
     assert best in again.stdout.splitlines()
     accuracies = re.findall(r"skipped.*acc1 last ([\d.]+) %", again.stdout)
     assert max(map(float, accuracies)) == pytest.approx(float(best.split()[2]), abs=0.01)
+
+
+def test_several_labels_are_searched_by_their_map_and_not_by_a_loss_which_would_be_maximised():
+    several = {"map": {"last": 0.6, "best": 0.7}, "auroc": {"last": 0.8, "best": 0.9}, "loss": {"last": 0.5}}
+    assert decisive(record(metrics={"test": several})) == 0.6
+    assert decisive(record(metrics={"test": several}, config={"monitor": {"select": "auroc"}})) == 0.8

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ssat.core.launch import broken
 from ssat.training.callbacks.progress import fitting
 
 VALUES = {"ETA": "3h07m", "loss": "1234.5", "test/acc1": "78.91", "clips/s": "1,234,567", "lr": "0.00025"}
@@ -55,3 +56,13 @@ def test_a_training_draws_its_bar_on_one_line_of_80_columns(tmp_path: Path) -> N
     assert any("ETA" in bar and "loss" in bar for bar in bars)
     assert not [line for line in lines if line.startswith(" ") and line.strip()]  # what a bar has wrapped
     assert any(line.startswith("predict: python -m src.predict run=") for line in lines)
+
+
+def test_a_line_of_fields_is_broken_between_fields_and_not_inside_one():
+    line = "ssat/joint 1/2  train/loss 2.755  71 img/s  data_wait 6.4%  ETA 36 s"
+    shown = broken(line, 40).splitlines()
+    assert max(map(len, shown)) <= 40 and shown[-1].endswith("  ETA 36 s")
+    assert "  ".join(part.strip() for part in shown) == line
+    assert broken(line, 200) == line
+    sentence = "a sentence is left to the terminal: " + "x" * 60
+    assert broken(sentence, 40) == sentence

@@ -14,6 +14,7 @@ from ssat.core.files import write_text
 from ssat.core.options import read_options
 from ssat.core.words import nearest
 from ssat.results.analyses import read_analyses
+from ssat.results.page.embeddings import damaged_maps
 from ssat.results.page.html import render
 from ssat.results.paper.claims import Claim, ledger
 from ssat.results.paper.paper import choose, read_claims, read_paper, read_text_numbers
@@ -97,7 +98,7 @@ def report(words: list[str]) -> None:
     judged = {name: judge(item, records) for name, item in read_paper().items()}
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
     analyses, damaged = read_analyses(runs, tree)
-    warnings += damaged
+    warnings += damaged + damaged_maps([record for record in records if record.finished])
     of_images = [each for each in analyses if not each.of_clips]
     made = {name: [each.title for each in of_images if each.name == name] for name in {a.name for a in of_images}}
     claims = ledger(read_claims(), read_text_numbers(), judged, records, made)

@@ -36,6 +36,7 @@ from ssat.runs.decisive import decisive
 from ssat.runs.folder import (
     AFRESH,
     LOG,
+    compare_line,
     describe,
     find_finished,
     find_run_dir,
@@ -46,7 +47,6 @@ from ssat.runs.folder import (
 )
 from ssat.runs.inputs import FILE, read_inputs, recorded, refuse_changes
 
-DEFAULT_RUNS = "runs"  # where src.report looks by itself
 CHANGED = "give the run the data it was begun with, or train anew with force=true"
 
 
@@ -222,8 +222,7 @@ def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     if last.lam > 0:
         what = "photo.jpg" if config.data.frames is None else "video.mp4"  # no <...>: a shell would read from a file
         yield f"predict: {command_line('predict', [f'run={run_dir}', f'input={what}'])}"
-    runs = [] if config.runs_dir == DEFAULT_RUNS else [f"runs={config.runs_dir}"]
-    yield f"compare: {command_line('report', runs)}"
+    yield compare_line(config.runs_dir)
 
 
 def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -148,10 +149,26 @@ def cores() -> int:
 
 
 def say(line: str) -> None:
-    """Print `line` in the main process only, and keep it in the log of the run."""
+    """Print `line` in the main process only, and keep it in the log of the run.
+
+    On a terminal a line of fields, which two blanks separate, is broken between fields: not inside `ETA 36 s`.
+    """
     if is_main_process():
-        print(line, flush=True)
+        is_terminal = sys.stdout.isatty()
+        print(broken(line, shutil.get_terminal_size().columns) if is_terminal else line, flush=True)
         _log.keep(line)
+
+
+def broken(line: str, width: int) -> str:
+    """A line of fields as lines of at most `width` characters, the further ones indented; other text as it is."""
+    first, *fields = line.split("  ")
+    lines = [first]
+    for field in fields:
+        if len(lines[-1]) + 2 + len(field) <= width:
+            lines[-1] += f"  {field}"
+        else:
+            lines.append(f"  {field}")
+    return "\n".join(lines)
 
 
 class _Log:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ssat.core.words import many
 from ssat.results.content import by_content, counted
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
@@ -49,6 +50,14 @@ class Arm:
         finished = [(record, record.accuracy) for record in self.records if record.finished]
         return by_seed((record, accuracy) for record, accuracy in finished if accuracy is not None)
 
+    @cached_property
+    def repeats(self) -> list[SeedRuns]:
+        """The same as `seeds`; of images with several labels each, which have no accuracy, by their mAP."""
+        key = "metrics.{split}.map.last"
+        finished = [(record, record.number(key.format(split=record.split))) for record in self.records]
+        measured = by_seed((record, value) for record, value in finished if record.finished and value is not None)
+        return self.seeds or measured
+
     @property
     def scored(self) -> list[Record]:
         """The finished runs with an accuracy, those of one seed one after another; a copy of a record counts once."""
@@ -84,16 +93,26 @@ class Arm:
         return sum(known) if len(known) == len(sizes) else None
 
     @property
+    def folds(self) -> set[int]:
+        """The parts of a cross-validation that its finished runs were tested on; empty where it is none."""
+        return {each.fold for each in self.repeats if each.fold is not None}
+
+    @property
     def said_runs(self) -> str:
         """'3 seeds', '5 folds' or '5 folds, 3 seeds'."""
-        folds = {each.fold for each in self.seeds} - {None}
-        seeds = len({each.seed for each in self.seeds})
+        folds = self.folds
+        seeds = len({each.seed for each in self.repeats})
         parts = [f"{len(folds)} fold{'s' * (len(folds) > 1)}"] if folds else []
         return ", ".join(parts + [f"{seeds} seed{'s' * (seeds > 1)}"] * (seeds > 1 or not folds))
 
+    def one_of(self, record: Record) -> str:
+        """Which of the arm's runs it is: 'seed 0 of 2 seeds', or 'fold 1, seed 0 of 3 folds, 2 seeds'."""
+        fold = "" if record.fold is None else f"fold {record.fold}, "
+        return f"{fold}seed {record.text('seed')} of {self.said_runs}"
+
     def numbers(self, key: str) -> list[float]:
         """The numbers at a dotted key, one for each seed that has it; `{split}` in it is that of the accuracy."""
-        of_seeds = [[record.number(key.format(split=record.split)) for record in each.records] for each in self.seeds]
+        of_seeds = [[record.number(key.format(split=record.split)) for record in each.records] for each in self.repeats]
         known = [[number for number in numbers if number is not None] for numbers in of_seeds]
         return [statistics.fmean(numbers) for numbers in known if numbers]
 
@@ -218,7 +237,8 @@ def _finding_of_several(ssat: list[Arm], others: list[Arm]) -> str:
 def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     record = ssat.scored[0]
     split = "test" if record.split == "test" else "validation"
-    on = f" on {record.split_size:,} {split} {counted([record])}" if record.split_size else ""
+    on = f" on {ssat.images:,} {split} {counted([record])}" if ssat.images else ""
+    on += f" of {len(ssat.folds)} folds" if len(ssat.folds) > 1 else ""
     best = f" (best epoch, chosen on these very {counted([record])})" if record.get("selection") == "max" else ""
     reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
     if not others:
@@ -254,8 +274,8 @@ def _caveat(ssat: Arm) -> str:
     if interval and classes and interval[0] <= 100 / classes:
         facts.append(f"this is no better than guessing one of {classes} classes ({100 / classes:.3g} %)")
     if epochs is not None and epochs < PAPER_EPOCHS:
-        on = f" on {train:,.0f} {counted([record])}" if train else ""
-        facts.append(f"it trained {epochs:.0f} epochs{on} (the paper: {PAPER_EPOCHS} epochs)")
+        on = f" on {train:,.0f} {counted([record])}" + " in each fold" * (len(ssat.folds) > 1) if train else ""
+        facts.append(f"it trained {many(round(epochs), 'epoch')}{on} (the paper: {PAPER_EPOCHS} epochs)")
     if lam is not None and lam < 1:
         facts.append(f"the classification loss has a weight of only {lam:g}")
     if len(ssat.accuracies) == 1:

@@ -17,6 +17,7 @@ from ssat.results.intervals import SEED_DEVIATION
 from ssat.results.label_curve import curve_table, label_curves
 from ssat.results.paper.claims import Claim, status_counts
 from ssat.results.paper.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
+from ssat.results.paper.relevance import NOT_OF_THE_PAPER, concerns_the_paper
 from ssat.results.paper.verdicts import Judged
 from ssat.results.tables import runs_table, to_markdown
 from ssat.results.text import FEWER_RUNS, largest, markdown_text, shared_energy
@@ -105,6 +106,9 @@ def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], 
     for each in chosen.values():
         if is_whole or each.has_runs:
             show_item(console, each, commands=is_whole)
+    if not is_whole and not concerns_the_paper(records, chosen.values()):
+        console.print(as_typed_here(f"{NOT_OF_THE_PAPER} (python -m src.report table1 lists its cells)"), markup=False)
+        return
     without_runs = [each.item.source for each in chosen.values() if not each.has_runs and not each.is_settings]
     if not is_whole and without_runs:
         console.print(

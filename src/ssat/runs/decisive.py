@@ -1,4 +1,4 @@
-"""The one number of a run that a search for the best values compares."""
+"""The one number of a run that a search for the best values compares, and that tables show first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from ssat.runs.record import as_number, lookup
 
 
 def decisive_name(record: dict[str, Any]) -> str:
-    """The measure that chooses the best epoch, `acc1` for images unless `monitor.select` names another; a loss where no
-    labels are learned."""
-    metrics = lookup(record, "metrics.val") or lookup(record, "metrics.test") or {}
+    """The measure that chooses the best epoch: `acc1` for images, `map` where an image has several labels, unless
+    `monitor.select` names another; a loss where no labels are learned."""
+    metrics = lookup(record, "metrics.val") or lookup(record, "metrics.test")
+    metrics = metrics if isinstance(metrics, dict) else {}
+    if "map" in metrics:
+        return str(lookup(record, "config.monitor.select") or "map")
     if "acc1" not in metrics:
         return "loss"
     if lookup(record, "config.data.frames") is not None:
         return "auc" if "auc" in metrics else "balanced_acc"
-    return lookup(record, "config.monitor.select") or "acc1"
+    return str(lookup(record, "config.monitor.select") or "acc1")
 
 
 def decisive(record: dict[str, Any]) -> float | None:

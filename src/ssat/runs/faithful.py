@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ssat.config.identity import official_name
@@ -38,6 +39,13 @@ PAPER_DATA = (
     "chaoyang",
     "pmnist",
 )
+
+
+def is_of_the_paper(record: Mapping[str, Any]) -> bool:
+    """Whether a run's record is of a data set of the paper; a user's own folder may bear the name of one."""
+    source = lookup(record, "config.data.source") or {}
+    read = lookup(source, "domain") or lookup(source, "kind") or record.get("data")  # old records name the set alone
+    return read in (*PAPER_DATA, *PAPER_VIDEO_DATA)
 
 
 def beyond_the_paper(config: Run) -> list[str]:

@@ -18,6 +18,7 @@ from ssat.config.resolve import build
 from ssat.config.schema import Run
 from ssat.config.trust import trusted
 from ssat.config.upgrade import VERSION
+from ssat.config.words import command_line
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
 from ssat.core.read import plain_yaml, read_json, read_text
@@ -25,6 +26,7 @@ from ssat.runs.class_counts import unequal_classes
 from ssat.runs.names import ends_of, is_automatic
 from ssat.runs.record import as_number, lookup
 
+DEFAULT_RUNS = "runs"  # where src.report looks by itself
 LOG = "log.txt"  # in a run's folder: what was said of it, of all commands that went on with it
 AFRESH = "move the run folder away, or force=true to start afresh"
 # What the record of a run reads of every phase's own: numbers, what is null where it was not measured, and the rest.
@@ -55,6 +57,12 @@ def usable(config: Run, verb: str, *, key: str | None = None) -> Iterator[None]:
     except OSError as error:
         key = key or ("run_dir" if config.run_dir else "runs_dir")
         raise UserError(f"{key}={getattr(config, key)} cannot be {verb} ({error.strerror}): name another") from error
+
+
+def compare_line(runs_dir: str) -> str:
+    """The line that names the command which sets all runs of a folder side by side."""
+    runs = [] if runs_dir == DEFAULT_RUNS else [f"runs={runs_dir}"]
+    return f"compare: {command_line('report', runs)}"
 
 
 def where_it_continues(run_dir: Path) -> str:

@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: its runs and their accuracy."""
+"""The table at the end of a sweep: its runs, the number that decides over each, and the means over seeds and folds."""
 
 from __future__ import annotations
 
@@ -7,35 +7,67 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.words import duration
+from ssat.results.columns import DECIDING, Column, Entry, deciding_titles
+from ssat.results.comparisons import Arm, comparisons
+from ssat.results.text import two_decimals
 from ssat.runs.record import Record
 from ssat.sweeps.jobs import JobOutcome, Request
 
-TITLES = ("run", "status", "acc1 %", "best %", "mAP", "best mAP", "time")
-OF_LABELS = ("mAP", "best mAP")  # of images with several labels each; left out where no run has them
+ACCURACY = DECIDING["acc1"].title
+BEST = Column("best %", 0, key="metrics.{split}.acc1.best", show=two_decimals, with_deviation=True)
+BEST_MAP = Column("best mAP", 0, key="metrics.{split}.map.best", show="{:.4f}".format, with_deviation=True)
+TIME = Column("time", 0, key="seconds", show=duration)
 
 
 def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | None]]) -> list[str]:
-    """A line for each run: name, what became of it, top-1 accuracy (the last epoch's, unless recipe.report=max).
+    """A line for each run: name, what became of it, the deciding number (the last epoch's, unless recipe.report=max).
+
+    A line for each mean over seeds and folds follows them.
 
     Args:
         rows: the run as it was asked for, its outcome, and its record where it is finished.
     """
-    lines: list[tuple[str, ...]] = [TITLES, *(_line(*row) for row in rows)]
-    kept = [n for n, title in enumerate(TITLES) if title not in OF_LABELS or any(line[n] for line in lines[1:])]
-    lines = [tuple(line[n] for n in kept) for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(kept))]
+    found = [
+        None if values is None else Record(Path(), "", {"mode": "", "status": "finished", **values})
+        for _, _, values in rows
+    ]
+    records = [record for record in found if record is not None]
+    columns = _columns(records)
+    lines: list[tuple[str, ...]] = [("run", "status", *(column.title for column in columns))]
+    for (job, outcome, _), record in zip(rows, found, strict=True):
+        numbers = ["" if record is None else _of_run(record, column).text for column in columns]
+        lines.append((str(job), outcome.status, *numbers))
+    lines += [
+        (_mean_name(arm), "", *(column.entry_over_seeds(arm).text for column in columns))
+        for arm in _repeated([record for record in records if record.get("config")])
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
 
 
-def _line(job: Request, outcome: JobOutcome, values: dict[str, Any] | None) -> tuple[str, ...]:
-    if values is None:
-        return str(job), outcome.status, "", "", "", "", ""
-    record = Record(Path(), "", {"mode": "", **values})
-    best, seconds = record.number(f"metrics.{record.split}.acc1.best"), record.number("seconds")
-    accuracies = ["" if number is None else f"{number:.2f}" for number in (record.accuracy, best)]
-    maps = [record.number(f"metrics.{record.split}.map.{key}") for key in ("last", "best")]
-    accuracies += ["" if number is None else f"{number:.4f}" for number in maps]
-    return str(job), outcome.status, *accuracies, "" if seconds is None else duration(seconds)
+def _columns(records: Sequence[Record]) -> list[Column]:
+    """Accuracy and what decides in place of it; columns that no run has a number for are left out."""
+    deciding = deciding_titles(records)
+    shown = [column for column in DECIDING.values() if column.title in (ACCURACY, *deciding)]
+    columns = [*shown, BEST, BEST_MAP, TIME]
+    return [column for column in columns if any(_of_run(record, column).text for record in records)]
+
+
+def _of_run(record: Record, column: Column) -> Entry:
+    if column.title == ACCURACY:
+        value = record.accuracy
+        return Entry("" if value is None else column.show(value), value)
+    return column.entry_of(record)
+
+
+def _repeated(records: Sequence[Record]) -> Iterator[Arm]:
+    for comparison in comparisons(records):
+        yield from (arm for arm in comparison.arms if len(arm.repeats) > 1)
+
+
+def _mean_name(arm: Arm) -> str:
+    record = arm.repeats[0].records[0]
+    return f"mean of {arm.said_runs}: {record.encoder} on {record.data}, {arm.name}"
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:

@@ -73,6 +73,7 @@ def confusion_picture(arm: Arm, space: PageSpace) -> Picture | None:
         if record.phases and isinstance(name := record.phases[-1].get("name"), str):
             source = data_address(record.folder, f"{name}/{CONFUSION}", space)
             if source:
-                where = f"{arm.name}, {record.group}/{record.folder.name}"
+                one_of = "" if len(arm.records) < 2 else f", {arm.one_of(record)}"
+                where = f"{arm.name}{one_of}, {record.group}/{record.folder.name}"
                 return Picture(where, f"Confusion matrix of {where}: a row for each true class", source)
     return None

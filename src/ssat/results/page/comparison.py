@@ -132,12 +132,17 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     record = comparison.records[0]
     noun = counted([record])
     splits = record.get("data_fingerprint.splits")
+    folds = max(comparison.arms, key=lambda arm: len(arm.folds))
     for name, value in splits.items() if isinstance(splits, dict) else ():
-        count = as_number(value)
+        count, in_folds = as_number(value), ""
+        if len(folds.folds) > 1:
+            tested = name == record.split
+            count = folds.images if tested else count
+            in_folds = f" of {len(folds.folds)} folds" if tested else " in each"
         if count is not None:
-            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} {noun}"
+            yield f"{count:,.0f} {SPLIT_NAMES.get(name, name)} {noun}{in_folds}"
     if record.classes:
-        yield f"{record.classes} classes"
+        yield f"{record.classes} {'labels' if record.multi_label else 'classes'}"
     if epochs := epochs_of_all([(arm.name, each) for arm in comparison.arms for each in arm.records]):
         yield epochs
     if (batch := record.number("config.recipe.batch_size")) is not None:

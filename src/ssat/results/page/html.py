@@ -20,6 +20,7 @@ from ssat.results.page.runs import runs_table
 from ssat.results.page.space import PageSpace, space_for
 from ssat.results.page.template import render_template
 from ssat.results.paper.claims import Claim
+from ssat.results.paper.relevance import concerns_the_paper
 from ssat.results.paper.verdicts import Judged
 from ssat.results.text import FEWER_RUNS, distinct, first_few, largest, quantity
 from ssat.runs.record import STATES, Record
@@ -54,6 +55,7 @@ def render(
     finished = [record for record in records if record.finished]
     space = space_for(len(finished))
     panels, left_out = _comparisons(records, space)
+    is_folded = not analyses and not concerns_the_paper(records, (judged or {}).values())
     return render_template(
         "page.html",
         made=made or datetime.now().astimezone(),
@@ -67,7 +69,7 @@ def render(
         left_out=left_out,
         fewer_runs=FEWER_RUNS,
         detection=detection_panel(records, page),
-        paper=paper_part(judged, claims, analyses, page, space) if judged else None,
+        paper=paper_part(judged, claims, analyses, page, space, is_folded=is_folded) if judged else None,
         runs=runs_table(records, page),
         unfinished=_unfinished(records, unfinished),
         warnings=warnings,

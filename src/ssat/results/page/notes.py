@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
-from ssat.results.tables import DAGGER
 from ssat.results.text import distinct, first_few, shared_energy
 from ssat.runs.record import Record
 
@@ -19,8 +19,10 @@ def notes(records: Sequence[Record]) -> list[str]:
 def _notes(finished: Sequence[Record]) -> Iterator[str]:
     noun = counted(finished)
     if any(record.split == "test" and not record.get("metrics.val") for record in finished):
+        measures = {"mAP" if record.multi_label else "accuracy" for record in finished}
+        best = " or ".join(sorted(measures))
         yield (
-            f"best is the highest accuracy of any epoch. It was chosen on the test {noun} themselves (there is no "
+            f"best is the highest {best} of any epoch. It was chosen on the test {noun} themselves (there is no "
             "validation split), hence it is optimistic. The verdicts use the last epoch unless recipe.report=max."
         )
     yield (
@@ -47,7 +49,7 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
 
 def _unfaithful(finished: Sequence[Record]) -> Iterator[str]:
     """Why some runs are no cells of the paper."""
-    unfaithful = [record for record in finished if record.get("faithful") is False]
+    unfaithful = [record for record in finished if is_no_cell(record)]
     reasons = Counter(str(reason) for record in unfaithful for reason in record.items("unfaithful_reasons"))
     if unfaithful:
         listed = "; ".join(f"{reason} ({count} of {len(finished)} runs)" for reason, count in reasons.most_common())

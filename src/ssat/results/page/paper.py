@@ -126,6 +126,7 @@ class PaperPart:
         items: tables and figures.
         claims: of the paper.
         claim_counts: how many claims have which status.
+        is_folded: whether it is closed at first, because no run and no analysis is of it.
     """
 
     tally: str
@@ -133,6 +134,7 @@ class PaperPart:
     items: list[ItemPanel]
     claims: Sequence[Claim]
     claim_counts: str
+    is_folded: bool
 
 
 def paper_part(
@@ -141,6 +143,8 @@ def paper_part(
     analyses: Sequence[AnalysisRecord],
     page: Path | None,
     space: PageSpace,
+    *,
+    is_folded: bool,
 ) -> PaperPart:
     """The paper's part of the page; links are relative to `page`, pictures are taken off `space`."""
     found = {result.verdict for item in judged.values() for result in item.all_results}
@@ -150,6 +154,7 @@ def paper_part(
         items=[_item(each, analyses, page, space) for each in judged.values()],
         claims=claims,
         claim_counts=status_counts(claims),
+        is_folded=is_folded,
     )
 
 

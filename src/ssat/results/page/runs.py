@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssat.results.columns import COLUMNS, DECIDING, RESULT, Column, Entry, deciding_column, deciding_titles
 from ssat.results.page.links import folder_link
 from ssat.results.page.template import mode_class
-from ssat.results.tables import COLUMNS, Column, Entry, Row, heading, legend, shared_columns, shared_title, table_rows
+from ssat.results.tables import Row, heading, legend, shared_columns, shared_title, table_rows
 from ssat.runs.record import Record
 
-FIRST = ("run", "acc1 %", "mode")  # columns
+# Columns: the first ones are seen without scrolling sideways, on a phone the first two.
+FIRST, LAST = ("run", "{decides}", "mode", "data", "setting", "seed"), "encoder"
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,32 @@ def runs_table(records: Sequence[Record], page: Path | None) -> RunsTable | None
     """The table of all runs with links relative to `page`; None without runs."""
     if not records:
         return None
-    rows, shared = list(table_rows(records)), shared_columns(records)
+    deciding = deciding_titles(records)
+    columns = [RESULT, *(c for c in COLUMNS if not _is_said(c, records))] if len(deciding) > 1 else [*COLUMNS]
+    rows, shared = list(table_rows(records, columns)), shared_columns(records)
     used = [
         index
-        for index, column in enumerate(COLUMNS)
+        for index, column in enumerate(columns)
         if column.title not in shared and any(row.entries[index].text for row in rows)
     ]
-    # Name and accuracy first: on a phone they are seen without scrolling sideways.
-    used.sort(key=lambda index: FIRST.index(title) if (title := COLUMNS[index].title) in FIRST else len(FIRST))
+    first = [title.format(decides=RESULT.title if len(deciding) > 1 else "".join(deciding)) for title in FIRST]
+    ranks = {title: rank for rank, title in enumerate(dict.fromkeys([*first, *deciding]))} | {LAST: len(columns)}
+    used.sort(key=lambda index: ranks.get(columns[index].title, len(ranks)))
     return RunsTable(
         title="All runs" + (f", {shared_title(shared)}" if shared else ""),
         legend=f"{legend(records)}. Click a heading to sort.",
-        headings=[PageEntry(heading(COLUMNS[index], records) or "note", _style(COLUMNS[index])) for index in used],
-        rows=[PageRow(_row_style(row.record), [_entry(row, index, page) for index in used]) for row in rows],
+        headings=[PageEntry(heading(columns[index], records), _style(columns[index])) for index in used],
+        rows=[
+            PageRow(_row_style(row.record), [_entry(row, columns[index], row.entries[index], page) for index in used])
+            for row in rows
+        ],
+    )
+
+
+def _is_said(column: Column, records: Sequence[Record]) -> bool:
+    """Whether the column of results has all that this one would show."""
+    return column in DECIDING.values() and all(
+        deciding_column(record) is column for record in records if record.finished and column.entry_of(record).text
     )
 
 
@@ -82,8 +97,7 @@ def _row_style(record: Record | None) -> str:
     return mode_class(record.mode) + (" failed" if record.status == "failed" else "")
 
 
-def _entry(row: Row, index: int, page: Path | None) -> PageEntry:
-    column, entry = COLUMNS[index], row.entries[index]
+def _entry(row: Row, column: Column, entry: Entry, page: Path | None) -> PageEntry:
     link = ""
     if column.title == "run" and row.record is not None and page is not None:
         link = f"{folder_link(row.record, page)}/result.json"
@@ -98,4 +112,6 @@ def _order(entry: Entry) -> str:
 
 
 def _style(column: Column) -> str:
-    return "n" if column.is_right_aligned else column.title if column.title in ("mode", "run") else ""
+    if column.is_right_aligned or column is RESULT:
+        return "n"
+    return column.title if column.title in ("mode", "run", "setting") else ""

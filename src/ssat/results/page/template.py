@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ def mode_class(mode: str) -> str:
     return f"m-{mode}" if mode in COLOURED_MODES else "m-other"
 
 
+def breakable(text: str) -> Markup:
+    """A name that a narrow column breaks after its dashes, slashes and commas, and not in the middle of a word."""
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[-/,])(?=[^\s-])", text))
+
+
 @cache
 def environment() -> Environment:
     """The templates with autoescape; a name that a template does not get is an error."""
@@ -31,6 +37,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["mode_class"] = mode_class
+    made.filters["breakable"] = breakable
     return made
 
 

@@ -103,8 +103,9 @@ class ProgressBar(RichProgressBar):
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("train/loss") or name == "lr" or name in SHOWN
             }
+        left = self._eta.left(trainer)
         first = {
-            "ETA": duration(self._eta.left(trainer)),
+            **({"ETA": duration(left)} if left else {}),  # nothing is left of a phase at its end
             **{name: self._shown[name] for name in ("loss", *SHOWN) if name in self._shown},
             _per_second(pl_module): f"{self._history.images_per_s:,.0f}",
             "data_wait": f"{self._history.data_wait:.0%}",
@@ -148,9 +149,9 @@ class ProgressLines(Callback):
         shown = [name for name in row if _is_eval(name) and (not name.endswith(lesser) or name.endswith(self._decides))]
         names = [name for name in row if name.startswith("train/loss") or name in shown]
         values = "  ".join(f"{name} {row[name]:.4g}" for name in names)
+        left = self._eta.left(trainer)
         speed = f"{row['throughput/images_per_s']:.0f} {_per_second(pl_module)}"
         say(
             f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
-            f"{speed}  data_wait {row['throughput/data_wait']:.1%}  "
-            f"ETA {duration(self._eta.left(trainer))}"
+            f"{speed}  data_wait {row['throughput/data_wait']:.1%}" + (f"  ETA {duration(left)}" if left else "")
         )
