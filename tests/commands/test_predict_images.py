@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ssat
 from ssat.commands.predict.command import predict
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.data import single
 from ssat.data.sets.sources import digits
 from ssat.model import Model
@@ -185,7 +186,9 @@ def exported(model: Model, folder: Path, **changes: object) -> Path:
     said = {
         **{"schema": 1, "kind": "ssat-model", "classes": model.classes, "config": dict(model.saved.config.values)},
         **{"phase": model.saved.phase.name, "num_classes": len(model.classes), "temperature": None},
-        "statistics": {"mean": list(model._data.mean), "std": list(model._data.std)},
+        "statistics": (moments := {"mean": list(model._data.mean), "std": list(model._data.std)}),
+        "preprocessing": {"img_size": model._data.img_size, "channels": 3, **moments},
+        "sha256": file_sha256(folder / "model.safetensors"),
     }
     (folder / "model.json").write_text(json.dumps(said | changes))
     return folder
@@ -204,10 +207,40 @@ def test_an_exported_folder_loads_without_the_run(photos: Path, home: Path, tmp_
             ({"schema": 2}, "schema 1"),
             ({"classes": None}, "does not say its classes"),
             ({"phase": "x"}, "its phase 'x'"),
+            ({"classes": ["dark", "dark"]}, "names the class 'dark' twice"),
+            ({"classes": ["a", "b", "c"]}, "names 3 classes, and model.safetensors has a head of 2"),
+            ({"preprocessing": {"img_size": "16"}}, "its preprocessing.img_size is '16' and its configuration has 16"),
+            ({"preprocessing": [16]}, "its preprocessing.img_size is None"),
+            ({"config": with_other(model, "encoder", embed_dim=64)}, "describes another network than"),
         ]
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=f"{number}/model.json.*{sentence}.*export the run again|{COPIES}") as no:
             ssat.load(exported(model, tmp_path / str(number), **changes))
+        assert sentence in str(no.value) and "\n" not in str(no.value)
+
+
+COPIES = "does not say its classes|its phase 'x'"  # of every file of ours that is damaged
+
+
+def with_other(model: Model, group: str, **changes: object) -> dict[str, Any]:
+    values = dict(model.saved.config.values)
+    return values | {group: values[group] | changes}
+
+
+def test_exported_weights_that_were_changed_are_refused(photos: Path, tmp_path: Path) -> None:
+    folder = exported(ssat.load(photos), tmp_path / "x")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["head.bias"][0] += 1  # a network all the same
+    save_file(tensors, folder / "model.safetensors")
+    for source in (folder, folder / "model.safetensors", folder / "model.json"):
+        with pytest.raises(UserError, match=r"model.safetensors is not the file that .*model.json was written for"):
+            ssat.load(source)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.json").write_text(
+        (folder / "model.json").read_text().replace('"kind"', '"format": "onnx", "kind"')
+    )
+    with pytest.raises(UserError, match="is an export with format=onnx, and only format=safetensors"):
+        ssat.load(folder)
 
 
 def test_a_run_without_labels_embeds_and_predicts_nothing(home: Path, console: Console, tmp_path: Path) -> None:
