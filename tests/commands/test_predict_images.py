@@ -311,7 +311,7 @@ def test_paths_come_from_standard_input(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["input={home}/empty"], "holds no .png"),
+        (["input={home}/empty"], "holds no image (.jpg"),
         (["input={home}/twice.csv"], "names a.png in the lines 2 and 4: leave out one of them"),
         (["input={home}/other.csv"], "has the columns file, label: it needs one that is called path"),
         (["input={home}/none.csv"], "names no file"),

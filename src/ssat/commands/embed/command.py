@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ssat.commands.predict import show
-from ssat.commands.predict.command import CHOICES, IMAGES, SOME_FAILED
+from ssat.commands.predict.command import CHOICES, SOME_FAILED
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import read_options, whole_number
@@ -110,7 +110,7 @@ def embed(words: list[str], console: Console) -> int:
     saved = find_network(options["run"], options["checkpoint"])
     if saved.config.data.frames is not None:
         raise UserError(f"run={options['run']} is of videos, and embed is of images: use predict", key="run")
-    inputs = read_inputs(options["input"], IMAGES) if options["input"] else None
+    inputs = read_inputs(options["input"]) if options["input"] else None
     out = _out(options, saved.name, saved.run)
     check_out(out)
     model = Model(saved, device=device_of(None if options["device"] == "auto" else options["device"]))
@@ -118,6 +118,8 @@ def embed(words: list[str], console: Console) -> int:
         show.line(console, text)
     size = int(options["batch_size"] or 0)
     if inputs is not None:
+        if inputs.left_out:
+            show.line(console, inputs.remark())
         embedded = of_inputs(model, inputs, size, console)
     else:
         embedded = of_split(model, options["split"], options["checkpoint"], overrides, size, console)
@@ -137,6 +139,7 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     """Draw, write and say what there is."""
     from ssat.commands.embed.output import write_about, write_features, write_table
     from ssat.commands.predict.inputs import writable
+    from ssat.core.files import alone_in
 
     for row in embedded.failed[:MOST_SHOWN]:
         show.line(console, f"{row.status}: {row.name}: {row.reason}")
@@ -149,7 +152,7 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     knn = _knn(console, embedded)
     method, points = _points(console, options, embedded)
     about = _about(options, model, embedded, method if points is not None else "none") | knn
-    with writable(out.parent):
+    with writable(out.parent), alone_in(out.parent, wait=True):
         written = [out.name]
         write_features(out, embedded, points, about)
         write_table(out.with_suffix(".csv"), embedded, points)

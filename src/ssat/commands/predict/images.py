@@ -28,9 +28,9 @@ from ssat.commands.predict.sheet import Doubtful, draw
 from ssat.commands.predict.trained import Trained
 from ssat.commands.progress import progress
 from ssat.core.errors import UserError
-from ssat.core.files import file_sha256, replacing, write_text
+from ssat.core.files import alone_in, file_sha256, replacing, write_text
 from ssat.core.words import many
-from ssat.data.single import TooLarge
+from ssat.data.single import TooLarge, why_no_file
 from ssat.model import READERS, Model, Prediction, ranked
 from ssat.runs.predicted import CSV, FORMULA, JSON, LABELS, Judge
 
@@ -94,6 +94,7 @@ class ImageWork:
         sha256, epoch = file_sha256(model.saved.path), model.saved.epoch
         self.about = trained.about() | {"sha256": sha256, "epoch": epoch, "says": show.NO_PROOF_OF_IMAGES}
         self.about |= {"tta": options["tta"], "temperature": model.saved.temperature}
+        self.about |= {"left_out": inputs.left_out}
 
     def run(self) -> list[Row]:
         """Predict all; what is finished is written also where the command is ended.
@@ -104,7 +105,7 @@ class ImageWork:
         rows: list[Row] = []
         doubtful: list[Doubtful] = []
         self._notes()
-        with writable(self.out):
+        with writable(self.out), alone_in(self.out):
             try:
                 with progress(self.console, ("predicting", "predicted"), "files") as tell:
                     for found, unsure in self._batches():
@@ -167,8 +168,8 @@ class ImageWork:
 def read_image(folder: Path, name: str, model: Model) -> tuple[Row, Tensor | None]:
     """The file `folder`/`name` as (C, H, W) for the network; None where it cannot be read, which the row says."""
     path = folder / name
-    if not os.path.isfile(path):  # False of a name that no file can have, too
-        return Row(name, "", "missing", "there is no such file"), None
+    if reason := why_no_file(path):
+        return Row(name, "", "corrupt" if os.path.exists(path) else "missing", reason), None
     row = Row(name, sha256_of(path))
     try:
         return row, model.transform(path)
