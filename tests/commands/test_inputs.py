@@ -10,6 +10,7 @@ import pytest
 from ssat.commands.predict.inputs import read_inputs
 from ssat.core.errors import UserError
 from ssat.core.files import alone_in
+from ssat.core.words import printable, utf_8
 from ssat.data.sets.folder import extensions
 from ssat.data.single import why_no_file
 
@@ -73,6 +74,11 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
         "there is no such file",
         "there is no such file",
     ]
+
+
+def test_a_name_that_is_no_utf_8_is_written_alike_everywhere() -> None:
+    name = os.fsdecode(b"a\xff.png")
+    assert utf_8(name) == printable(name) == r"a\udcff.png" and utf_8("ä.png") == "ä.png"
 
 
 def test_a_folder_is_written_by_one_command_at_a_time(tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ def test_a_run_without_labels_embeds_and_predicts_nothing(home: Path, console: C
             ask(image)
     with pytest.raises(UserError, match=r"has learned no labels \(lam=0\)"):
         predict([f"run={run}", f"input={image}", "checkpoint=last"], console)
+    with pytest.raises(UserError, match=r"has learned no labels \(lam=0\)"):  # before a word on best.ckpt
+        predict([f"run={run}", f"input={image}"], console)
 
 
 def test_a_folder_with_bad_files_is_predicted_with_pictures(photos: Path, tmp_path: Path, console: Console) -> None:
@@ -340,8 +342,12 @@ def test_a_mistake_is_one_sentence(photos: Path, home: Path, console: Console, w
         (np.zeros((8, 8, 3)), "floating-point numbers of unknown range"),
         (np.zeros((3, 8, 8), np.uint8), r"has the shape \(3, 8, 8\)"),
         (torch.zeros(3, 8, 8), "it is a Tensor: give a path"),
-        ("nowhere.png", "cannot read the image nowhere.png"),
-        (ROOT, "cannot read the image"),
+        ("nowhere.png", "^cannot read the image nowhere.png: there is no such file$"),
+        (ROOT, "it is a folder, give the files in it$"),
+        (np.zeros((0, 8, 3), np.uint8), r"has the shape \(0, 8, 3\), and so no pixels"),
+        (Image.new("RGB", (0, 4)), r"and so no pixels"),
+        (np.zeros((2, 0, 8, 3), np.uint8)[0], "and so no pixels"),
+        (None, "it is a NoneType: give a path"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(photos: Path, image: object, sentence: str) -> None:
@@ -349,6 +355,22 @@ def test_what_is_no_image_is_one_sentence(photos: Path, image: object, sentence:
     with pytest.raises(UserError, match=sentence) as caught:
         model.predict([image])
     assert "on_bad_image" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 1.5, "8", True])
+def test_a_wrong_argument_is_one_sentence(photos: Path, batch_size: Any) -> None:
+    model, image = ssat.load(photos), photo(1, 1)
+    for ask in (model.predict, model.embed, model.probabilities):
+        with pytest.raises(UserError, match=f"batch_size={batch_size!r} is not possible: it must be a whole number"):
+            ask(image, batch_size=batch_size)
+        for nothing in (5, None):
+            with pytest.raises(UserError, match=f"images={nothing} is a .*: give a path, a Pillow image"):
+                ask(nothing)
+        with pytest.raises(UserError, match="and so no pixels"):
+            ask(np.zeros((0, 8, 3), np.uint8))
+    assert model.embed(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 32)  # no image is no mistake
+    with pytest.raises(UserError, match=r"top_k=1.5 is not possible"):
+        model.predict(image, top_k=1.5)  # type: ignore[arg-type]
 
 
 def test_arrays_pillow_images_and_files_are_read_alike(photos: Path, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ class ImageTransform:
 
     def _values(self, image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
         channels, value_range = self._pixels.channels, self._pixels.value_range
+        shape = image.size[::-1] if isinstance(image, Image.Image) else getattr(image, "shape", ())
+        if 0 in shape:
+            raise ValueError(f"it has the shape {tuple(shape)}, and so no pixels")
         if isinstance(image, Image.Image):
             if channels == 3:
                 return np.asarray(to_rgb(image, value_range))

@@ -126,6 +126,25 @@ def find_network(source: str | Path, checkpoint: str = "best") -> SavedNetwork:
     )
 
 
+def check_run_has_labels(source: str) -> None:
+    """Refuse early a run folder whose last phase learns no labels, whichever of its checkpoints there are.
+
+    Raises:
+        UserError: it is one, or its configuration is damaged.
+    """
+    run = Path(source)
+    if not (run / MODEL).is_file() and (run / "config.yaml").is_file():
+        refuse_unlabelled(saved_configuration(run, []).mode.phases[-1].lam > 0, run)
+
+
+def refuse_unlabelled(labelled: bool, source: Path) -> None:
+    """Raises: UserError: the network of `source` has learned no labels."""
+    if not labelled:
+        raise UserError(
+            f"run={source} has learned no labels (lam=0), so it predicts none: fine-tune it first", key="run"
+        )
+
+
 def _of_run(run: Path, checkpoint: str) -> SavedNetwork:
     config = saved_configuration(run, [])
     phase = config.mode.phases[-1]

@@ -40,7 +40,8 @@ Where there are labels it prints the k-NN accuracy of the features: each image i
   data.root=... ...       with split: any key of the run's data that has changed since
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 
-Labels are those of the list's column label, or else of the folders that are called as classes of the run.
+Labels are those of the list's column label, or else of the folders that are called as classes of the run. Of a run with
+several labels for each image the list has columns of 0 and 1 that are called as the labels, or their names in label.
 Exit code: 0 = all embedded, 3 = some files cannot be read (they are named), 2 = a mistake.
 """
 OWN = {
@@ -176,6 +177,9 @@ def _knn(console: Console, embedded: Embedded) -> dict[str, Any]:
 
     from ssat.training.probe import knn_scores
 
+    if embedded.labels.ndim == 2:
+        show.line(console, "no k-NN accuracy, and no colours in the map: an image has several labels")
+        return {}
     labelled = embedded.labels >= 0
     features, labels = torch.from_numpy(embedded.features[labelled]), torch.from_numpy(embedded.labels[labelled])
     counts = np.bincount(embedded.labels[labelled], minlength=1)
@@ -226,13 +230,17 @@ def _about(options: dict[str, str], model: Model, embedded: Embedded, method: st
 
 
 def _draw(path: Path, embedded: Embedded, points: Points, about: dict[str, Any]) -> None:
+    import numpy as np
+
     from ssat.analysis.projection import TITLES
     from ssat.analysis.scatter import draw_points
+    from ssat.core.batch import NO_LABEL
 
     knn = f", k-NN {about['knn']['accuracy']:.1f} %" if "knn" in about else ""
     of = f"{about['split']} images" if about["split"] else many(len(points), "image")
     title = f"{TITLES[about['map']]} of {of}{knn}\n{about['run']}, {about['checkpoint']}"
-    draw_points(points, embedded.labels, embedded.classes, title, path)
+    labels = embedded.labels if embedded.labels.ndim == 1 else np.full(len(points), NO_LABEL)
+    draw_points(points, labels, embedded.classes, title, path)
 
 
 def main() -> None:

@@ -135,8 +135,9 @@ def predict(words: list[str], console: Console) -> int:
     options = parse(words)
     # Heavy imports only for a command line that can be right.
     from ssat.commands.predict.inputs import read_inputs
-    from ssat.training.saved_network import find_network
+    from ssat.training.saved_network import check_run_has_labels, find_network
 
+    check_run_has_labels(options["run"])
     saved = find_network(options["run"], options["checkpoint"])
     of_videos = saved.config.data.frames is not None
     _check_kind(options["input"], of_videos)

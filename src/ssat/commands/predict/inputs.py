@@ -143,11 +143,11 @@ def _distinct(lines: Sequence[tuple[int, str]], folder: Path, source: str) -> li
         if (one := first.setdefault(place(name), (number, name)))[0] != number
     ]
     if again:
-        name, (one, earlier), other = again[0]
+        name, (line, earlier), other = again[0]
         more = f" ({many(len(again), 'line')} too many in all)" if len(again) > 1 else ""
         spelled = "" if earlier == name else f", there as {earlier}"
         raise UserError(
-            f"input={source} names {name} in the lines {one} and {other}{spelled}{more}: leave out one of them",
+            f"input={source} names {name} in the lines {line} and {other}{spelled}{more}: leave out one of them",
             key="input",
             value=source,
         )
