@@ -22,6 +22,7 @@ from ssat.analysis.attention import upsample
 from ssat.analysis.gradcam import class_maps, target_layer
 from ssat.analysis.models import pixels
 from ssat.core.errors import UserError
+from ssat.core.options import check_whole
 from ssat.data.image import ImageDataModule
 from ssat.data.single import AnyImage, ImageTransform
 from ssat.encoders.base import Encoder
@@ -165,6 +166,7 @@ class Model:
             UserError: one of them cannot be read, or the network has learned no labels.
         """
         self._predictor.check_labels()
+        check_whole("batch_size", batch_size, 0)
         listed = _listed(images)
         if self.saved.config.data.frames is not None:
             return self._of_videos(listed, batch_size, tta)
@@ -190,8 +192,8 @@ class Model:
         Raises:
             UserError: as `probabilities`, or `top_k` is below 1.
         """
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k={top_k} is not possible: it must be a whole number from 1 on", key="top_k")
+        if top_k is not None:
+            check_whole("top_k", top_k, 1)
         found = self.probabilities(images, batch_size=batch_size, tta=tta)
         return [ranked(self.classes, probs, top_k) for probs in found]
 
@@ -202,6 +204,7 @@ class Model:
             UserError: one of them cannot be read, or the network is of videos.
         """
         self._check_images("embed")
+        check_whole("batch_size", batch_size, 0)
         rows = [self.features(batch) for batch in self._batches(_listed(images), batch_size)]
         return np.concatenate(rows) if rows else np.zeros((0, self.encoder.num_features), dtype=np.float32)
 
@@ -327,6 +330,17 @@ def load(source: str | Path, checkpoint: str | Path = "best", device: str | torc
 
 
 def _listed(images: Any) -> list[AnyImage]:
-    """One or many as a list; an array is one image, or (N, H, W, C) many."""
-    one = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    return [images] if one else list(images)
+    """One or many as a list; an array is one image, or (N, H, W, C) many.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UserError(
+            f"images={images!r:.40} is a {type(images).__name__}: give a path, a Pillow image, an array (H, W, C), or"
+            " several of them",
+            key="images",
+        )
+    return list(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 import ssat
-from ssat.analysis.projection import chosen_method, is_flat, pca, tsne
+from ssat.analysis.projection import check_method, chosen_method, is_flat, pca, tsne
 from ssat.analysis.scatter import class_style, draw_points
 from ssat.commands.embed.command import embed
 from ssat.commands.embed.features import labels_of
@@ -184,6 +185,27 @@ def test_tsne_keeps_groups_apart_and_repeats_itself() -> None:
     assert np.array_equal(points, tsne(features, seed=3))
     near = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(60)
     assert (near.argmin(1) // 20 == np.arange(60) // 20).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            "raise ImportError('Numba needs NumPy 2.0 or less.\\nGot more')",
+            "be imported .Numba needs NumPy 2.0 or less.",
+        ),
+        ("raise AttributeError('_ARRAY_API not found')", "cannot be imported ._ARRAY_API not found"),
+    ],
+)
+def test_a_broken_umap_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, what: str
+) -> None:
+    (tmp_path / "umap").mkdir()
+    (tmp_path / "umap" / "__init__.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    with pytest.raises(UserError, match=rf"map=umap needs the library umap-learn, which .*{what}.*ssat\[embed\]"):
+        check_method("umap")
 
 
 def test_the_map_that_auto_means_depends_on_the_number_of_images() -> None:

@@ -26,6 +26,7 @@ from ssat.core.errors import UserError
 from ssat.encoders import ENCODERS
 from ssat.export.card import model_card
 from ssat.export.facts import caveats, measured
+from ssat.export.folder import _publish
 from ssat.export.formats import FORMATS
 from ssat.runs.saved import saved_configuration
 from ssat.training.classification import linear_head
@@ -240,6 +241,17 @@ def test_a_place_that_cannot_be_written_is_refused(run: Path, tmp_path: Path, pl
     (tmp_path / "file").write_text("")
     assert refusal([f"run={run}", "format=timm", f"out={tmp_path / place}"]).startswith(f"out={tmp_path / place} ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path) -> None:
+    out, partials = tmp_path / "out", [tmp_path / f".out.{number}.partial" for number in (1, 2)]
+    for partial in partials:
+        partial.mkdir()
+        (partial / "model.json").write_text(partial.name)
+    _publish(partials[0], out, ["model.json"], force=False)
+    with pytest.raises(UserError, match="is not empty: name a new folder"):
+        _publish(partials[1], out, ["model.json"], force=False)
+    assert (out / "model.json").read_text() == ".out.1.partial"
 
 
 def test_a_file_that_computes_something_else_leaves_nothing_behind(

@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ssat
 from ssat.commands.predict.command import predict
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.data import single
 from ssat.data.sets.sources import digits
 from ssat.model import Model
@@ -185,7 +186,9 @@ def exported(model: Model, folder: Path, **changes: object) -> Path:
     said = {
         **{"schema": 1, "kind": "ssat-model", "classes": model.classes, "config": dict(model.saved.config.values)},
         **{"phase": model.saved.phase.name, "num_classes": len(model.classes), "temperature": None},
-        "statistics": {"mean": list(model._data.mean), "std": list(model._data.std)},
+        "statistics": (moments := {"mean": list(model._data.mean), "std": list(model._data.std)}),
+        "preprocessing": {"img_size": model._data.img_size, "channels": 3, **moments},
+        "sha256": file_sha256(folder / "model.safetensors"),
     }
     (folder / "model.json").write_text(json.dumps(said | changes))
     return folder
@@ -204,10 +207,40 @@ def test_an_exported_folder_loads_without_the_run(photos: Path, home: Path, tmp_
             ({"schema": 2}, "schema 1"),
             ({"classes": None}, "does not say its classes"),
             ({"phase": "x"}, "its phase 'x'"),
+            ({"classes": ["dark", "dark"]}, "names the class 'dark' twice"),
+            ({"classes": ["a", "b", "c"]}, "names 3 classes, and model.safetensors has a head of 2"),
+            ({"preprocessing": {"img_size": "16"}}, "its preprocessing.img_size is '16' and its configuration has 16"),
+            ({"preprocessing": [16]}, "its preprocessing.img_size is None"),
+            ({"config": with_other(model, "encoder", embed_dim=64)}, "describes another network than"),
         ]
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=f"{number}/model.json.*{sentence}.*export the run again|{COPIES}") as no:
             ssat.load(exported(model, tmp_path / str(number), **changes))
+        assert sentence in str(no.value) and "\n" not in str(no.value)
+
+
+COPIES = "does not say its classes|its phase 'x'"  # of every file of ours that is damaged
+
+
+def with_other(model: Model, group: str, **changes: object) -> dict[str, Any]:
+    values = dict(model.saved.config.values)
+    return values | {group: values[group] | changes}
+
+
+def test_exported_weights_that_were_changed_are_refused(photos: Path, tmp_path: Path) -> None:
+    folder = exported(ssat.load(photos), tmp_path / "x")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["head.bias"][0] += 1  # a network all the same
+    save_file(tensors, folder / "model.safetensors")
+    for source in (folder, folder / "model.safetensors", folder / "model.json"):
+        with pytest.raises(UserError, match=r"model.safetensors is not the file that .*model.json was written for"):
+            ssat.load(source)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.json").write_text(
+        (folder / "model.json").read_text().replace('"kind"', '"format": "onnx", "kind"')
+    )
+    with pytest.raises(UserError, match="is an export with format=onnx, and only format=safetensors"):
+        ssat.load(folder)
 
 
 def test_a_run_without_labels_embeds_and_predicts_nothing(home: Path, console: Console, tmp_path: Path) -> None:
@@ -221,6 +254,8 @@ def test_a_run_without_labels_embeds_and_predicts_nothing(home: Path, console: C
             ask(image)
     with pytest.raises(UserError, match=r"has learned no labels \(lam=0\)"):
         predict([f"run={run}", f"input={image}", "checkpoint=last"], console)
+    with pytest.raises(UserError, match=r"has learned no labels \(lam=0\)"):  # before a word on best.ckpt
+        predict([f"run={run}", f"input={image}"], console)
 
 
 def test_a_folder_with_bad_files_is_predicted_with_pictures(photos: Path, tmp_path: Path, console: Console) -> None:
@@ -278,7 +313,7 @@ def test_paths_come_from_standard_input(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["input={home}/empty"], "holds no .png"),
+        (["input={home}/empty"], "holds no image (.jpg"),
         (["input={home}/twice.csv"], "names a.png in the lines 2 and 4: leave out one of them"),
         (["input={home}/other.csv"], "has the columns file, label: it needs one that is called path"),
         (["input={home}/none.csv"], "names no file"),
@@ -307,8 +342,12 @@ def test_a_mistake_is_one_sentence(photos: Path, home: Path, console: Console, w
         (np.zeros((8, 8, 3)), "floating-point numbers of unknown range"),
         (np.zeros((3, 8, 8), np.uint8), r"has the shape \(3, 8, 8\)"),
         (torch.zeros(3, 8, 8), "it is a Tensor: give a path"),
-        ("nowhere.png", "cannot read the image nowhere.png"),
-        (ROOT, "cannot read the image"),
+        ("nowhere.png", "^cannot read the image nowhere.png: there is no such file$"),
+        (ROOT, "it is a folder, give the files in it$"),
+        (np.zeros((0, 8, 3), np.uint8), r"has the shape \(0, 8, 3\), and so no pixels"),
+        (Image.new("RGB", (0, 4)), r"and so no pixels"),
+        (np.zeros((2, 0, 8, 3), np.uint8)[0], "and so no pixels"),
+        (None, "it is a NoneType: give a path"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(photos: Path, image: object, sentence: str) -> None:
@@ -316,6 +355,22 @@ def test_what_is_no_image_is_one_sentence(photos: Path, image: object, sentence:
     with pytest.raises(UserError, match=sentence) as caught:
         model.predict([image])
     assert "on_bad_image" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 1.5, "8", True])
+def test_a_wrong_argument_is_one_sentence(photos: Path, batch_size: Any) -> None:
+    model, image = ssat.load(photos), photo(1, 1)
+    for ask in (model.predict, model.embed, model.probabilities):
+        with pytest.raises(UserError, match=f"batch_size={batch_size!r} is not possible: it must be a whole number"):
+            ask(image, batch_size=batch_size)
+        for nothing in (5, None):
+            with pytest.raises(UserError, match=f"images={nothing} is a .*: give a path, a Pillow image"):
+                ask(nothing)
+        with pytest.raises(UserError, match="and so no pixels"):
+            ask(np.zeros((0, 8, 3), np.uint8))
+    assert model.embed(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, 32)  # no image is no mistake
+    with pytest.raises(UserError, match=r"top_k=1.5 is not possible"):
+        model.predict(image, top_k=1.5)  # type: ignore[arg-type]
 
 
 def test_arrays_pillow_images_and_files_are_read_alike(photos: Path, tmp_path: Path) -> None:

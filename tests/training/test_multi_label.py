@@ -14,8 +14,11 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, f1_score
 
+from ssat.commands.embed.command import embed
+from ssat.commands.embed.features import several_labels_of
 from ssat.commands.evaluate import evaluate
 from ssat.commands.predict.command import predict
+from ssat.commands.predict.inputs import Inputs
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
 from ssat.model import load
@@ -155,6 +158,26 @@ def test_predict_writes_the_labels_above_the_threshold(run: Path, folder: Path, 
     for row in rows_of(tmp_path / "out" / "predictions.csv"):
         above = [label for label in LABELS if float(row[f"prob_{label}"]) > 0.4]
         assert row["verdict"] == ";".join(above) and (tmp_path / "out" / row["picture"]).is_file()
+
+
+def test_embed_keeps_all_labels_of_an_image(run: Path, folder: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    assert embed([f"run={run}", "split=test", "map=pca", f"out={tmp_path / 'test.npz'}"], console) == 0
+    assert "no k-NN accuracy, and no colours in the map: an image has several labels" in console.export_text()
+    kept = np.load(tmp_path / "test.npz")
+    truth = {row["path"]: [int(row[label]) for label in LABELS] for row in rows_of(folder / "labels.csv")}
+    assert kept["labels"].tolist() == [truth[Path(name).name] for name in kept["files"].tolist()]
+    rows = rows_of(tmp_path / "test.csv")
+    assert {row["label"] for row in rows} >= {"even;loop", "above4"} and (tmp_path / "test.png").is_file()
+    # The same from the table that the run was trained on, and from a list of names.
+    assert (
+        embed([f"run={run}", f"input={folder / 'labels.csv'}", f"out={tmp_path / 'all.npz'}", "map=none"], console) == 0
+    )
+    kept = np.load(tmp_path / "all.npz")
+    assert kept["labels"].tolist() == [truth[name] for name in kept["files"].tolist()]
+    names = Inputs(Path(), ["a", "b", "c"], [{"label": "loop| even"}, {"label": ""}, {"label": "odd"}])
+    found, remark = several_labels_of(names, [*LABELS])
+    assert found.tolist() == [[1, 1, 0], [0, 0, 0], [-1, -1, -1]] and "2 images of 3" in remark
 
 
 def test_an_export_says_that_an_image_has_several_labels(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -35,13 +34,21 @@ def tsne(features: Features, seed: int = 0) -> NDArray[np.float32]:
 
 def umap(features: Features, seed: int = 0) -> NDArray[np.float32]:
     """(N, D) to (N, 2), as `tsne`, by the library umap-learn."""
+    reducer = _umap_class()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # One job: with several the result would not be the same twice.
+        made: Any = reducer(
+            n_neighbors=min(NEIGHBOURS, len(features) - 1), metric="cosine", random_state=seed, n_jobs=1
+        )
+        return np.asarray(made.fit_transform(features), dtype=np.float32)
+
+
+def _umap_class() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of TensorFlow, which it can do without
         from umap import UMAP
-
-        # One job: with several the result would not be the same twice.
-        made: Any = UMAP(n_neighbors=min(NEIGHBOURS, len(features) - 1), metric="cosine", random_state=seed, n_jobs=1)
-        return np.asarray(made.fit_transform(features), dtype=np.float32)
+    return UMAP
 
 
 METHODS: dict[str, Callable[..., NDArray[np.float32]]] = {"pca": pca, "tsne": tsne, "umap": umap}
@@ -49,17 +56,24 @@ TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 
 def check_method(name: str) -> None:
-    """Refuse a method whose library is missing, before anything is computed.
+    """Refuse a method whose library is missing or broken, before anything is computed.
 
     Raises:
         UserError: says what to install.
     """
-    if name == "umap" and importlib.util.find_spec("umap") is None:
+    if name != "umap":
+        return
+    try:
+        _umap_class()
+    except Exception as error:  # a numba of another NumPy raises more than ImportErrors
+        said = str(error).splitlines() or [type(error).__name__]
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "umap"
+        what = "is missing" if missing else f"cannot be imported ({said[0]})"
         raise UserError(
-            'map=umap needs the library umap-learn, which is missing: pip install "ssat[embed]", or take map=tsne',
+            f'map=umap needs the library umap-learn, which {what}: pip install "ssat[embed]", or take map=tsne',
             key="map",
             value=name,
-        )
+        ) from None
 
 
 def chosen_method(name: str, images: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -36,9 +38,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = str(error).split(". ")[0]
+        reason = error.strerror if isinstance(error, OSError) else str(error).split(". ")[0]
+        # A number, a key or an invalid argument is where torch stumbled, and says nothing of the file.
+        said = f" ({reason})" if reason and " " in reason and reason != os.strerror(errno.EINVAL) else ""
         raise UserError(
-            f"{path} is not a readable checkpoint ({reason}): it was cut short or is of another format; move it away"
+            f"{path} is not a readable checkpoint{said}: it was cut short or is of another format; move it away"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary: move it away")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssat.core.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -44,3 +46,33 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             sha.update(chunk)
     return sha.hexdigest()
+
+
+@contextmanager
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder that one command at a time writes; nothing is left in it, and the lock ends with the process.
+
+    Args:
+        folder: that is there.
+        wait: for the command that holds it, which writes for a moment only.
+
+    Raises:
+        UserError: another command writes there, and that is not waited for.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"out={folder} is being written by another command: wait until it ends, or name another folder",
+                key="out",
+                value=str(folder),
+            ) from None
+        except (ImportError, OSError):
+            pass  # no locks on this system or disk
+        yield
+    finally:
+        os.close(descriptor)

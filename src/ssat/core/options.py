@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
@@ -120,3 +121,15 @@ def whole_number(key: str, text: str, *, least: int = 1) -> int:
     if not text.isdigit() or int(text) < least:
         raise UserError(f"{key}={text} is not possible: it must be a whole number from {least} on", key=key, value=text)
     return int(text)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse an argument in Python that is no whole number from `least` on.
+
+    Raises:
+        UserError: says its name and value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise UserError(
+            f"{name}={value!r:.40} is not possible: it must be a whole number from {least} on", key=name, value=value
+        )

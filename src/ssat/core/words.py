@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+def utf_8(text: str) -> str:
+    """`text` in which a byte of a file's name that is no UTF-8 is `\\udcff` (of the byte ff), as `printable` has it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def nearest(word: str, options: list[str]) -> str:
     """' (did you mean x?)' for the option most like `word`, by its whole name or its last part; else ''."""
 

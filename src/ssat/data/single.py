@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
@@ -76,6 +77,8 @@ class ImageTransform:
         label = np.zeros(1, dtype=np.int64)
         if isinstance(image, (str, Path)):
             path = Path(image)
+            if reason := why_no_file(path):
+                raise UserError(f"cannot read the image {path}: {reason}")
             check_size(path)
             return ImageList([path.name], label, path.parent, self._pixels)
         try:
@@ -86,6 +89,9 @@ class ImageTransform:
 
     def _values(self, image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
         channels, value_range = self._pixels.channels, self._pixels.value_range
+        shape = image.size[::-1] if isinstance(image, Image.Image) else getattr(image, "shape", ())
+        if 0 in shape:
+            raise ValueError(f"it has the shape {tuple(shape)}, and so no pixels")
         if isinstance(image, Image.Image):
             if channels == 3:
                 return np.asarray(to_rgb(image, value_range))
@@ -100,6 +106,17 @@ class ImageTransform:
             raise ValueError(f"it has the shape {image.shape}: give (H, W), (H, W, 3) or (H, W, 4)")
         values = to_8_bit(Stored(image, largest_of(image.dtype)), value_range)
         return values if channels != 3 else np.asarray(to_rgb(Image.fromarray(values)))
+
+
+def why_no_file(path: Path) -> str:
+    """Why nothing can be read at `path`, as the end of a sentence; empty where a file is."""
+    if os.path.isfile(path):  # False of a name that no file can have, too
+        return ""
+    if os.path.isdir(path):
+        return "it is a folder, give the files in it"
+    if os.path.exists(path):
+        return "it is a pipe, a socket or a device, and no file"
+    return "it is a link that leads nowhere, or to itself" if os.path.islink(path) else "there is no such file"
 
 
 def check_size(path: Path) -> None:

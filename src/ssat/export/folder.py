@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
-from ssat.core.files import replacing, write_text
+from ssat.core.files import alone_in, replacing, write_text
 from ssat.export.card import model_card
 from ssat.export.classifier import Classifier
 from ssat.export.formats import FORMATS
 from ssat.export.parity import BATCHES, compare, require
 
 FACTS, CARD = "model.json", "README.md"
+UNFINISHED = re.compile(r"\..*\.\d+\.partial")
 TestImages = Callable[[], "tuple[Iterable[Tensor], str]"]  # batches (B, C, H, W), or none and the reason
 
 
@@ -75,7 +77,7 @@ def write_export(
         with _writing(out):
             write_text(partial / CARD, model_card(facts, config, form.usage(facts)))
             write_text(partial / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-            _publish(partial, out, [form.file, CARD, FACTS])
+            _publish(partial, out, [form.file, CARD, FACTS], force=force)
     return facts
 
 
@@ -104,7 +106,8 @@ def check_parity(
 def refuse_filled(out: Path, *, force: bool) -> None:
     """Raises: UserError: `out` is a file, or a folder that is not empty."""
     with _writing(out):
-        filled = out.is_dir() and any(out.iterdir())
+        # What commands have not finished there is nothing yet; one of them is this.
+        filled = out.is_dir() and any(not UNFINISHED.fullmatch(entry.name) for entry in out.iterdir())
         if out.exists() and not out.is_dir():
             raise UserError(f"out={out} is a file: name a new folder", key="out", value=str(out))
     if filled and not force:
@@ -144,13 +147,19 @@ def _writing(out: Path) -> Iterator[None]:
         raise UserError(f"out={out} cannot be written ({error.strerror}): {cure}", key="out", value=str(out)) from error
 
 
-def _publish(partial: Path, out: Path, names: list[str]) -> None:
+def _publish(partial: Path, out: Path, names: list[str], *, force: bool) -> None:
     """Move the files to `out`, at once where there is no such folder; an earlier export's other model file goes."""
     if not out.exists():
-        partial.rename(out)
-        return
-    for name in names:  # model.json last: it names the file
-        os.replace(partial / name, out / name)
-    for form in FORMATS.values():
-        if form.file not in names:
-            (out / form.file).unlink(missing_ok=True)
+        try:
+            partial.rename(out)
+            return
+        except OSError:  # another command has just made it
+            if not out.is_dir():
+                raise
+    with alone_in(out, wait=True):
+        refuse_filled(out, force=force)
+        for name in names:  # model.json last: it names the file
+            os.replace(partial / name, out / name)
+        for form in FORMATS.values():
+            if form.file not in names:
+                (out / form.file).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from ssat.runs.predicted import Clip
 from ssat.runs.saved import COPY
 from ssat.training.data import build_data, build_images
 from ssat.training.evaluation import PRECISIONS
-from ssat.training.saved_network import SavedNetwork
+from ssat.training.saved_network import SavedNetwork, refuse_unlabelled
 
 
 class Predictor:
@@ -56,12 +56,7 @@ class Predictor:
 
     def check_labels(self) -> None:
         """Raises: UserError: the network has learned none."""
-        if self.module.head is None:
-            raise UserError(
-                f"run={self.saved.run or self.saved.path} has learned no labels (lam=0), so it predicts none:"
-                " fine-tune it first",
-                key="run",
-            )
+        refuse_unlabelled(self.module.head is not None, self.saved.run or self.saved.path)
 
     @torch.inference_mode()
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 
 from ssat.config.schema import Moments, Phase, Run
 from ssat.core.checkpoints import StateDict, load_checkpoint, read_safetensors, weights_of
 from ssat.core.errors import UserError
+from ssat.core.files import file_sha256
 from ssat.core.read import read_json
 from ssat.runs.calibration import recorded_temperature
 from ssat.runs.folder import read_record
@@ -24,6 +27,7 @@ from ssat.training.evaluation import find_checkpoint
 from ssat.training.module import JointModule
 
 MODEL, WEIGHTS, SCHEMA = "model.json", "model.safetensors", 1  # of an exported folder
+AGAIN = "export the run again"
 PARTS = ("encoder.", "head.")  # tensors of inference; the rest is the task's
 
 
@@ -88,9 +92,14 @@ class SavedNetwork:
         try:
             module.load_state_dict(self.tensors)
         except RuntimeError as error:
-            raise UserError(
-                f"{self.path} does not hold the network of {self.run or self.name}: {str(error).splitlines()[0]}"
-            ) from error
+            reason = (
+                " ".join(str(error).split("\n\t")[1:2]) or str(error).splitlines()[0]
+            )  # the first line names no tensor
+            if self.path.name == WEIGHTS:  # whose checksum is right
+                raise UserError(
+                    f"{self.path.parent / MODEL} describes another network than {WEIGHTS} holds ({reason}): {AGAIN}"
+                ) from error
+            raise UserError(f"{self.path} does not hold the network of {self.run or self.name}: {reason}") from error
         return module.eval()
 
 
@@ -115,6 +124,25 @@ def find_network(source: str | Path, checkpoint: str = "best") -> SavedNetwork:
     raise UserError(
         f"run={source} is no run folder, exported folder or checkpoint file: it {what}", key="run", value=str(source)
     )
+
+
+def check_run_has_labels(source: str) -> None:
+    """Refuse early a run folder whose last phase learns no labels, whichever of its checkpoints there are.
+
+    Raises:
+        UserError: it is one, or its configuration is damaged.
+    """
+    run = Path(source)
+    if not (run / MODEL).is_file() and (run / "config.yaml").is_file():
+        refuse_unlabelled(saved_configuration(run, []).mode.phases[-1].lam > 0, run)
+
+
+def refuse_unlabelled(labelled: bool, source: Path) -> None:
+    """Raises: UserError: the network of `source` has learned no labels."""
+    if not labelled:
+        raise UserError(
+            f"run={source} has learned no labels (lam=0), so it predicts none: fine-tune it first", key="run"
+        )
 
 
 def _of_run(run: Path, checkpoint: str) -> SavedNetwork:
@@ -173,18 +201,20 @@ def _exported(folder: Path) -> SavedNetwork:
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or damaged: export the run again") from error
+        raise UserError(f"{path} is missing or damaged: {AGAIN}") from error
     if not isinstance(values, dict) or values.get("kind") != "ssat-model" or values.get("schema") != SCHEMA:
-        raise UserError(f"{path} is no description of an exported network of schema {SCHEMA}: export the run again")
+        raise UserError(f"{path} is no description of an exported network of schema {SCHEMA}: {AGAIN}")
     if not isinstance(values.get("config"), dict) or _moments(values.get("statistics")) is None:
-        raise UserError(f"{path} is damaged, it lacks config or statistics: export the run again")
+        raise UserError(f"{path} is damaged, it lacks config or statistics: {AGAIN}")
     config = stored_configuration(values["config"], str(path))
     phase = _phase(config, values.get("phase"), path)
     known = _known({"data": {"classes": values.get("classes"), PASSPORT: values.get(PASSPORT)}}, config, str(path))
     known = replace(known, moments=_moments(values.get("statistics")))
     temperature = as_number(values.get("temperature"))
     if temperature is not None and temperature <= 0:
-        raise UserError(f"{path} is damaged, its temperature is {temperature}: export the run again")
+        raise UserError(f"{path} is damaged, its temperature is {temperature}: {AGAIN}")
+    tensors = _exported_tensors(folder, values)
+    _check_described(path, values, config, known, tensors)
     return SavedNetwork(
         folder.resolve().name,
         config,
@@ -192,8 +222,48 @@ def _exported(folder: Path) -> SavedNetwork:
         _complete(config, phase, known, path),
         folder / WEIGHTS,
         temperature=temperature,
-        tensors=read_safetensors(folder / WEIGHTS),
+        tensors=tensors,
     )
+
+
+def _exported_tensors(folder: Path, values: Mapping[str, Any]) -> StateDict:
+    """Those of the weights beside model.json, if they are the ones that it was written for."""
+    form, weights = values.get("format", "safetensors"), folder / WEIGHTS
+    if form != "safetensors" and not weights.exists():
+        raise UserError(
+            f"{folder} is an export with format={form!s:.40}, and only format=safetensors is read here: {AGAIN}"
+        )
+    tensors = read_safetensors(weights)
+    if file_sha256(weights) != values.get("sha256"):
+        raise UserError(
+            f"{weights} is not the file that {folder / MODEL} was written for (its SHA-256 is another one): {AGAIN}"
+        )
+    return tensors
+
+
+def _check_described(
+    path: Path, values: Mapping[str, Any], config: Run, known: Known, tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse a model.json that contradicts itself or the head."""
+    twice = [name for name, count in Counter(known.classes).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} is damaged, it names the class {twice[0]!r:.40} twice: {AGAIN}")
+    outputs = next(
+        (len(value) for name, value in tensors.items() if name.startswith("head.") and value.ndim == 2), None
+    )
+    if outputs != len(known.classes):
+        head = "no head" if outputs is None else f"a head of {outputs}"
+        raise UserError(f"{path} is damaged, it names {len(known.classes)} classes, and {WEIGHTS} has {head}: {AGAIN}")
+    said, statistics = values.get("preprocessing"), values["statistics"]
+    expected = {"img_size": config.data.img_size, "channels": config.data.channels}
+    expected |= {name: statistics[name] for name in ("mean", "std")}
+    for name, value in expected.items():
+        given = lookup(said, name)
+        if given != value:
+            raise UserError(
+                f"{path} is damaged, its preprocessing.{name} is {given!r:.60} and its configuration has {value!r:.60}:"
+                f" {AGAIN}"
+            )
 
 
 def known_of_run(config: Run, run: Path) -> Known:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssat.core.errors import UserError
 from ssat.data.video.faces import Box
 from ssat.data.video.manifest import Video
 from ssat.data.video.preparation import PrepareOptions, Tools, prepare_video
 from ssat.data.video.store import StoredClip
-from ssat.data.video.unseen import find, prepare_unseen, write_stills
+from ssat.data.video.unseen import prepare_unseen, write_stills
 from tests.data.video.synthetic import scene, write_video
 
 OPTIONS = PrepareOptions(detector="mtcnn", every=2, size=32, stride=1, coding="png")
@@ -71,15 +70,3 @@ def test_a_short_video_has_as_many_stills_as_frames(tmp_path: Path) -> None:
     stills = StoredClip(tmp_path / "s.zip")
     assert stills.meta["places"] == [0, 1, 2]
     assert stills.read([0]).shape == (1, 3, 240, 480)
-
-
-def test_files_are_found_once_below_a_folder(tmp_path: Path) -> None:
-    for name in ("b/two.MOV", "one.mp4", ".hidden/x.mp4", "b/.y.mp4", "b/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    assert find(tmp_path) == (tmp_path, ["b/two.MOV", "one.mp4"])
-    assert find(tmp_path / "b" / "notes.txt") == (tmp_path / "b", ["notes.txt"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no \.mp4"):
-        find(tmp_path / "empty")

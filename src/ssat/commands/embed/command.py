@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ssat.commands.predict import show
-from ssat.commands.predict.command import CHOICES, IMAGES, SOME_FAILED
+from ssat.commands.predict.command import CHOICES, SOME_FAILED
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import read_options, whole_number
@@ -40,7 +40,8 @@ Where there are labels it prints the k-NN accuracy of the features: each image i
   data.root=... ...       with split: any key of the run's data that has changed since
   --config-dir <folder>   with configuration files of your own, where a run was trained with them
 
-Labels are those of the list's column label, or else of the folders that are called as classes of the run.
+Labels are those of the list's column label, or else of the folders that are called as classes of the run. Of a run with
+several labels for each image the list has columns of 0 and 1 that are called as the labels, or their names in label.
 Exit code: 0 = all embedded, 3 = some files cannot be read (they are named), 2 = a mistake.
 """
 OWN = {
@@ -110,7 +111,7 @@ def embed(words: list[str], console: Console) -> int:
     saved = find_network(options["run"], options["checkpoint"])
     if saved.config.data.frames is not None:
         raise UserError(f"run={options['run']} is of videos, and embed is of images: use predict", key="run")
-    inputs = read_inputs(options["input"], IMAGES) if options["input"] else None
+    inputs = read_inputs(options["input"]) if options["input"] else None
     out = _out(options, saved.name, saved.run)
     check_out(out)
     model = Model(saved, device=device_of(None if options["device"] == "auto" else options["device"]))
@@ -118,6 +119,8 @@ def embed(words: list[str], console: Console) -> int:
         show.line(console, text)
     size = int(options["batch_size"] or 0)
     if inputs is not None:
+        if inputs.left_out:
+            show.line(console, inputs.remark())
         embedded = of_inputs(model, inputs, size, console)
     else:
         embedded = of_split(model, options["split"], options["checkpoint"], overrides, size, console)
@@ -137,6 +140,7 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     """Draw, write and say what there is."""
     from ssat.commands.embed.output import write_about, write_features, write_table
     from ssat.commands.predict.inputs import writable
+    from ssat.core.files import alone_in
 
     for row in embedded.failed[:MOST_SHOWN]:
         show.line(console, f"{row.status}: {row.name}: {row.reason}")
@@ -149,7 +153,7 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     knn = _knn(console, embedded)
     method, points = _points(console, options, embedded)
     about = _about(options, model, embedded, method if points is not None else "none") | knn
-    with writable(out.parent):
+    with writable(out.parent), alone_in(out.parent, wait=True):
         written = [out.name]
         write_features(out, embedded, points, about)
         write_table(out.with_suffix(".csv"), embedded, points)
@@ -173,6 +177,9 @@ def _knn(console: Console, embedded: Embedded) -> dict[str, Any]:
 
     from ssat.training.probe import knn_scores
 
+    if embedded.labels.ndim == 2:
+        show.line(console, "no k-NN accuracy, and no colours in the map: an image has several labels")
+        return {}
     labelled = embedded.labels >= 0
     features, labels = torch.from_numpy(embedded.features[labelled]), torch.from_numpy(embedded.labels[labelled])
     counts = np.bincount(embedded.labels[labelled], minlength=1)
@@ -223,13 +230,17 @@ def _about(options: dict[str, str], model: Model, embedded: Embedded, method: st
 
 
 def _draw(path: Path, embedded: Embedded, points: Points, about: dict[str, Any]) -> None:
+    import numpy as np
+
     from ssat.analysis.projection import TITLES
     from ssat.analysis.scatter import draw_points
+    from ssat.core.batch import NO_LABEL
 
     knn = f", k-NN {about['knn']['accuracy']:.1f} %" if "knn" in about else ""
     of = f"{about['split']} images" if about["split"] else many(len(points), "image")
     title = f"{TITLES[about['map']]} of {of}{knn}\n{about['run']}, {about['checkpoint']}"
-    draw_points(points, embedded.labels, embedded.classes, title, path)
+    labels = embedded.labels if embedded.labels.ndim == 1 else np.full(len(points), NO_LABEL)
+    draw_points(points, labels, embedded.classes, title, path)
 
 
 def main() -> None:

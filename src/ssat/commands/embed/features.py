@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,11 +21,11 @@ from ssat.core.errors import UserError
 from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.model import READERS, Model
+from ssat.runs.record import lookup
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
 
 LABEL = "label"  # column of a list
-OF_LIST = "of the column label"
 OF_FOLDERS = "of the class folders"
 
 
@@ -35,7 +36,8 @@ class Embedded:
     Attributes:
         features: (N, D) float32, those that the head classifies.
         files: (N,) names, below the folder of the inputs, or of the run's data.
-        labels: (N,) int64 class numbers, -1 where there is none.
+        labels: (N,) int64 class numbers, -1 where there is none; of a network that gives an image several labels
+            (N, K), 1 for each label that it has and 0 for the others, rows of -1 where they are not known.
         classes: names, in the order of the numbers.
         failed: the files that could not be read, and why.
         remark: where the labels come from, or why there are none.
@@ -68,7 +70,13 @@ def of_inputs(model: Model, inputs: Inputs, batch_size: int, console: Console) -
             if good := [tensor for _, tensor in read if tensor is not None]:
                 features.append(_features(model, torch.stack(good)))
             tell(len(rows), len(names))
-    labels, remark = labels_of(inputs, model.classes)
+    columns = lookup(dict(model.saved.config.data.extra), "columns.label")
+    label_columns = dict.fromkeys([LABEL, *[columns] * isinstance(columns, str)])
+    labels, remark = (
+        several_labels_of(inputs, model.classes)
+        if model.multi_label
+        else labels_of(inputs, model.classes, [*label_columns])
+    )
     good_rows = [number for number, row in enumerate(rows) if row.status == "ok"]
     return Embedded(
         np.concatenate(features),
@@ -124,26 +132,62 @@ def _features(model: Model, images: torch.Tensor) -> NDArray[np.float32]:
     return features
 
 
-def labels_of(inputs: Inputs, classes: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+def labels_of(
+    inputs: Inputs, classes: Sequence[str], label_columns: Sequence[str] = (LABEL,)
+) -> tuple[NDArray[np.int64], str]:
     """Class numbers (N,) of files, -1 where there is none, and a sentence on where they come from.
 
-    A list says them in its column `label`; else the nearest folder above an image does that is called as a class of
-    the run.
+    A list says them in its column `label`, or in that which the run's own table had; else the nearest folder above an
+    image does that is called as a class of the run.
     """
     number_of = {name: number for number, name in enumerate(classes)}
-    if inputs.columns and LABEL in inputs.columns[0]:
-        words = [[row[LABEL]] for row in inputs.columns]
-        source, wanted = OF_LIST, f"the column {LABEL} names no class of the run"
+    column = next((name for name in label_columns if inputs.columns and name in inputs.columns[0]), None)
+    if column is not None:
+        words = [[row[column].strip()] for row in inputs.columns]
+        source, wanted = f"of the column {column}", f"the column {column} names no class of the run"
     else:
         words = [[*reversed(PurePosixPath(Path(name).as_posix()).parts[:-1])] for name in inputs.names]
-        source, wanted = OF_FOLDERS, "no folder is called as a class of the run"
+        lacking = f"the list has no column {label_columns[0]}, and " if inputs.columns else ""
+        source, wanted = OF_FOLDERS, f"{lacking}no folder is called as a class of the run"
     labels = np.array([next((number_of[w] for w in each if w in number_of), NO_LABEL) for each in words], np.int64)
     count = int((labels != NO_LABEL).sum())
     if not count:
-        few = ", ".join([*classes[:5], *["..."] * (len(classes) > 5)])
-        return labels, f"no labels: {wanted} ({few})"
+        return labels, f"no labels: {wanted} ({_few(classes)})"
     if count == len(labels):
         return labels, f"labels {source}"
     strange = next(each for each, label in zip(words, labels.tolist(), strict=True) if label == NO_LABEL)
     first = f", the first is {strange[0]!r}" if strange and strange[0] else ""
     return labels, f"labels {source}: {many(count, 'image')} of {len(labels):,}; the others name no class{first}"
+
+
+def several_labels_of(inputs: Inputs, classes: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+    """(N, K) of files that may have several labels, rows of -1 where they are not known, and where they come from.
+
+    A list says them as the table of a training does: in columns of 0 and 1 that are called as the labels, or by their
+    names in a column `label` or `labels`, with `;` or `|` between them.
+    """
+    labels = np.full((len(inputs.names), len(classes)), NO_LABEL, np.int64)
+    header = inputs.columns[0].keys() if inputs.columns else ()
+    one = next((name for name in (LABEL, f"{LABEL}s") if name in header), None)
+    if all(name in header for name in classes):
+        cells = [[row[name].strip() for name in classes] for row in inputs.columns]
+        known = [all(cell in ("0", "1") for cell in row) for row in cells]
+        source = "the columns of the list that are called as the run's labels"
+        found = [[cell == "1" for cell in row] for row in cells]
+    elif one is not None:
+        named = [{word.strip() for word in re.split("[;|]", row[one]) if word.strip()} for row in inputs.columns]
+        known, source = [each <= {*classes} for each in named], f"the column {one}"
+        found = [[name in each for name in classes] for each in named]
+    else:
+        where = "the list has not all columns of 0 and 1" if header else "only a list says them, in columns"
+        return labels, f"no labels: {where} that are called as the run's labels ({_few(classes)})"
+    for number, each in enumerate(known):
+        if each:
+            labels[number] = found[number]
+    if all(known):
+        return labels, f"labels of {source}"
+    return labels, f"labels of {source}: {many(sum(known), 'image')} of {len(labels):,}; of the others they are unclear"
+
+
+def _few(classes: Sequence[str]) -> str:
+    return ", ".join([*classes[:5], *["..."] * (len(classes) > 5)])

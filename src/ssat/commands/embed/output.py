@@ -13,6 +13,8 @@ from ssat.commands.embed.features import Embedded
 from ssat.commands.predict.images import no_formula
 from ssat.core.errors import UserError
 from ssat.core.files import replacing, write_text
+from ssat.core.words import utf_8
+from ssat.runs.predicted import LABELS
 from ssat.runs.prediction_rows import write_rows
 
 ENDINGS = (".npz", ".parquet")
@@ -74,8 +76,8 @@ def _write_parquet(path: Path, embedded: Embedded, points: Points | None, about:
     count, width = embedded.features.shape
     features = arrow.FixedSizeListArray.from_arrays(arrow.array(embedded.features.reshape(-1)), width)
     columns = {
-        "file": arrow.array([_text(name) for name in embedded.files], arrow.string()),
-        "label": arrow.array(embedded.labels),
+        "file": arrow.array([utf_8(name) for name in embedded.files], arrow.string()),
+        "label": arrow.array(embedded.labels.tolist()),  # of several labels a list for each image
         "class": arrow.array([_class(embedded, number) or None for number in range(count)], arrow.string()),
         "features": features,
     }
@@ -85,11 +87,9 @@ def _write_parquet(path: Path, embedded: Embedded, points: Points | None, about:
     arrow.parquet.write_table(arrow.table(columns, metadata=said), path)
 
 
-def _text(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # the name of a file may be no UTF-8
-
-
 def _class(embedded: Embedded, number: int) -> str:
+    if embedded.labels.ndim == 2:
+        return LABELS.join(embedded.classes[place] for place in np.flatnonzero(embedded.labels[number] == 1))
     label = int(embedded.labels[number])
     return "" if label < 0 else embedded.classes[label]
 
@@ -99,8 +99,8 @@ def write_table(path: Path, embedded: Embedded, points: Points | None) -> None:
     rows = []
     for number, name in enumerate(embedded.files):
         x, y = ("", "") if points is None else (float(value) for value in points[number])
-        rows.append([no_formula(name), "ok", no_formula(_class(embedded, number)), x, y, ""])
-    rows += [[no_formula(row.name), row.status, "", "", "", row.reason] for row in embedded.failed]
+        rows.append([no_formula(utf_8(name)), "ok", no_formula(_class(embedded, number)), x, y, ""])
+    rows += [[no_formula(utf_8(row.name)), row.status, "", "", "", utf_8(row.reason)] for row in embedded.failed]
     write_rows(path, ["file", "status", "label", "x", "y", "reason"], rows)
 
 

@@ -85,7 +85,6 @@ CHOICES = {
     "tta": ("flips",),
 }
 OF_VIDEOS, OF_IMAGES = ("detector", "max_seconds"), ("top_k", "tta")  # options that are not given by default
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SOME_FAILED = 3
 TOP = 5  # classes of the table
 
@@ -136,17 +135,19 @@ def predict(words: list[str], console: Console) -> int:
     options = parse(words)
     # Heavy imports only for a command line that can be right.
     from ssat.commands.predict.inputs import read_inputs
-    from ssat.data.video.layouts.tree import ENDINGS
-    from ssat.training.saved_network import find_network
+    from ssat.training.saved_network import check_run_has_labels, find_network
 
+    check_run_has_labels(options["run"])
     saved = find_network(options["run"], options["checkpoint"])
     of_videos = saved.config.data.frames is not None
     _check_kind(options["input"], of_videos)
-    inputs = read_inputs(options["input"], ENDINGS if of_videos else IMAGES)
+    inputs = read_inputs(options["input"], of_videos=of_videos)
     judge = Judge(saved.known.classes, float(options["threshold"]), saved.config.data.multi_label)
     _check_classes(options, judge, of_videos)
     name = "stdin" if options["input"] == "-" else Path(options["input"]).resolve().name
     out = Path(options["out"] or Path("predictions") / saved.name / name)
+    if inputs.left_out:
+        show.line(console, inputs.remark())
     work = _videos if of_videos else _images
     return work(console, options, saved, inputs, out, judge)
 
@@ -205,10 +206,11 @@ def _check_kind(word: str, of_videos: bool) -> None:
     path = Path(word)
     if of_videos and (word == "-" or (path.suffix.lower() == ".csv" and path.is_file())):
         raise UserError(f"input={word} is a list, and lists are of images: name a video or a folder", key="input")
-    if of_videos and path.suffix.lower() in IMAGES and path.is_file():
-        raise UserError(f"input={path} is an image, and this run is of videos: give a video", key="input")
+    from ssat.data.sets.folder import extensions
     from ssat.data.video.layouts.tree import ENDINGS
 
+    if of_videos and path.suffix.lower() in extensions() and path.is_file():
+        raise UserError(f"input={path} is an image, and this run is of videos: give a video", key="input")
     if not of_videos and path.suffix.lower() in ENDINGS and path.is_file():
         raise UserError(f"input={path} is a video, and this run is of images: give an image", key="input")
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,9 +29,9 @@ from ssat.commands.predict.sheet import Doubtful, draw
 from ssat.commands.predict.trained import Trained
 from ssat.commands.progress import progress
 from ssat.core.errors import UserError
-from ssat.core.files import file_sha256, replacing, write_text
-from ssat.core.words import many
-from ssat.data.single import TooLarge
+from ssat.core.files import alone_in, file_sha256, replacing, write_text
+from ssat.core.words import many, utf_8
+from ssat.data.single import TooLarge, why_no_file
 from ssat.model import READERS, Model, Prediction, ranked
 from ssat.runs.predicted import CSV, FORMULA, JSON, LABELS, Judge
 
@@ -94,6 +95,8 @@ class ImageWork:
         sha256, epoch = file_sha256(model.saved.path), model.saved.epoch
         self.about = trained.about() | {"sha256": sha256, "epoch": epoch, "says": show.NO_PROOF_OF_IMAGES}
         self.about |= {"tta": options["tta"], "temperature": model.saved.temperature}
+        self.about |= {"left_out": inputs.left_out}
+        self.drawn: list[Path] = []
 
     def run(self) -> list[Row]:
         """Predict all; what is finished is written also where the command is ended.
@@ -104,7 +107,7 @@ class ImageWork:
         rows: list[Row] = []
         doubtful: list[Doubtful] = []
         self._notes()
-        with writable(self.out):
+        with writable(self.out), alone_in(self.out):
             try:
                 with progress(self.console, ("predicting", "predicted"), "files") as tell:
                     for found, unsure in self._batches():
@@ -114,12 +117,22 @@ class ImageWork:
                         tell(len(rows), len(self.inputs.names))
             finally:
                 missing = len(self.inputs.names) - len(rows)
-                write_tables(self.out, self.about | {"not_yet_predicted": missing}, rows, self.judge)
+                try:
+                    write_tables(self.out, self.about | {"not_yet_predicted": missing}, rows, self.judge)
+                except OSError:  # a full disk: pictures that no table names are nothing
+                    self._remove_pictures()
+                    raise
             if doubtful:
                 draw(self.out / SHEET, doubtful, self.model.saved.name)
             else:
                 (self.out / SHEET).unlink(missing_ok=True)  # of an earlier command
         return rows
+
+    def _remove_pictures(self) -> None:
+        for picture in self.drawn:
+            picture.unlink(missing_ok=True)
+        with suppress(OSError):  # pictures of an earlier command stay, and their folder
+            (self.out / EXPLAIN).rmdir()
 
     def _notes(self) -> None:
         mirrored = self.model.saved.config.data.hflip
@@ -153,6 +166,7 @@ class ImageWork:
             heated = heat(shown, self.model.explain_batch(images, labels))
             for place, number in enumerate(good):
                 picture = f"{EXPLAIN}/{first + number + 1:05d}-{_plain(rows[number].name)}.png"
+                self.drawn.append(self.out / picture)
                 _save(self.out / picture, np.concatenate([shown[place], heated[place]], axis=1))
                 rows[number] = replace(rows[number], picture=picture)
         if self.judge.multi_label:  # a sheet of the least certain is of one class each
@@ -167,8 +181,8 @@ class ImageWork:
 def read_image(folder: Path, name: str, model: Model) -> tuple[Row, Tensor | None]:
     """The file `folder`/`name` as (C, H, W) for the network; None where it cannot be read, which the row says."""
     path = folder / name
-    if not os.path.isfile(path):  # False of a name that no file can have, too
-        return Row(name, "", "missing", "there is no such file"), None
+    if reason := why_no_file(path):
+        return Row(name, "", "corrupt" if os.path.exists(path) else "missing", reason), None
     row = Row(name, sha256_of(path))
     try:
         return row, model.transform(path)
@@ -254,7 +268,7 @@ def write_tables(out: Path, about: dict[str, Any], rows: Sequence[Row], judge: J
     writer = csv.DictWriter(text, [*cells[0]] if cells else ["file"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: no_formula(value) for key, value in each.items()} for each in cells)
-    write_text(out / CSV, text.getvalue())
+    write_text(out / CSV, utf_8(text.getvalue()))
     content = {"about": about | {"classes": [*judge.classes], "threshold": judge.threshold}, "files": cells}
     write_text(out / JSON, json.dumps(content, indent=1, ensure_ascii=True) + "\n")
 

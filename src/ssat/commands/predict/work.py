@@ -17,7 +17,7 @@ from ssat.commands.predict.strip import draw, seen_during
 from ssat.commands.predict.trained import Trained
 from ssat.commands.prepare_videos import stoppable
 from ssat.commands.progress import progress
-from ssat.core.files import file_sha256
+from ssat.core.files import alone_in, file_sha256
 from ssat.core.words import many
 from ssat.data.video.prepare_set import versions
 from ssat.data.video.unseen import Unseen, place_of, prepared
@@ -72,7 +72,12 @@ class Work:
         self.how |= {"options": options.passport(), "every_face": every_face, "versions": versions(options)}
         self.about |= {"options": options.passport(), "versions": self.how["versions"], "notes": notes}
         rows: dict[str, Predicted] = {}
-        with writable(self.out), stoppable(), tempfile.TemporaryDirectory(prefix="ssat-predict-") as made:
+        with (
+            writable(self.out),
+            alone_in(self.out),
+            stoppable(),
+            tempfile.TemporaryDirectory(prefix="ssat-predict-") as made,
+        ):
             kept = Kept(self.out, self.how, afresh=self.options["force"] == "true")
             again = [name for name in self.names if name in kept.names]  # the others are read once, when they are due
             found = [kept.get(name, sha256_of(self.folder / name)) for name in again]

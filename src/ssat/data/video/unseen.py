@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssat.core.errors import UserError
 from ssat.data.video import decode, tracks
 from ssat.data.video.decode import BadVideo, Counts
 from ssat.data.video.faces import Box
-from ssat.data.video.layouts.tree import ENDINGS
 from ssat.data.video.manifest import Entry, Video, entry_of
 from ssat.data.video.places import unwritable
 from ssat.data.video.pool import Lost, run
@@ -54,39 +51,6 @@ class Unseen:
     tracks: tuple[Track | None, ...] = ()
     more: int = 0
     stills: str = ""
-
-
-def find(path: Path, endings: Sequence[str] = ENDINGS) -> tuple[Path, list[str]]:
-    """The folder, and the files in it that are meant: `path` itself, or all below it with one of `endings`.
-
-    Hidden files are left out. Links are followed, each folder once.
-
-    Raises:
-        UserError: there is nothing, or no such file.
-    """
-    if path.is_file():
-        return path.parent, [path.name]
-    if not path.is_dir():
-        what = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise UserError(f"input={path} {what}: name a file, or a folder of files", key="input", value=str(path))
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, below, names in os.walk(path, followlinks=True):
-        stat = os.stat(folder)
-        if (stat.st_dev, stat.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        inside = [name for name in names if name.lower().endswith(tuple(endings)) and not name.startswith(".")]
-        found += [Path(os.path.relpath(os.path.join(folder, name), path)).as_posix() for name in inside]
-    if not found:
-        raise UserError(
-            f"input={path} holds no {', '.join(endings)} file: name another folder, or one file whatever its ending",
-            key="input",
-            value=str(path),
-        )
-    return path, sorted(found)
 
 
 def prepared(
