@@ -9,7 +9,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data.transforms.timm_transforms import eval_transform
-from ssat.runs.calibration import recorded_temperature
+from ssat.runs.calibration import doubt, recorded_temperature
 from ssat.runs.folder import read_config, read_record
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
@@ -131,6 +131,12 @@ def caveats(config: Run, record: dict[str, Any], checkpoint: str) -> list[str]:
     return found
 
 
+def of_temperature(phase: dict[str, Any], temperature: float | None) -> list[str]:
+    """The caveat of a temperature that has not helped, from the record of its phase."""
+    sentence = "" if temperature is None else doubt(lookup(phase, "classification") or {})
+    return [sentence] if sentence else []
+
+
 def gather(
     config: Run, run: Path, phase: Phase, record: dict[str, Any], *, checkpoint: str, path: Path, epoch: int | None
 ) -> dict[str, Any]:
@@ -150,6 +156,7 @@ def gather(
     """
     last = phase_record(record, run)
     moments = statistics(last, run)
+    temperature = recorded_temperature(last, is_last=path.stem == "last" or epoch == phase.epochs)
     return {
         "schema": SCHEMA,
         "kind": KIND,
@@ -162,9 +169,9 @@ def gather(
         "checkpoint": {"name": path.stem, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
         "statistics": moments,
         "preprocessing": preprocessing(config, phase, moments),
-        "temperature": recorded_temperature(last, is_last=path.stem == "last" or epoch == phase.epochs),
+        "temperature": temperature,
         "metrics": measured(record, checkpoint, epoch),
-        "caveats": caveats(config, record, checkpoint),
+        "caveats": [*caveats(config, record, checkpoint), *of_temperature(last, temperature)],
         "data_splits": lookup(last, "data_fingerprint.splits"),
         "data_sha256": lookup(last, "data_fingerprint.sha256"),
         "params": as_number(lookup(last, "params.inference")),

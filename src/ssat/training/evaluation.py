@@ -24,7 +24,7 @@ from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.folder import read_record
-from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
+from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on, too_few
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
 from ssat.runs.record import as_number, lookup
@@ -221,6 +221,8 @@ class Evaluator:
             return Calibration(
                 None, "the data are not those of the training, whose validation images give a temperature"
             )
+        if reason := too_few(self.data.sizes["val"], "val"):
+            return Calibration(None, reason)
         self._measured(self.data.eval_loader("val"), "validation images", None)
         assert self.kept is not None
         return calibrated_on(self.kept, "val")
