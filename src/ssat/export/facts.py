@@ -16,6 +16,7 @@ from ssat.runs.saved import COPY
 
 SCHEMA = 1
 KIND = "ssat-model"
+NOT_THE_PAPER = "not to be compared with the paper's tables"  # beginning of a caveat
 
 
 def finished_record(run: Path) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def caveats(config: Run, record: dict[str, Any], checkpoint: str) -> list[str]:
     if skipped := record.get("skipped_images"):
         found.append(f"{len(skipped)} unreadable images were left out")
     if reasons := record.get("unfaithful_reasons"):
-        found.append(f"not to be compared with the paper's tables: {'; '.join(map(str, reasons))}")
+        found.append(f"{NOT_THE_PAPER}: {'; '.join(map(str, reasons))}")
     return found
 
 

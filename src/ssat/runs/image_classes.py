@@ -162,7 +162,7 @@ def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: C
     shares, ranks = of_confusion(confusion), ranking(kept.targets, probs)
     t = calibration.temperature
     again = t is not None and not calibration.same_images
-    found = {
+    found: dict[str, Any] = {
         "images": len(kept.targets),
         **accuracy_of("accuracy", int(kept.right.sum()), len(kept.targets)),
         "majority": 100 * float(counts.max() / counts.sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssat.data.video.preparation import PrepareOptions
+from ssat.export.facts import NOT_THE_PAPER
 from ssat.runs.calibration import doubt
 from ssat.runs.folder import read_record
 from ssat.runs.record import as_number, lookup
@@ -61,7 +62,8 @@ class Trained:
         """What the export says of its numbers; of a run whether its temperature has helped."""
         if self.saved.facts:
             listed = lookup(self.saved.facts, "caveats")
-            return [str(caveat) for caveat in listed] if isinstance(listed, list) else []
+            known = [str(caveat) for caveat in listed] if isinstance(listed, list) else []
+            return [caveat for caveat in known if not caveat.startswith(NOT_THE_PAPER)]  # it is nothing to predict by
         found = lookup(self._phase, "classification")
         sentence = "" if self.saved.temperature is None or found is None else doubt(found)
         return [sentence] if sentence else []
