@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, images in (SIZES if split == "test" else TRAINED).items():
             (folder / split / name).mkdir(parents=True)
             for number in range(images):
-                grey = generator.integers(0, 160, (8, 8, 1)) + (30 if name == "dog" else 0)
+                grey = generator.integers(0, 160, (8, 8, 1)) + (7 if name == "dog" else 0)
                 pixels = np.repeat(grey, 3, axis=2).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     words = ["data=image_folder", f"data.root={folder}", "data.img_size=16", "data.samples_per_class=null", "epochs=6"]

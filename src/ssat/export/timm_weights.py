@@ -147,7 +147,8 @@ def usage(facts: dict[str, Any]) -> str:
     """Python lines that build timm's network and load the file."""
     call = facts["timm"]["call"]
     return (
-        f"{'import functools' + chr(10) if 'functools' in call else ''}import json\nfrom pathlib import Path\n\nimport timm, torch\n"
+        f"{'import functools' + chr(10) if 'functools' in call else ''}import json\nfrom pathlib import Path\n\n"
+        "import timm, torch\n"
         f"from safetensors.torch import load_file\n{start(facts, tensor=True)}"
         f'model = {call}\nmodel.load_state_dict(load_file("timm.safetensors"))\n'
         f"logits = model.eval()(images)\n{answer(facts)}"

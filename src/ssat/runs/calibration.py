@@ -49,6 +49,20 @@ def doubt(found: Mapping[str, Any], images: str = "test images") -> str:
     )
 
 
+def remark(phase: Mapping[str, Any]) -> str:
+    """What a user must know of the calibration at the end of a training with a validation split; else empty.
+
+    Args:
+        phase: the record of its last phase.
+    """
+    found = lookup(phase, "classification")
+    if lookup(phase, "metrics.val") is None or not lookup(found, "temperature_source"):
+        return ""
+    if as_number(lookup(found, "temperature")) is None:
+        return f"the probabilities are not calibrated: {found['temperature_source']}"
+    return doubt(found)
+
+
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
     """Softmax (N, K) of logits (N, K) divided by the temperature, in double precision."""
     return torch.from_numpy(logits).double().div(temperature).softmax(dim=1).numpy()
