@@ -19,7 +19,7 @@ LONGEST = 60  # letters of a line
 
 
 def laid_over(images: NDArray[np.float32], maps: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Maps (B, H, W) in [0, 1] over images (B, H, W, 3): a place is covered, from yellow to red, as it speaks for it."""
+    """Maps (B, H, W) in [0, 1] over images (B, H, W, 3): yellow to red where a place speaks for the class."""
     strength = STRONGEST * np.clip(maps, 0, 1)[..., np.newaxis]
     return (1 - strength) * images + strength * matplotlib.colormaps["autumn_r"](maps)[..., :3]
 
