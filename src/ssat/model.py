@@ -319,12 +319,12 @@ def load(source: str | Path, checkpoint: str | Path = "best", device: str | torc
     """A trained network.
 
     Args:
-        source: a run folder, a checkpoint file, which may lie anywhere, or a folder that `export` has written.
+        source: a run folder, a checkpoint file, which may lie anywhere, or a folder of format=safetensors.
         checkpoint: of a run folder: `best`, `last` or a file.
         device: of torch; None = the GPU if there is one, else the CPU.
 
     Raises:
-        UserError: it is none of these, is damaged, or the device is not there.
+        UserError: it is none of these, an export for another program, damaged, or the device is not there.
     """
     return Model(find_network(source, str(checkpoint)), device=device_of(device))
 

@@ -20,19 +20,23 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+import ssat
 from ssat.commands.export import NAMES, export, parse
 from ssat.config.create import create
 from ssat.core.errors import UserError
+from ssat.data.single import ImageTransform
 from ssat.encoders import ENCODERS
 from ssat.export.card import model_card
-from ssat.export.facts import caveats, measured
+from ssat.export.facts import caveats, measured, preprocessing
 from ssat.export.folder import _publish
 from ssat.export.formats import FORMATS
+from ssat.export.prepare import code
 from ssat.runs.saved import saved_configuration
 from ssat.training.classification import linear_head
+from ssat.training.data import build_data
 from ssat.training.evaluation import Evaluator
 from tests.export.test_formats import onnx_shapes
-from tests.helpers import ROOT, fail_of, train
+from tests.helpers import ROOT, config, fail_of, train
 
 PORTABLE = ("onnx", "torch_export")  # need neither this package nor timm
 
@@ -134,12 +138,10 @@ NO_OPTIONS = ("kind", "name", "pretrained", "adapt_stem")
 def test_the_code_of_the_cards_runs_in_a_fresh_process_without_this_package(
     run: Path, exports: dict[str, Path], tmp_path: Path
 ) -> None:
-    images, logits = images_and_logits(run)
-    np.save(tmp_path / "images.npy", images.numpy())
-    lines = ["import os, sys, numpy, torch", f"given = numpy.load({str(tmp_path / 'images.npy')!r})"]
+    photo, logits = photo_and_logits(run, tmp_path)
+    lines = ["import os, sys"]
     for name in PORTABLE:
-        lines += [f"os.chdir({str(exports[name])!r})"]
-        lines += ["images = given" if name == "onnx" else "images = torch.from_numpy(given)", code_of(exports[name])]
+        lines += [f"os.chdir({str(exports[name])!r})", code_of(exports[name], photo), "import torch"]
         lines += [f"numpy.save({str(tmp_path / name)!r}, torch.as_tensor(logits).detach().numpy())"]
     lines += ["assert not [name for name in sys.modules if name.startswith('ssat')]"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -148,23 +150,60 @@ def test_the_code_of_the_cards_runs_in_a_fresh_process_without_this_package(
     )
     assert done.returncode == 0, done.stderr
     for name in PORTABLE:
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits.numpy(), atol=1e-5)
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, atol=CLOSE)
+    assert done.stdout.split() == [str(logits.argmax())] * len(PORTABLE)
 
 
-def code_of(folder: Path) -> str:
-    """The Python lines of a model card."""
+CLOSE = 0.05  # of logits: a pixel may differ by one level of 255
+
+
+def photo_and_logits(run: Path, folder: Path) -> tuple[Path, np.ndarray]:
+    """A picture of odd sizes, and what `ssat.load` says of it."""
+    made = Image.fromarray(np.random.default_rng(3).integers(0, 256, (9, 14, 3), dtype=np.uint8))
+    photo, model = folder / "photo.png", ssat.load(run)
+    made.resize((61, 37), Image.Resampling.BILINEAR).save(photo)
+    with torch.no_grad():
+        return photo, model.logits(model.transform(photo)[None].to(model.device)).cpu().numpy()
+
+
+def code_of(folder: Path, photo: Path) -> str:
+    """The Python lines of a model card, about another photo."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    return code
+    assert code.count("photo.jpg") == 1
+    return code.replace("photo.jpg", str(photo))
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("pipeline", ["timm", "batched"])
+def test_the_code_of_the_card_prepares_images_of_any_size_as_the_evaluation(
+    pipeline: str, channels: int, tmp_path: Path
+) -> None:
+    words = ["data=digits", "encoder=vit_micro", "data.img_size=64", f"data.channels={channels}"]
+    settings = config(*words, f"data.pipeline={pipeline}")
+    phase = settings.mode.phases[-1]
+    data = build_data(settings, phase)
+    given = preprocessing(settings, phase, {"mean": list(data.mean), "std": list(data.std)})
+    names: dict = {}
+    exec(code(given), names)
+    transform, std, generator = ImageTransform(data), np.array(given["std"]), np.random.default_rng(0)
+    for number, (width, height) in enumerate([(61, 83), (200, 133), (75, 76), (64, 65), (301, 150), (9, 14)]):
+        coarse = Image.fromarray(generator.integers(0, 256, (9, 14, 3), dtype=np.uint8))
+        photo = tmp_path / f"{number}.png"
+        coarse.resize((width, height), Image.Resampling.BILINEAR).save(photo)
+        ours, theirs = transform(photo).numpy(), names["prepare"](photo)[0]
+        levels = np.abs(ours - theirs) * 255 * std[:, None, None]
+        assert ours.shape == theirs.shape == (channels, 64, 64) and theirs.dtype == np.float32
+        assert levels.max() < 1.01 if pipeline == "batched" else levels.max() < 1e-3, (width, height, levels.max())
 
 
 def test_the_code_of_timms_card_builds_the_network(
-    run: Path, exports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    run: Path, exports: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, logits = images_and_logits(run)
-    names = {"images": images}
+    photo, logits = photo_and_logits(run, tmp_path)
+    names: dict = {}
     monkeypatch.chdir(exports["timm"])
-    exec(code_of(exports["timm"]), names)
-    torch.testing.assert_close(names["logits"].detach(), logits, atol=1e-5, rtol=0)
+    exec(code_of(exports["timm"], photo), names)
+    np.testing.assert_allclose(names["logits"].detach(), logits, atol=CLOSE)
 
 
 def test_the_onnx_graph_has_a_free_batch_and_one_attention_a_block(exports: dict[str, Path]) -> None:

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 
 import ssat
 from ssat.commands.predict.command import predict
+from ssat.commands.predict.explained import laid_over
+from ssat.commands.predict.trained import Trained
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data import single
@@ -28,6 +30,7 @@ from ssat.data.sets.sources import digits
 from ssat.model import Model
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
+from ssat.training.saved_network import find_network
 from tests.helpers import ROOT, train
 
 CLASSES = ("dark", "light")
@@ -194,6 +197,44 @@ def exported(model: Model, folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("form", ["onnx", "timm", "torch_export"])
+def test_an_export_for_another_program_is_named(photos: Path, tmp_path: Path, form: str, console: Console) -> None:
+    folder = exported(ssat.load(photos), tmp_path / "out", format=form)
+    (folder / "model.onnx").write_bytes(b"")
+    for source in (folder, folder / "model.onnx"):
+        with pytest.raises(UserError) as refused:
+            ssat.load(source)
+        assert f"{folder} holds an export for " in str(refused.value) and f"(format={form})" in str(refused.value)
+        assert str(refused.value).endswith("export the run again with format=safetensors")
+    with pytest.raises(UserError, match="holds an export for"):
+        predict([f"run={folder}", f"input={tmp_path}"], console)
+
+
+def test_predicting_by_an_export_shows_what_its_file_holds(photos: Path, home: Path, tmp_path: Path) -> None:
+    facts = {
+        "format": "safetensors",
+        "metrics": {"test/acc1": 91.25, "val/acc1": 95.0},
+        "data_splits": {"train": 48, "test": 16},
+        "checkpoint": {"name": "best", "epoch": 3},
+        "caveats": [
+            "the temperature does not help on the test images",
+            "not to be compared with the paper's tables: x",
+        ],
+    }
+    lines = Trained(find_network(exported(ssat.load(photos), tmp_path / "out", **facts))).lines()
+    assert "48 images" in lines[0] and "best.ckpt, epoch 3 of" in lines[1]
+    assert lines[2] == "measured: accuracy 91.2 % on its own 16 test images; nothing is known of yours"
+    assert lines[3:] == ["note: the temperature does not help on the test images"]
+
+
+def test_an_overlay_leaves_what_does_not_speak_for_the_class() -> None:
+    images = np.random.default_rng(0).random((1, 4, 4, 3)).astype(np.float32)
+    heat = np.zeros((1, 4, 4), np.float32)
+    heat[0, 1, 2] = 1
+    found = laid_over(images, heat)
+    assert np.array_equal(found[heat == 0], images[heat == 0]) and np.all(found[0, 1, 2] != images[0, 1, 2])
+
+
 def test_an_exported_folder_loads_without_the_run(photos: Path, home: Path, tmp_path: Path) -> None:
     model = ssat.load(photos)
     files = sorted((home / "photos" / "test").glob("*/*"))
@@ -239,7 +280,7 @@ def test_exported_weights_that_were_changed_are_refused(photos: Path, tmp_path: 
     (folder / "model.json").write_text(
         (folder / "model.json").read_text().replace('"kind"', '"format": "onnx", "kind"')
     )
-    with pytest.raises(UserError, match="is an export with format=onnx, and only format=safetensors"):
+    with pytest.raises(UserError, match=r"holds an export for onnxruntime \(format=onnx\)"):
         ssat.load(folder)
 
 
@@ -276,7 +317,7 @@ def test_a_folder_with_bad_files_is_predicted_with_pictures(photos: Path, tmp_pa
     assert len(good) == 4 and all(row["reason"] in said for row in rows.values())
     for row in good.values():
         with Image.open(out / row["picture"]) as picture:
-            assert picture.size == (448, 224)
+            assert picture.size == (640, 390)
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width == 1200 and np.asarray(sheet).std() > 10
     content = json.loads((out / "predictions.json").read_text())

@@ -8,7 +8,16 @@ import torch
 from scipy.optimize import minimize_scalar
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from ssat.runs.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities, reliability
+from ssat.runs.calibration import (
+    doubt,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    probabilities,
+    reliability,
+    remark,
+)
+from ssat.runs.image_classes import ImagePredictions, calibrated_on
 
 
 def overconfident(images: int, seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +79,26 @@ def test_a_temperature_of_other_images_calibrates_an_overconfident_network() -> 
 def test_what_has_no_temperature_gets_none(logits: list[list[float]], targets: list[int]) -> None:
     assert fit_temperature(np.array(logits, np.float32), np.array(targets)) is None
     assert fit_temperature(np.zeros((0, 2), np.float32), np.zeros(0, np.int64)) is None
+
+
+def test_a_temperature_of_few_images_is_not_fitted() -> None:
+    logits, targets = overconfident(99, seed=0)
+    few = ImagePredictions(np.arange(99), targets, logits.argmax(1), logits)
+    assert calibrated_on(few, "val").temperature is None
+    assert calibrated_on(few, "val").source == "99 validation images are too few to fit a temperature (100)"
+    logits, targets = overconfident(100, seed=0)
+    assert calibrated_on(ImagePredictions(np.arange(100), targets, logits.argmax(1), logits), "val").temperature
+
+
+def test_a_temperature_that_is_worse_on_the_test_images_is_doubted() -> None:
+    worse, better = ({"log_loss": 0.63, "log_loss_calibrated": after} for after in (0.78, 0.6))
+    assert "does not help on the test images (log-loss 0.6300, with it 0.7800)" in doubt(worse)
+    assert doubt(better) == "" == doubt({"log_loss": 0.63, "log_loss_calibrated": None})
+    phase = {"metrics": {"val": {}}, "classification": {**worse, "temperature": 0.3, "temperature_source": "fitted"}}
+    assert remark(phase) == doubt(worse)
+    phase["classification"] |= {"temperature": None, "temperature_source": "32 validation images are too few"}
+    assert remark(phase) == "the probabilities are not calibrated: 32 validation images are too few"
+    assert remark({"metrics": {}, "classification": phase["classification"]}) == ""  # no split: nothing was expected
 
 
 def test_a_temperature_is_fitted_inside_inference_mode_too() -> None:

@@ -25,6 +25,7 @@ from ssat.training.image_scores import worst_mistakes
 from tests.helpers import config, record_of, train
 
 SIZES = {"cat": 40, "dog": 12}
+TRAINED = {"cat": 260, "dog": 80}  # 30 % of them are enough for a temperature
 FILES = ("confusion", "reliability", "mistakes")
 BALANCED = next(column for column in COLUMNS if column.title == "balanced %")
 
@@ -33,10 +34,10 @@ BALANCED = next(column for column in COLUMNS if column.title == "balanced %")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, generator = tmp_path_factory.mktemp("pets"), np.random.default_rng(0)
     for split in ("train", "test"):
-        for name, images in SIZES.items():
+        for name, images in (SIZES if split == "test" else TRAINED).items():
             (folder / split / name).mkdir(parents=True)
             for number in range(images):
-                grey = generator.integers(0, 160, (8, 8, 1)) + (30 if name == "dog" else 0)
+                grey = generator.integers(0, 160, (8, 8, 1)) + (7 if name == "dog" else 0)
                 pixels = np.repeat(grey, 3, axis=2).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     words = ["data=image_folder", f"data.root={folder}", "data.img_size=16", "data.samples_per_class=null", "epochs=6"]
@@ -62,7 +63,7 @@ def test_the_record_has_the_numbers_of_the_file(run: Path) -> None:
     assert found["auroc"] == pytest.approx(roc_auc_score(labels == "dog", dog))
     assert (found["majority"], found["majority_class"]) == (pytest.approx(100 * 40 / 52), "cat")
     assert {name: each["n"] for name, each in found["classes"].items()} == SIZES
-    assert found["temperature_source"] == "fitted on 16 val images"
+    assert found["temperature_source"] == "fitted on 102 validation images"
 
 
 def test_the_pictures_are_there(run: Path) -> None:
@@ -101,7 +102,7 @@ def test_evaluating_again_measures_the_same(run: Path) -> None:
 def test_other_weights_get_a_temperature_of_their_own(run: Path) -> None:
     console = Console(width=100, record=True)
     best = evaluate([f"run={run}", "checkpoint=best"], console)["classification"]
-    assert best["temperature_source"] == "fitted on 16 val images"
+    assert best["temperature_source"] == "fitted on 102 validation images"
     assert best["temperature"] != record_of(run)["phases"][-1]["classification"]["temperature"]
     val = evaluate([f"run={run}", "checkpoint=best", "split=val"], console)["classification"]
     assert val["temperature"] == pytest.approx(best["temperature"]) and val["ece_calibrated"] is None

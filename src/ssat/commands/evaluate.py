@@ -145,6 +145,8 @@ def show(record: dict[str, Any], console: Console) -> None:
             show_images(found, console)
         else:
             show_videos(found, "class", console)
+    if record.get("better"):
+        console.print(record["better"], markup=False)
     if not record["perturbed"]:
         return
     name, summary = record["perturb"], record["summary"]
@@ -223,6 +225,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
             show(record, console)
             return record
     from ssat.training.evaluation import Evaluator
+    from ssat.training.image_scores import PICTURES
 
     evaluator = Evaluator(
         config,
@@ -263,6 +266,7 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         "detection": detection,
         "classification": classification,
         "probe": probed,
+        "better": evaluator.better,
         "perturbed": perturbed,
         "summary": summarise(perturbed) if perturbed else None,
         "data_fingerprint": evaluator.data.fingerprint(),
@@ -272,7 +276,9 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
         write_predictions(done.with_suffix(".npz"), config_hash(config), predictions)
     write_record(run / "evaluations", record, name=name)
     show(record, console)
-    console.print(f"written to {done}")
+    stem, found = done.with_suffix("").name, [".csv", ".npz", *(f"-{picture}.png" for picture in PICTURES)]
+    beside = [ending for ending in found if (done.parent / f"{stem}{ending}").is_file()]
+    console.print(f"written to {done.parent}: {', '.join([done.name, *beside])}", markup=False)
     return record
 
 

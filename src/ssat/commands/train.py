@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -32,7 +33,9 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.calibration import remark
 from ssat.runs.decisive import decisive
+from ssat.runs.detection import PREDICTIONS
 from ssat.runs.folder import (
     AFRESH,
     LOG,
@@ -131,6 +134,18 @@ def check_root(config: Run) -> None:
         )
 
 
+def refuse_mps_elsewhere(config: Run) -> None:
+    """Refuse an Apple GPU on another system, which is known before PyTorch is imported.
+
+    Raises:
+        UserError: names the key.
+    """
+    if config.trainer.accelerator == "mps" and sys.platform != "darwin":
+        raise UserError(
+            "trainer.accelerator=mps, but there is no Apple GPU here: use trainer=cpu", key="trainer.accelerator"
+        )
+
+
 def refuse_other_kind(config: Run) -> None:
     """Refuse an encoder of images for videos, and one of clips for images, before any data are read.
 
@@ -191,6 +206,7 @@ def train(config: Run) -> dict[str, Any] | None:
     """
     begin_log()
     check_root(config)
+    refuse_mps_elsewhere(config)
     say(start_line(config))
     with ending_at_once():
         check_components(config)
@@ -219,6 +235,8 @@ def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     found = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).is_file()]
     if found:
         yield f"checkpoints: {folder / found[0]}" + "".join(f", {name}" for name in found[1:])
+    if (run_dir / last.name / PREDICTIONS).is_file():
+        yield f"pictures and predictions: {run_dir / last.name}"
     if last.lam > 0:
         what = "photo.jpg" if config.data.frames is None else "video.mp4"  # no <...>: a shell would read from a file
         yield f"predict: {command_line('predict', [f'run={run_dir}', f'input={what}'])}"
@@ -288,6 +306,8 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
             raise
     record: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
     say(describe(record))
+    if text := remark(record["phases"][-1]):
+        say(f"note: {text}")
     return record
 
 

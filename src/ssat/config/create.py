@@ -77,7 +77,7 @@ def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key:
     Raises:
         UserError: `kind` is unknown, or does not take the options.
     """
-    make = load(table, kind, f"{key}.kind")
+    make = load(table, kind, _key_of(key, kind))
     parameters = inspect.signature(make).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     values = checked_options(table, kind, options, key)
@@ -92,13 +92,18 @@ def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key:
         raise UserError(str(text), key=f"{key}.{named[0]}" if named else key, value=error.value) from error
 
 
+def _key_of(key: str, kind: str) -> str:
+    """The key that names `kind`; an object of a list is known by its kind, which is then said once."""
+    return key.removesuffix(f".{kind}") if key.endswith(f".{kind}") else f"{key}.kind"
+
+
 def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str) -> dict[str, Any]:
     """`options` as the class called `kind` takes them: each has its type, and none is unknown.
 
     Raises:
         UserError: names the option.
     """
-    make = load(table, kind, f"{key}.kind")
+    make = load(table, kind, _key_of(key, kind))
     parameters = inspect.signature(make).parameters
     annotations = arguments(make)
     known = [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -7,9 +7,10 @@ from typing import Any
 from ssat.config.schema import Run
 from ssat.core.words import duration, many
 from ssat.data.sets.catalog import CATALOG
+from ssat.export.parity import agreed
+from ssat.export.prepare import rule
 
 SHOWN = 20  # classes by name
-COLOURS = {1: "grey", 3: "in colour"}  # by data.channels
 
 
 def model_card(facts: dict[str, Any], config: Run, usage: str) -> str:
@@ -44,12 +45,9 @@ def _input(facts: dict[str, Any]) -> str:
             f"A clip has {given['frames']} frames, {given['frame_step']} frame(s) of the video apart, fitted into"
             f" {given['img_size']} x {given['img_size']} pixels with black around."
         )
+        lines.append(f"Scale to [0, 1], subtract mean {given['mean']}, divide by std {given['std']}.")
     else:
-        lines.append(
-            f"Resize the short side to {given['resize']} pixels ({given['interpolation']}), crop the centre to"
-            f" {given['crop']} x {given['crop']}, {COLOURS.get(given['channels'], 'all channels')}."
-        )
-    lines.append(f"Scale to [0, 1], subtract mean {given['mean']}, divide by std {given['std']}.")
+        lines.append(rule(given))
     kind = "Classes"
     if facts.get("multi_label"):
         kind = "Labels"
@@ -90,11 +88,12 @@ def _accuracy(facts: dict[str, Any]) -> str:
 
 
 def _parity(facts: dict[str, Any]) -> str:
-    found = facts["parity"]
+    found, test = facts["parity"], "test clips" if "frames" in facts["preprocessing"] else "test images"
+    same = agreed(multi_label=bool(facts.get("multi_label")))
     lines = [
         f"- {found[what]['images']} {noun}: largest difference of two logits {found[what]['relative']:.1e} of the"
-        f" largest, same top-1 on {found[what]['same_top1']}"
-        for what, noun in (("random", "random inputs"), ("test", "test images or clips"))
+        f" largest, {same} on {found[what]['same_top1']}"
+        for what, noun in (("random", "random inputs"), ("test", test))
         if found[what] is not None
     ]
     if found["test"] is None:

@@ -9,13 +9,14 @@ from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.data.transforms.timm_transforms import eval_transform
-from ssat.runs.calibration import recorded_temperature
+from ssat.runs.calibration import doubt, recorded_temperature
 from ssat.runs.folder import read_config, read_record
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
 
 SCHEMA = 1
 KIND = "ssat-model"
+NOT_THE_PAPER = "not to be compared with the paper's tables"  # beginning of a caveat
 
 
 def finished_record(run: Path) -> dict[str, Any]:
@@ -127,8 +128,14 @@ def caveats(config: Run, record: dict[str, Any], checkpoint: str) -> list[str]:
     if skipped := record.get("skipped_images"):
         found.append(f"{len(skipped)} unreadable images were left out")
     if reasons := record.get("unfaithful_reasons"):
-        found.append(f"not to be compared with the paper's tables: {'; '.join(map(str, reasons))}")
+        found.append(f"{NOT_THE_PAPER}: {'; '.join(map(str, reasons))}")
     return found
+
+
+def of_temperature(phase: dict[str, Any], temperature: float | None) -> list[str]:
+    """The caveat of a temperature that has not helped, from the record of its phase."""
+    sentence = "" if temperature is None else doubt(lookup(phase, "classification") or {})
+    return [sentence] if sentence else []
 
 
 def gather(
@@ -150,6 +157,7 @@ def gather(
     """
     last = phase_record(record, run)
     moments = statistics(last, run)
+    temperature = recorded_temperature(last, is_last=path.stem == "last" or epoch == phase.epochs)
     return {
         "schema": SCHEMA,
         "kind": KIND,
@@ -162,9 +170,9 @@ def gather(
         "checkpoint": {"name": path.stem, "epoch": epoch, "epochs": phase.epochs, "sha256": file_sha256(path)},
         "statistics": moments,
         "preprocessing": preprocessing(config, phase, moments),
-        "temperature": recorded_temperature(last, is_last=path.stem == "last" or epoch == phase.epochs),
+        "temperature": temperature,
         "metrics": measured(record, checkpoint, epoch),
-        "caveats": caveats(config, record, checkpoint),
+        "caveats": [*caveats(config, record, checkpoint), *of_temperature(last, temperature)],
         "data_splits": lookup(last, "data_fingerprint.splits"),
         "data_sha256": lookup(last, "data_fingerprint.sha256"),
         "params": as_number(lookup(last, "params.inference")),

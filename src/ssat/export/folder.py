@@ -59,7 +59,7 @@ def write_export(
             compute what PyTorch computes. Nothing is left behind then.
     """
     refuse_filled(out, force=force)
-    form = FORMATS[name]
+    form, noun = FORMATS[name], "images" if config.data.frames is None else "clips"
     with _beside(out) as partial:
         data, more = form.encode(model)
         file = partial / form.file
@@ -72,7 +72,7 @@ def write_export(
             "file": form.file,
             "sha256": hashlib.sha256(data).hexdigest(),
             "input": {"name": "images", "shape": ["batch", *model.sample_shape], "dtype": "float32"},
-            "parity": check_parity(model, file, name, test_images, say),
+            "parity": check_parity(model, file, name, test_images, say, multi_label=config.data.multi_label, noun=noun),
         }
         with _writing(out):
             write_text(partial / CARD, model_card(facts, config, form.usage(facts)))
@@ -82,24 +82,41 @@ def write_export(
 
 
 def check_parity(
-    model: Classifier, file: Path, name: str, test_images: TestImages, say: Callable[[str], None]
+    model: Classifier,
+    file: Path,
+    name: str,
+    test_images: TestImages,
+    say: Callable[[str], None],
+    *,
+    multi_label: bool = False,
+    noun: str = "images",
 ) -> dict[str, Any]:
     """Compare the file with PyTorch on random input, and on test images where there are some.
+
+    Args:
+        model: encoder and head.
+        file: the exported one.
+        name: of the format.
+        test_images: called after the random input.
+        say: takes the lines about the comparison.
+        multi_label: the logits are of labels.
+        noun: images or clips.
 
     Raises:
         UserError: they differ.
     """
     exported = FORMATS[name].decode(file, model)
     random = compare(model, exported, [model.example(batch, seed) for seed, batch in enumerate(BATCHES)])
-    require(random, "random inputs", name)
-    say(f"parity on {random.images} random inputs (batches of {' and '.join(map(str, BATCHES))}): {random}")
+    require(random, "random inputs", name, multi_label=multi_label)
+    sizes = " and ".join(map(str, BATCHES))
+    say(f"parity on {random.images} random inputs (batches of {sizes}): {random.said(multi_label=multi_label)}")
     batches, reason = test_images()
     if reason:
         say(f"note: parity is not measured on test images: {reason}")
         return {"random": random._asdict(), "test": None, "test_missing": reason}
     test = compare(model, exported, batches)
-    require(test, "test images", name)
-    say(f"parity on {test.images} test images or clips: {test}")
+    require(test, f"test {noun}", name, multi_label=multi_label)
+    say(f"parity on {test.images} test {noun}: {test.said(multi_label=multi_label)}")
     return {"random": random._asdict(), "test": test._asdict(), "test_missing": ""}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssat.core.errors import UserError
 from ssat.export.classifier import Classifier
 from ssat.export.parity import Logits
+from ssat.export.prepare import answer, start
 from ssat.export.program import traced
 
 OPSET = 18  # what PyTorch's exporter writes by itself; LayerNormalization came with 17
@@ -69,6 +70,7 @@ def decode(path: Path, model: Classifier) -> Logits:
 def usage(facts: dict[str, Any]) -> str:
     """Python lines that run the file."""
     return (
-        'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.onnx")\n'
-        '(logits,) = session.run(None, {"images": images})  # a float32 NumPy array, see Input'
+        f"import json\nfrom pathlib import Path\n\nimport onnxruntime\n{start(facts, tensor=False)}"
+        'session = onnxruntime.InferenceSession("model.onnx")\n'
+        f'(logits,) = session.run(None, {{"images": images}})\n{answer(facts)}'
     )

@@ -31,8 +31,15 @@ class Parity(NamedTuple):
     relative: float
     same_top1: int
 
-    def __str__(self) -> str:
-        return f"largest difference {self.relative:.1e} of the largest logit, same top-1 on {self.same_top1} of them"
+    def said(self, *, multi_label: bool = False) -> str:
+        """In words; `multi_label`: the logits are of labels, of which an image may have several."""
+        same = f"{agreed(multi_label=multi_label)} on {self.same_top1} of them"
+        return f"largest difference {self.relative:.1e} of the largest logit, {same}"
+
+
+def agreed(*, multi_label: bool) -> str:
+    """What `Parity.same_top1` counts, in words."""
+    return "same most probable label" if multi_label else "same top-1"
 
 
 @torch.inference_mode()
@@ -57,13 +64,14 @@ def compare(reference: Logits, exported: Logits, batches: Iterable[Tensor]) -> P
     return Parity(images, difference, difference / max(largest, torch.finfo(torch.float32).tiny), same)
 
 
-def require(parity: Parity, what: str, name: str) -> None:
+def require(parity: Parity, what: str, name: str, *, multi_label: bool = False) -> None:
     """Refuse an export that computes something else.
 
     Args:
         parity: the comparison.
         what: the input was, e.g. "random images".
         name: of the format.
+        multi_label: the logits are of labels.
 
     Raises:
         UserError: the logits differ by more than TOLERANCE, or a top-1 class differs.
@@ -71,7 +79,8 @@ def require(parity: Parity, what: str, name: str) -> None:
     if parity.relative <= TOLERANCE and parity.same_top1 == parity.images:
         return
     raise UserError(
-        f"format={name} does not compute what PyTorch computes on {parity.images} {what} ({parity}; required are"
+        f"format={name} does not compute what PyTorch computes on {parity.images} {what}"
+        f" ({parity.said(multi_label=multi_label)}; required are"
         f" {TOLERANCE:.0e} and all of them): nothing was written, take another format",
         key="format",
         value=name,

@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from ssat.core.errors import UserError
 from ssat.export.classifier import Classifier
 from ssat.export.parity import Logits
+from ssat.export.prepare import answer, start
 
 
 def traced(model: Classifier, name: str) -> ExportedProgram:
@@ -57,6 +58,7 @@ def decode(path: Path, model: Classifier) -> Logits:
 def usage(facts: dict[str, Any]) -> str:
     """Python lines that run the file."""
     return (
-        'import torch\n\nmodel = torch.export.load("model.pt2").module()\n'
-        "logits = model(images)  # a float32 tensor, see Input"
+        f"import json\nfrom pathlib import Path\n\nimport torch\n{start(facts, tensor=True)}"
+        'model = torch.export.load("model.pt2").module()\n'
+        f"logits = model(images)\n{answer(facts)}"
     )

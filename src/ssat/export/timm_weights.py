@@ -14,6 +14,7 @@ from ssat.encoders.timm_vit import TimmVisionTransformer
 from ssat.encoders.vit import VisionTransformer
 from ssat.export.classifier import Classifier
 from ssat.export.parity import Logits
+from ssat.export.prepare import answer, start
 
 # timm's names by width; every size is given as well, so that any of them would do.
 NAMES = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
@@ -146,8 +147,9 @@ def usage(facts: dict[str, Any]) -> str:
     """Python lines that build timm's network and load the file."""
     call = facts["timm"]["call"]
     return (
-        f"{'import functools' + chr(10) if 'functools' in call else ''}import timm, torch\n"
-        "from safetensors.torch import load_file\n\n"
+        f"{'import functools' + chr(10) if 'functools' in call else ''}import json\nfrom pathlib import Path\n\n"
+        "import timm, torch\n"
+        f"from safetensors.torch import load_file\n{start(facts, tensor=True)}"
         f'model = {call}\nmodel.load_state_dict(load_file("timm.safetensors"))\n'
-        "logits = model.eval()(images)  # a float32 tensor, see Input"
+        f"logits = model.eval()(images)\n{answer(facts)}"
     )

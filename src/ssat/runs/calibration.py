@@ -14,6 +14,7 @@ from torch import Tensor
 from ssat.runs.record import as_number, lookup
 
 BINS = 15  # of equal width in confidence (Guo et al. 2017)
+FEWEST = 100  # images that a temperature is fitted on: one fitted on 32 has made held-out probabilities worse
 COLDEST, HOTTEST = 1e-2, 1e2  # temperatures; beyond them a softmax says nothing, or always the same
 
 
@@ -26,6 +27,40 @@ def recorded_temperature(phase: Mapping[str, Any], *, is_last: bool) -> float | 
     """
     value = as_number(lookup(phase, "classification.temperature"))
     return value if is_last and value is not None and value > 0 else None
+
+
+def helps(found: Mapping[str, Any]) -> bool | None:
+    """Whether the temperature lowered the log-loss of the images that were measured; None where nobody measured it.
+
+    Args:
+        found: `image_metrics` of images that it was not fitted on.
+    """
+    before, after = as_number(lookup(found, "log_loss")), as_number(lookup(found, "log_loss_calibrated"))
+    return None if before is None or after is None else after < before
+
+
+def doubt(found: Mapping[str, Any], images: str = "test images") -> str:
+    """A sentence where the temperature does not help, from `image_metrics` of `images`; else empty."""
+    if helps(found) is not False:
+        return ""
+    return (
+        f"the temperature does not help on the {images} (log-loss {found['log_loss']:.4f}, with it"
+        f" {found['log_loss_calibrated']:.4f}): do not read the probabilities as shares of right answers"
+    )
+
+
+def remark(phase: Mapping[str, Any]) -> str:
+    """What a user must know of the calibration at the end of a training with a validation split; else empty.
+
+    Args:
+        phase: the record of its last phase.
+    """
+    found = lookup(phase, "classification")
+    if lookup(phase, "metrics.val") is None or not lookup(found, "temperature_source"):
+        return ""
+    if as_number(lookup(found, "temperature")) is None:
+        return f"the probabilities are not calibrated: {found['temperature_source']}"
+    return doubt(found)
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -76,14 +111,15 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
     """The temperature T for which softmax(logits / T) has the smallest log-loss (Guo et al. 2017, sec. 4.2).
 
     One number, found by L-BFGS on log T; it changes no predicted class. Fit it on images that nothing was trained or
-    tested on.
+    tested on, and on many of them: `calibrated_on` wants `FEWEST`.
 
     Args:
         logits: (N, K).
         targets: (N,) classes.
 
     Returns:
-        T, between 0.01 and 100; None without images, or where all are right or all logits equal, which have none.
+        T, between 0.01 and 100; None without images, or where all are right or all logits equal, which have none, or
+        where T does not lower the log-loss of these images.
     """
     if not len(targets) or (logits.argmax(axis=1) == targets).all() or np.ptp(logits, axis=1).max() == 0:
         return None
@@ -101,4 +137,5 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
             return loss
 
         optimizer.step(closure)
-    return float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))
+    found = float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))
+    return found if log_loss(logits, targets, found) < log_loss(logits, targets) else None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from ssat.core.errors import UserError
-from ssat.runs.calibration import expected_calibration_error, fit_temperature, log_loss, probabilities
+from ssat.runs.calibration import FEWEST, doubt, expected_calibration_error, fit_temperature, log_loss, probabilities
 from ssat.runs.detection import accuracy_of
 from ssat.runs.prediction_rows import write_rows
 
@@ -113,12 +113,27 @@ class Calibration:
 
 
 def calibrated_on(kept: ImagePredictions, split: str, *, same_images: bool = False) -> Calibration:
-    """The temperature fitted on the images of a split; needs their logits."""
+    """The temperature fitted on the images of a split; needs their logits, and `FEWEST` images."""
     assert kept.logits is not None
+    if reason := too_few(len(kept.targets), split):
+        return Calibration(None, reason)
     temperature = fit_temperature(kept.logits, kept.targets)
     if temperature is None:
-        return Calibration(None, f"no temperature fits the {split} images: all are right, or the logits are all equal")
-    return Calibration(temperature, f"fitted on {len(kept.targets):,} {split} images", same_images)
+        return Calibration(
+            None,
+            f"no temperature lowers the log-loss of the {_named(split)} images: all are right, or their probabilities"
+            " are as they should be",
+        )
+    return Calibration(temperature, f"fitted on {len(kept.targets):,} {_named(split)} images", same_images)
+
+
+def too_few(images: int, split: str) -> str:
+    """Why no temperature is fitted on so few images of a split; empty where there are enough."""
+    return f"{images:,} {_named(split)} images are too few to fit a temperature ({FEWEST})" if images < FEWEST else ""
+
+
+def _named(split: str) -> str:
+    return "validation" if split == "val" else split
 
 
 def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: Calibration) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: C
     shares, ranks = of_confusion(confusion), ranking(kept.targets, probs)
     t = calibration.temperature
     again = t is not None and not calibration.same_images
-    return {
+    found: dict[str, Any] = {
         "images": len(kept.targets),
         **accuracy_of("accuracy", int(kept.right.sum()), len(kept.targets)),
         "majority": 100 * float(counts.max() / counts.sum()),
@@ -166,6 +181,8 @@ def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: C
         "classes": {name: _of_class(confusion[label], label, classes) for label, name in enumerate(classes)},
         "notes": _notes(counts, classes, ranks, calibration),
     }
+    doubtful = doubt(found, "measured images")
+    return found | {"notes": [*found["notes"], *[doubtful] * bool(doubtful)]}
 
 
 def _of_class(row: NDArray[np.int64], label: int, classes: Sequence[str]) -> dict[str, Any]:

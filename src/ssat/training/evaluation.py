@@ -24,7 +24,7 @@ from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.folder import read_record
-from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
+from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on, too_few
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
 from ssat.runs.machine import runs_on_cpu
 from ssat.runs.record import as_number, lookup
@@ -111,7 +111,7 @@ class Evaluator:
         self.split, self._other_data = split, other_data
         self._same_data(run, phase.name, only_classes=other_data)
         self._recorded = self._recorded_calibration(run, phase.name, checkpoint)
-        self.module, _ = load_network(config, run, phase, self.path, self.data.num_classes)
+        self.module, self._epoch = load_network(config, run, phase, self.path, self.data.num_classes)
         self.device = torch.device("cpu" if runs_on_cpu(config) else "cuda")
         self.module.to(self.device)
         self.precision = PRECISIONS.get(config.trainer.precision)
@@ -129,6 +129,17 @@ class Evaluator:
             say(f"note: the clips are made otherwise than those it was trained on: {'; '.join(changes)}")
         cure = "give the data it was trained on" + ("" if only_classes else ", or say data.root=... if you mean others")
         refuse_changes({"data": now}, {"data": then}, run, cure)
+
+    @property
+    def better(self) -> str:
+        """Which epoch best.ckpt holds, where the checkpoint is another one of the run; else ''."""
+        best = self.path.with_name("best.ckpt")
+        if self.path.stem != "last" or self.module.head is None or not best.is_file():
+            return ""
+        epoch = load_checkpoint(best).get("epoch")
+        if not isinstance(epoch, int) or epoch + 1 == self._epoch:
+            return ""
+        return f"best.ckpt (by {self.data.decides}, epoch {epoch + 1}) is another epoch: checkpoint=best measures it"
 
     @property
     def share(self) -> str:
@@ -221,6 +232,8 @@ class Evaluator:
             return Calibration(
                 None, "the data are not those of the training, whose validation images give a temperature"
             )
+        if reason := too_few(self.data.sizes["val"], "val"):
+            return Calibration(None, reason)
         self._measured(self.data.eval_loader("val"), "validation images", None)
         assert self.kept is not None
         return calibrated_on(self.kept, "val")

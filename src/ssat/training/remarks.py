@@ -60,12 +60,10 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
             f" has {batches}"
         )
     if (stopping := early_stopping(config.callbacks)) and phase.lam > 0:
-        watched = f"{data.eval_split}/{data.decides}"
+        watched, patience = f"{data.eval_split}/{data.decides}", stopping.patience
+        times = "the last evaluation" if patience == 1 else f"{patience} evaluations"
         chosen_on = " on the test images, which is optimistic (data.val_fraction=0.1 keeps others)"
-        found.append(
-            f"ends early when {watched} has not risen in {stopping.patience} evaluations"
-            + chosen_on * (data.eval_split == "test")
-        )
+        found.append(f"ends early when {watched} has not risen in {times}" + chosen_on * (data.eval_split == "test"))
     decay = phase.recipe.ema_decay
     if decay and decay < 1 and 1 / (1 - decay) > total:
         found.append(

@@ -28,6 +28,8 @@ from ssat.training.module import JointModule
 
 MODEL, WEIGHTS, SCHEMA = "model.json", "model.safetensors", 1  # of an exported folder
 AGAIN = "export the run again"
+READ_BY = {"onnx": "onnxruntime", "timm": "timm", "torch_export": "torch.export"}  # formats that are not read here
+EXPORTED = (".onnx", ".pt2", ".safetensors")  # endings of exported files
 PARTS = ("encoder.", "head.")  # tensors of inference; the rest is the task's
 
 
@@ -59,6 +61,7 @@ class SavedNetwork:
         epoch: of the weights, from 1; None where it is not known.
         temperature: that the logits are divided by; None = they were not calibrated.
         tensors: of encoder and head.
+        facts: what `model.json` says; {} where the network was not exported.
     """
 
     name: str
@@ -70,6 +73,7 @@ class SavedNetwork:
     epoch: int | None = None
     temperature: float | None = None
     tensors: StateDict = field(default_factory=dict, repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def module(self) -> JointModule:
         """Encoder and head with these weights, in evaluation mode, on the CPU; the task is not built.
@@ -107,15 +111,17 @@ def find_network(source: str | Path, checkpoint: str = "best") -> SavedNetwork:
     """What lies at `source`.
 
     Args:
-        source: a run folder, a checkpoint file (of this version also outside its run), or an exported folder.
+        source: a run folder, a checkpoint file (of this version also outside its run), or a folder of
+            format=safetensors.
         checkpoint: of a run folder: best, last, or a file.
 
     Raises:
-        UserError: it is none of these, or damaged.
+        UserError: it is none of these, an export for another program, or damaged.
     """
     path = Path(source)
     if path.is_file():
-        return _exported(path.parent) if path.name in (MODEL, WEIGHTS) else _alone(path)
+        exported = path.suffix in EXPORTED and (path.parent / MODEL).is_file()
+        return _exported(path.parent) if exported or path.name in (MODEL, WEIGHTS) else _alone(path)
     if (path / MODEL).is_file():
         return _exported(path)
     if (path / "config.yaml").is_file():
@@ -206,6 +212,14 @@ def _exported(folder: Path) -> SavedNetwork:
         raise UserError(f"{path} is no description of an exported network of schema {SCHEMA}: {AGAIN}")
     if not isinstance(values.get("config"), dict) or _moments(values.get("statistics")) is None:
         raise UserError(f"{path} is damaged, it lacks config or statistics: {AGAIN}")
+    form = str(values.get("format", "safetensors"))
+    if form != "safetensors":
+        raise UserError(
+            f"{folder} holds an export for {READ_BY.get(form, 'other programs')} (format={form:.40}): this command"
+            " reads run folders and format=safetensors; export the run again with format=safetensors",
+            key="run",
+            value=str(folder),
+        )
     config = stored_configuration(values["config"], str(path))
     phase = _phase(config, values.get("phase"), path)
     known = _known({"data": {"classes": values.get("classes"), PASSPORT: values.get(PASSPORT)}}, config, str(path))
@@ -223,16 +237,13 @@ def _exported(folder: Path) -> SavedNetwork:
         folder / WEIGHTS,
         temperature=temperature,
         tensors=tensors,
+        facts=values,
     )
 
 
 def _exported_tensors(folder: Path, values: Mapping[str, Any]) -> StateDict:
     """Those of the weights beside model.json, if they are the ones that it was written for."""
-    form, weights = values.get("format", "safetensors"), folder / WEIGHTS
-    if form != "safetensors" and not weights.exists():
-        raise UserError(
-            f"{folder} is an export with format={form!s:.40}, and only format=safetensors is read here: {AGAIN}"
-        )
+    weights = folder / WEIGHTS
     tensors = read_safetensors(weights)
     if file_sha256(weights) != values.get("sha256"):
         raise UserError(

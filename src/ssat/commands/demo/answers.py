@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssat.analysis.plots import heat
+from ssat.commands.predict.explained import laid_over
 from ssat.commands.predict.images import enlarged
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
@@ -71,7 +71,7 @@ class Answers:
             UserError: the file cannot be read as an image, or `without_heat`.
         """
         images = self._read(path)
-        (picture,) = heat(self.model.pictures(images), self.model.explain_batch(images))
+        (picture,) = laid_over(self.model.pictures(images), self.model.explain_batch(images))
         return enlarged(picture)
 
     def reconstruction(self, path: str, ratio: float, draw: int) -> tuple[Image.Image, Image.Image]:

@@ -23,7 +23,8 @@ Serves a page to this machine alone: drop an image, or choose one of the run's t
 each class, what speaks for the first one (Grad-CAM, plain ViTs), and what the decoder makes of a quarter of the patches
 (runs with a reconstruction task, whose checkpoints hold it). Nothing leaves the machine. Ctrl-C ends it.
 
-  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an exported folder; of images
+  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an export of
+                          format=safetensors; of images
   checkpoint=best         best, last, or a checkpoint file of that run
   port=7860               0 = a free one
   open=false              true opens the page in the browser

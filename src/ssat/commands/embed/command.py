@@ -27,7 +27,7 @@ Writes the features that the network classifies, one row for each image, with fi
 of the images in two dimensions, coloured by class (PNG), a table (CSV: file, label, x, y) and what made them (JSON).
 Where there are labels it prints the k-NN accuracy of the features: each image is classified by its nearest others.
 
-  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an exported folder
+  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an export of format=safetensors
   input=<file|folder|->   one image, all below a folder, list.csv with a column path, or - = paths on standard input
   split=<name>            in place of input: test, val or train images of the run's own data, without augmentation; the
                           files then lie in <run>/embeddings, and python -m src.report shows the map
@@ -150,7 +150,7 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     if not done:
         raise UserError(f"input={options['input']} holds no image that can be read: nothing is written", key="input")
     show.line(console, embedded.remark)
-    knn = _knn(console, embedded)
+    knn = _knn(console, embedded, _caution(options, model))
     method, points = _points(console, options, embedded)
     about = _about(options, model, embedded, method if points is not None else "none") | knn
     with writable(out.parent), alone_in(out.parent, wait=True):
@@ -170,7 +170,17 @@ def _finish(console: Console, options: dict[str, str], model: Model, embedded: E
     return SOME_FAILED if embedded.failed else 0
 
 
-def _knn(console: Console, embedded: Embedded) -> dict[str, Any]:
+def _caution(options: dict[str, str], model: Model) -> str:
+    """Whether the images may be those of the training: its records tell the images of a split, not one by one."""
+    if options["split"]:
+        return "too high: these images trained it" if options["split"] == "train" else ""
+    root, given = model.saved.config.data.extra.get("root"), options["input"]
+    if root is None or given == "-" or not Path(given).resolve().is_relative_to(Path(root).resolve()):
+        return "too high where these images trained it"
+    return "too high where these images trained it: they lie in the folder of the run's data (split=test takes others)"
+
+
+def _knn(console: Console, embedded: Embedded, caution: str) -> dict[str, Any]:
     """Accuracy in % of each labelled image by its nearest others; {} where there is nothing to compare."""
     import numpy as np
     import torch
@@ -194,7 +204,7 @@ def _knn(console: Console, embedded: Embedded) -> dict[str, Any]:
     show.line(
         console,
         f"k-NN accuracy {accuracy:.1f} % (each of {many(len(labels), 'image')} by its {k} nearest others, cosine); the"
-        f" most frequent class alone is {majority:.1f} %",
+        f" most frequent class alone is {majority:.1f} %{f'; {caution}' * bool(caution)}",
     )
     return {"knn": {"accuracy": accuracy, "k": k, "images": len(labels), "majority": majority}}
 

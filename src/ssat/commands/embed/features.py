@@ -64,6 +64,7 @@ def of_inputs(model: Model, inputs: Inputs, batch_size: int, console: Console) -
         ThreadPoolExecutor(READERS) as pool,
         progress(console, ("embedding", "embedded"), "files") as tell,
     ):
+        tell(0, len(names))
         for first in range(0, len(names), size):
             read = list(pool.map(lambda name: read_image(inputs.folder, name, model), names[first : first + size]))
             rows += [row for row, _ in read]

@@ -26,12 +26,12 @@ Of images: reads them as the run's evaluation does. Writes predictions.csv, pred
 of which the network is least certain).
 Of videos: decodes each, follows its face, makes clips as the run's own were made, and averages over them. Writes
 predictions.csv, predictions.json (every clip and second) and for each video a picture: frames, face, score over time.
-The same command goes on where it was ended; what is finished is kept.
+Where it was ended, the same command goes on with videos; images are predicted again.
 
-  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an exported folder
+  run=<folder|file>       a run folder of python -m src.train, a checkpoint file, or an export of format=safetensors
   input=<file|folder|->   one file, all below a folder, list.csv with a column path (images), or - = paths on standard
                           input, one a line (images)
-  checkpoint=best         best, last, or a checkpoint file of that run
+  checkpoint=best         best, last, or a checkpoint file of that run (src.evaluate takes last by default)
   out=<folder>            of what is written; by default predictions/<run>/<input>
   threshold=0.5           with two classes the second one, such as fake, is said above it; of several labels each
   device=auto             auto (the GPU if there is one), cpu, cuda
@@ -41,7 +41,7 @@ The same command goes on where it was ended; what is finished is kept.
 images:
   top_k=5                 classes of each image in the table
   tta=flips               the mean over the image and its mirror image
-  explain=true            writes a picture for each image: Grad-CAM of the verdict
+  explain=true            writes a picture for each image: the image, and Grad-CAM of the verdict over it
 
 videos:
   face=largest            largest: as in the training; all: every face is scored, and the highest score counts

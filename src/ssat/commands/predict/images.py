@@ -22,14 +22,14 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from ssat.analysis.plots import heat
 from ssat.commands.predict import show
+from ssat.commands.predict.explained import draw_explained
 from ssat.commands.predict.inputs import Inputs, sha256_of, writable
 from ssat.commands.predict.sheet import Doubtful, draw
 from ssat.commands.predict.trained import Trained
 from ssat.commands.progress import progress
 from ssat.core.errors import UserError
-from ssat.core.files import alone_in, file_sha256, replacing, write_text
+from ssat.core.files import alone_in, file_sha256, write_text
 from ssat.core.words import many, utf_8
 from ssat.data.single import TooLarge, why_no_file
 from ssat.model import READERS, Model, Prediction, ranked
@@ -110,6 +110,7 @@ class ImageWork:
         with writable(self.out), alone_in(self.out):
             try:
                 with progress(self.console, ("predicting", "predicted"), "files") as tell:
+                    tell(0, len(self.inputs.names))
                     for found, unsure in self._batches():
                         rows += found
                         # Those of later batches are as doubtful as earlier ones: the sort is stable.
@@ -133,6 +134,13 @@ class ImageWork:
             picture.unlink(missing_ok=True)
         with suppress(OSError):  # pictures of an earlier command stay, and their folder
             (self.out / EXPLAIN).rmdir()
+
+    def _titles(self, row: Row, label: int) -> tuple[str, str]:
+        """Of an explanation: the verdict with its probability, and the class that is explained."""
+        probs, name = _list(row), self.judge.classes[label]
+        verdict = f"{self.judge.verdict(probs) or NO_LABEL}, {name} {probs[label]:.2f}"
+        said = verdict if self.judge.multi_label else f"{name} {probs[label]:.2f}"
+        return f"{PurePath(row.name).name}: {said}", f"what speaks for {name} (Grad-CAM)"
 
     def _notes(self) -> None:
         mirrored = self.model.saved.config.data.hflip
@@ -163,11 +171,13 @@ class ImageWork:
         shown = self.model.pictures(images)
         if self.explains:
             labels = [self.judge.label(_list(rows[number])) for number in good]
-            heated = heat(shown, self.model.explain_batch(images, labels))
+            heated = self.model.explain_batch(images, labels)
             for place, number in enumerate(good):
                 picture = f"{EXPLAIN}/{first + number + 1:05d}-{_plain(rows[number].name)}.png"
                 self.drawn.append(self.out / picture)
-                _save(self.out / picture, np.concatenate([shown[place], heated[place]], axis=1))
+                draw_explained(
+                    self.out / picture, shown[place], heated[place], self._titles(rows[number], labels[place])
+                )
                 rows[number] = replace(rows[number], picture=picture)
         if self.judge.multi_label:  # a sheet of the least certain is of one class each
             return rows, []
@@ -204,12 +214,6 @@ def _list(row: Row) -> list[float]:
 def _plain(name: str) -> str:
     """The stem of a file's name in letters that every file system takes."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", PurePath(name).stem)[:60]
-
-
-def _save(path: Path, image: NDArray[Any]) -> None:
-    """Write (H, W, 3) in [0, 1] as a PNG."""
-    with replacing(path) as partial:
-        enlarged(image).save(partial, format="PNG")
 
 
 def enlarged(image: NDArray[Any]) -> Image.Image:

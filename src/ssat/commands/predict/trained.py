@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ssat.data.video.preparation import PrepareOptions
+from ssat.export.facts import NOT_THE_PAPER
+from ssat.runs.calibration import doubt
 from ssat.runs.folder import read_record
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
@@ -14,7 +16,7 @@ FAR = 1.25  # times the highest, or below the lowest frame rate of the training 
 
 
 class Trained:
-    """The records of a network's run; of a network without its run little is known.
+    """The records of a network's run, or what its export says of them; of a checkpoint file alone little is known.
 
     Args:
         saved: the network.
@@ -35,21 +37,36 @@ class Trained:
 
     @property
     def checkpoint(self) -> str:
-        """`best`, `last`, or the file that is neither."""
+        """`best`, `last`, or the file that is neither; of an export what it was made of."""
+        if exported := lookup(self.saved.facts, "checkpoint.name"):
+            return str(exported)
         own = self.saved.run is not None and self.saved.path.parent.name == "checkpoints"
         return self.saved.path.stem if own else str(self.saved.path)
 
     def lines(self) -> list[str]:
         """On what it was trained, of which file and epoch the weights are, and what it measured."""
         saved = self.saved
-        of = "" if saved.epoch is None else f", epoch {saved.epoch} of {saved.phase.epochs}"
+        epoch = as_number(lookup(saved.facts, "checkpoint.epoch")) or saved.epoch
+        of = "" if epoch is None else f", epoch {epoch:.0f} of {saved.phase.epochs}"
+        name = f"{saved.path.name} of {self.checkpoint}.ckpt" if saved.facts else saved.path.name
         t = saved.temperature
         calibrated = "" if t is None else f", calibrated on its validation split (temperature {t:.3g})"
         return [
             f"network: {saved.name}, {self._trained_on()}",
-            f"checkpoint: {saved.path.name}{of}{calibrated}",
+            f"checkpoint: {name}{of}{calibrated}",
             f"measured: {self._measured(self.checkpoint)}",
+            *(f"note: {caveat}" for caveat in self._caveats()),
         ]
+
+    def _caveats(self) -> list[str]:
+        """What the export says of its numbers; of a run whether its temperature has helped."""
+        if self.saved.facts:
+            listed = lookup(self.saved.facts, "caveats")
+            known = [str(caveat) for caveat in listed] if isinstance(listed, list) else []
+            return [caveat for caveat in known if not caveat.startswith(NOT_THE_PAPER)]  # it is nothing to predict by
+        found = lookup(self._phase, "classification")
+        sentence = "" if self.saved.temperature is None or found is None else doubt(found)
+        return [sentence] if sentence else []
 
     def _trained_on(self) -> str:
         data, passport = self.config.data, self.saved.known.passport
@@ -59,30 +76,44 @@ class Trained:
         facts = ", ".join(filter(None, (str(passport.get("level") or ""), split)))
         known = isinstance(counts, dict) and len(counts) <= 5
         of = ", ".join(f"{count} {name}" for name, count in counts.items()) if known else ""
+        if exported := as_number(lookup(self.saved.facts, "data_splits.train")):
+            of = f"{exported:.0f}"
         return f"trained on {data.name}{f' ({facts})' * bool(facts)}{f': {of} {what}' if of else ''}"
 
     def _measured(self, checkpoint: str) -> str:
-        if self.saved.run is None:
+        if self.saved.run is None and not self.saved.facts:
             return "what its run has recorded, which this file does not hold; nothing is known of yours"
-        if not self.finished:
+        if self.saved.run is not None and not self.finished:
             return "nothing yet, the run is not finished"
-        split = "test" if lookup(self._record, "metrics.test") else "val"
+        split = "test" if self._has("test") else "val"
         names = {
             "auc": "AUC {:.3f}",
             "acc1": "accuracy {:.1f} %",
             "balanced_acc": "balanced accuracy {:.1f} %",
             "map": "mAP {:.3f}",
         }
-        values = {name: as_number(lookup(self._record, f"metrics.{split}.{name}.{checkpoint}")) for name in names}
+        values = {name: self._number(split, name, checkpoint) for name in names}
         said = [form.format(values[name]) for name, form in names.items() if values[name] is not None]
         if not said:
             return f"nothing is recorded of checkpoint={checkpoint}"
-        count = as_number(lookup(self._phase, f"data_fingerprint.splits.{split}"))
+        counts = self.saved.facts.get("data_splits") or lookup(self._phase, "data_fingerprint.splits")
+        count = as_number(lookup(counts, split))
         what = "videos" if self.config.data.frames is not None else "images"
-        chosen_there = checkpoint == "best" and not lookup(self._record, "metrics.val")
+        chosen_there = checkpoint == "best" and not self._has("val") and not self.saved.facts  # its caveats say it
         doubt = ", which also chose this epoch, so the numbers are optimistic" if chosen_there else ""
         own = f"its own {f'{count:.0f} ' if count else ''}{split} {what}"
         return f"{', '.join(said)} on {own}{doubt}; nothing is known of yours"
+
+    def _has(self, split: str) -> bool:
+        """Whether something is recorded of a split."""
+        if self.saved.facts:
+            return any(name.startswith(f"{split}/") for name in lookup(self.saved.facts, "metrics") or {})
+        return bool(lookup(self._record, f"metrics.{split}"))
+
+    def _number(self, split: str, name: str, checkpoint: str) -> float | None:
+        if self.saved.facts:  # its metrics are those of its checkpoint
+            return as_number((lookup(self.saved.facts, "metrics") or {}).get(f"{split}/{name}"))
+        return as_number(lookup(self._record, f"metrics.{split}.{name}.{checkpoint}"))
 
     def notes(self, options: PrepareOptions) -> list[str]:
         """How the clips will differ from those of the training."""
