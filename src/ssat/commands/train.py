@@ -33,9 +33,7 @@ from ssat.core.launch import begin_log, is_main_process, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
-from ssat.runs.calibration import remark
 from ssat.runs.decisive import decisive
-from ssat.runs.detection import PREDICTIONS
 from ssat.runs.folder import (
     AFRESH,
     LOG,
@@ -230,6 +228,8 @@ def train(config: Run) -> dict[str, Any] | None:
 
 def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
     """Where the network lies, and what is usually done with it."""
+    from ssat.runs.detection import PREDICTIONS  # here: it imports PyTorch, which a refusal must not wait for
+
     last = config.mode.phases[-1]
     folder = run_dir / last.name / "checkpoints"
     found = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).is_file()]
@@ -249,6 +249,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     with ending_at_once():
         from ssat.commands.prepare import fetch_missing
         from ssat.core.launch import launched_externally, run_processes
+        from ssat.runs.calibration import remark
         from ssat.runs.energy import check_country
         from ssat.runs.machine import check_hardware
         from ssat.runs.record import write_record
