@@ -8,7 +8,7 @@ import pytest
 from ssat.config.overrides import composed, prepared
 from ssat.core.errors import UserError
 from ssat.runs.decisive import decisive
-from ssat.sweeps.best_trial import best_lines
+from ssat.sweeps.trials import best_lines
 from tests.config.test_overrides import run_elsewhere
 from tests.helpers import command, fail_of
 

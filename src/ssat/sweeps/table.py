@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | Non
     lines: list[tuple[str, ...]] = [TITLES, *(_line(*row) for row in rows)]
     kept = [n for n, title in enumerate(TITLES) if title not in OF_LABELS or any(line[n] for line in lines[1:])]
     lines = [tuple(line[n] for n in kept) for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(kept))]
-    return ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+    return aligned(lines, right=range(2, len(kept)))
 
 
 def _line(job: Request, outcome: JobOutcome, values: dict[str, Any] | None) -> tuple[str, ...]:
@@ -38,7 +37,13 @@ def _line(job: Request, outcome: JobOutcome, values: dict[str, Any] | None) -> t
     return str(job), outcome.status, *accuracies, "" if seconds is None else duration(seconds)
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    """Words at the left, numbers at the right."""
-    for column, (text, width) in enumerate(zip(line, widths, strict=True)):
-        yield text.ljust(width) if column < 2 else text.rjust(width)
+def aligned(lines: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Each line with its columns below one another; numbers, in the columns `right`, end together."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
