@@ -22,19 +22,21 @@ class Search(Sweeper):
 
     Args:
         options: those of Hydra's Optuna sweeper, under `hydra.sweeper`.
-
-    Raises:
-        UserError: an option is not possible.
     """
 
     def __init__(self, **options: Any) -> None:
-        check_options(options)
-        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
-
-        self.options, self.sweeper = options, OptunaSweeperImpl(**options)
+        self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Put our trials between Optuna and Hydra's launcher."""
+        """Make Optuna's sweeper: here, as Hydra reports what a constructor raises in words of its own.
+
+        Raises:
+            UserError: an option is not possible.
+        """
+        check_options(self.options)
+        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+        self.sweeper = OptunaSweeperImpl(**self.options)
         self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.config, self.context = config, hydra_context
 
