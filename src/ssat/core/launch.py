@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssat.core.errors import UserError
+from ssat.core.errors import OwnCodeError, UserError
 
 
 def launched_externally() -> bool:
@@ -73,6 +73,9 @@ def _worker(
     except UserError as error:
         mistakes.put(str(error))
         sys.exit(1)
+    except OwnCodeError as error:
+        mistakes.put(error)
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
         if rank == 0:
             mistakes.put(str(interrupt))
@@ -92,7 +95,7 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     before they stop; a second Ctrl-C kills them.
 
     Raises:
-        UserError: as raised in a process.
+        UserError, OwnCodeError: as raised in a process.
         ProcessRaisedException, ProcessExitedException: a process crashed.
         KeyboardInterrupt: after Ctrl-C, with what a process says of it.
         SystemExit: 143 after SIGTERM.
@@ -131,7 +134,8 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
             process.join()
         if not received:
             if not mistakes.empty():
-                raise UserError(mistakes.get()) from None
+                found = mistakes.get()
+                raise (found if isinstance(found, OwnCodeError) else UserError(found)) from None
             raise
     finally:
         for number, handler in previous.items():
@@ -152,6 +156,12 @@ def say(line: str) -> None:
     if is_main_process():
         print(line, flush=True)
         _log.keep(line)
+
+
+def note(text: str) -> None:
+    """Keep `text` in the log of the run, without printing it."""
+    if is_main_process():
+        _log.keep(*text.splitlines())
 
 
 class _Log:

@@ -226,7 +226,24 @@ def read_records(runs: Path, tree: Tree | None = None) -> tuple[list[Record], li
             warnings.append(f"{path}: {problem}")
         else:
             records.append(Record(path, _group(path, runs), values))
-    return sorted(records, key=_order), warnings
+    return without_copies(sorted(records, key=_order), warnings), warnings
+
+
+def without_copies(records: list[Record], warnings: list[str]) -> list[Record]:
+    """`records` with each run once; `warnings` gets a line for each that has copies.
+
+    A copy has the same hash, times and numbers: two runs of one configuration never take the same seconds.
+    """
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        same = [record.get(key) for key in ("hash", "status", "started", "finished", "seconds", "metrics")]
+        unknown = record.get("hash") is None or record.get("finished") is None
+        found.setdefault(str(record.path) if unknown else json.dumps(same, sort_keys=True), []).append(record)
+    for first, *others in found.values():
+        if others:
+            what = "is a copy" if len(others) == 1 else f"and {len(others) - 1} more are copies"
+            warnings.append(f"{others[0].folder} {what} of {first.folder}, with the same hash and numbers: counted once")
+    return [first for first, *_ in found.values()]
 
 
 def read_unfinished(runs: Path, tree: Tree | None = None) -> list[str]:
@@ -288,6 +305,7 @@ def _problem(values: Any) -> str:
     possible = {
         "status": values.get("status") in STATES,
         "seed": _is_count(values.get("seed")),
+        "phases": _is_list_of_phases(values.get("phases")),
         "config": values.get("config") is None or isinstance(lookup(values, "config.data.name"), str),
         **{key: (found := lookup(values, key)) is None or as_percentage(found) is not None for key in accuracies},
     }
@@ -295,6 +313,10 @@ def _problem(values: Any) -> str:
         possible |= {f"data_fingerprint.splits.{key}": _is_count(count) for key, count in splits.items()}
     wrong += [key for key, is_possible in possible.items() if not is_possible]
     return f"{', '.join(wrong)} missing or wrong" if wrong else ""
+
+
+def _is_list_of_phases(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(phase, dict) for phase in value))
 
 
 def _is_count(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from ssat.config.schema import Run
 from ssat.config.words import as_typed_here, command_line, expand_tasks, words_of_cell
-from ssat.core.errors import UserError
+from ssat.core.errors import OwnCodeError, UserError
 from ssat.core.words import many
 
 NAMED = 3  # jobs of one reason in the summary
@@ -166,6 +166,8 @@ def outcome_of(error: BaseException) -> JobOutcome:
     """What an exception of a job means."""
     if isinstance(error, UserError):
         return JobOutcome("refused", as_typed_here(str(error)))
+    if isinstance(error, OwnCodeError):
+        return JobOutcome("crashed", as_typed_here(str(error)), error.lines)
     details = "".join(traceback.format_exception(error))
     return JobOutcome("crashed", last_line(str(error), type(error).__name__), details)
 
