@@ -82,3 +82,42 @@ def test_four_trials_are_drawn_again_by_the_same_seed(tmp_path):
     assert best in again.stdout.splitlines()
     accuracies = re.findall(r"skipped.*acc1 last ([\d.]+) %", again.stdout)
     assert max(map(float, accuracies)) == pytest.approx(float(best.split()[2]), abs=0.01)
+
+
+QUICK = ["hydra/sweeper=optuna", "mode=scratch", "epochs=1", "trainer.max_steps=1"]
+
+
+def test_a_trial_that_fails_does_not_end_the_search(tmp_path):
+    words = [*QUICK, "-m", "hydra/sweeper/sampler=grid"]
+    result = command(*words, "recipe.base_lr=choice(-1,1e-3)", "recipe.drop_path=choice(0.1,2)", runs=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines if re.match(r"\[\d/4\] ", line)] == [f"[{n}/4]" for n in range(1, 5)]
+    rows = [line for line in lines if re.match(r" +\d  (finished|refused) ", line)]
+    assert len(rows) == 4 and sum("refused" in row for row in rows) == 3
+    (run,) = tmp_path.glob("*/*/result.json")
+    assert "-base_lr=0.001-drop_path=0.1-s0-" in run.parent.name
+    assert "search: 1 finished, 0 skipped (already finished), 3 failed" in lines
+    assert [line for line in lines if line.startswith("best trial: ")][0].endswith("base_lr=0.001 recipe.drop_path=0.1")
+    assert "\x1b" not in result.stdout + result.stderr and "Error executing job" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe.base_lr=1e-3,2e-3", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0 is not possible"),
+        (["recipe.base_lr=1e-3,2e-3", "hydra.sweeper.direction=up"], "it is maximize or minimize"),
+        (["recipe.base_lr=interval(1e-3,2e-3)", "hydra/sweeper/sampler=grid"], "an interval has none"),
+        (["recipe.base_lr=interval(2e-3,1e-3)"], "Optuna refuses the search"),
+        (["seed=0"], "has nothing to search"),
+        (["seed=0,1", "hydra.sweeper.n_trails=2"], "did you mean hydra.sweeper.n_trials?"),
+    ],
+)
+def test_a_search_that_cannot_begin_is_one_sentence(words, said, tmp_path):
+    assert said in fail_of(command("-m", *QUICK, *words, runs=tmp_path))
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_a_key_of_optunas_without_optuna_names_the_sweeper(tmp_path):
+    line = fail_of(command("-m", "seed=0,1", "hydra.sweeper.n_trials=2", runs=tmp_path))
+    assert line.endswith("write hydra/sweeper=optuna with it")
