@@ -38,7 +38,7 @@ class Search(Sweeper):
 
         self.sweeper = OptunaSweeperImpl(**self.options)
         self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.config, self.context = config, hydra_context
+        self.master, self.context = config, hydra_context
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every trial, and tell what became of them.
@@ -47,9 +47,11 @@ class Search(Sweeper):
             UserError: the search cannot begin.
             SystemExit: 2 when a trial's values were refused, 1 when one crashed.
         """
-        if OmegaConf.select(self.config, "estimate"):
+        if OmegaConf.select(self.master, "estimate"):
             raise UserError(
-                "estimate=true gives no accuracy to search by: leave hydra/sweeper=optuna out", key="estimate", value=True
+                "estimate=true gives no accuracy to search by: leave hydra/sweeper=optuna out",
+                key="estimate",
+                value=True,
             )
         params = [f"{key}={value}" for key, value in (self.options.get("params") or {}).items()]
         try:
@@ -59,8 +61,8 @@ class Search(Sweeper):
         check_space(overrides, self.options)
         fixed = {each.get_key_element().lstrip("+~") for each in overrides if not each.is_sweep_override()}
         assert self.sweeper.launcher is not None, "setup() comes first"
-        trials = Trials(self.sweeper, self.sweeper.launcher, self.context, self.config, frozenset(fixed))
-        self.sweeper.launcher = trials
+        trials = Trials(self.sweeper, self.sweeper.launcher, self.context, self.master, frozenset(fixed))
+        self.sweeper.launcher = trials  # type: ignore[assignment]  # it has what Optuna's sweeper calls
         quiet()
         try:
             self.sweeper.sweep(arguments)
@@ -77,7 +79,7 @@ class Search(Sweeper):
                 raise
         finally:
             if trials.begun:
-                report(trials, list(self.config.hydra.overrides.task))
+                report(trials, list(self.master.hydra.overrides.task))
         if code := exit_code(trial.outcome for trial in trials.done):
             sys.exit(code)
 

@@ -150,8 +150,8 @@ class Stratified:
         if not have.all():
             name = self.class_names[int(np.argwhere(have == 0)[0][1])]
             raise UserError(
-                f"data.folds={folds}: no choice of whole groups ({self.key}) was found that has class {name!r} in every"
-                " part: use fewer folds, or add groups of that class",
+                f"data.folds={folds}: no choice of whole groups ({self.key}) was found that has class {name!r} in"
+                " every part: use fewer folds, or add groups of that class",
                 key="data.folds",
                 value=folds,
             )
@@ -164,8 +164,8 @@ class Stratified:
         sizes = self._sizes(found)
         if not all(sizes):
             raise UserError(
-                f"data.{key}={fraction}: no choice of whole groups ({self.key}) was found that has every class on both"
-                f" sides, class {self.class_names[sizes.index(0)]!r} is on one only: add groups of that class",
+                f"data.{key}={fraction}: no choice of whole groups ({self.key}) was found that has every class on"
+                f" both sides, class {self.class_names[sizes.index(0)]!r} is on one only: add groups of that class",
                 key=f"data.{key}",
                 value=fraction,
             )

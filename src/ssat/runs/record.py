@@ -226,24 +226,7 @@ def read_records(runs: Path, tree: Tree | None = None) -> tuple[list[Record], li
             warnings.append(f"{path}: {problem}")
         else:
             records.append(Record(path, _group(path, runs), values))
-    return without_copies(sorted(records, key=_order), warnings), warnings
-
-
-def without_copies(records: list[Record], warnings: list[str]) -> list[Record]:
-    """`records` with each run once; `warnings` gets a line for each that has copies.
-
-    A copy has the same hash, times and numbers: two runs of one configuration never take the same seconds.
-    """
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        same = [record.get(key) for key in ("hash", "status", "started", "finished", "seconds", "metrics")]
-        unknown = record.get("hash") is None or record.get("finished") is None
-        found.setdefault(str(record.path) if unknown else json.dumps(same, sort_keys=True), []).append(record)
-    for first, *others in found.values():
-        if others:
-            what = "is a copy" if len(others) == 1 else f"and {len(others) - 1} more are copies"
-            warnings.append(f"{others[0].folder} {what} of {first.folder}, with the same hash and numbers: counted once")
-    return [first for first, *_ in found.values()]
+    return sorted(records, key=_order), warnings
 
 
 def read_unfinished(runs: Path, tree: Tree | None = None) -> list[str]:

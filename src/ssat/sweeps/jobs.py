@@ -181,14 +181,16 @@ def last_line(text: str, kind: str) -> str:
 
 
 def summary(results: Sequence[tuple[Request, JobOutcome]], total: int, what: str = "sweep") -> list[str]:
-    """The lines at the end of a sweep, or of a search: the counts; then name, reason and command of every job that failed.
+    """The lines at the end of a sweep or a search: the counts; then name, reason and command of every job that failed.
 
     Jobs that failed for the same reason are one line of the reason and one of the first names.
     """
     counts = {status: sum(outcome.status == status for _, outcome in results) for status in get_args(Status)}
     failed = [(job, outcome) for job, outcome in results if outcome.status in ("refused", "crashed")]
     open_jobs = total - counts["finished"] - counts["skipped"] - len(failed)
-    line = f"{what}: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
+    line = (
+        f"{what}: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
+    )
     lines = [line + (f", {open_jobs} not finished" if open_jobs else "")]
     groups: dict[tuple[str, str], list[tuple[Request, JobOutcome]]] = {}
     for job, outcome in failed:

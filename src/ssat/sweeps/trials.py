@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from ssat.config.command_line import explain
 from ssat.config.overrides import FAULTS
 from ssat.config.resolve import resolve
 from ssat.config.search import TARGET
-from ssat.config.schema import Run
 from ssat.core.errors import UserError
 from ssat.runs.folder import find_finished, run_name
 from ssat.runs.names import ends_of, with_swept

@@ -85,7 +85,9 @@ def build(each: named.Chosen, monitor: str | None) -> Iterator[pl.Callback]:
         except UserError:
             raise
         except Exception as error:
-            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != creation.__file__]
+            frames = [
+                frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != creation.__file__
+            ]
             raise _own_error(error, each.kind, "__init__", frames[1:], "correct it") from error
 
 
