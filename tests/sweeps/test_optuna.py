@@ -2,10 +2,14 @@
 
 import re
 import sys
+from functools import partial
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.samplers import GridSampler, TPESampler
 
 from ssat.config.overrides import composed, prepared
+from ssat.config.search import check_options, check_space, no_option
 from ssat.core.errors import UserError
 from ssat.runs.decisive import decisive
 from ssat.sweeps.trials import best_lines
@@ -103,6 +107,41 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"n_trials": 0}, "n_trials=0 is not possible"),
+        ({"n_jobs": 0}, "n_jobs=0 is not possible"),
+        ({"direction": "up"}, "direction=up is not possible: it is maximize or minimize"),
+        ({"direction": ["minimize", "maximize"]}, "a run has one number"),
+        ({"max_failure_rate": 2.0}, "max_failure_rate=2.0 is not possible"),
+    ],
+)
+def test_an_impossible_option_of_the_search_is_one_sentence(option, said):
+    usual = {"n_trials": 2, "n_jobs": 1, "direction": "maximize", "max_failure_rate": 1.0}
+    check_options(usual)
+    with pytest.raises(UserError, match=said):
+        check_options(usual | option)
+
+
+def test_a_search_varies_something_and_a_grid_has_no_interval():
+    parse = OverridesParser.create().parse_overrides
+    with pytest.raises(UserError, match="has nothing to search"):
+        check_space(parse(["seed=0"]), {})
+    check_space(parse(["seed=0"]), {"search_space": {"seed": {}}})
+    interval = parse(["recipe.base_lr=interval(1e-3,2e-3)"])
+    check_space(interval, {"sampler": partial(TPESampler)})
+    with pytest.raises(UserError, match="an interval has none"):
+        check_space(interval, {"sampler": partial(GridSampler)})
+
+
+def test_a_key_under_the_sweeper_is_known():
+    assert "did you mean hydra.sweeper.n_trials?" in str(no_option("hydra.sweeper.n_trails", SEARCH))
+    assert "write hydra/sweeper=optuna with it" in str(no_option("hydra.sweeper.n_trials", ["-m", "seed=0,1"]))
+    assert no_option("recipe.base_lr", SEARCH) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["recipe.base_lr=1e-3,2e-3", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0 is not possible"),
@@ -116,8 +155,3 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path):
 def test_a_search_that_cannot_begin_is_one_sentence(words, said, tmp_path):
     assert said in fail_of(command("-m", *QUICK, *words, runs=tmp_path))
     assert not list(tmp_path.glob("[!.]*"))
-
-
-def test_a_key_of_optunas_without_optuna_names_the_sweeper(tmp_path):
-    line = fail_of(command("-m", "seed=0,1", "hydra.sweeper.n_trials=2", runs=tmp_path))
-    assert line.endswith("write hydra/sweeper=optuna with it")

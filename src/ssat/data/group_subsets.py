@@ -170,9 +170,10 @@ class Stratified:
                 value=fraction,
             )
         if sum(sizes) > TOO_MUCH * total:
+            of_class = " with every class" if self.one_label else ""
             raise UserError(
-                f"data.{key}={fraction} of {images} {self.noun} is {total}, and whole groups ({self.key})"
-                f"{' with every class' if self.one_label else ''} have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
+                f"data.{key}={fraction} of {images} {self.noun} is {total}, and whole groups ({self.key}){of_class}"
+                f" have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
                 key=f"data.{key}",
                 value=fraction,
             )

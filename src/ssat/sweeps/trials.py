@@ -82,8 +82,24 @@ class Trials:
         return [self._launch(tuple(words)) for words in job_overrides]
 
     def stopped_by(self, error: Exception) -> bool:
-        """Whether `error` is how Optuna's sweeper ends where trials fail: too many of them, or all."""
-        return isinstance(error, TrialFailed) or all(trial.value is None for trial in self.done)
+        """Whether `error` is how Optuna's sweeper ends where trials fail: too many of them, all, or a grid's last."""
+        of_grid = isinstance(error, RuntimeError) and "`Study.stop` is supposed" in str(error)
+        return isinstance(error, TrialFailed) or of_grid or all(trial.value is None for trial in self.done)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """`best_value` and `best_params` of the study; of its own trials where Optuna's sweeper has written none."""
+        path = Path(self.master.hydra.sweep.dir) / "optimization_results.yaml"
+        if path.is_file():
+            found: Any = OmegaConf.to_container(OmegaConf.load(path))
+            return found
+        valued = [trial for trial in self.done if trial.value is not None]
+        if not valued:
+            return {}
+        choose = min if "minimize" in str(self.sweeper.direction) else max
+        best = choose(valued, key=lambda trial: trial.value or 0.0)
+        params = {key_of(word): word.partition("=")[2] for word in best.chosen}
+        return {"best_value": best.value, "best_params": params}
 
     def _launch(self, words: tuple[str, ...]) -> JobReturn:
         number, self.begun = self.begun, self.begun + 1
@@ -156,9 +172,7 @@ def report(trials: Trials, words: Sequence[str]) -> None:
     """
     counted = [(trial.request, trial.outcome) for trial in trials.done]
     lines = ["", *table(trials.done), "", *summary(counted, trials.sweeper.n_trials, "search")]
-    path = Path(trials.master.hydra.sweep.dir) / "optimization_results.yaml"
-    found: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-    if "best_value" in found:
+    if "best_value" in (found := trials.best):
         lines += best_lines(found, words)
     print("\n".join(lines), flush=True)
 
