@@ -2,13 +2,17 @@
 
 import re
 import sys
+from functools import partial
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.samplers import GridSampler, TPESampler
 
 from ssat.config.overrides import composed, prepared
+from ssat.config.search import check_options, check_space, no_option
 from ssat.core.errors import UserError
 from ssat.runs.decisive import decisive
-from ssat.sweeps.best_trial import best_lines
+from ssat.sweeps.trials import best_lines
 from tests.config.test_overrides import run_elsewhere
 from tests.helpers import command, fail_of
 
@@ -88,3 +92,72 @@ def test_several_labels_are_searched_by_their_map_and_not_by_a_loss_which_would_
     several = {"map": {"last": 0.6, "best": 0.7}, "auroc": {"last": 0.8, "best": 0.9}, "loss": {"last": 0.5}}
     assert decisive(record(metrics={"test": several})) == 0.6
     assert decisive(record(metrics={"test": several}, config={"monitor": {"select": "auroc"}})) == 0.8
+
+
+QUICK = ["hydra/sweeper=optuna", "mode=scratch", "epochs=1", "trainer.max_steps=1"]
+
+
+def test_a_trial_that_fails_does_not_end_the_search(tmp_path):
+    words = [*QUICK, "-m", "hydra/sweeper/sampler=grid"]
+    result = command(*words, "recipe.base_lr=choice(-1,1e-3)", "recipe.drop_path=choice(0.1,2)", runs=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines if re.match(r"\[\d/4\] ", line)] == [f"[{n}/4]" for n in range(1, 5)]
+    rows = [line for line in lines if re.match(r" +\d  (finished|refused) ", line)]
+    assert len(rows) == 4 and sum("refused" in row for row in rows) == 3
+    (run,) = tmp_path.glob("*/*/result.json")
+    assert "-base_lr=0.001-drop_path=0.1-s0-" in run.parent.name
+    assert "search: 1 finished, 0 skipped (already finished), 3 failed" in lines
+    assert [line for line in lines if line.startswith("best trial: ")][0].endswith("base_lr=0.001 recipe.drop_path=0.1")
+    assert "\x1b" not in result.stdout + result.stderr and "Error executing job" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"n_trials": 0}, "n_trials=0 is not possible"),
+        ({"n_jobs": 0}, "n_jobs=0 is not possible"),
+        ({"direction": "up"}, "direction=up is not possible: it is maximize or minimize"),
+        ({"direction": ["minimize", "maximize"]}, "a run has one number"),
+        ({"max_failure_rate": 2.0}, "max_failure_rate=2.0 is not possible"),
+    ],
+)
+def test_an_impossible_option_of_the_search_is_one_sentence(option, said):
+    usual = {"n_trials": 2, "n_jobs": 1, "direction": "maximize", "max_failure_rate": 1.0}
+    check_options(usual)
+    with pytest.raises(UserError, match=said):
+        check_options(usual | option)
+
+
+def test_a_search_varies_something_and_a_grid_has_no_interval():
+    parse = OverridesParser.create().parse_overrides
+    with pytest.raises(UserError, match="has nothing to search"):
+        check_space(parse(["seed=0"]), {})
+    check_space(parse(["seed=0"]), {"search_space": {"seed": {}}})
+    interval = parse(["recipe.base_lr=interval(1e-3,2e-3)"])
+    check_space(interval, {"sampler": partial(TPESampler)})
+    with pytest.raises(UserError, match="an interval has none"):
+        check_space(interval, {"sampler": partial(GridSampler)})
+
+
+def test_a_key_under_the_sweeper_is_known():
+    assert "did you mean hydra.sweeper.n_trials?" in str(no_option("hydra.sweeper.n_trails", SEARCH))
+    assert "write hydra/sweeper=optuna with it" in str(no_option("hydra.sweeper.n_trials", ["-m", "seed=0,1"]))
+    assert no_option("recipe.base_lr", SEARCH) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe.base_lr=1e-3,2e-3", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0 is not possible"),
+        (["recipe.base_lr=1e-3,2e-3", "hydra.sweeper.direction=up"], "it is maximize or minimize"),
+        (["recipe.base_lr=interval(1e-3,2e-3)", "hydra/sweeper/sampler=grid"], "an interval has none"),
+        (["recipe.base_lr=interval(2e-3,1e-3)"], "Optuna refuses the search"),
+        (["seed=0"], "has nothing to search"),
+        (["seed=0,1", "hydra.sweeper.n_trails=2"], "did you mean hydra.sweeper.n_trials?"),
+    ],
+)
+def test_a_search_that_cannot_begin_is_one_sentence(words, said, tmp_path):
+    assert said in fail_of(command("-m", *QUICK, *words, runs=tmp_path))
+    assert not list(tmp_path.glob("[!.]*"))

@@ -110,6 +110,25 @@ def test_a_wrong_logger_is_one_sentence(word, said):
         resolve(composed([word]))
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("logger=[tensorboard,tensorboard]", "names tensorboard twice"),
+        ("logger=[csv,csv]", "names csv twice"),
+        ("logger=[{_target_: collections.OrderedDict}]", "a class of another kind: name a class that derives from"),
+        ("logger=[{_target_: os.getcwd}]", "logger: os:getcwd is no class"),
+    ],
+)
+def test_what_is_no_logger_or_one_twice_is_refused(word, said):
+    with pytest.raises(UserError, match=said):
+        check_logger(resolve(composed([word])).logger)
+
+
+def test_the_users_own_logger_may_stand_before_the_csv_file():
+    own = "{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: notes}"
+    check_logger(resolve(composed([f"logger=[{own},csv]"])).logger)
+
+
 def test_without_the_library_the_sentence_names_the_extra(monkeypatch):
     monkeypatch.setattr("ssat.config.loggers.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install mlflow-skinny, or the extra `trackers`"):

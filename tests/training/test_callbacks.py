@@ -1,6 +1,7 @@
 """`callbacks=[...]`: early stopping ends a phase where it says, and what a user adds is part of the training."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -114,8 +115,30 @@ def test_a_callback_of_the_users_own_takes_part_and_is_kept_in_the_checkpoint(tm
     assert {"seen": 1} in kept.values()
     with pytest.raises(UserError, match="there is no key callbacks.mine_callbacks:Half.epoch"):
         train("mode=scratch", "callbacks=[{kind: 'mine_callbacks:Half', epoch: 1}]", runs=tmp_path)
-    with pytest.raises(UserError, match="a callback derives from"):
-        train("mode=scratch", "callbacks=[{kind: 'collections:Counter'}]", runs=tmp_path)
+    with pytest.raises(UserError, match="a class of another kind: name a class that derives from"):
+        train("mode=scratch", "callbacks=[{kind: 'collections:OrderedDict'}]", runs=tmp_path)
+    with pytest.raises(UserError, match="callbacks: os:system is no class"):
+        train("mode=scratch", f"callbacks=[{{_target_: os.system, command: 'touch {tmp_path}/called'}}]", runs=tmp_path)
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_callback_that_raises_is_named_with_its_hook_and_the_run_goes_on(tmp_path, monkeypatch):
+    fault = "    def on_train_epoch_end(self, trainer, pl_module):\n"
+    text = MINE.replace(fault, fault + "        if trainer.current_epoch == 1 and FAULTY:\n            self.look()\n")
+    (tmp_path / "mine_fault.py").write_text(f"FAULTY = True\n{text}\n    def look(self):\n        return {{}}['a']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    words = ["mode=scratch", "epochs=2", "callbacks=[{_target_: mine_fault.Half}]"]
+    result = command(*words, runs=tmp_path)
+    assert result.returncode == 1 and "Error executing job" not in result.stderr and "lightning" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: the callback mine_fault:Half has raised KeyError: 'a' in on_train_epoch_end")
+    assert last.endswith("the same command continues with what is left")
+    (log,) = tmp_path.glob("*/*/log.txt")
+    assert "Traceback (most recent call last)" in log.read_text() and "in look" in result.stderr
+    monkeypatch.setattr("mine_fault.FAULTY", False)
+    assert record_of(train(*words, runs=tmp_path))["status"] == "finished"
+    assert "continuing at step" in log.read_text()
 
 
 def test_what_only_watches_is_logged_beside_the_curves(tmp_path):

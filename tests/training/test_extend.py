@@ -59,6 +59,15 @@ def test_the_same_command_skips_the_extended_run(longer, capsys):
     assert "skipped, already finished" in capsys.readouterr().out
 
 
+def test_a_damaged_run_is_not_extended_and_nothing_is_left(before, tmp_path):
+    run = shutil.copytree(before, tmp_path / before.parent.name / before.name)
+    (run / "scratch" / "checkpoints" / "last.ckpt").write_text("junk")
+    with pytest.raises(UserError, match="train that run again .*force=true") as refused:
+        train(*MODE, f"extend={LONGER}", runs=tmp_path)
+    assert "move it away" not in str(refused.value)
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+
+
 def test_an_extension_that_is_interrupted_goes_on_exactly(before, longer, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
     shutil.copytree(before, runs / before.parent.name / before.name)

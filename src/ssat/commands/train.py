@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -29,7 +30,7 @@ from ssat.config.words import CONF, command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import ending_at_once
-from ssat.core.launch import begin_log, is_main_process, say
+from ssat.core.launch import begin_log, is_main_process, note, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
@@ -256,7 +257,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data, labelled_images
-        from ssat.training.extend import adopt, find_parent
+        from ssat.training.extend import adopt, check_parent
         from ssat.training.inputs import module_inputs
         from ssat.training.phases import run_phases
         from ssat.training.record import failed_record
@@ -266,7 +267,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     check_hardware(config)
     check_own(config)
     if config.extend:
-        find_parent(config)
+        check_parent(config, run_dir)
     if config.footprint.energy:
         check_country(config.footprint.country)
     if config.data.download and official_name(config) and not launched_externally():
@@ -302,6 +303,8 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
             with disk_space():
                 run_processes(job, config, run_dir, processes=config.trainer.devices)
         except Exception as error:
+            if not isinstance(error, UserError):
+                note("".join(traceback.format_exception(error)))
             with suppress(OSError):  # the disk may be full
                 write_record(run_dir, failed_record(config, error))
             raise
@@ -322,7 +325,8 @@ def run(cfg: DictConfig) -> float | None:
         config = found_batch(config)
         record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
-            print(*next_lines(find_run_dir(config), config), sep="\n")
+            found = find_finished(config)  # a run that is skipped may lie in another experiment's folder
+            print(*next_lines(found[0] if found else find_run_dir(config), config), sep="\n")
     return None if record is None else decisive(record)
 
 

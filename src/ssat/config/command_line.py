@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
-from ssat.core.errors import UserError, enough_memory, usable_paths
+from ssat.core.errors import OwnCodeError, UserError, enough_memory, usable_paths
 from ssat.core.interrupts import AGAIN
 from ssat.core.words import printable
 
@@ -27,6 +27,8 @@ reported: list[str] = []
 def users_mistakes() -> Iterator[None]:
     """Around one run: a user's mistake is one sentence on stderr, and the process exits with 2 at its end.
 
+    What the user's own code has raised is its own lines and a sentence, and the process exits with 1.
+
     Raising it through Hydra would end in Hydra's own lines. A job of a sweep raises: the sweeper collects mistakes.
     """
     try:
@@ -37,6 +39,11 @@ def users_mistakes() -> Iterator[None]:
             raise
         print(printable(as_typed_here(f"error: {error}")), file=sys.stderr)
         reported.append(str(error))
+    except OwnCodeError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(printable(as_typed_here(f"{error.lines}\nerror: {error}")), file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def run_command(command: Callable[[], None], config_name: str) -> None:

@@ -14,11 +14,17 @@ from ssat.core.errors import UserError
 from ssat.core.words import nearest
 
 
-def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
+def load(table: Mapping[str, str], kind: str, key: str, of: type | None = None) -> Callable[..., Any]:
     """The class or function called `kind`: a name of `table`, or the user's own as `module:Class`.
 
+    Args:
+        table: short names, and what they stand for.
+        kind: the name.
+        key: of the configuration, for messages.
+        of: what it must derive from; None = it may be a function.
+
     Raises:
-        UserError: `key`=`kind` is neither, or the module has no such class.
+        UserError: `key`=`kind` is neither, the module has no such class, or it does not derive from `of`.
     """
     path = table.get(kind, kind)
     if ":" not in path:
@@ -34,6 +40,8 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}={kind} is not written as module:Class", key=key, value=kind)
     try:
         found = getattr(importlib.import_module(module), name)
+        if of is not None:
+            _check_derives(found, of, kind, key)
         inspect.signature(found)
         return found
     except (SystemExit, SyntaxError) as error:
@@ -59,6 +67,19 @@ def load(table: Mapping[str, str], kind: str, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}={kind}: the module {module} has no {name}", key=key, value=kind) from error
 
 
+def _check_derives(found: Any, of: type, kind: str, key: str) -> None:
+    """Before anything is called: a function may do something else than make an object."""
+    if inspect.isclass(found) and issubclass(found, of):
+        return
+    what = "a class of another kind" if inspect.isclass(found) else "no class"
+    of_list = key.partition(".")[0]  # such as callbacks
+    raise UserError(
+        f"{of_list}: {kind} is {what}: name a class that derives from lightning.pytorch's {of.__name__}",
+        key=of_list,
+        value=kind,
+    )
+
+
 def _inside(error: BaseException, module: str) -> bool:
     """Whether the code of `module` has raised `error`, rather than the look at it."""
     frame = error.__traceback__
@@ -69,15 +90,17 @@ def _inside(error: BaseException, module: str) -> bool:
     return False
 
 
-def create(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str, **given: Any) -> Any:
+def create(
+    table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str, *, of: type | None = None, **given: Any
+) -> Any:
     """The object that `kind` and `options` describe; of `given` it gets what its class takes.
 
     A mistake in the options is a sentence; an exception inside the constructor is a bug and keeps its traceback.
 
     Raises:
-        UserError: `kind` is unknown, or does not take the options.
+        UserError: `kind` is unknown, does not derive from `of`, or does not take the options.
     """
-    make = load(table, kind, _key_of(key, kind))
+    make = load(table, kind, _key_of(key, kind), of)
     parameters = inspect.signature(make).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     values = checked_options(table, kind, options, key)
@@ -97,13 +120,15 @@ def _key_of(key: str, kind: str) -> str:
     return key.removesuffix(f".{kind}") if key.endswith(f".{kind}") else f"{key}.kind"
 
 
-def checked_options(table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str) -> dict[str, Any]:
+def checked_options(
+    table: Mapping[str, str], kind: str, options: Mapping[str, Any], key: str, *, of: type | None = None
+) -> dict[str, Any]:
     """`options` as the class called `kind` takes them: each has its type, and none is unknown.
 
     Raises:
-        UserError: names the option.
+        UserError: names the option, or the class that does not derive from `of`.
     """
-    make = load(table, kind, _key_of(key, kind))
+    make = load(table, kind, _key_of(key, kind), of)
     parameters = inspect.signature(make).parameters
     annotations = arguments(make)
     known = [name for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]

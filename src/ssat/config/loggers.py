@@ -55,11 +55,19 @@ def _tracker(entry: Any) -> Tracker:
 
 
 def check_logger(logger: Logger) -> None:
-    """Raises: UserError: the package of a logger is not installed, or one of the user's own does not exist."""
+    """Refuse what cannot record, before anything is written or built.
+
+    Raises:
+        UserError: a logger is named twice, its package is not installed, or one of the user's own does not exist or
+            does not derive from Lightning's Logger.
+    """
+    _refuse_twice(logger)
     for each in trackers(logger):
         if ":" in each.kind:
-            checked_options({}, each.kind, each.options, f"logger.{each.kind}")
-        elif find_spec(each.kind) is None:
+            from lightning.pytorch.loggers import Logger as Base
+
+            checked_options({}, each.kind, each.options, f"logger.{each.kind}", of=Base)
+        elif not _installed(each.kind):
             package = PACKAGES.get(each.kind, each.kind)
             extra = ", or the extra `trackers`" if each.kind in PACKAGES else ""
             raise UserError(
@@ -67,6 +75,26 @@ def check_logger(logger: Logger) -> None:
                 key="logger",
                 value=each.kind,
             )
+
+
+def _installed(package: str) -> bool:
+    """Whether Python finds it; of mlflow, whether Lightning does, which looks for the distribution too."""
+    if find_spec(package) is None:
+        return False
+    if package != "mlflow":
+        return True
+    from lightning_utilities.core.imports import RequirementCache
+
+    return bool(RequirementCache("mlflow>=1.0.0", "mlflow") or RequirementCache("mlflow-skinny>=1.0.0", "mlflow"))
+
+
+def _refuse_twice(logger: Logger) -> None:
+    # Where the first of a list is the user's own, `logger.name` is csv though the list does not say so.
+    also = [*logger.also]
+    is_own_list = logger.name == "csv" and also and not isinstance(also[0], str)
+    kinds = [_tracker(entry).kind for entry in (also if is_own_list else [logger.name, *also])]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        raise UserError(f"logger names {twice[0]} twice: keep one of them", key="logger", value=twice[0])
 
 
 def expand_loggers(words: Sequence[str]) -> list[str]:

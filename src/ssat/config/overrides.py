@@ -24,7 +24,7 @@ from ssat.config.loggers import expand_loggers
 from ssat.config.own_files import check_file
 from ssat.config.quoting import typed
 from ssat.config.register import SECTIONS
-from ssat.config.search import with_search
+from ssat.config.search import no_option, with_search
 from ssat.config.words import CONF, FOLDERS, expand_tasks
 from ssat.core.errors import UserError
 from ssat.core.options import continued
@@ -246,7 +246,8 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
         key = getattr(error.__cause__, "full_key", None) or match[1]
         if key in ("experiments", "+experiments"):
             return UserError("experiments= adds a file: write +experiments=<name>", key="experiments")
-        return _not_listed(key, config_name, words) or _no_key(key, known_keys(config_name, words))
+        other = no_option(key, words) or _not_listed(key, config_name, words)
+        return other or _no_key(key, known_keys(config_name, words))
     match = re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text)
     if match:
         key, value = match[1], match[2]

@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).split(". ")[0]
         # A number, a key or an invalid argument is where torch stumbled, and says nothing of the file.
         said = f" ({reason})" if reason and " " in reason and reason != os.strerror(errno.EINVAL) else ""

@@ -28,6 +28,23 @@ class UserError(ValueError):
         self.key, self.value = (first[0] if first else None) if key is None else key, value
 
 
+class OwnCodeError(Exception):
+    """Code of the user's own, such as a callback, has raised; the message is one sentence: what, where, and the cure.
+
+    Commands print `lines` and the message and exit with code 1.
+
+    Attributes:
+        lines: the part of the traceback that is of the user's code, and what it has raised.
+    """
+
+    def __init__(self, message: str, lines: str) -> None:
+        super().__init__(message, lines)  # both, so that it crosses processes
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 # What a path that the user has named can be answered with.
 REFUSED = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssat.core.errors import UserError
+from ssat.core.errors import OwnCodeError, UserError
 
 
 def launched_externally() -> bool:
@@ -74,6 +74,9 @@ def _worker(
     except UserError as error:
         mistakes.put(str(error))
         sys.exit(1)
+    except OwnCodeError as error:
+        mistakes.put(error)
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
         if rank == 0:
             mistakes.put(str(interrupt))
@@ -93,7 +96,7 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     before they stop; a second Ctrl-C kills them.
 
     Raises:
-        UserError: as raised in a process.
+        UserError, OwnCodeError: as raised in a process.
         ProcessRaisedException, ProcessExitedException: a process crashed.
         KeyboardInterrupt: after Ctrl-C, with what a process says of it.
         SystemExit: 143 after SIGTERM.
@@ -132,7 +135,8 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
             process.join()
         if not received:
             if not mistakes.empty():
-                raise UserError(mistakes.get()) from None
+                found = mistakes.get()
+                raise (found if isinstance(found, OwnCodeError) else UserError(found)) from None
             raise
     finally:
         for number, handler in previous.items():
@@ -169,6 +173,12 @@ def broken(line: str, width: int) -> str:
         else:
             lines.append(f"  {field}")
     return "\n".join(lines)
+
+
+def note(text: str) -> None:
+    """Keep `text` in the log of the run, without printing it."""
+    if is_main_process():
+        _log.keep(*text.splitlines())
 
 
 class _Log:

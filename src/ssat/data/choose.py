@@ -103,7 +103,7 @@ class Choice:
     def _split(self, source: Source, train: Indices) -> tuple[Indices, Indices]:
         """The training and the validation images of `train`."""
         if source.train.groups is not None:
-            return Stratified(source.train, train, source.classes).split(self.val_fraction, self.seed)
+            return grouped_images(source, train).split(self.val_fraction, self.seed)
         kept, val = train_val_split(source.train.labels[train], self.val_fraction, self.seed)
         return train[kept], train[val]
 
@@ -122,7 +122,7 @@ class Choice:
         if self.folds is not None:
             return self._folded(source, train)
         if grouped:
-            return Stratified(source.train, train, source.classes).split(self.test_fraction, self.seed, **options)
+            return grouped_images(source, train).split(self.test_fraction, self.seed, **options)
         kept, test = train_val_split(source.train.labels[train], self.test_fraction, self.seed, **options)
         return train[kept], train[test]
 
@@ -130,7 +130,7 @@ class Choice:
         """The images of the other folds, and those of the fold."""
         assert self.folds is not None
         if source.train.groups is not None:
-            folds = Stratified(source.train, train, source.classes).folds(self.folds, self.seed)
+            folds = grouped_images(source, train).folds(self.folds, self.seed)
             test = folds[self.fold or 0]
             return np.setdiff1d(train, test), test
         labels = source.train.labels[train]
@@ -168,7 +168,7 @@ class Choice:
         """The part of the training images that is used."""
         labels = source.train.labels
         if source.train.groups is not None and (self.samples_per_class is not None or self.fraction < 1):
-            return self._part_of_groups(Stratified(source.train, train, source.classes))
+            return self._part_of_groups(grouped_images(source, train))
         if self.samples_per_class is not None:
             return train[choose_per_class(labels[train], self.samples_per_class, self.seed)]
         if self.fraction == 1:
@@ -200,3 +200,10 @@ class Choice:
                 reason = str(error).removesuffix(LEAVE_OUT)
                 raise UserError(f"{none} (the first: {reason}), or leave out the class with data.classes") from None
         return good
+
+
+def grouped_images(source: Source, indices: Indices) -> Stratified:
+    """The training images `indices` of a source with groups; a table has the groups in a column of its own."""
+    of_table = source.name == "csv" or source.multi_label
+    key = "data.columns.group" if of_table else "data.group"
+    return Stratified(source.train, indices, source.classes, key=key)

@@ -31,11 +31,21 @@ class Stratified:
         indices: of those to choose from.
         classes: names by label.
         noun: what they are, for messages.
+        key: that says which images belong together, for messages.
     """
 
-    def __init__(self, images: ImageList, indices: Indices, classes: Sequence[str], *, noun: str = "images") -> None:
+    def __init__(
+        self,
+        images: ImageList,
+        indices: Indices,
+        classes: Sequence[str],
+        *,
+        noun: str = "images",
+        key: str = "data.group",
+    ) -> None:
         assert images.groups is not None
-        self.noun = noun
+        self.noun, self.key = noun, key
+        self.one_label = images.hot is None  # of several labels each, all images are drawn as one class
         self.indices = indices
         present, first, inverse = np.unique(images.groups.numbers[indices], return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))  # in the order of the images, as single images have it
@@ -78,7 +88,7 @@ class Stratified:
         if most > TOO_MUCH * k:
             name = self.class_names[self._sizes(found).index(most)]
             raise UserError(
-                f"data.samples_per_class={k}: whole groups (data.group) give class {name!r} {most} images, more than"
+                f"data.samples_per_class={k}: whole groups ({self.key}) give class {name!r} {most} images, more than"
                 f" twice as many: use about {most}",
                 key="data.samples_per_class",
                 value=k,
@@ -98,11 +108,12 @@ class Stratified:
         if 1 in self.groups_of_class:
             label = self.groups_of_class.index(1)
             only = next(name for name, held in zip(self.group_names, self.content, strict=True) if label in dict(held))
+            of_class = f" of class {self.class_names[label]!r}" if self.one_label else ""
             raise UserError(
-                f"data.group: all {self.class_sizes[label]} {self.noun} of class {self.class_names[label]!r} are in one"
-                f" group, {only!r}, which cannot be on both sides of data.{key}={fraction}: add {self.noun} of"
-                " another group, or leave the class out with data.classes",
-                key="data.group",
+                f"{self.key}: all {self.class_sizes[label]} {self.noun}{of_class} are in one group, {only!r}, which"
+                f" cannot be on both sides of data.{key}={fraction}: add {self.noun} of another group"
+                + (", or leave the class out with data.classes" if self.one_label else ""),
+                key=self.key,
             )
         val = self._share(fraction, seed, key, stream, both=True)
         return self._where(set(range(len(self.group_names))) - val), self._where(val)
@@ -119,9 +130,10 @@ class Stratified:
         fewest = min(self.groups_of_class)
         if fewest < folds:
             name = self.class_names[self.groups_of_class.index(fewest)]
+            of_class, has = (" of every class", f"{name!r} has") if self.one_label else ("", "there are")
             raise UserError(
-                f"data.folds={folds} needs as many groups (data.group) of every class, and {name!r} has {fewest}: use"
-                " fewer folds, or leave the class out with data.classes",
+                f"data.folds={folds} needs as many groups ({self.key}){of_class}, and {has} {fewest}: use fewer folds"
+                + (", or leave the class out with data.classes" if self.one_label else ""),
                 key="data.folds",
                 value=folds,
             )
@@ -138,8 +150,8 @@ class Stratified:
         if not have.all():
             name = self.class_names[int(np.argwhere(have == 0)[0][1])]
             raise UserError(
-                f"data.folds={folds}: no choice of whole groups (data.group) was found that has class {name!r} in every"
-                " part: use fewer folds, or add groups of that class",
+                f"data.folds={folds}: no choice of whole groups ({self.key}) was found that has class {name!r} in"
+                " every part: use fewer folds, or add groups of that class",
                 key="data.folds",
                 value=folds,
             )
@@ -152,15 +164,16 @@ class Stratified:
         sizes = self._sizes(found)
         if not all(sizes):
             raise UserError(
-                f"data.{key}={fraction}: no choice of whole groups (data.group) was found that has every class on both"
-                f" sides, class {self.class_names[sizes.index(0)]!r} is on one only: add groups of that class",
+                f"data.{key}={fraction}: no choice of whole groups ({self.key}) was found that has every class on"
+                f" both sides, class {self.class_names[sizes.index(0)]!r} is on one only: add groups of that class",
                 key=f"data.{key}",
                 value=fraction,
             )
         if sum(sizes) > TOO_MUCH * total:
+            of_class = " with every class" if self.one_label else ""
             raise UserError(
-                f"data.{key}={fraction} of {images} {self.noun} is {total}, and whole groups (data.group) with every"
-                f" class have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
+                f"data.{key}={fraction} of {images} {self.noun} is {total}, and whole groups ({self.key}){of_class}"
+                f" have {sum(sizes)}: use about {sum(sizes) / images:.2g}, or smaller groups",
                 key=f"data.{key}",
                 value=fraction,
             )

@@ -288,6 +288,7 @@ def _problem(values: Any) -> str:
     possible = {
         "status": values.get("status") in STATES,
         "seed": _is_count(values.get("seed")),
+        "phases": _is_list_of_phases(values.get("phases")),
         "config": values.get("config") is None or isinstance(lookup(values, "config.data.name"), str),
         **{key: (found := lookup(values, key)) is None or as_percentage(found) is not None for key in accuracies},
     }
@@ -295,6 +296,10 @@ def _problem(values: Any) -> str:
         possible |= {f"data_fingerprint.splits.{key}": _is_count(count) for key, count in splits.items()}
     wrong += [key for key, is_possible in possible.items() if not is_possible]
     return f"{', '.join(wrong)} missing or wrong" if wrong else ""
+
+
+def _is_list_of_phases(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(phase, dict) for phase in value))
 
 
 def _is_count(value: Any) -> bool:

@@ -97,6 +97,8 @@ def read_outcome(code: int, log: str) -> JobOutcome:
         return JobOutcome("stopped")
     if code == 2 and mistakes:
         return JobOutcome("refused", mistakes[-1].removeprefix("error: "))
+    if code == 1 and mistakes and lines[-1] == mistakes[-1]:  # of a callback of the user's own
+        return JobOutcome("crashed", mistakes[-1].removeprefix("error: "), "\n".join(lines[-20:-1]))
     if code < 0:
         name = signal.Signals(-code).name
         cause = ": the machine's memory may have run out" if code == -signal.SIGKILL else ""

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from ssat.config.schema import Run
 from ssat.config.words import as_typed_here, command_line, expand_tasks, words_of_cell
-from ssat.core.errors import UserError
+from ssat.core.errors import OwnCodeError, UserError
 from ssat.core.words import many
 
 NAMED = 3  # jobs of one reason in the summary
@@ -166,6 +166,8 @@ def outcome_of(error: BaseException) -> JobOutcome:
     """What an exception of a job means."""
     if isinstance(error, UserError):
         return JobOutcome("refused", as_typed_here(str(error)))
+    if isinstance(error, OwnCodeError):
+        return JobOutcome("crashed", as_typed_here(str(error)), error.lines)
     details = "".join(traceback.format_exception(error))
     return JobOutcome("crashed", last_line(str(error), type(error).__name__), details)
 
@@ -178,15 +180,17 @@ def last_line(text: str, kind: str) -> str:
     return lines[-1] if len(lines) > 1 and re.match(r"[\w.]+(Error|Exception)\b", lines[-1]) else f"{kind}: {lines[-1]}"
 
 
-def summary(results: Sequence[tuple[Request, JobOutcome]], total: int) -> list[str]:
-    """The lines at the end of a sweep: the counts; then name, reason and command of every job that failed.
+def summary(results: Sequence[tuple[Request, JobOutcome]], total: int, what: str = "sweep") -> list[str]:
+    """The lines at the end of a sweep or a search: the counts; then name, reason and command of every job that failed.
 
     Jobs that failed for the same reason are one line of the reason and one of the first names.
     """
     counts = {status: sum(outcome.status == status for _, outcome in results) for status in get_args(Status)}
     failed = [(job, outcome) for job, outcome in results if outcome.status in ("refused", "crashed")]
     open_jobs = total - counts["finished"] - counts["skipped"] - len(failed)
-    line = f"sweep: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
+    line = (
+        f"{what}: {counts['finished']} finished, {counts['skipped']} skipped (already finished), {len(failed)} failed"
+    )
     lines = [line + (f", {open_jobs} not finished" if open_jobs else "")]
     groups: dict[tuple[str, str], list[tuple[Request, JobOutcome]]] = {}
     for job, outcome in failed:
@@ -195,8 +199,8 @@ def summary(results: Sequence[tuple[Request, JobOutcome]], total: int) -> list[s
         if len(of) > 1:
             names = ", ".join(str(job) for job, _ in of[:NAMED])
             more = f" and {len(of) - NAMED:,} more" if len(of) > NAMED else ""
-            what = "cannot start" if status == "refused" else status
-            lines += [f"  {many(len(of), 'run')} {what}: {reason}", f"    {names}{more}"]
+            how = "cannot start" if status == "refused" else status
+            lines += [f"  {many(len(of), 'run')} {how}: {reason}", f"    {names}{more}"]
             continue
         job, outcome = of[0]
         lines += [f"  {status}: {job}", f"    {outcome.reason}", f"    {repeat_command(job.words)}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ def results_table(rows: Sequence[tuple[Request, JobOutcome, dict[str, Any] | Non
         (_mean_name(arm), "", *(column.entry_over_seeds(arm).text for column in columns))
         for arm in _repeated([record for record in records if record.get("config")])
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+    return aligned(lines, right=range(2, len(columns) + 2))
 
 
 def _columns(records: Sequence[Record]) -> list[Column]:
@@ -70,7 +69,13 @@ def _mean_name(arm: Arm) -> str:
     return f"mean of {arm.said_runs}: {record.encoder} on {record.data}, {arm.name}"
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    """Words at the left, numbers at the right."""
-    for column, (text, width) in enumerate(zip(line, widths, strict=True)):
-        yield text.ljust(width) if column < 2 else text.rjust(width)
+def aligned(lines: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Each line with its columns below one another; numbers, in the columns `right`, end together."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]

@@ -46,7 +46,7 @@ def _build(each: Tracker, config: Run, phase: Phase, folder: Path) -> Any:
     else:
 
         def make() -> Any:
-            return create({}, each.kind, each.options, f"logger.{each.kind}")
+            return create({}, each.kind, each.options, f"logger.{each.kind}", of=loggers.Logger)
 
     return Guarded(each.kind, make)
 

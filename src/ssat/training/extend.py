@@ -53,6 +53,33 @@ def find_parent(config: Run) -> tuple[Run, Path]:
     return parent, folder
 
 
+def check_parent(config: Run, run_dir: Path) -> None:
+    """Refuse to extend what cannot be extended, before anything is written.
+
+    Raises:
+        UserError: there is no run before it, or its checkpoint or an earlier phase's record is damaged.
+    """
+    parent, folder = find_parent(config)
+    if not os.path.lexists(run_dir / config.mode.phases[-1].name):  # else it has been taken over
+        _readable(parent, folder, config.mode.phases[-1].epochs)
+
+
+def _readable(parent: Run, folder: Path, epochs: int) -> dict[str, Any]:
+    """The last checkpoint of the run before."""
+    path = folder / parent.mode.phases[-1].name / "checkpoints" / "last.ckpt"
+    try:
+        checkpoint = load_checkpoint(path)
+        check_continuable(checkpoint, path, CURE, epochs=parent.mode.phases[-1].epochs)
+        check_same_run(parent, checkpoint.get("config"), folder)
+    except UserError as error:
+        reason = str(error).removesuffix("; move it away").removesuffix(": move it away").removesuffix(f": {CURE}")
+        afresh = "train that run again (the same command without extend, with force=true), or set epochs"
+        raise UserError(f"extend: {reason}; {afresh}={epochs}", key="extend") from error
+    for phase in parent.mode.phases[:-1]:
+        read_phase(folder / phase.name / "phase.json", parent)
+    return checkpoint
+
+
 def adopt(config: Run, run_dir: Path) -> None:
     """Copy what the run before has computed into `run_dir`, each phase whole or not at all, once.
 
@@ -67,9 +94,7 @@ def adopt(config: Run, run_dir: Path) -> None:
             "extend copies a run before its processes start: use trainer.devices in place of torchrun or srun"
         )
     parent, folder = find_parent(config)
-    checkpoint = load_checkpoint(folder / last.name / "checkpoints" / "last.ckpt")
-    check_continuable(checkpoint, folder, CURE, epochs=parent.mode.phases[-1].epochs)
-    check_same_run(parent, checkpoint.get("config"), folder)
+    checkpoint = _readable(parent, folder, last.epochs)
     for phase in parent.mode.phases[:-1]:
         if not os.path.lexists(run_dir / phase.name):
             record = read_phase(folder / phase.name / "phase.json", parent)

@@ -25,7 +25,7 @@ from ssat.runs.record import write_record
 from ssat.tracking.loggers import build_loggers, of_wandb
 from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
-from ssat.training.callbacks.chosen import stopped_early
+from ssat.training.callbacks.chosen import naming_callbacks, stopped_early
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.data import AnyData, build_data, labelled_images
@@ -135,7 +135,8 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
     for remark in remarks(config, phase, data):
         say(f"{phase.name}: {remark}")
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        with naming_callbacks(config, callbacks, lambda: f"correct it; then {where_it_continues(run_dir)}"):
+            trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         if stopped := stopped_early(trainer, phase.epochs):
             say(f"{phase.name}: stopped after epoch {stopped['epoch'] + 1} of {phase.epochs}: {stopped['reason']}")
         totals = over_nodes(meter.totals)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 
 from ssat.config import callbacks as named
-from ssat.config.create import checked_options, create
+from ssat.config import create as creation
+from ssat.config.create import checked_options, create, load
 from ssat.config.schema import Run
-from ssat.core.errors import UserError
+from ssat.core.errors import OwnCodeError, UserError
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -45,7 +49,7 @@ def check_own(config: Run) -> None:
     """
     for each in named.chosen(config.callbacks):
         if ":" in each.kind:
-            checked_options({}, each.kind, each.options, f"callbacks.{each.kind}")
+            checked_options({}, each.kind, each.options, f"callbacks.{each.kind}", of=pl.Callback)
             next(build(each, None))
 
 
@@ -76,15 +80,53 @@ def build(each: named.Chosen, monitor: str | None) -> Iterator[pl.Callback]:
     elif each.kind == "model_summary":
         yield callbacks.RichModelSummary(max_depth=o.max_depth)
     else:
-        made = create({}, each.kind, o, f"callbacks.{each.kind}")
-        if not isinstance(made, pl.Callback):
-            raise UserError(
-                f"callbacks: {each.kind} makes a {type(made).__name__}, and a callback derives from"
-                " lightning.pytorch.Callback",
-                key="callbacks",
-                value=each.kind,
-            )
-        yield made
+        try:
+            yield create({}, each.kind, o, f"callbacks.{each.kind}", of=pl.Callback)
+        except UserError:
+            raise
+        except Exception as error:
+            frames = [
+                frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != creation.__file__
+            ]
+            raise _own_error(error, each.kind, "__init__", frames[1:], "correct it") from error
+
+
+@contextmanager
+def naming_callbacks(config: Run, callbacks: Sequence[pl.Callback], cure: Callable[[], str]) -> Iterator[None]:
+    """Turns what a callback of the user's own raises into a sentence that names it and its hook.
+
+    Args:
+        config: of the run.
+        callbacks: of the trainer.
+        cure: what can be done then.
+
+    Raises:
+        OwnCodeError: with the lines of the user's own code.
+    """
+    kinds = {load({}, each.kind, "callbacks"): each.kind for each in named.chosen(config.callbacks) if ":" in each.kind}
+    own = {id(each): kinds[type(each)] for each in callbacks if type(each) in kinds}
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of the device, whoever asks for the last block
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        for place, (frame, _) in enumerate(traceback.walk_tb(error.__traceback__)):
+            if kind := own.get(id(frame.f_locals.get("self"))):
+                raise _own_error(error, kind, frame.f_code.co_name, frames[place:], cure()) from error
+        raise
+
+
+def _own_error(
+    error: Exception, kind: str, hook: str, frames: Sequence[traceback.FrameSummary], cure: str
+) -> OwnCodeError:
+    shown = [frame for frame in frames if "site-packages" not in frame.filename] or [*frames]
+    lines = "".join([*traceback.format_list(shown), *traceback.format_exception_only(error)]).rstrip()
+    what = traceback.format_exception_only(error)[-1].split("\n")[0]
+    where = f" ({Path(shown[-1].filename).name}, line {shown[-1].lineno})" if shown else ""
+    return OwnCodeError(f"the callback {kind} has raised {what} in {hook}{where}: {cure}", lines)
 
 
 def stopped_early(trainer: pl.Trainer, epochs: int) -> dict[str, Any] | None:
