@@ -62,9 +62,10 @@ def photos() -> None:
     ssat(f"predict run={run} input=new explain=true out=predicted")
     keep(Path("predicted/sheet.png"), "least_certain")
     pictures = [Image.open(file).convert("RGB") for file in sorted(Path("predicted/explain").glob("*.png"))[4:8]]
-    row = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    width, height = pictures[0].size
+    row = Image.new("RGB", (2 * width, 2 * height))
     for number, picture in enumerate(pictures):
-        row.paste(picture, (number * picture.width, 0))
+        row.paste(picture, (number % 2 * width, number // 2 * height))
     row.save("explained.png")
     keep(Path("explained.png"), "explained")
 
@@ -85,7 +86,7 @@ def digits() -> None:
     ssat("report runs=runs/quickstart out=report.html")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser:
-        options = ["--headless", "--no-sandbox", "--window-size=1100,1500", "--virtual-time-budget=4000"]
+        options = ["--headless", "--no-sandbox", "--window-size=1400,1500", "--virtual-time-budget=4000"]
         page = Path("report.html").resolve().as_uri()
         subprocess.run([browser, *options, "--screenshot=page.png", page], check=True, capture_output=True)
         keep(Path("page.png"), "report")
