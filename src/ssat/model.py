@@ -64,7 +64,8 @@ class Model:
     """A trained network with its class names and its evaluation transform.
 
     Args:
-        saved, device: the network, see `load`, and what it computes on.
+        saved: the network, see `load`.
+        device: what it computes on.
 
     Attributes:
         saved: configuration, phase, records and the file of the weights.
