@@ -91,6 +91,7 @@ def test_products_agree_with_autograds_own_hessian_and_unused_parameters_count_a
     assert not ours[16:18].any()
 
 
+@pytest.mark.slow
 def test_a_transformers_eigenvalues_are_those_of_its_whole_hessian() -> None:
     encoder = build("vit-no-qkv-bias-one-block").double()
     head = nn.Linear(encoder.num_features, 3).double()

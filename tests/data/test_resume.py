@@ -118,6 +118,7 @@ def fit(data: ImageDataModule, folder: Path, checkpoint: Path | None = None, kee
     return module.batches
 
 
+@pytest.mark.slow
 def test_lightning_resumes_at_the_next_batch_from_every_checkpoint(make_data: Make, tmp_path: Path) -> None:
     whole = fit(make_data(**OPTIONS), tmp_path, keep=True)
     assert len(whole) == 18

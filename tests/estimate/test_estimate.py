@@ -260,6 +260,7 @@ def test_an_estimate_leaves_only_its_file_and_foretells_steps_memory_and_disk(tm
     assert "already finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_is_interrupted_is_estimated_from_its_checkpoint(tmp_path: Path):
     words = ["mode=ssl_ft", "epochs=2", "data.samples_per_class=40", "trainer.max_steps=30"]
     whole = foretell(tmp_path, *words)
@@ -327,6 +328,7 @@ def test_a_finished_run_that_cannot_be_estimated_is_one_sentence(tmp_path: Path,
         train_config(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "how"),
     [

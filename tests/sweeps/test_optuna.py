@@ -97,6 +97,7 @@ def test_several_labels_are_searched_by_their_map_and_not_by_a_loss_which_would_
 QUICK = ["hydra/sweeper=optuna", "mode=scratch", "epochs=1", "trainer.max_steps=1"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path):
     words = [*QUICK, "-m", "hydra/sweeper/sampler=grid"]
     result = command(*words, "recipe.base_lr=choice(-1,1e-3)", "recipe.drop_path=choice(0.1,2)", runs=tmp_path)

@@ -115,11 +115,13 @@ def test_of_perturbed_images_no_file_of_predictions_is_written(run: Path) -> Non
     assert not (run / "evaluations" / "last-test-perspective.csv").exists()
 
 
-def test_the_table_shows_balanced_accuracy_only_of_unequal_classes(run: Path) -> None:
+def test_the_table_shows_balanced_accuracy_of_unequal_classes_and_where_it_decides(run: Path) -> None:
     record = record_of(run)
     shown = BALANCED.entry_of(Record(run / "result.json", "group", record))
     assert shown.order == record["metrics"]["test"]["balanced_acc"]["last"]
     record["phases"][-1]["data_check"]["counts"]["test"] = {"cat": 15, "dog": 10}
+    assert BALANCED.entry_of(Record(run / "result.json", "group", record)).text == shown.text
+    record["config"]["monitor"]["select"] = None
     assert BALANCED.entry_of(Record(run / "result.json", "group", record)).text == ""
 
 
