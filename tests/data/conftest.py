@@ -98,3 +98,12 @@ def cifar_jpeg() -> Path:
 def flowers_partial() -> Path:
     """5,544 of the real Flowers102 photographs as WebP files, see shared/data/README.md."""
     return unpacked("flowers102_partial")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six grey images, one of them in a folder of its own, for tables that list them."""
+    (tmp_path / "sub").mkdir()
+    for number, name in enumerate(("a", "b", "sub/c", "d", "e", "f")):
+        Image.fromarray(np.full((4, 4), 40 * number, np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
@@ -15,14 +14,6 @@ from ssat.data.sets.csv_list import csv_list
 
 HEADER = "path,label"
 ROWS = ["a.png,cat", "b.png,dog", "sub/c.png,cat", "d.png,dog"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "sub").mkdir()
-    for number, name in enumerate(("a", "b", "sub/c", "d", "e", "f")):
-        Image.fromarray(np.full((4, 4), 40 * number, np.uint8)).save(tmp_path / f"{name}.png")
-    return tmp_path
 
 
 def table(folder: Path, *rows: str, header: str = HEADER, text: str | None = None) -> str:

@@ -20,14 +20,6 @@ HEADER = "path,even,loop"
 ROWS = ["a.png,1,0", "b.png,0,1", "sub/c.png,1,1", "d.png,0,0"]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "sub").mkdir()
-    for number, name in enumerate(("a", "b", "sub/c", "d", "e", "f")):
-        Image.fromarray(np.full((4, 4), 40 * number, np.uint8)).save(tmp_path / f"{name}.png")
-    return tmp_path
-
-
 def read(folder: Path, *rows: str, header: str = HEADER, **options: object) -> Source:
     path = folder / "labels.csv"
     path.write_text("\n".join([header, *rows]) + "\n")

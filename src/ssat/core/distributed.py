@@ -45,3 +45,11 @@ def mean_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= world_size()
     return value
+
+
+def over_labelled(total: Tensor, known: Tensor) -> Tensor:
+    """A sum of losses over the labelled samples of all processes, `known` (B,) of this one.
+
+    A process with few labels then weighs as much as its labels do: the mean over processes is the mean over labels.
+    """
+    return total / mean_over_processes(known.sum().float()).clamp_min(1 / world_size())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssat.config.schema import Recipe
 from ssat.core.batch import NO_LABEL, Batch
-from ssat.core.distributed import mean_over_processes, world_size
+from ssat.core.distributed import mean_over_processes, over_labelled
 from ssat.core.errors import UserError
 
 Normalize = Literal["weights", "none"]
@@ -173,9 +173,7 @@ class ClassLoss:
     def _over_labelled(self, logits: Tensor, targets: Tensor) -> Tensor:
         options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
         total = F.cross_entropy(logits, targets, reduction="sum", **options)
-        # Over all processes: one with few labels then weighs as much as its labels do.
-        labelled = mean_over_processes((targets != NO_LABEL).sum().float())
-        return total / labelled.clamp_min(1 / world_size())
+        return over_labelled(total, targets != NO_LABEL)
 
     def _weighted(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Sum over samples and classes of -weight * target * log p, over what `normalize` says."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssat.config.schema import Recipe
 from ssat.core.batch import Batch
-from ssat.core.distributed import mean_over_processes, world_size
+from ssat.core.distributed import over_labelled
 from ssat.core.errors import UserError
 
 SHOWN = 10  # labels whose names are listed in a sentence
@@ -107,10 +107,7 @@ class LabelLoss:
         if not self.partly_labelled:
             return each.mean()
         known = targets[:, 0] >= 0
-        # Over all processes: one with few labels then weighs as much as its labels do.
-        labelled = mean_over_processes(known.sum().float())
-        total = torch.where(known[:, None], each, 0.0).mean(dim=1).sum()
-        return total / labelled.clamp_min(1 / world_size())
+        return over_labelled(torch.where(known[:, None], each, 0.0).mean(dim=1).sum(), known)
 
     def _focus(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(1 - p)^gamma of each decision."""
