@@ -155,6 +155,11 @@ def test_evaluation_counts_every_image_once_over_the_ranks(make_data: Make, worl
     assert len({len(rank) for rank in ranks}) == 1
 
 
+def test_printing_a_module_says_its_splits(make_data: Make, toy_source: Source) -> None:
+    assert str(make_data()) == "ImageDataModule(120 train, 37 test)"
+    assert str(ImageDataModule(toy_source, img_size=12)) == "ImageDataModule(not set up)"
+
+
 def test_a_fixed_batch_is_spread_over_the_classes(make_data: Make) -> None:
     batch = make_data(digits(), img_size=8).fixed_batch(20)
     assert np.bincount(batch.targets).tolist() == [2] * 10

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,29 @@ def test_prefetched_batches_do_not_count_as_seen(make_data: Make) -> None:
     loader = make_data(num_workers=2, **OPTIONS).train_dataloader()
     next(iter(loader))
     assert loader.state_dict() == {"epoch": 0, "batches": 1}
+
+
+def test_a_data_module_whose_workers_have_started_is_freed_without_the_garbage_collector(make_data: Make) -> None:
+    """From a cycle PyTorch's iterator is freed after its queues, and waits 5 s for each worker that hears nothing."""
+    gc.collect()
+    gc.disable()
+    try:
+        data = make_data(num_workers=1, **OPTIONS)
+        next(iter(data.train_dataloader()))
+        (worker,) = multiprocessing.active_children()
+        module = weakref.ref(data)
+        del data
+        assert module() is None
+        assert not worker.is_alive()
+    finally:
+        gc.enable()
+
+
+def test_no_worker_outlives_a_pass_over_the_predictions(make_data: Make) -> None:
+    loader = make_data(num_workers=1, **OPTIONS).predict_dataloader()
+    once, again = list(loader), list(loader)
+    assert multiprocessing.active_children() == []
+    assert seen(once) == seen(again) and len(once) == len(loader)
 
 
 class Witness(pl.LightningModule):
@@ -129,11 +155,11 @@ def test_lightning_resumes_at_the_next_batch_from_every_checkpoint(make_data: Ma
         assert fit(make_data(**OPTIONS), tmp_path, checkpoint) == whole[step:], checkpoint.name
 
 
-@pytest.mark.parametrize("name", ["step-4", "step-6", "epoch-6", "validation-6", "step-13"])
-def test_lightning_resumes_exactly_with_another_number_of_workers(make_data: Make, tmp_path: Path, name: str) -> None:
+def test_lightning_resumes_exactly_with_another_number_of_workers(make_data: Make, tmp_path: Path) -> None:
     whole = fit(make_data(num_workers=2, **OPTIONS), tmp_path, keep=True)
-    resumed = fit(make_data(num_workers=1, **OPTIONS), tmp_path, tmp_path / f"{name}.ckpt")
-    assert resumed == whole[int(name.partition("-")[2]) :]
+    for name in ("step-4", "step-6", "epoch-6", "validation-6", "step-13"):
+        resumed = fit(make_data(num_workers=1, **OPTIONS), tmp_path, tmp_path / f"{name}.ckpt")
+        assert resumed == whole[int(name.partition("-")[2]) :], name
 
 
 PROGRAM = """

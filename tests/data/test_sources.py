@@ -32,15 +32,18 @@ def test_digits_are_the_real_1797_in_ten_classes() -> None:
     assert source.train.images.shape == (1437, 8, 8, 3) and source.train.images.dtype == np.uint8
 
 
-def test_digits_use_the_whole_range_of_grey() -> None:
+def test_digits_are_scikit_learns_with_the_whole_range_of_grey() -> None:
     from sklearn.datasets import load_digits
 
-    source = digits()
-    pixels = np.concatenate([source.train.images, source.test.images]).astype(int)
+    def ordered(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+        return sorted(image.tobytes() + bytes([label]) for image, label in zip(images, labels, strict=True))
+
+    source, theirs = digits(), load_digits()
+    pixels = np.concatenate([source.train.images, source.test.images])
     assert (pixels.min(), pixels.max()) == (0, 255)
-    assert sorted(pixels[..., 0].sum((1, 2))) == sorted(
-        np.rint(load_digits().images * 255 / 16).sum((1, 2)).astype(int)
-    )
+    assert (pixels == pixels[..., :1]).all()
+    ours = ordered(pixels[..., 0], np.concatenate([source.train.labels, source.test.labels]))
+    assert ours == ordered(np.rint(theirs.images * 255 / 16).astype(np.uint8), theirs.target)
 
 
 def test_the_split_of_the_digits_is_frozen() -> None:

@@ -21,6 +21,7 @@ from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.words import nearest
 from ssat.tracking.dashboard import digest, sealed, specification, to_report, validate
+from ssat.tracking.start import end_service
 
 USAGE = """\
 python -m src.dashboard [project=<project>] [entity=<user or team>] [out=<file.json>] [force=true]
@@ -235,14 +236,17 @@ def apply(spec: dict[str, Any]) -> str:
     except ImportError as error:
         raise Unreachable("the package wandb-workspaces is not installed (pip install wandb-workspaces)") from error
     to_report(spec, entity=spec.get("entity") or "")  # a mistake in it is named without a network too
-    api = connect()
-    with answered():
-        entity = spec.get("entity") or api.default_entity
-        existing = wr.Report.from_url(spec["url"]) if spec.get("url") else None
-    report = to_report(spec, entity=entity, report=existing)
-    with answered():
-        report.save()
-        return report.url
+    try:
+        api = connect()
+        with answered():
+            entity = spec.get("entity") or api.default_entity
+            existing = wr.Report.from_url(spec["url"]) if spec.get("url") else None
+        report = to_report(spec, entity=entity, report=existing)
+        with answered():
+            report.save()
+            return report.url
+    finally:
+        end_service()  # at its exit Python would wait for it, for ever where it waits for an answer
 
 
 @contextmanager

@@ -254,11 +254,12 @@ class ImageDataModule(SplitImages, LoaderModule):
         dataset = ImageDataset(self._splits[split][0], self.eval_transform)
         return collate(dataset.__getitems__([(0, index) for index in self.spread(split, n)]))
 
-    def _of_epoch(self, epoch: int) -> Indices:
+    def _of_epochs(self) -> Indices | Callable[[int], Indices]:
         images, indices = self._splits["train"]
         if not self.balance:
             return indices
-        return indices[balanced(images.labels[indices], self.num_classes, self.seed, epoch)]
+        labels, classes, seed = images.labels[indices], self.num_classes, self.seed
+        return lambda epoch: indices[balanced(labels, classes, seed, epoch)]
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         if self.pipeline == "timm":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,6 +31,11 @@ class LoaderModule(pl.LightningDataModule):
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader: EpochLoader | None = None
 
+    def __str__(self) -> str:
+        """The samples of each split; Lightning's own text would load batches of them."""
+        sizes = ", ".join(f"{count:,} {split}" for split, count in self.sizes.items())
+        return f"{type(self).__name__}({sizes or 'not set up'})"
+
     def setup(self, stage: str | None = None) -> None:
         """Choose the samples of every split; what only a training needs is not asked for in EVALUATIONS."""
         raise NotImplementedError
@@ -48,8 +53,12 @@ class LoaderModule(pl.LightningDataModule):
         """Every sample of `split` once."""
         raise NotImplementedError
 
-    def _of_epoch(self, epoch: int) -> Indices:
-        """The training samples of an epoch, in any order."""
+    def _of_epochs(self) -> Indices | Callable[[int], Indices]:
+        """The training samples of every epoch, in any order; or a function of the epoch, which does not hold `self`.
+
+        A module that its loader leads back to is freed by the garbage collector, and PyTorch then waits 5 s for each
+        worker of the loader.
+        """
         raise NotImplementedError
 
     def _train_samples(self, **options: Any) -> EpochLoader:
@@ -92,7 +101,7 @@ class LoaderModule(pl.LightningDataModule):
         samples = self.samples("train")
         self._check_batch(samples, world)
         sampler = EpochSampler(
-            self._of_epoch,
+            self._of_epochs(),
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,

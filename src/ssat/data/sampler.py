@@ -132,6 +132,7 @@ class EpochLoader(DataLoader[Any]):
                 yield batch
                 asked = time.perf_counter()
         except UserError as error:
+            self.close()
             # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
@@ -141,6 +142,12 @@ class EpochLoader(DataLoader[Any]):
             return
         while group := list(islice(batches, self._together)):
             yield from self._prepare(group)
+
+    def close(self) -> None:
+        """End the workers; the next pass starts others. Lightning does this to the loaders that it knows."""
+        if self.num_workers and self._iterator is not None:
+            self._iterator._shutdown_workers()
+            self._iterator = None
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out."""
@@ -163,7 +170,8 @@ class Batches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.loader)
+        yield from self.loader
+        self.loader.close()
 
 
 def rank_and_world(trainer: Any) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from ssat.runs.calibration import BINS, Bin
 DPI = 100
 NUMBERED, NAMED = 15, 40  # classes at most whose numbers are in the cells, whose names are at the axes
 COLUMNS = 6  # of a sheet
+CELL = (1.7, 2.05)  # inches of an image on it, with its caption
 LETTERS = 18  # of a class name in a caption
 BEFORE, AFTER = "#b45f06", "#0b66b3"
 
@@ -75,16 +76,28 @@ def draw_reliability(
 def draw_sheet(pictures: NDArray[np.float32], captions: Sequence[str], title: str, path: Path) -> None:
     """Images (N, H, W, 3) in [0, 1], each with a caption above it; or the title alone where there is none."""
     columns = min(COLUMNS, max(1, len(pictures)))
-    rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(max(1.7 * columns, 4), 2.0 * rows + 0.5), dpi=DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, picture, caption in zip(axes.flat, pictures, captions, strict=False):
-        axis.imshow(picture, interpolation="nearest")
-        axis.set_title(caption, fontsize=7)
-    figure.suptitle(title, fontsize=9)
+    rows = -(-len(pictures) // columns)
+    width, height = max(CELL[0] * columns, 4.0), CELL[1] * rows + 0.4
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    # One axis in inches for all of them: 24 axes of their own take a second to lay out.
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axis.set_axis_off()
+    axis.text(width / 2, height - 0.2, title, ha="center", va="center", fontsize=9)
+    indent = (width - CELL[0] * columns) / 2
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(place, columns)
+        middle, top = indent + CELL[0] * (column + 0.5), height - 0.4 - CELL[1] * row - (CELL[1] - CELL[0])
+        across, down = _fitted(picture.shape, CELL[0] - 0.15)
+        sides = (middle - across / 2, middle + across / 2, top - down, top)
+        axis.imshow(picture, extent=sides, interpolation="nearest", aspect="auto")
+        axis.text(middle, top + 0.04, caption, ha="center", va="bottom", fontsize=7)
+    axis.set(xlim=(0, width), ylim=(0, height))
     _save(figure, path)
+
+
+def _fitted(shape: Sequence[int], side: float) -> tuple[float, float]:
+    """Width and height of an image (H, W, 3) within a square of that side."""
+    return side * shape[1] / max(shape[:2]), side * shape[0] / max(shape[:2])
 
 
 def caption(target: str, predicted: str, probability: float) -> str:

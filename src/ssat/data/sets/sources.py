@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import distribution
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,11 +253,11 @@ def digits() -> Source:
 
     The split is ours (there is no official one in that copy), stratified and frozen.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    images, labels = np.repeat(grey[..., None], 3, axis=3), bunch.target.astype(np.int64)
+    # Read where scikit-learn keeps it: importing sklearn.datasets would cost every start a second.
+    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(path), delimiter=",", dtype=np.uint8)
+    grey = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    images, labels = np.repeat(grey[..., None], 3, axis=3), table[:, -1].astype(np.int64)
     train, test = train_val_split(labels, DIGITS_TEST / len(labels), seed=0)
     return Source(
         "digits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -179,13 +179,17 @@ class VideoDataModule(LoaderModule):
         labels = self.labels("train")
         return self.repeats * (balanced_size(labels, self.num_classes) if self.balance else len(labels))
 
-    def _of_epoch(self, epoch: int) -> Indices:
+    def _of_epochs(self) -> Indices | Callable[[int], Indices]:
         """The clips of an epoch, as `TrainClips` numbers them."""
-        labels = self.labels("train")
+        labels, classes, seed, repeats = self.labels("train"), self.num_classes, self.seed, self.repeats
         if not self.balance:
-            return np.arange(self.repeats * len(labels))
-        drawn = balanced(labels, self.num_classes, self.seed, epoch)
-        return np.concatenate([drawn + number * len(labels) for number in range(self.repeats)])
+            return np.arange(repeats * len(labels))
+
+        def drawn(epoch: int) -> Indices:
+            chosen = balanced(labels, classes, seed, epoch)
+            return np.concatenate([chosen + number * len(labels) for number in range(repeats)])
+
+        return drawn
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         return self._clip_loader(self._train_clips(), **options)
