@@ -45,6 +45,15 @@ HALF = {"seconds": 95.0, "kwh": 0.9, "co2_kg": 0.36, "co2_kg_lacoste": 0.27}
         ([child("b", 250.0, 2.5, inherited=None)], 250.0, 2.5),
         # The run before was trained again since, with force=true: it has spent other seconds.
         ([parent(finished="2026-11-24T00:00:00+00:00"), child("b", 250.0, 2.5, inherited=HALF)], 350.0, 3.5),
+        (  # and here the first one lies beside it
+            [
+                parent(),
+                parent(name="again", started="2026-11-24", finished="2026-11-24T00:00:00+00:00"),
+                child("b", 250.0, 2.5, inherited=HALF),
+            ],
+            355.0,
+            3.6,
+        ),
         # Interrupted then, and finished later: its seconds hold those that were taken over.
         (
             [parent(finished="2026-11-24T00:00:00+00:00"), child("b", 250.0, 2.5, inherited=HALF, finished=False)],

@@ -29,21 +29,22 @@ def total_spent(records: Sequence[Record], key: str) -> float | None:
     ]
     if not measured:
         return None
-    before = {record.text("hash"): (record, number) for record, number in measured if not extends(record)}
+    before: dict[str, list[tuple[Record, float]]] = defaultdict(list)
+    for record, number in measured:
+        before[record.text("hash")] += [] if extends(record) else [(record, number)]
     shared: dict[tuple[str, str], list[float]] = defaultdict(list)  # of runs before that are not there
     total = 0.0
     for record, number in measured:
         total += number
         if not extends(record):
             continue
-        parent, of_parent = before.get(record.text("extended.hash"), (None, None))
-        if parent is not None and trained_again(parent, record):
-            parent, of_parent = None, None
+        known = before[record.text("extended.hash")]
+        parents = [spent for parent, spent in known if not trained_again(parent, record)]
         inherited = record.number(INHERITED[key])
-        if inherited is None and record.get("extended.finished") is True:
-            inherited = of_parent  # an earlier version did not write it down
+        if inherited is None and parents and record.get("extended.finished") is True:
+            inherited = parents[0]  # an earlier version did not write it down
         part = min(inherited or 0.0, number)
-        if parent is not None:
+        if parents:
             total -= part
         else:
             shared[record.text("extended.hash"), record.text("extended.run")].append(part)

@@ -65,8 +65,8 @@ def class_counts(record: Record) -> ClassCounts | None:
 def _of_fold(record: Record) -> str:
     if record.fold is None:
         return ""
-    folds = record.number("config.data.folds")
-    return f"Counted are the images of fold {record.fold} of {folds:.0f} folds; each fold tests other images."
+    folds = record.text("config.data.folds")
+    return f"Counted are the images of fold {record.fold} of {folds} folds; each fold tests other images."
 
 
 def _whole(counts: object) -> dict[str, int]:
