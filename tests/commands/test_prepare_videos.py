@@ -59,6 +59,27 @@ def test_a_part_of_an_official_set_is_said_to_be_one(tmp_path: Path, capsys: pyt
     assert said in capsys.readouterr().out and said in (out / "report.md").read_text()
 
 
+def test_what_is_missing_of_a_method_stays_while_another_is_prepared(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_ffpp_tree(raw, pairs=[("000", "003")], methods=["FaceSwap", "Deepfakes"], count=16)
+    fake = raw / "manipulated_sequences/FaceSwap/c23/videos/003_000.mp4"
+    fake.unlink()
+    fake.symlink_to("nowhere.mp4")
+    words = ["data=ffpp", f"data.raw={raw}", f"data.root={out}", "detector=none", "workers=0", "size=32", "stride=1"]
+
+    def of_method(method: str) -> list[str]:
+        return sorted(row.status for row in read_manifest(out) if row.method == method)
+
+    assert prepare([*words, "data.methods=Deepfakes"]) == 0 and of_method("FaceSwap") == []  # was not asked for
+    assert prepare([*words, "data.methods=FaceSwap"]) == 3 and of_method("FaceSwap") == ["missing", "ok"]
+    for _ in range(2):
+        assert prepare([*words, "data.methods=Deepfakes"]) == 0
+        assert of_method("FaceSwap") == ["missing", "ok"] and of_method("Deepfakes") == ["ok", "ok"]
+    fake.unlink()
+    fake.write_bytes((fake.parent / "000_003.mp4").read_bytes())
+    assert prepare([*words, "data.methods=FaceSwap"]) == 0 and of_method("FaceSwap") == ["ok", "ok"]
+
+
 def test_the_time_left_counts_from_the_first_result_on() -> None:
     now = 0.0
     pace = Pace(at_once=2, clock=lambda: now)

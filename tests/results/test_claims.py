@@ -227,6 +227,14 @@ def test_a_perspective_accuracy_of_something_else_is_not_the_runs(tmp_path, fore
     [
         ({"hash": "0badf00d"}, "it is of another run"),
         ({"settings": PERSPECTIVE | {"checkpoint": "best"}}, "checkpoint=best, not last"),
+        *(
+            ({"settings": PERSPECTIVE | {"overrides": odd}}, "settings.overrides is no list")
+            for odd in (5, True, "seeds=5", {"data.fraction": 0.1})
+        ),
+        *(
+            ({"settings": PERSPECTIVE | {"overrides": [odd]}}, f"it was made with {odd}")
+            for odd in (None, 5, ["data.fraction=0.1"], {"a": {"b": 1}})
+        ),
         ({"data_fingerprint": {"splits": {"test": 10}, "sha256": {}}}, "it is of 10 images"),
         ({"clean": {"acc1": 50.0}}, "its accuracy on clean images is 50.00 %, and the run's 90.00 %"),
         ({"perturbed": {f"seed {n}": {"acc1": 30.0} for n in range(5)}}, "its mean is 40.00 %"),

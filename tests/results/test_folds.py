@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ssat.results.comparisons import comparisons, finding
+from ssat.results.page.classes import class_counts
 from ssat.results.page.html import render
 from ssat.results.tables import table_rows
 from ssat.runs.record import Record
@@ -70,6 +71,12 @@ def test_a_report_counts_the_test_images_of_all_folds(folds: list[Record]) -> No
     said = finding([*folds, *ssat])
     assert f" on {IMAGES} test images of 2 folds" in said and "on 30 images in each fold" in said
     assert "60 test images of 2 folds" in (page := render(folds)) and "30 training images in each" in page
+
+
+def test_the_bars_of_the_classes_say_which_fold_they_count(folds: list[Record]) -> None:
+    assert "Counted are the images of fold 1 of 2 folds; each fold tests other images." in render(folds)
+    counts = class_counts(folds[0])
+    assert counts and counts.of.startswith("Counted are the images of fold 0 of 2")
 
 
 def test_folds_of_several_seeds_are_one_row_too(folds: list[Record]) -> None:

@@ -33,6 +33,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return 0
 
 
+def folder_of(record: dict) -> str:
+    return f"{record['name']}-{record['hash']}"
+
+
 def test_the_command_prints_table_and_verdict_and_writes_the_page(runs: Path):
     command = [sys.executable, "-m", "src.report"]
     done = subprocess.run(
@@ -54,6 +58,22 @@ def test_markdown_has_the_runs_the_papers_tables_and_its_claims(runs: Path, monk
     assert call(monkeypatch, f"runs={runs}", "format=markdown") == 0
     out = capsys.readouterr().out
     assert "| --- |" in out and "## Table 10: " in out and "## Claims of the paper" in out
+
+
+def test_a_copied_run_is_one_row_and_the_other_places_are_named(runs: Path, monkeypatch, capsys):
+    save(runs, make_record("ssat"), group="copied")
+    (runs / "quickstart" / folder_of(make_record("ssat")) / "log.txt").touch()  # the place with more of it is shown
+    again = {"started": "2026-11-23T11:00:00+00:00", "finished": "2026-11-23T11:01:00+00:00"}
+    save(runs, make_record("scratch", **again), group="elsewhere")
+    assert call(monkeypatch, f"runs={runs}", "format=markdown") == 0
+    out, err = capsys.readouterr()
+    names = [line.split(" | ")[0] for line in out.splitlines() if line.startswith(("| quick", "| copied", "| else"))]
+    scratch, ssat = (folder_of(make_record(mode)) for mode in ("scratch", "ssat"))
+    assert sorted(names) == [f"| elsewhere/{scratch}", f"| quickstart/{scratch}", f"| quickstart/{ssat}"]
+    said = f"quickstart/{ssat} is shown once; the same run is also in copied/{ssat}"
+    assert said in err and said in (runs / "report.html").read_text()
+    assert call(monkeypatch, f"runs={runs}") == 0
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_a_named_table_is_printed_alone(runs: Path, monkeypatch, capsys):

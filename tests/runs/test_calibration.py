@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as sklearn_log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ssat.runs.calibration import (
     doubt,
     expected_calibration_error,
+    fit_label_temperature,
     fit_temperature,
+    label_log_loss,
     log_loss,
     probabilities,
     reliability,
     remark,
 )
-from ssat.runs.image_classes import ImagePredictions, calibrated_on
+from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
+from ssat.runs.label_scores import LabelPredictions, label_metrics, labels_calibrated_on
 
 
 def overconfident(images: int, seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -106,3 +111,59 @@ def test_a_temperature_is_fitted_inside_inference_mode_too() -> None:
     with torch.inference_mode():
         inside = fit_temperature(logits, targets)
     assert inside == fit_temperature(logits, targets)
+
+
+def overconfident_labels(images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, 3) three times as large as those that the labels are drawn from: their temperature is 3."""
+    generator = np.random.default_rng(seed)
+    true = generator.normal(size=(images, 3)) * 1.5
+    targets = (generator.random((images, 3)) < 1 / (1 + np.exp(-true))).astype(np.int64)
+    return (3 * true).astype(np.float32), targets
+
+
+def of_labels(logits: np.ndarray, targets: np.ndarray) -> LabelPredictions:
+    return LabelPredictions(np.arange(len(logits)), targets, logits)
+
+
+def test_the_temperature_of_labels_is_the_inverse_slope_of_a_logistic_regression() -> None:
+    logits, targets = overconfident_labels(2000, 5)
+    slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(logits.reshape(-1, 1), targets.ravel())
+    found = fit_label_temperature(logits, targets)
+    assert found == pytest.approx(1 / slope.coef_.item(), rel=1e-4) and found == pytest.approx(3, rel=0.1)
+    theirs = sklearn_log_loss(targets.ravel(), 1 / (1 + np.exp(-logits.astype(float).ravel() / found)))
+    assert label_log_loss(logits, targets, found) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_labels_have_the_temperature_of_the_formula() -> None:
+    # Three of four decisions right at a logit of 2 or -2: sigmoid(2 / T) = 3/4, T = 2 / ln 3.
+    logits, targets = np.array([[2.0, -2.0], [2.0, -2.0]], np.float32), np.array([[1, 0], [1, 1]])
+    assert fit_label_temperature(logits, targets) == pytest.approx(2 / np.log(3), rel=1e-7)
+
+
+def test_a_temperature_of_other_images_calibrates_labels_and_changes_no_decision() -> None:
+    calibration = labels_calibrated_on(of_labels(*overconfident_labels(500, 6)), "val")
+    assert calibration.source == "fitted on 500 validation images"
+    held_out = of_labels(*overconfident_labels(2000, 7))
+    plain, found = (label_metrics(held_out, "abc", each) for each in (None, calibration))
+    assert found["ece"] == plain["ece"] > 0.1 > 0.03 > found["ece_calibrated"]
+    assert found["log_loss_calibrated"] < found["log_loss"] and not found["notes"]
+    decided = ("map", "auroc", "macro_f1", "micro_f1", "exact_match", "hamming_accuracy", "labels", "log_loss")
+    assert all(found[key] == plain[key] for key in decided)
+
+
+def test_few_images_and_right_decisions_give_labels_no_temperature_and_a_reason() -> None:
+    few = labels_calibrated_on(of_labels(*overconfident_labels(99, 8)), "val")
+    assert few == Calibration(None, "99 validation images are too few to fit a temperature (100)")
+    logits, targets = overconfident_labels(100, 8)
+    right = labels_calibrated_on(of_labels(logits, (logits > 0).astype(np.int64)), "val")
+    assert right.temperature is None and right.source.startswith("no temperature lowers the log-loss")
+    assert fit_label_temperature(np.zeros((5, 2), np.float32), np.ones((5, 2), np.int64)) is None
+    assert few.source in label_metrics(of_labels(logits, targets), "abc", few)["notes"]
+
+
+def test_a_temperature_of_labels_that_does_not_help_is_said() -> None:
+    found = label_metrics(of_labels(*overconfident_labels(300, 9)), "abc", Calibration(0.2, "fitted on 100 images"))
+    assert found["log_loss_calibrated"] > found["log_loss"]
+    assert found["notes"][-1].startswith("the temperature does not help on the measured images (log-loss ")
+    same = label_metrics(of_labels(*overconfident_labels(300, 9)), "abc", Calibration(3.0, "x", same_images=True))
+    assert same["ece_calibrated"] is None and "these very images" in same["notes"][-1]

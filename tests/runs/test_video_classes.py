@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from sklearn import metrics
 
 from ssat.core.errors import UserError
 from ssat.runs.detection import wilson_interval
-from ssat.runs.video_classes import ClassScore, class_metrics, read_class_predictions, write_class_predictions
+from ssat.runs.video_classes import ClassScore, class_metrics, write_class_predictions
+from tests.runs.class_scores import class_scores
 
 CLASSES = ["faceswap", "lip, sync", "real"]
 
@@ -60,25 +63,20 @@ def test_the_file_gives_the_same_scores_again(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[0] == (
         'video,label,method,prob_faceswap,"prob_lip, sync",prob_real,n_clips,status'
     )
-    assert read_class_predictions(path) == (scores, CLASSES)
+    assert class_scores(path) == (scores, CLASSES)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("wrong", "says"),
     [
-        ("video,label,method,prob,n_clips,status\n", "has no columns prob_<class>"),
-        ("", "has no columns prob_<class>"),
-        ("video,label,method,prob_a,prob_b,prob_c,n_clips,status\nv,0,a,0.5,0.5,3,ok\n", "line 2 is damaged"),
-        ("video,label,method,prob_a,prob_b,prob_c,n_clips,status\nv,3,a,0.5,0.5,0,3,ok\n", "the label of v is 3"),
-        ("video,label,method,prob_a,prob_b,prob_c,n_clips,status\nv,0,a,nan,0.5,0,3,ok\n", "no probabilities"),
-        ("video,label,method,prob_a,prob_b,prob_c,n_clips,status\nv,0,a,1,0,0,0,ok\n", "scores and clips, or neither"),
+        ({"label": 3}, "the label of v is 3"),
+        ({"probs": (float("nan"), 0.5, 0.5)}, "no probabilities"),
+        ({"n_clips": 0}, "scores and clips, or neither"),
     ],
 )
-def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "predictions.csv"
-    path.write_text(text)
+def test_a_score_that_is_not_possible_is_one_sentence(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        read_class_predictions(path)
+        replace(ClassScore("v", 0, "a", (0.2, 0.3, 0.5), 1), **wrong)
 
 
 def test_a_video_counts_once() -> None:

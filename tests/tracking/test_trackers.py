@@ -1,16 +1,19 @@
 """MLflow, trackio, several loggers at once and one of the user's own: all get the curves, none can stop a training."""
 
+import json
 import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssat.config.identity import config_hash
 from ssat.config.loggers import check_logger, expand_loggers, trackers
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.core.errors import UserError
+from ssat.tracking.final import final_figures, log_final, numbers, texts
 from ssat.tracking.guarded import Guarded
 from tests.helpers import config, record_of, train
 
@@ -68,6 +71,48 @@ def test_every_logger_has_the_accuracies_of_the_record(tracked):
     assert sum("test/acc1" in str(row) for row in rows) == len(accuracies)
     assert list((run / "scratch" / "tensorboard").rglob("events.*"))
     assert list((run / "scratch" / "csv").rglob("metrics.csv"))
+
+
+def test_every_logger_has_the_final_figures_and_the_file_of_the_configuration(tracked):
+    run, _ = tracked
+    wanted = final_figures(run, run / "scratch")
+    record = record_of(run)
+    assert wanted["result/acc1"] == record["metrics"]["test"]["acc1"]["last"] and wanted["result/seconds"] > 0
+    assert wanted["result/config"] == str(run / "config.yaml") and Path(wanted["result/config"]).is_file()
+    client = mlflow.MlflowClient((run.parents[1] / ".mlflow").absolute().as_uri())
+    (found,) = client.search_runs([client.get_experiment_by_name("ssat").experiment_id])
+    kept = {name: value for name, value in found.data.metrics.items() if name.startswith("result/")}
+    assert kept == pytest.approx(numbers(wanted))
+    assert texts(wanted).items() <= found.data.tags.items() and found.info.status == "FINISHED"
+    with sqlite3.connect(run.parents[1] / ".trackio" / "ssat.db") as database:
+        rows = [json.loads(row) for (row,) in database.execute("select metrics from metrics")]
+        names = {name for (name,) in database.execute("select distinct run_name from metrics")}
+    assert len(names) == 1 and [row for row in rows if "result/acc1" in row] == [wanted]
+    events = EventAccumulator(str(run / "scratch" / "tensorboard" / "version_0"), size_guidance={"tensors": 0})
+    events.Reload()
+    points = {name: events.Scalars(name)[-1].value for name in events.Tags()["scalars"] if name.startswith("result/")}
+    assert points == pytest.approx(numbers(wanted), rel=1e-6)
+    text = events.Tensors("result/config/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert text == wanted["result/config"]
+
+
+def test_a_logger_of_the_users_own_gets_the_final_figures_as_its_last_row_and_of_a_phase_its_own(tmp_path):
+    class Mine:
+        rows: list = []
+
+        def log_metrics(self, metrics, step):
+            self.rows.append((metrics, step))
+
+        def finalize(self, status):
+            self.rows.append(status)
+
+    (tmp_path / "pretrain").mkdir()
+    log_final(Guarded("mine", Mine), final_figures(tmp_path, tmp_path / "pretrain"))
+    assert Mine.rows == []  # the phase did not finish
+    (tmp_path / "pretrain" / "phase.json").write_text('{"steps": 7, "seconds": 1.5, "hash": "abc"}')
+    log_final(Guarded("mine", Mine), final_figures(tmp_path, tmp_path / "pretrain"))
+    (row, step), end = Mine.rows
+    assert (row["result/seconds"], row["result/steps"], step, end) == (1.5, 7, 7, "success")
 
 
 def test_a_logger_of_the_users_own_that_fails_is_dropped_and_the_training_ends(tracked):

@@ -21,7 +21,8 @@ from hydra import compose, initialize_config_dir
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.runs.record import write_record
-from ssat.tracking.logger import WandbLogger, close_all
+from ssat.tracking.final import final_figures
+from ssat.tracking.logger import WandbLogger
 from ssat.tracking.start import run_id
 from tests.helpers import TINY, record_of, train
 from tests.tracking.wandb_files import KEY, Service, recordings
@@ -105,7 +106,7 @@ def drive(tmp_path, monkeypatch, capfd) -> Iterator[Callable[..., Drive]]:
         logger.log_image("reconstructions", [np.zeros((4, 4, 3), np.uint8)], ROWS)
         write_record(folder, {"name": "joint", "seconds": 3.0, "metrics": {}}, name="phase.json")
         before = time.perf_counter()
-        close_all()
+        logger.log_final(final_figures(folder.parent, folder))
         return Drive(opened, max(waits), time.perf_counter() - before, capfd.readouterr().err.splitlines())
 
     yield run
@@ -120,7 +121,6 @@ def recorded(tmp_path_factory) -> Path:
     patch.setenv("WANDB_MODE", "offline")
     words = ("mode=ssl_ft", "logger=wandb", "logger.tags=[mine]", "experiment=table10", "epochs=2")
     run = train(*words, runs=tmp_path_factory.mktemp("runs"))
-    close_all()
     patch.undo()
     return run
 
@@ -187,7 +187,6 @@ def test_pictures_and_the_table_of_the_record_are_recorded(recorded):
 def test_runs_of_one_process_do_not_mix(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     runs = [train("mode=scratch", "epochs=1", "logger=wandb", f"seed={seed}", runs=tmp_path) for seed in (0, 1)]
-    close_all()
     for seed, run in enumerate(runs):
         (one,) = recordings(run).values()
         assert one.config["seed"] == seed and one.exit_code == 0
@@ -228,7 +227,6 @@ def test_an_interrupted_run_is_uploaded_as_one_run_with_all_of_its_curve(tmp_pat
     (old,) = recordings(run).values()
     assert old.exit_code == 1
     train(*words, runs=tmp_path)
-    close_all()
     service = Service()
     upload("wandb", "sync", str(run / "wandb"), service=service)
     ((name, rows),) = service.history.items()

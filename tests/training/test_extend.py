@@ -9,6 +9,8 @@ import torch
 
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
+from ssat.results.spent import total_spent
+from ssat.runs.record import Record
 from tests.helpers import config, largest_difference, record_of, train, weights
 
 MODE = ["mode=scratch", "recipe.ema_decay=0.9", "epochs=2"]
@@ -52,6 +54,21 @@ def test_the_run_before_stays_and_the_record_names_it(before, longer):
     assert record_of(before)["extended"] is None
     assert any("extended from 2 to 4 epochs" in reason for reason in record["unfaithful_reasons"])
     assert record["seconds"] > record_of(before)["seconds"]
+
+
+def test_the_record_says_what_it_has_inherited_and_sums_count_it_once(before, longer):
+    first, second = (Record(run / "result.json", "g", record_of(run)) for run in (before, longer))
+    checkpoint = torch.load(before / "scratch" / "checkpoints" / "last.ckpt", weights_only=False)
+    inherited = second.number("extended.inherited.seconds")
+    assert inherited == checkpoint["callbacks"]["Meter"]["seconds"] and 0 < inherited <= first.number("seconds")
+    own = second.number("seconds") - inherited
+    clock = sum(row["seconds"] for row in second.phases[0]["history"][EPOCHS:])
+    assert clock <= own < second.number("seconds")
+    assert total_spent([first, second], "seconds") == pytest.approx(first.number("seconds") + own)
+    assert total_spent([second], "seconds") == second.number("seconds")  # the run before is elsewhere
+    share = inherited / second.number("seconds")
+    lacoste = [second.number(f"{key}.co2_kg_lacoste") for key in ("extended.inherited", "energy")]
+    assert lacoste == [None, None] or lacoste[0] == pytest.approx(share * lacoste[1])
 
 
 def test_the_same_command_skips_the_extended_run(longer, capsys):
@@ -106,6 +123,9 @@ def test_of_two_phases_the_last_is_extended(tmp_path):
     first, last = record_of(run)["phases"]
     assert first["history"] == record_of(before)["phases"][0]["history"] and len(last["history"]) == 2
     assert largest_difference(weights(run, "pretrain"), weights(before, "pretrain")) == 0
+    assert (
+        record_of(run)["extended"]["inherited"]["seconds"] > first["seconds"]
+    )  # and the first epoch of the last phase
 
 
 @pytest.mark.parametrize(

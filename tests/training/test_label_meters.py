@@ -79,6 +79,7 @@ def test_the_record_has_each_label_and_what_guessing_reaches() -> None:
     assert found["notes"] == [
         "no image has the label none: mAP and AUROC are means over the others",
         "every image has the label all: AUROC is the mean over the others",
+        "there is no validation split to fit a temperature on: keep one with data.val_fraction=0.1",
     ]
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from ssat.commands.embed.command import embed
 from ssat.commands.embed.features import several_labels_of
@@ -188,6 +188,27 @@ def test_an_export_says_that_an_image_has_several_labels(run: Path, folder: Path
     again = load(tmp_path / "out", device="cpu")
     assert again.multi_label
     assert again.probabilities(folder / "000.png") == pytest.approx(model.probabilities(folder / "000.png"), abs=1e-6)
+
+
+def test_a_temperature_is_fitted_on_the_validation_split_and_used(folder: Path, tmp_path: Path) -> None:
+    more = ["mode=scratch", "epochs=6", "data.val_fraction=0.4", "reconstruct_every=0"]
+    run = train(*WORDS, *more, f"data.labels={folder}/labels.csv", runs=tmp_path)
+    found = record_of(run)["phases"][-1]["classification"]
+    rows = rows_of(run / "scratch" / "predictions.csv")
+    probs = np.array([[float(row[f"prob_{label}"]) for label in LABELS] for row in rows])  # without the temperature
+    truth = np.array([[label in row["labels"].split(";") for label in LABELS] for row in rows])
+    assert found["temperature_source"] == "fitted on 132 validation images" and found["temperature"] > 0
+    odds = np.log(probs / (1 - probs)) / found["temperature"]
+    calibrated = 1 / (1 + np.exp(-odds))
+    assert found["log_loss"] == pytest.approx(log_loss(truth.ravel(), probs.ravel()), rel=1e-6)
+    assert found["log_loss_calibrated"] == pytest.approx(log_loss(truth.ravel(), calibrated.ravel()), rel=1e-6)
+    paths = [folder / row["image"] for row in rows[:5]]
+    assert load(run, "last", device="cpu").probabilities(paths) == pytest.approx(calibrated[:5], abs=1e-5)
+    console = Console(record=True, width=300)
+    again = evaluate([f"run={run}"], console)["classification"]
+    assert again["temperature"] == found["temperature"] and "with temperature" in console.export_text()
+    best = evaluate([f"run={run}", "checkpoint=best"], console)["classification"]
+    assert best["temperature_source"] == "fitted on 132 validation images"  # of these weights it is fitted anew
 
 
 def test_the_other_modes_and_mixed_or_hidden_labels_train(folder: Path, tmp_path: Path) -> None:

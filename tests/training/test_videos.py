@@ -32,11 +32,12 @@ from ssat.data.video.prepare_set import prepare_all
 from ssat.data.video.sets import dfdc, ffpp
 from ssat.runs.detection import detection_metrics, read_predictions_csv
 from ssat.runs.folder import find_run_dir
-from ssat.runs.video_classes import class_metrics, read_class_predictions
+from ssat.runs.video_classes import class_metrics
 from ssat.training.data import build_data
 from ssat.training.remarks import remarks
 from tests.data.video.synthetic import scene, write_dfdc_tree, write_ffpp_tree, write_video, write_video_folder
 from tests.helpers import command, largest_difference, record_of, start_and_kill, weights
+from tests.runs.class_scores import class_scores
 
 MICRO = ["encoder=videomae_micro", "encoder.embed_dim=32", "data.frames=4", "data.frame_step=1", "data.img_size=32"]
 MICRO += ["footprint.energy=false", "trainer=cpu", "trainer.threads=1", "recipe.batch_size=4", "reconstruct_every=1"]
@@ -226,7 +227,7 @@ def test_three_classes_leave_a_probability_of_each(tmp_path: Path, capsys: pytes
     )
     run = find_run_dir(config)
     phase = record_of(run)["phases"][0]
-    scores, classes = read_class_predictions(run / "scratch" / "predictions.csv")
+    scores, classes = class_scores(run / "scratch" / "predictions.csv")
     assert classes == names and {score.label for score in scores} == {0, 1, 2}
     assert phase["detection"] is None
     assert phase["classification"] == json.loads(json.dumps(class_metrics(scores, classes)))
@@ -235,7 +236,7 @@ def test_three_classes_leave_a_probability_of_each(tmp_path: Path, capsys: pytes
     )
     console = Console(record=True, width=200)
     assert evaluate([f"run={run}"], console)["classification"] == phase["classification"]
-    assert read_class_predictions(run / "evaluations" / "last-test-clean.csv") == (scores, names)
+    assert class_scores(run / "evaluations" / "last-test-clean.csv") == (scores, names)
     lines = [line.split() for line in console.export_text().splitlines()]
     shown = [line for line in lines if line[:1] == ["class"]][0]
     assert {"balanced", "acc", "log-loss"} <= {*shown} and "AUC" not in shown

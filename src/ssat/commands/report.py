@@ -14,6 +14,7 @@ from ssat.core.files import write_text
 from ssat.core.options import read_options
 from ssat.core.words import nearest
 from ssat.results.analyses import read_analyses
+from ssat.results.copies import without_copies
 from ssat.results.page.embeddings import damaged_maps
 from ssat.results.page.html import render
 from ssat.results.paper.claims import Claim, ledger
@@ -102,15 +103,19 @@ def report(words: list[str]) -> None:
     of_images = [each for each in analyses if not each.of_clips]
     made = {name: [each.title for each in of_images if each.name == name] for name in {a.name for a in of_images}}
     claims = ledger(read_claims(), read_text_numbers(), judged, records, made)
-    page = render(records, judged, claims, analyses, warnings=warnings, unfinished=unfinished, page=out)
+    distinct, copies = without_copies(records)
+    page = render(distinct, judged, claims, analyses, warnings=warnings, unfinished=unfinished, copies=copies, page=out)
     # Before the tables, which `| head` may cut off; what cannot be written is told after them.
     written, failure = write_all(out, page, options, judged, claims)
     form = options.get("format", "terminal")
     if form == "terminal":
-        show(records, chosen if names != ["claims"] else {}, claims, names)
+        show(distinct, chosen if names != ["claims"] else {}, claims, names)
         print(*unfinished_lines(unfinished), sep="\n", end="\n" * bool(unfinished))
+        print(*copies, sep="\n", end="\n" * bool(copies))
     else:
-        print_as(form, records, chosen, claims, names)
+        print_as(form, distinct, chosen, claims, names)
+        for line in copies:
+            print(line, file=sys.stderr)  # what is printed is the table alone
     for warning in warnings[:MOST_WARNINGS]:
         print(f"skipped {warning}", file=sys.stderr)
     if warnings:

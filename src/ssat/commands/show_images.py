@@ -48,7 +48,7 @@ def show_labels(found: dict[str, Any], console: Console) -> None:
         f" {found['exact_match_of_most']:.2f} %)",
         markup=False,
     )
-    console.print(f"calibration of the decisions: ECE {found['ece']:.4f}, log-loss {found['log_loss']:.4f}")
+    console.print(_calibration(found).replace("calibration", "calibration of the decisions", 1), markup=False)
     labels = found["labels"]
     worst = sorted((name for name in labels if labels[name]["ap"] is not None), key=lambda name: labels[name]["ap"])
     listed = worst[:WORST] if len(labels) > WORST else list(labels)
@@ -70,18 +70,22 @@ def lines(found: dict[str, Any]) -> list[str]:
     interval = f"{found['accuracy_low']:.1f} to {found['accuracy_high']:.1f}"
     counted = f"{found['images']:,} images"
     ranks = [f"{name} {_number(found[key])}" for name, key in (("AUROC", "auroc"), ("AP", "ap"))]
-    calibration = f"calibration: ECE {found['ece']:.4f}, log-loss {found['log_loss']:.4f}"
-    if found["ece_calibrated"] is not None:
-        calibration += (
-            f"; with temperature {found['temperature']:.3f} ({found['temperature_source']}) ECE"
-            f" {found['ece_calibrated']:.4f}, log-loss {found['log_loss_calibrated']:.4f}"
-        )
     return [
         f"accuracy {found['accuracy']:.2f} % of {counted} ({interval}: Wilson's 95 % interval)",
         f"majority rate {found['majority']:.2f} % (always answering {found['majority_class']})",
         f"balanced accuracy {found['balanced_accuracy']:.2f} %, macro F1 {found['macro_f1']:.2f} %, {', '.join(ranks)}",
-        calibration,
+        _calibration(found),
     ]
+
+
+def _calibration(found: dict[str, Any]) -> str:
+    said = f"calibration: ECE {found['ece']:.4f}, log-loss {found['log_loss']:.4f}"
+    if found["ece_calibrated"] is None:
+        return said
+    return (
+        f"{said}; with temperature {found['temperature']:.3f} ({found['temperature_source']}) ECE"
+        f" {found['ece_calibrated']:.4f}, log-loss {found['log_loss_calibrated']:.4f}"
+    )
 
 
 def _number(value: float | None) -> str:

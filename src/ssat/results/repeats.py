@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssat.results.copies import same_run
 from ssat.runs.record import Record
 
 
@@ -53,11 +54,12 @@ class SeedRuns:
 
 def by_seed(measured: Iterable[tuple[Record, float]], *, seeded: bool = True) -> list[SeedRuns]:
     """The runs of each seed and fold with what they have measured, by both; all together where it is not `seeded`."""
-    found: dict[Any, dict[str, tuple[Record, float]]] = defaultdict(dict)
+    found: dict[Any, list[tuple[Record, float]]] = defaultdict(list)
     for record, value in sorted(measured, key=lambda pair: (-pair[1], str(pair[0].path))):
-        copy = repr([record.get("hash"), record.get("started"), record.get("finished"), value])
-        found[(record.get("seed"), record.fold) if seeded else (None, None)].setdefault(copy, (record, value))
-    return [_runs(place, list(found[place].values())) for place in sorted(found, key=_in_order)]
+        known = found[(record.get("seed"), record.fold) if seeded else (None, None)]
+        if not any(same_run(record, other) for other, _ in known):
+            known.append((record, value))
+    return [_runs(place, found[place]) for place in sorted(found, key=_in_order)]
 
 
 def _runs(place: tuple[Any, int | None], measured: list[tuple[Record, float]]) -> SeedRuns:

@@ -19,6 +19,7 @@ from ssat.results.paper.claims import Claim, status_counts
 from ssat.results.paper.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
 from ssat.results.paper.relevance import NOT_OF_THE_PAPER, concerns_the_paper
 from ssat.results.paper.verdicts import Judged
+from ssat.results.spent import said_extensions
 from ssat.results.tables import runs_table, to_markdown
 from ssat.results.text import FEWER_RUNS, largest, markdown_text, shared_energy
 from ssat.runs.record import Record
@@ -42,7 +43,7 @@ def comparison_lines(records: list[Record]) -> Iterator[str]:
             f"± is the 95 % interval that follows from the number of test {counted(records)} and from how much seeds"
             f" differ, which is assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell.\n"
         )
-    if sentence := shared_energy(records):
+    for sentence in filter(None, (shared_energy(records), said_extensions(records))):
         yield f"{sentence}\n"
     for record in records:
         if not record.finished:
@@ -77,7 +78,7 @@ def print_as(
     else:
         if not names and records:
             print(to_markdown(records))
-            if sentence := shared_energy(records):
+            for sentence in filter(None, (shared_energy(records), said_extensions(records))):
                 print(f"\n{sentence}")
         if names != ["claims"]:
             print("\n".join(markdown(each) for each in chosen.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,8 +123,38 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
     """
     if not len(targets) or (logits.argmax(axis=1) == targets).all() or np.ptp(logits, axis=1).max() == 0:
         return None
+    return _of_smallest_loss(torch.from_numpy(logits).double(), torch.from_numpy(targets), F.cross_entropy)
+
+
+def label_log_loss(logits: NDArray[np.float32], targets: NDArray[np.int64], temperature: float = 1.0) -> float:
+    """Mean binary cross-entropy of logits (N, K) over the temperature with labels (N, K), nats, double precision."""
+    scaled = torch.from_numpy(logits).double() / temperature
+    return float(F.binary_cross_entropy_with_logits(scaled, torch.from_numpy(targets).double()))
+
+
+def fit_label_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float | None:
+    """The temperature T for which sigmoid(logits / T) has the smallest log-loss over all decisions.
+
+    As `fit_temperature`; one number for all labels, which changes no decision at probability 0.5.
+
+    Args:
+        logits: (N, K).
+        targets: (N, K), 1 for each label that an image has, else 0.
+
+    Returns:
+        T, between 0.01 and 100; None without images, or where all decisions are right or all logits 0, which have none,
+        or where T does not lower the log-loss of these images.
+    """
+    if not targets.size or ((logits > 0) == (targets == 1)).all() or not logits.any():
+        return None
+    truth = torch.from_numpy(targets).double()
+    return _of_smallest_loss(torch.from_numpy(logits).double(), truth, F.binary_cross_entropy_with_logits)
+
+
+def _of_smallest_loss(logits: Tensor, targets: Tensor, loss_of: Callable[[Tensor, Tensor], Tensor]) -> float | None:
+    """T with the smallest `loss_of(logits / T, targets)`; None where it is not smaller than that of T = 1."""
     with torch.inference_mode(mode=False), torch.enable_grad():
-        values, truth = torch.from_numpy(logits).double(), torch.from_numpy(targets)
+        values, truth = logits.clone(), targets.clone()
         log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [log_t], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -132,10 +162,10 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = F.cross_entropy(values * torch.exp(-log_t), truth)
+            loss = loss_of(values * torch.exp(-log_t), truth)
             loss.backward()
             return loss
 
         optimizer.step(closure)
-    found = float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))
-    return found if log_loss(logits, targets, found) < log_loss(logits, targets) else None
+        found = float(torch.exp(log_t.detach()).clamp(COLDEST, HOTTEST))
+        return found if float(loss_of(values / found, truth)) < float(loss_of(values, truth)) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,28 @@ class Calibration:
 def calibrated_on(kept: ImagePredictions, split: str, *, same_images: bool = False) -> Calibration:
     """The temperature fitted on the images of a split; needs their logits, and `FEWEST` images."""
     assert kept.logits is not None
-    if reason := too_few(len(kept.targets), split):
+    return calibration_by(fit_temperature, kept.logits, kept.targets, split, same_images=same_images)
+
+
+def calibration_by(
+    fit: Callable[[NDArray[np.float32], NDArray[np.int64]], float | None],
+    logits: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    split: str,
+    *,
+    same_images: bool = False,
+) -> Calibration:
+    """The temperature that `fit` finds for logits and targets (N, ...) of a split, or why there is none."""
+    if reason := too_few(len(targets), split):
         return Calibration(None, reason)
-    temperature = fit_temperature(kept.logits, kept.targets)
+    temperature = fit(logits, targets)
     if temperature is None:
         return Calibration(
             None,
             f"no temperature lowers the log-loss of the {_named(split)} images: all are right, or their probabilities"
             " are as they should be",
         )
-    return Calibration(temperature, f"fitted on {len(kept.targets):,} {_named(split)} images", same_images)
+    return Calibration(temperature, f"fitted on {len(targets):,} {_named(split)} images", same_images)
 
 
 def too_few(images: int, split: str) -> str:
@@ -179,10 +191,19 @@ def image_metrics(kept: ImagePredictions, classes: Sequence[str], calibration: C
         "ece_calibrated": expected_calibration_error(probabilities(logits, t), kept.targets) if again and t else None,
         "confusion": confusion.tolist() if len(classes) <= LARGEST_TABLE else None,
         "classes": {name: _of_class(confusion[label], label, classes) for label, name in enumerate(classes)},
-        "notes": _notes(counts, classes, ranks, calibration),
+        "notes": _notes(counts, classes, ranks),
     }
+    return found | {"notes": [*found["notes"], *calibration_notes(found, calibration)]}
+
+
+def calibration_notes(found: Mapping[str, Any], calibration: Calibration) -> list[str]:
+    """Why there is no temperature, or none to trust, or that it does not help, from the metrics `found`."""
+    if calibration.temperature is None:
+        return [calibration.source]
+    if calibration.same_images:
+        return ["the temperature was fitted on these very images: there is no ECE with it to trust"]
     doubtful = doubt(found, "measured images")
-    return found | {"notes": [*found["notes"], *[doubtful] * bool(doubtful)]}
+    return [doubtful] if doubtful else []
 
 
 def _of_class(row: NDArray[np.int64], label: int, classes: Sequence[str]) -> dict[str, Any]:
@@ -197,9 +218,7 @@ def _of_class(row: NDArray[np.int64], label: int, classes: Sequence[str]) -> dic
     }
 
 
-def _notes(
-    counts: NDArray[np.int64], classes: Sequence[str], ranks: Mapping[str, float], calibration: Calibration
-) -> list[str]:
+def _notes(counts: NDArray[np.int64], classes: Sequence[str], ranks: Mapping[str, float]) -> list[str]:
     lacking = [name for name, count in zip(classes, counts, strict=True) if not count]
     notes = []
     if lacking:
@@ -207,10 +226,6 @@ def _notes(
         notes.append(f"no image of class {named}: the means over classes are those over the others")
     if not ranks:
         notes.append("all images are of one class: AUROC and AP are not defined")
-    if calibration.temperature is None:
-        notes.append(calibration.source)
-    elif calibration.same_images:
-        notes.append("the temperature was fitted on these very images: there is no ECE with it to trust")
     return notes
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from ssat.core.errors import UserError
-from ssat.runs.calibration import expected_calibration_error
-from ssat.runs.image_classes import NAN
+from ssat.runs.calibration import expected_calibration_error, fit_label_temperature, label_log_loss
+from ssat.runs.image_classes import NAN, Calibration, calibration_by, calibration_notes
 from ssat.runs.prediction_rows import write_rows
 
 Ranks = Mapping[str, Sequence[float | None]]  # by measure, of each label
@@ -53,7 +53,22 @@ class LabelPredictions:
     @property
     def probs(self) -> NDArray[np.float64]:
         """(N, K) sigmoid of the logits, in double precision."""
-        return torch.from_numpy(self.logits).double().sigmoid().numpy()
+        return self.probs_at(1.0)
+
+    def probs_at(self, temperature: float) -> NDArray[np.float64]:
+        """(N, K) sigmoid of the logits divided by the temperature, in double precision."""
+        return torch.from_numpy(self.logits).double().div(temperature).sigmoid().numpy()
+
+    def ece_at(self, temperature: float = 1.0) -> float:
+        """ECE in [0, 1] over all decisions (images x labels), of which the answer's probability is the confidence."""
+        probs = self.probs_at(temperature)
+        decisions = np.stack([1 - probs, probs], axis=2).reshape(-1, 2)
+        return expected_calibration_error(decisions, self.targets.reshape(-1))
+
+
+def labels_calibrated_on(kept: LabelPredictions, split: str, *, same_images: bool = False) -> Calibration:
+    """One temperature for all labels, fitted on the images of a split; needs `calibration.FEWEST` of them."""
+    return calibration_by(fit_label_temperature, kept.logits, kept.targets, split, same_images=same_images)
 
 
 def label_ranking(kept: LabelPredictions) -> dict[str, list[float | None]]:
@@ -115,12 +130,15 @@ def label_epoch_metrics(kept: LabelPredictions, ranks: Ranks | None = None) -> d
     }
 
 
-def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, Any]:
+def label_metrics(
+    kept: LabelPredictions, labels: Sequence[str], calibration: Calibration | None = None
+) -> dict[str, Any]:
     """Everything that is measured of the labels of the images of a split.
 
     Args:
         kept: of at least one image.
         labels: names, in the order of the logits.
+        calibration: see the class; None = without a temperature.
 
     Returns:
         images: how many; without: those that have no label.
@@ -128,8 +146,9 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
         macro_f1, micro_f1, exact_match, hamming_accuracy: percent.
         prevalence: [0, 1], mean share of images with a label over the labels of `map`: the mAP of guessing.
         exact_match_of_most: percent of the images that have the most frequent set of labels, named `most_frequent`.
-        log_loss, ece: nats, and [0, 1] over all decisions (images x labels).
-        temperature: None: the probabilities are not calibrated.
+        log_loss, ece: nats, and [0, 1] over all decisions (images x labels); log_loss_calibrated and ece_calibrated
+            with the `temperature`, None without one or where it was fitted on these images.
+        temperature_source: words.
         labels: by name n (images that have it), prevalence, ap, auroc ([0, 1], or None), f1 (percent).
         notes: a sentence for each thing that is not defined.
     """
@@ -138,8 +157,10 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
     counts, images = kept.targets.sum(axis=0).tolist(), len(kept.targets)
     sets, sizes = np.unique(kept.targets, axis=0, return_counts=True)
     most = sets[sizes.argmax()]
-    decisions = np.stack([1 - kept.probs, kept.probs], axis=2).reshape(-1, 2)
-    return {
+    calibration = calibration or Calibration()
+    t = calibration.temperature
+    measured_at = None if calibration.same_images else t
+    found = {
         "images": images,
         "without": int((kept.targets.sum(axis=1) == 0).sum()),
         "map": values.get("map"),
@@ -150,8 +171,11 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
         "exact_match_of_most": 100 * float(sizes.max() / images),
         "most_frequent": [name for name, there in zip(labels, most, strict=True) if there],
         "log_loss": values["loss"],
-        "ece": expected_calibration_error(decisions, kept.targets.reshape(-1)),
-        "temperature": None,
+        "ece": kept.ece_at(),
+        "temperature": t,
+        "temperature_source": calibration.source,
+        "log_loss_calibrated": label_log_loss(kept.logits, kept.targets, measured_at) if measured_at else None,
+        "ece_calibrated": kept.ece_at(measured_at) if measured_at else None,
         "labels": {
             name: {
                 "n": counts[label],
@@ -162,8 +186,8 @@ def label_metrics(kept: LabelPredictions, labels: Sequence[str]) -> dict[str, An
             }
             for label, name in enumerate(labels)
         },
-        "notes": _notes(counts, images, labels),
     }
+    return found | {"notes": [*_notes(counts, images, labels), *calibration_notes(found, calibration)]}
 
 
 def _notes(counts: Sequence[int], images: int, labels: Sequence[str]) -> list[str]:

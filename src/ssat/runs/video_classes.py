@@ -1,4 +1,4 @@
-"""How well videos of more than two classes are told apart, and the file of predictions that it can be computed from.
+"""How well videos of more than two classes are told apart, and the file of predictions that says it of each video.
 
 Of two classes, real and fake, it is `ssat.runs.detection`.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from ssat.core.errors import UserError
 from ssat.runs.detection import CLIP, accuracy_of
-from ssat.runs.prediction_rows import read_rows, write_rows
+from ssat.runs.prediction_rows import write_rows
 
 BEFORE, AFTER = ("video", "label", "method"), ("n_clips", "status")  # columns around those of the probabilities
 PROB = "prob_"  # and the name of the class
@@ -116,30 +116,3 @@ def write_class_predictions(path: Path, scores: Sequence[ClassScore], classes: S
         probs = [repr(float(prob)) for prob in score.probs] or [""] * len(classes)
         rows.append([score.video_id, score.label, score.method, *probs, score.n_clips, score.status])
     return write_rows(path, [*BEFORE, *(PROB + name for name in classes), *AFTER], rows)
-
-
-def read_class_predictions(path: Path) -> tuple[list[ClassScore], list[str]]:
-    """The rows of a file of `write_class_predictions`, and the names of the classes.
-
-    Raises:
-        UserError: there is no such file, or it is damaged; names the line.
-    """
-    rows = read_rows(path)
-    heading = tuple(rows[0]) if rows else ()
-    named = heading[len(BEFORE) : -len(AFTER)]
-    around = heading[: len(BEFORE)], heading[-len(AFTER) :]
-    if around != (BEFORE, AFTER) or not named or not all(name.startswith(PROB) for name in named):
-        raise UserError(f"{path} has no columns {PROB}<class>: it holds no predictions of several classes of videos")
-    scores = [_score(row, len(named), path, line) for line, row in enumerate(rows[1:], 2)]
-    return scores, [name.removeprefix(PROB) for name in named]
-
-
-def _score(row: list[str], classes: int, path: Path, line: int) -> ClassScore:
-    try:
-        video, label, method, *probs, n_clips, status = row
-        if len(probs) != classes:
-            raise ValueError(f"{len(probs)} probabilities, and there are {classes} classes")
-        numbers = tuple(float(prob) for prob in probs) if any(probs) else ()
-        return ClassScore(video, int(label), method, numbers, int(n_clips), status)
-    except ValueError as error:
-        raise UserError(f"{path} line {line} is damaged ({error}): evaluate the run again") from error

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.launch import is_main_process
+from ssat.tracking.final import log_final
 
 
 class Guarded(Logger):
@@ -73,6 +74,12 @@ class Guarded(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass one row on; `step` is the number of optimizer steps."""
         self._do("log_metrics", dict(metrics), step)
+
+    @rank_zero_only
+    def log_final(self, values: dict[str, Any]) -> None:
+        """Pass the figures of the record on: the training has ended."""
+        if self._inner is not None and values:
+            self._tried(log_final, self._inner, values)
 
     @rank_zero_only
     def save(self) -> None:

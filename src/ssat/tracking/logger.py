@@ -7,10 +7,8 @@ stderr; what was logged lies below `<run folder>/wandb` and is uploaded later wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,11 @@ from typing import Any
 from lightning.pytorch import loggers
 
 from ssat.config.schema import Phase, Run
-from ssat.tracking.names import AXES, STEP, figures
+from ssat.tracking.names import AXES, STEP
 from ssat.tracking.start import end_service, open_run, warn
 
 GRACE = 5  # seconds beyond logger.finish_timeout after which W&B's own process is given up
 ROWS_PER_STEP = 10  # more than a training logs
-
-_open: list[WandbLogger] = []  # of this process: closed by the next phase or run of a sweep, or by run_phases
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -35,8 +31,7 @@ class WandbLogger(loggers.WandbLogger):
     """
 
     def __init__(self, config: Run, phase: Phase, folder: Path, run_id: str) -> None:
-        close_all()
-        self._folder, self._run_dir = folder, folder.parent
+        self._run_dir = folder.parent
         self._finish_timeout = config.logger.finish_timeout
         self._epoch, self._has_rows = 0, False
         self._run_dir.mkdir(parents=True, exist_ok=True)
@@ -46,7 +41,7 @@ class WandbLogger(loggers.WandbLogger):
         self._thread = ThreadPoolExecutor(1, "wandb")
         for metric, (axis, kept) in AXES.items():
             self._call(self._run.define_metric, metric, step_metric=axis, summary=kept, step_sync=False)
-        _open.append(self)
+        self._is_open = True
 
     def _call(self, function: Callable[..., Any], *values: Any, **options: Any) -> Future[Any]:
         call = self._thread.submit(function, *values, **options)
@@ -83,44 +78,26 @@ class WandbLogger(loggers.WandbLogger):
     def finalize(self, status: str) -> None:
         """Close after a failure."""
         if status == "failed":
-            self.close()
+            self.log_final({})
 
-    def close(self) -> None:
+    def log_final(self, values: dict[str, Any]) -> None:
         """Add the record's figures and end the W&B run within `logger.finish_timeout`; only the first call counts."""
-        if self not in _open:
+        if not self._is_open:
             return
-        _open.remove(self)
-        record = read_record(self._run_dir, self._folder)
-        if record:
-            self._call(log_result, self._run, record)
-        end = self._call(self._run.finish, exit_code=0 if record else 1)
+        self._is_open = False
+        if values:
+            self._call(log_result, self._run, values)
+        end = self._call(self._run.finish, exit_code=0 if values else 1)
         if wait([end], self._finish_timeout + GRACE).not_done:
             self._warn("W&B does not answer any more")
             end_service()
         self._thread.shutdown()
 
 
-def close_all() -> None:
-    """Close what is open in this process."""
-    for logger in list(_open):
-        logger.close()
-
-
-def read_record(run_dir: Path, folder: Path) -> dict[str, Any]:
-    """The run's record once there is one, else the phase's; empty when the phase did not finish."""
-    for path in (run_dir / "result.json", folder / "phase.json"):
-        with suppress(OSError, ValueError):
-            record = json.loads(path.read_text())
-            if record.get("status", "finished") == "finished":
-                return record
-    return {}
-
-
-def log_result(run: Any, record: dict[str, Any]) -> None:
+def log_result(run: Any, values: dict[str, Any]) -> None:
     """Put `result/...` into the summary, for the table of runs, and a small table on the run's own page."""
     import wandb
 
-    values = figures(record)
     run.summary.update(values)
     texts = ((escape(name.removeprefix("result/")), escape(str(value))) for name, value in values.items())
     rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in texts)

@@ -24,14 +24,15 @@ from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.folder import read_record
-from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on, too_few
+from ssat.runs.image_classes import Calibration, ImagePredictions, too_few
 from ssat.runs.inputs import DATA_KEYS, data_inputs, passport_changes, read_inputs, recorded, refuse_changes
+from ssat.runs.label_scores import LabelPredictions
 from ssat.runs.machine import runs_on_cpu
 from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY
 from ssat.training.build import build_module
 from ssat.training.data import build_data
-from ssat.training.image_scores import keep_image_scores, keep_label_scores
+from ssat.training.image_scores import calibrated, keep_image_scores, keep_label_scores
 from ssat.training.label_meters import LabelMeters
 from ssat.training.meters import Meters
 from ssat.training.module import JointModule
@@ -211,7 +212,8 @@ class Evaluator:
         kept = self.kept
         if isinstance(self.module.meters, LabelMeters) and isinstance(self.data, ImageDataModule):
             assert self.module.meters.kept is not None
-            return None, keep_label_scores(path, self.module.meters.kept, self.data, self.split)
+            labelled: LabelPredictions = self.module.meters.kept
+            return None, keep_label_scores(path, labelled, self.data, self.split, self._calibration(labelled))
         if kept is None or not isinstance(self.data, ImageDataModule):
             return keep_scores(path, self.module, self.data, self.split)
 
@@ -220,10 +222,10 @@ class Evaluator:
 
         return None, keep_image_scores(place, kept, self.data, self.split, self._calibration(kept))
 
-    def _calibration(self, kept: ImagePredictions) -> Calibration:
+    def _calibration(self, kept: ImagePredictions | LabelPredictions) -> Calibration:
         """The temperature of the training, where it is of these weights; else one of the run's validation images."""
         if self.split == "val":
-            return calibrated_on(kept, self.split, same_images=True)
+            return calibrated(kept, self.split, same_images=True)
         if self._recorded is not None:
             return self._recorded
         if "val" not in self.data.sizes:
@@ -235,8 +237,8 @@ class Evaluator:
         if reason := too_few(self.data.sizes["val"], "val"):
             return Calibration(None, reason)
         self._measured(self.data.eval_loader("val"), "validation images", None)
-        assert self.kept is not None
-        return calibrated_on(self.kept, "val")
+        assert self.module.meters.kept is not None
+        return calibrated(self.module.meters.kept, "val")
 
     def _recorded_calibration(self, run: Path, phase: str, checkpoint: str) -> Calibration | None:
         """That of the last weights, as the phase's record has it."""

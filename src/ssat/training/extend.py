@@ -24,7 +24,8 @@ from ssat.core.errors import UserError
 from ssat.core.files import replacing
 from ssat.core.launch import launched_externally, say
 from ssat.runs.folder import find_finished, find_run_dir, read_phase
-from ssat.runs.record import write_record
+from ssat.runs.record import as_number, lookup, write_record
+from ssat.training.record import lacoste_of
 
 FILE = "extended.json"  # in the folder of a run that extends another
 CURE = "train the run before, with the same command without extend"
@@ -108,6 +109,7 @@ def adopt(config: Run, run_dir: Path) -> None:
         "at": at,
         "run": str(folder),
         "hash": config_hash(parent),
+        "inherited": _inherited(config, parent, folder, checkpoint),
         "finished": (folder / "result.json").is_file(),
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -120,6 +122,21 @@ def adopt(config: Run, run_dir: Path) -> None:
         f"{last.name}: extends {folder} from {about['from']} to {last.epochs} epochs, at step {at['step']} (epoch"
         f" {at['epoch']}); the learning rate is that of {last.epochs} epochs from here on, without another warm-up"
     )
+
+
+def _inherited(config: Run, parent: Run, folder: Path, checkpoint: dict[str, Any]) -> dict[str, float | None]:
+    """Seconds, energy and CO2 that the run before has spent: its earlier phases, and the last one to `checkpoint`.
+
+    They are in the totals of this run too, as its weights have cost them; None where a part is not known.
+    """
+    meter = lookup(checkpoint, "callbacks.Meter") or {}
+    seconds = as_number(meter.get("seconds"))
+    energy = {key: as_number(meter.get(key)) if meter.get("source") else None for key in ("kwh", "co2_kg")}
+    energy["co2_kg_lacoste"] = None if seconds is None else lacoste_of(config, seconds)
+    earlier = [read_phase(folder / phase.name / "phase.json", parent) for phase in parent.mode.phases[:-1]]
+    parts = {"seconds": [seconds, *(phase["seconds"] for phase in earlier)]}
+    parts |= {key: [value, *(phase["energy"][key] for phase in earlier)] for key, value in energy.items()}
+    return {key: None if None in values else sum(values) for key, values in parts.items()}
 
 
 def _copy(source: Path, run_dir: Path) -> Path:

@@ -14,9 +14,11 @@ from ssat.core.launch import is_main_process
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.detection import PREDICTIONS
-from ssat.runs.image_classes import Calibration, ImagePredictions, calibrated_on
+from ssat.runs.image_classes import Calibration, ImagePredictions
+from ssat.runs.label_scores import LabelPredictions
 from ssat.training.data import AnyData
-from ssat.training.image_scores import keep_image_scores, keep_label_scores
+from ssat.training.image_scores import calibrated, keep_image_scores, keep_label_scores
+from ssat.training.meters import Meters
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
@@ -76,22 +78,23 @@ def final_tests(
             if not module.meters.scores:  # of the last epoch, which another process has evaluated
                 _measure(trainer, module, data, TEST)
             _keep_scores(tested, module, data, folder, TEST)
-    elif not data.multi_label:
+    else:
         kept = _predicted(trainer, module, data, data.eval_split)
         calibration = Calibration()
         if data.eval_split != TEST:
-            calibration = calibrated_on(kept, data.eval_split, same_images=not splits)
-        module.meters.keep_logits()
+            calibration = calibrated(kept, data.eval_split, same_images=not splits)
+        if isinstance(module.meters, Meters):
+            module.meters.keep_logits()
     for split in splits:
         values = _measure(trainer, module, data, split)
         tested.metrics[split] = {name: {"last": value} for name, value in values.items()}
         _keep_scores(tested, module, data, folder, split)
     if isinstance(data, ImageDataModule) and data.multi_label:
-        if module.meters.kept is None:
-            _measure(trainer, module, data, data.test_split)
         if is_main_process():
             path = _place(folder, "predictions")
-            tested.classification[data.test_split] = keep_label_scores(path, module.meters.kept, data, data.test_split)
+            tested.classification[data.test_split] = keep_label_scores(
+                path, module.meters.kept, data, data.test_split, calibration
+            )
     elif isinstance(data, ImageDataModule) and is_main_process():
         tested.classification[data.test_split] = keep_image_scores(
             partial(_place, folder), module.meters.kept, data, data.test_split, calibration, pictures=pictures
@@ -113,12 +116,15 @@ def _measure(trainer: pl.Trainer, module: JointModule, data: AnyData, split: str
     return {name.removeprefix(f"{split}/"): value for name, value in values.items() if name.startswith(f"{split}/")}
 
 
-def _predicted(trainer: pl.Trainer, module: JointModule, data: AnyData, split: str) -> ImagePredictions:
+def _predicted(
+    trainer: pl.Trainer, module: JointModule, data: AnyData, split: str
+) -> ImagePredictions | LabelPredictions:
     """Of every image with the last weights: those of the last epoch, where their logits were kept."""
     if module.meters.kept is None or module.meters.kept.logits is None:
-        module.meters.keep_logits()
+        if isinstance(module.meters, Meters):
+            module.meters.keep_logits()
         _measure(trainer, module, data, split)
-    kept: ImagePredictions = module.meters.kept
+    kept: ImagePredictions | LabelPredictions = module.meters.kept
     return kept
 
 

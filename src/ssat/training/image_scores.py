@@ -16,11 +16,12 @@ from ssat.runs.calibration import probabilities, reliability
 from ssat.runs.image_classes import (
     Calibration,
     ImagePredictions,
+    calibrated_on,
     confusion_matrix,
     image_metrics,
     write_image_predictions,
 )
-from ssat.runs.label_scores import LabelPredictions, label_metrics, write_label_predictions
+from ssat.runs.label_scores import LabelPredictions, label_metrics, labels_calibrated_on, write_label_predictions
 
 WORST = 24  # mistakes on the sheet
 PICTURES = ("confusion", "reliability", "mistakes")  # files of `keep_image_scores`, beside the predictions
@@ -49,10 +50,19 @@ def keep_image_scores(
     return found
 
 
-def keep_label_scores(path: Path, kept: LabelPredictions, data: ImageDataModule, split: str) -> dict[str, Any]:
+def calibrated(kept: ImagePredictions | LabelPredictions, split: str, *, same_images: bool = False) -> Calibration:
+    """The temperature fitted on what is predicted of the images of a split, of one class each or of several labels."""
+    if isinstance(kept, LabelPredictions):
+        return labels_calibrated_on(kept, split, same_images=same_images)
+    return calibrated_on(kept, split, same_images=same_images)
+
+
+def keep_label_scores(
+    path: Path, kept: LabelPredictions, data: ImageDataModule, split: str, calibration: Calibration
+) -> dict[str, Any]:
     """Write what is predicted of the labels of the images of `split` to `path`; returns their `label_metrics`."""
     write_label_predictions(path, kept, image_names(data, split, kept.indices), data.class_names)
-    return label_metrics(kept, data.class_names)
+    return label_metrics(kept, data.class_names, calibration)
 
 
 def image_names(data: ImageDataModule, split: str, indices: NDArray[np.int64]) -> list[str]:

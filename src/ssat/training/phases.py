@@ -22,7 +22,7 @@ from ssat.data.image import ImageDataModule
 from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
 from ssat.runs.record import write_record
-from ssat.tracking.loggers import build_loggers, of_wandb
+from ssat.tracking.loggers import build_loggers, close_loggers
 from ssat.training.build import build_module
 from ssat.training.callbacks.checkpoints import Checkpoints
 from ssat.training.callbacks.chosen import naming_callbacks, stopped_early
@@ -80,10 +80,7 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
             write_record(run_dir / phase.name, results[-1], name="phase.json")
     if is_main_process():
         write_record(run_dir, finished_record(config, results, started) | {"extended": about_extension(run_dir)})
-    if of_wandb(config):
-        from ssat.tracking.logger import close_all
-
-        close_all()  # now, with the record's figures in its summary, and before a sweep's next run opens its own
+    close_loggers()  # now, with the record's figures, and before a sweep's next run opens its own
 
 
 def check_choice(phase: Phase, data: AnyData) -> None:

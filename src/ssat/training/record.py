@@ -58,9 +58,6 @@ def phase_record(
     train_seconds = sum(row["train_seconds"] for row in rows)
     waited = sum(row["throughput/data_wait"] * row["train_seconds"] for row in rows)
     images = sum(row["throughput/images_per_s"] * row["train_seconds"] for row in rows)
-    tdp = config.footprint.tdp_watts or device_tdp(hardware(config.trainer)["accelerator"])
-    processes = config.trainer.processes
-    devices = processes if hardware(config.trainer)["accelerator"] == "cuda" else 1
     return {
         "name": phase.name,
         "hash": config_hash(config),
@@ -78,12 +75,8 @@ def phase_record(
         "energy": {
             "kwh": totals["kwh"] if totals["source"] else None,
             "co2_kg": totals["co2_kg"] if totals["source"] else None,
-            "co2_kg_lacoste": lacoste_co2(
-                totals["seconds"] / 3600, devices=devices, tdp_watts=tdp, intensity=config.footprint.intensity
-            )
-            if tdp
-            else None,
-            "tdp_watts": tdp,
+            "co2_kg_lacoste": lacoste_of(config, totals["seconds"]),
+            "tdp_watts": rated_watts(config),
             "source": totals["source"],
             "shared": totals["shared"],
             "country": config.footprint.country,
@@ -106,6 +99,20 @@ def phase_record(
             path.stem: str(path.relative_to(run_dir)) for path in sorted((folder / "checkpoints").glob("*.ckpt"))
         },
     }
+
+
+def rated_watts(config: Run) -> float | None:
+    """The power of one device by the configuration or the table; None where it is not known."""
+    return config.footprint.tdp_watts or device_tdp(hardware(config.trainer)["accelerator"])
+
+
+def lacoste_of(config: Run, seconds: float) -> float | None:
+    """kg CO2 of `seconds` on all devices of a run by Lacoste's formula; None where their power is not known."""
+    tdp = rated_watts(config)
+    devices = config.trainer.processes if hardware(config.trainer)["accelerator"] == "cuda" else 1
+    if not tdp:
+        return None
+    return lacoste_co2(seconds / 3600, devices=devices, tdp_watts=tdp, intensity=config.footprint.intensity)
 
 
 def all_macs(module: JointModule, image: tuple[int, ...]) -> dict[str, int | None]:

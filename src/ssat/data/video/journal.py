@@ -83,6 +83,13 @@ class Journal:
         content = {"options": self._name, "at": time.time(), "entry": asdict(entry), "raw": raw, "lent": lent}
         self._file.write(json.dumps(content).encode() + b"\n")
 
+    def note(self, missing: Sequence[Entry]) -> None:
+        """Write a line for each row that has none: a later command may not ask for it, and it keeps its row."""
+        known = self.lines() if missing else {}
+        for entry in missing:
+            if entry.video_id not in known:
+                self.add(Line(entry))
+
     def close(self) -> None:
         """Others may write the shard."""
         self._file.close()

@@ -8,18 +8,18 @@ import importlib.metadata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssat.core.errors import UserError
 from ssat.data.video import decode
+from ssat.data.video.compact import compacted
 from ssat.data.video.faces import read_boxes, refuse_missing
-from ssat.data.video.journal import Journal, Line, one_at_a_time, opened, stamp
-from ssat.data.video.manifest import FINISHED, MANIFEST, USABLE, Entry, Video, write_manifest
+from ssat.data.video.journal import Line, opened, stamp
+from ssat.data.video.manifest import FINISHED, MANIFEST, USABLE, Entry, Video
 from ssat.data.video.places import unwritable
 from ssat.data.video.pool import Lost, run
 from ssat.data.video.preparation import OWN_BOXES, PrepareOptions, Tools, lost, prepare_video
-from ssat.data.video.report import hints, write_report
 
 TIMEOUT = 120.0  # seconds for a video of up to SIZE bytes; longer ones get more, up to MOST times
 SIZE, MOST = 20_000_000, 20
@@ -112,7 +112,7 @@ def prepare_all(
         options: of the store.
         how: processes, shard and the like.
         missing: rows of videos that the set lists and that are not there.
-        others: videos of the set that are there and not asked for; rows of any further ones are dropped.
+        others: video_id of files of the set that were not asked for; rows of any further ones are dropped.
         classes: names of the labels.
         boxes: file of the user's own boxes, with detector=boxes.
         subset: how much of the official set is not there, for the report.
@@ -142,6 +142,7 @@ def prepare_all(
             bounded = how.device == "cpu"
             work = run(start, plan.queue, workers=how.workers, seconds=seconds, bounded=bounded)
             with closing(work):
+                journal.note(missing)
                 for (video, _), result in work:
                     entry = _lost(video, out, result) if isinstance(result, Lost) else result
                     journal.add(plan.line(video, entry))
@@ -151,7 +152,7 @@ def prepare_all(
             raise unwritable(out, error) from error
         finally:
             known = [*videos, *missing]
-            state.gone, state.hints = _compact(dataset, journal, known, others, plan.stale, subset, options)
+            state.gone, state.hints = compacted(dataset, journal, known, others, plan.stale, subset, options)
     return state
 
 
@@ -185,49 +186,6 @@ def _seconds(raw: Path, timeout: float, task: Task) -> float:
     except OSError:
         return timeout
     return timeout * min(max(size / SIZE, 1), MOST)
-
-
-def _compact(
-    dataset: str,
-    journal: Journal,
-    known: Sequence[Video],
-    others: Collection[str],
-    stale: Collection[str],
-    subset: str,
-    options: PrepareOptions,
-) -> tuple[int, list[str]]:
-    """Manifest and report from the lines of all shards.
-
-    Args:
-        known: the set's videos, and the rows of those that it lists and that are not there.
-
-    Returns:
-        how many lines are of videos that are gone, and the hints.
-    """
-    by_id, others, gone = {video.video_id: video for video in known}, {*others}, 0
-    rows = {row.video_id: row for row in known if isinstance(row, Entry)}
-    undone = by_id.keys() - rows.keys()
-    try:
-        with one_at_a_time(journal.out):
-            for name, (row, _, _) in journal.lines().items():
-                if name in by_id:
-                    if name not in stale and (name not in rows or row.status in FINISHED):
-                        rows[name] = refreshed(row, by_id[name])
-                elif name in others:
-                    rows[name] = row
-                else:
-                    gone += 1
-            write_manifest(journal.out, rows.values())
-            found = hints([*rows.values()], stride=options.stride, max_frames=options.max_frames)
-            write_report(journal.out, dataset, [*rows.values()], len(undone - rows.keys()), [subset, *found])
-    except OSError as error:
-        raise unwritable(journal.out, error) from error
-    return gone, found
-
-
-def refreshed(entry: Entry, video: Video) -> Entry:
-    """A row with what the set's tree and lists say of the video now (split, group)."""
-    return replace(entry, **{each.name: getattr(video, each.name) for each in fields(Video)})
 
 
 def versions(options: PrepareOptions) -> dict[str, str]:

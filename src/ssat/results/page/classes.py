@@ -32,11 +32,13 @@ class ClassCounts:
         splits: of the data, in the order of the bars.
         classes: a bar for each split, by class.
         left_out: classes that are not shown.
+        of: which part of a cross-validation is counted, as a sentence; empty where it is none.
     """
 
     splits: list[str]
     classes: dict[str, list[ClassBar]]
     left_out: int
+    of: str = ""
 
 
 def class_counts(record: Record) -> ClassCounts | None:
@@ -57,7 +59,14 @@ def class_counts(record: Record) -> ClassCounts | None:
         name: [ClassBar(split, n := found.get(name, 0), 100 * n / largest) for split, found in by_split.items()]
         for name in shown
     }
-    return ClassCounts(list(by_split), bars, len(names) - len(shown))
+    return ClassCounts(list(by_split), bars, len(names) - len(shown), _of_fold(record))
+
+
+def _of_fold(record: Record) -> str:
+    if record.fold is None:
+        return ""
+    folds = record.text("config.data.folds")
+    return f"Counted are the images of fold {record.fold} of {folds} folds; each fold tests other images."
 
 
 def _whole(counts: object) -> dict[str, int]:

@@ -22,6 +22,7 @@ from ssat.results.page.template import render_template
 from ssat.results.paper.claims import Claim
 from ssat.results.paper.relevance import concerns_the_paper
 from ssat.results.paper.verdicts import Judged
+from ssat.results.spent import total_spent
 from ssat.results.text import FEWER_RUNS, distinct, first_few, largest, quantity
 from ssat.runs.record import STATES, Record
 
@@ -37,18 +38,20 @@ def render(
     *,
     warnings: Sequence[str] = (),
     unfinished: Sequence[str] = (),
+    copies: Sequence[str] = (),
     page: Path | None = None,
     made: datetime | None = None,
 ) -> str:
     """The page for `records`.
 
     Args:
-        records: all runs with a record.
+        records: all runs with a record, each once.
         judged: the paper's tables and figures, compared with the runs.
         claims: the paper's claims, compared with the runs.
         analyses: what src.analyze has written beside the runs.
         warnings: a line for each file that could not be read.
         unfinished: names of the runs without a record.
+        copies: a sentence for each run that lies in several folders.
         page: the file that it will be written to; links to the runs' folders are relative to it. None: no links.
         made: the time that it shows as its own; None = now.
     """
@@ -73,7 +76,7 @@ def render(
         runs=runs_table(records, page),
         unfinished=_unfinished(records, unfinished),
         warnings=warnings,
-        notes=notes(records),
+        notes=[*notes(records), *(f"{line}." for line in copies)],
     )
 
 
@@ -83,18 +86,18 @@ def _tiles(records: Sequence[Record]) -> dict[str, str]:
     finished = [record for record in records if record.finished]
     devices = distinct(record.text("hardware.device") for record in records)
     days = sorted({record.text("finished")[:10] for record in finished} - {""})
-    energies = [number for record in finished if (number := record.number("energy.kwh")) is not None]
+    kwh = total_spent(finished, "energy.kwh")
     tiles = {
         "Runs": ", ".join(f"{states[state]} {state}" for state in STATES if states[state]),
         "Data": first_few(distinct(record.data for record in records)),
         "Encoder": first_few(distinct(record.encoder for record in records)),
         "Trained on": first_few(devices) or "not recorded",
         "When": " to ".join(distinct([days[0], days[-1]])) if days else "not recorded",
-        "Training time": duration(sum(record.number("seconds") or 0 for record in finished)),
+        "Training time": duration(total_spent(finished, "seconds") or 0),
     }
     sharing = sum(record.shares_energy for record in finished)
     left_out = f" (without {sharing} runs beside others)" if sharing else ""
-    return tiles | ({"Energy": quantity(sum(energies) * 1000, "Wh") + left_out} if energies else {})
+    return tiles | ({} if kwh is None else {"Energy": quantity(kwh * 1000, "Wh") + left_out})
 
 
 def _comparisons(records: Sequence[Record], space: PageSpace) -> tuple[list[ComparisonPanel], int]:

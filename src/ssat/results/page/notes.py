@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
+from ssat.results.spent import said_extensions
 from ssat.results.text import distinct, first_few, shared_energy
 from ssat.runs.record import Record
 
@@ -41,6 +42,8 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
     if sources:
         yield f"Energy and CO2: {'; '.join(sources)}. CO2 Lacoste is hours × rated power × kg/kWh, the paper's formula."
     if sentence := shared_energy(finished):
+        yield sentence
+    if sentence := said_extensions(finished):
         yield sentence
     yield f"Time counts all phases of a run with their evaluations; {unit(finished)}/s counts training alone."
     yield from _unfaithful(finished)

@@ -52,7 +52,10 @@ def settings_faults(record: Record, values: Any, wanted: Mapping[str, str], harm
     for key, value in wanted.items():
         if settings.get(key) != value:
             yield f"{key}={settings.get(key)}, not {value or 'empty'}"
-    for override in settings.get("overrides") or []:
+    if (overrides := settings.get("overrides")) is not None and not isinstance(overrides, list):
+        yield "settings.overrides is no list"
+        return
+    for override in overrides or []:
         if not isinstance(override, str) or (override.startswith("data.") and not override.startswith(harmless)):
             yield f"it was made with {override}"
 

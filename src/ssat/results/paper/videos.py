@@ -87,7 +87,8 @@ def _faults(record: Record, method: str, values: Any) -> Iterator[str]:
         yield "it has no scores"
     wanted = ZERO_SHOT | {"split": f"test_{method}"}
     yield from settings_faults(record, values, wanted, ("data.root=", "data.level=", "data.num_workers="))
-    ours, theirs = (lookup(each, "data_fingerprint.passport") or {} for each in (values, record.values))
+    passports = (lookup(each, "data_fingerprint.passport") for each in (values, record.values))
+    ours, theirs = (each if isinstance(each, dict) else {} for each in passports)
     for key in SAME_CLIPS:
         if ours.get(key) != theirs.get(key):
             yield f"its clips have {key}={ours.get(key)}, and those it was trained on {theirs.get(key)}"

@@ -99,7 +99,12 @@ def scan_ffpp(root: str | Path, *, level: str | None = None, methods: Sequence[s
     wanted = tuple(methods) if methods else METHODS
     remarks += _other_levels(places, chosen) + _absent(videos, wanted, chosen) + _outside(videos)
     counts = [count for name in sorted(chosen, key=LEVELS.index) for count in _counts(videos, name, wanted)]
-    others = [video_id(f"{place.folder}/{name}") for place in there if place not in used for name in place.files.videos]
+    others = [
+        video_id(f"{place.folder}/{name}")
+        for place in there
+        if place not in used
+        for name in (*place.files.videos, *place.files.unusable)
+    ]
     return indexed("ffpp", root, videos, missing, counts=counts, remarks=remarks, others=others)
 
 

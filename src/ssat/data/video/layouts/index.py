@@ -56,7 +56,7 @@ class Index:
         counts: expected and found, by split, method and level.
         remarks: what the user should know, one sentence each.
         classes: names of the labels.
-        others: video_id of files of the set that are there and were not asked for (data.level, data.methods).
+        others: video_id of files of the set that were not asked for (data.level, data.methods), readable or not.
     """
 
     dataset: str
