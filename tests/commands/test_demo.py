@@ -87,6 +87,19 @@ def test_the_decoder_of_ssl_ft_is_that_of_its_first_phase(runs: Path, run: Path,
         assert said == "this file holds no decoder, which is dropped for inference: name the run folder"
 
 
+def test_a_decoder_of_other_sizes_is_refused_with_its_tensors(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    path = moved / "joint" / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    name = next(name for name in content["state_dict"] if name.startswith("ssl.") and name.endswith("pred.bias"))
+    content["state_dict"][name] = torch.ones(5)
+    torch.save(content, path)
+    with pytest.raises(
+        UserError, match=rf": 1 tensor is of another shape \({name} is \(5,\) in the file and \(48,\) here"
+    ):
+        reconstructor_of(ssat.load(moved).saved, CPU)
+
+
 def test_examples_are_the_test_images_themselves(run: Path, tmp_path: Path) -> None:
     model = ssat.load(run)
     paths, why = write_examples(model, tmp_path)

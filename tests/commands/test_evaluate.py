@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -132,8 +133,11 @@ def test_other_classes_and_another_network_are_refused(tmp_path: Path, console: 
     torch.save({"state_dict": {"x": torch.zeros(1)}}, other)
     (tmp_path / "images" / "train" / "d").rename(tmp_path / "images" / "train" / "c")
     (tmp_path / "images" / "test" / "d").rename(tmp_path / "images" / "test" / "c")
-    with pytest.raises(UserError, match="does not hold the network"):
+    with pytest.raises(UserError) as caught:
         evaluate([f"run={run}", f"checkpoint={other}"], console)
+    sentence = r"other\.ckpt does not hold the network of .*: \d+ tensors are missing \(\S+, \S+, \S+ and \d+ more\), "
+    sentence += r"1 is unexpected \(x\); name a checkpoint of this run, or copy the run again$"
+    assert re.search(sentence, str(caught.value))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])

@@ -26,6 +26,7 @@ from ssat.commands.train import train as train_config
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
+from ssat.core.words import utf_8
 from ssat.runs.detection import read_predictions_csv
 from ssat.runs.predicted import per_second
 from tests.data.video.synthetic import scene, write_audio, write_video, write_video_folder
@@ -106,6 +107,25 @@ def test_a_picture_whose_name_is_taken_gets_another(home: Path, run: Path, tmp_p
         pictures = [row["picture"] for row in json.loads((out / "predictions.json").read_text())["files"]]
         assert len({*pictures}) == 6 and all((out / name).is_file() for name in pictures)
         assert pictures[0] == "a.mp4.png" and (out / "predictions.csv").is_file()
+
+
+def test_a_name_that_is_no_utf_8_stands_in_the_table_so_that_it_can_be_found(
+    home: Path, run: Path, tmp_path: Path, console: Console
+) -> None:
+    """Predicted by a process of its own, and skipped when it is asked for again."""
+    files, out = tmp_path / "files", tmp_path / "out"
+    files.mkdir()
+    video = Path(shutil.copy(next((home / "raw").rglob("*.mp4")), files / os.fsdecode(b"a\xff.mp4")))
+    words = [f"run={run}", f"input={files}", f"out={out}", "workers=0"]
+    process = start(*words)
+    said, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "") and utf_8(video.name) in said
+    ((name, row),) = table(out).items()
+    assert name == utf_8(video.name) == r"a\udcff.mp4" and row["picture"] == r"a\udcff.mp4.png"
+    (kept,) = json.loads((out / "predictions.json").read_text())["files"]
+    assert (files / kept["file"]).is_file() and (out / kept["picture"]).is_file()
+    first = (out / "predictions.csv").read_bytes()
+    assert predict(words, console) == 0 and (out / "predictions.csv").read_bytes() == first
 
 
 def test_a_folder_with_bad_files_is_predicted_and_goes_on(

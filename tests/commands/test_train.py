@@ -184,7 +184,14 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, wo
 
 
 def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
-    settings = ["mode=ssat", "epochs=12", "eval_every=12", "checkpoint_minutes=0.001", "data.pipeline=batched"]
+    settings = [
+        "mode=ssat",
+        "epochs=12",
+        "eval_every=12",
+        "reconstruct_every=12",
+        "checkpoint_minutes=0.001",
+        "data.pipeline=batched",
+    ]
     process = start(*settings, runs=tmp_path / "killed")
     wait_for(lambda: list(tmp_path.glob("killed/*/*/joint/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGTERM)
@@ -204,7 +211,14 @@ def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_exits_130_and_says_from_where_the_same_command_continues(tmp_path):
-    settings = ["mode=scratch", "epochs=12", "eval_every=12", "checkpoint_minutes=0.001", "data.pipeline=batched"]
+    settings = [
+        "mode=scratch",
+        "epochs=12",
+        "eval_every=12",
+        "reconstruct_every=12",
+        "checkpoint_minutes=0.001",
+        "data.pipeline=batched",
+    ]
     process = start(*settings, runs=tmp_path / "killed")
     wait_for(lambda: list(tmp_path.glob("killed/*/*/*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGINT)
@@ -391,12 +405,15 @@ def test_a_logger_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, n
 DDP = ["mode=ssat", "recipe.augment=null", "trainer.max_steps=3"]
 
 
-def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "seeds"), [(["seed=3"], {3}), pytest.param(["-m", "seed=3,4"], {3, 4}, marks=pytest.mark.slow)]
+)
+def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_path, words, seeds):
     one = train(*DDP, "recipe.batch_size=16", "seed=3", runs=tmp_path / "one")
-    sweep = command("-m", *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", "seed=3,4", runs=tmp_path / "two")
-    assert sweep.returncode == 0, sweep.stderr
+    two = command(*words, *DDP, "recipe.batch_size=8", "trainer=ddp_cpu", runs=tmp_path / "two")
+    assert two.returncode == 0, two.stderr
     runs = {record_of(path.parent)["seed"]: path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json")}
-    assert runs.keys() == {3, 4}
+    assert runs.keys() == seeds
     assert largest_difference(weights(one), weights(runs[3])) < 1e-5
     alone, two = (record_of(run)["metrics"]["test"] for run in (one, runs[3]))
     assert alone["acc1"]["last"] == pytest.approx(two["acc1"]["last"], abs=1e-4)

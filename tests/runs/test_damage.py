@@ -126,7 +126,6 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no weights": lambda c: c | {"state_dict": [1]},
     "a weight that is none": lambda c: c | {"state_dict": dict.fromkeys(c["state_dict"], 1)},
     "weights of another shape": lambda c: c | {"state_dict": {k: v[None] for k, v in c["state_dict"].items()}},
-    "weights of other names": lambda c: c | {"state_dict": {f"x{k}": v for k, v in c["state_dict"].items()}},
     "no loops": lambda c: c | {"loops": {}},
     "loops of numbers": lambda c: c | {"loops": dict.fromkeys(c["loops"], 3)},
     "an epoch of text": lambda c: c | {"epoch": "one"},
@@ -147,6 +146,14 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_checkpoint_that_cannot_be_continued_is_refused(copy: Path, name: str) -> None:
     rewritten(copy / CKPT, CHECKPOINTS[name])
     with pytest.raises(UserError, match=r"last\.ckpt"):
+        train(*WORDS, f"run_dir={copy}", runs=copy.parent)
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_its_tensors(copy: Path) -> None:
+    rewritten(copy / CKPT, lambda c: c | {"state_dict": {f"x{k}": v for k, v in c["state_dict"].items()}})
+    with pytest.raises(
+        UserError, match=r"tensors are missing \(.* more\), \d+ are unexpected \(x.* more\); move the run"
+    ):
         train(*WORDS, f"run_dir={copy}", runs=copy.parent)
 
 

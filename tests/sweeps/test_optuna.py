@@ -3,13 +3,16 @@
 import re
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.samplers import GridSampler, TPESampler
 
 from ssat.config.overrides import composed, prepared
 from ssat.config.search import check_options, check_space, no_option
+from ssat.config.words import FOLDERS
 from ssat.core.errors import UserError
 from ssat.runs.decisive import decisive
 from ssat.sweeps.trials import best_lines
@@ -42,6 +45,45 @@ def test_accuracy_is_maximised_and_a_loss_minimised_unless_the_user_says_so():
     given = prepared([*SEARCH, "hydra.sweeper.direction=minimize", "hydra.sweeper.n_jobs=3"], "train")
     assert sum("direction" in word or "n_jobs" in word for word in given) == 2
     assert not [word for word in prepared(["-m", "seed=0,1"], "train") if word.startswith("hydra.sweeper")]
+
+
+def experiment(folder: Path, task: str = "scratch", launcher: str = "local", **hydra: object) -> list[str]:
+    """The word for an experiment file of the user's own that searches."""
+    content = {
+        "defaults": [{"override /hydra/sweeper": "optuna"}, {"override /mode": task}],
+        "epochs": 1,
+        "hydra": hydra,
+    }
+    content["defaults"].append({"override /launcher": launcher})
+    (folder / "experiments").mkdir(exist_ok=True)
+    (folder / "experiments" / "find.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(content)}")
+    return ["+experiments=find"]
+
+
+def test_a_search_of_an_experiment_file_has_what_is_usual_beneath_what_the_file_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssat.config.groups.FOLDERS", [*FOLDERS, tmp_path])
+    both = {"mode": "MULTIRUN", "sweeper": {"n_trials": 2, "n_jobs": 3}}
+    by_file = prepared(experiment(tmp_path, task="ssl", **both), "train")
+    by_words = prepared(["-m", "hydra/sweeper=optuna", "mode=ssl", "hydra.sweeper.n_jobs=3"], "train")
+    assert {*by_words} - {*by_file} == {"-m", "mode=ssl", "hydra.sweeper.n_jobs=3"}
+    assert {*by_file} - {*by_words} == {"+experiments=find"}
+    for wrong, said in (({}, "put -m before it"), ({"launcher": "slurm", "mode": "MULTIRUN"}, "launcher=slurm is not")):
+        launcher = wrong.pop("launcher", "local")
+        with pytest.raises(UserError, match=said):
+            prepared(experiment(tmp_path, launcher=launcher, **wrong), "train")
+
+
+@pytest.mark.slow
+def test_an_experiment_file_searches_and_its_best_command_is_one_run(tmp_path):
+    params = {"recipe.base_lr": "interval(1e-4,1e-2)"}
+    words = experiment(tmp_path, **{"mode": "MULTIRUN", "sweeper": {"n_trials": 2, "params": params}})
+    words = [f"--config-dir={tmp_path}", *words, "trainer.max_steps=1"]
+    result = command(*words, runs=tmp_path / "runs")
+    assert result.returncode == 0 and "[2/2] recipe.base_lr=" in result.stdout, result.stderr
+    best = result.stdout.splitlines()[-1].split()
+    assert best[-1] == "hydra.mode=RUN"
+    again = command(*words, best[-2], best[-1], runs=tmp_path / "runs")
+    assert again.returncode == 0 and "search:" not in again.stdout and "skipped" in again.stdout
 
 
 @pytest.mark.parametrize(

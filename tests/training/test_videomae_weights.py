@@ -91,7 +91,7 @@ def test_official_files_load_by_both_keys(stage: str, wrapper: str | None, prefi
     by_pretrained, by_init_from = encoder(), encoder()
     line = load_pretrained(by_pretrained, str(tmp_path / "checkpoint.pth"))
     assert line.startswith("43 of 45 tensors")
-    assert line.endswith(f"; missing: {', '.join(ONE_PASS[stage])}")
+    assert line.endswith(f"; 2 tensors are missing ({', '.join(ONE_PASS[stage])})")
     assert load_encoder(by_init_from, tmp_path / "checkpoint.pth") == ONE_PASS[stage]
     for loaded in (by_pretrained, by_init_from):
         assert equal_but(loaded, source, ONE_PASS[stage])
@@ -108,7 +108,7 @@ def test_files_of_transformers_load_by_both_keys(prefix: str, old_biases: bool, 
     (save_file if file.endswith("safetensors") else torch.save)(state, tmp_path / file)
     by_pretrained, by_init_from = encoder(), encoder()
     line = load_pretrained(by_pretrained, str(tmp_path / file))
-    assert line.endswith("missing: fc_norm.weight, fc_norm.bias")
+    assert line.endswith("; 2 tensors are missing (fc_norm.weight, fc_norm.bias)")
     assert load_encoder(by_init_from, tmp_path / file) == ["fc_norm.weight", "fc_norm.bias"]
     for loaded in (by_pretrained, by_init_from):
         assert equal_but(loaded, source, ONE_PASS["pretraining"])
@@ -127,7 +127,7 @@ def test_files_that_the_transformers_library_writes_load(tmp_path: Path) -> None
         theirs.save_pretrained(tmp_path / kind)
         loaded = encoder()
         line = load_pretrained(loaded, str(tmp_path / kind / "model.safetensors"))
-        assert line.endswith(f"; missing: {missing}.weight, {missing}.bias")
+        assert line.endswith(f"; 2 tensors are missing ({missing}.weight, {missing}.bias)")
         weight = theirs.videomae.encoder.layer[1].attention.attention.key.weight
         assert torch.equal(loaded.blocks[1].attn.qkv.weight[24:48], weight)
 
@@ -135,10 +135,11 @@ def test_files_that_the_transformers_library_writes_load(tmp_path: Path) -> None
 def test_a_file_of_another_width_is_refused_by_both_keys(tmp_path: Path) -> None:
     other = VideoTransformer(4, 32, 8, embed_dim=48, depth=3, num_heads=2)
     torch.save({"model": official(other, "pretraining")}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"fits 0% of this encoder's tensors, and 95% are needed .*another shape"):
+    with pytest.raises(UserError, match=r"fits 0% of this encoder's tensors, and 95% are needed: .*another shape"):
         load_pretrained(encoder(), str(tmp_path / "other.pth"))
     with pytest.raises(
-        UserError, match=r"other.pth is of another encoder: patch_embed.proj.weight is \(48, 3, 2, 8, 8\) in"
+        UserError,
+        match=r"another encoder: 43 tensors are of another shape \(patch_embed.proj.weight is \(48, 3, 2, 8, 8\) in",
     ):
         load_encoder(encoder(), tmp_path / "other.pth")
 
@@ -147,7 +148,7 @@ def test_a_file_that_lacks_three_of_41_shared_tensors_is_refused(tmp_path: Path)
     state = official(encoder(), "finetuning")
     del state["blocks.1.mlp.fc1.weight"]
     torch.save({"model": state}, tmp_path / "short.pth")
-    assert "missing: blocks.1.mlp.fc1.weight" in load_pretrained(encoder(), str(tmp_path / "short.pth"))
+    assert "missing (blocks.1.mlp.fc1.weight, " in load_pretrained(encoder(), str(tmp_path / "short.pth"))
     del state["blocks.1.mlp.fc2.weight"], state["patch_embed.proj.weight"]
     torch.save({"model": state}, tmp_path / "short.pth")
     with pytest.raises(UserError, match="fits 93% of this encoder's tensors"):

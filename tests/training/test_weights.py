@@ -1,17 +1,22 @@
 import argparse
 import errno
 import subprocess
+from functools import partial
+from itertools import islice, permutations
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssat.config.command_line import disk_space
-from ssat.core.checkpoints import load_checkpoint
+from ssat.core.checkpoints import encoder_weights, load_checkpoint, unwrapped
 from ssat.core.errors import UserError
+from ssat.encoders.base import Encoder
+from ssat.encoders.swin import SwinTransformer
+from ssat.encoders.timm_vit import TimmVisionTransformer
 from ssat.encoders.vit import VisionTransformer
 from ssat.training.checkpoint_io import AtomicCheckpointIO
-from ssat.training.weights import load_encoder
+from ssat.training.weights import load_encoder, load_pretrained
 from tests.helpers import record_of, train
 
 
@@ -23,7 +28,7 @@ def prefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {f"encoder.{name}": value for name, value in state.items()}
 
 
-def same(a: VisionTransformer, b: VisionTransformer) -> bool:
+def same(a: Encoder, b: Encoder) -> bool:
     return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
 
 
@@ -51,15 +56,51 @@ def test_safetensors_are_read(tmp_path):
     assert same(source, target)
 
 
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "encoder.", "student.")
+BESIDE = {"head.weight": torch.ones(3, 32), "teacher.norm.weight": torch.ones(32), "cls_head.bias": torch.ones(3)}
+SMALL_SWIN = {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4)}
+
+
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.backbone."]
+    "make",
+    [small, partial(SwinTransformer, 32, 2, 4, 4, **SMALL_SWIN), partial(TimmVisionTransformer, "test_vit", 32)],
+    ids=["vit", "swin", "timm"],
 )
-def test_names_that_wrappers_put_before_are_taken_away(tmp_path, prefix):
-    source, target = small(), small()
-    state = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
-    torch.save({"state_dict": state | {"module.head.weight": torch.ones(3, 32)}}, tmp_path / "f.pth")
+def test_prefixes_in_any_order_and_any_container_are_taken_away(tmp_path, make):
+    """Every order of up to three prefixes, and some of all six, by the names of ours and of timm's networks."""
+    source, target = make(), make()
+    orders = [order for count in range(4) for order in permutations(PREFIXES, count)]
+    orders += islice(permutations(PREFIXES), 0, None, 97)
+    own = source.state_dict()
+    for order in orders:
+        tensors = {f"{''.join(order)}{name}": value for name, value in own.items()}
+        assert unwrapped(tensors | BESIDE if order else tensors, own).keys() == own.keys(), order
+    containers = ["state_dict", "model", "module", "model_ema", "state_dict_ema", "student"]
+    for number, path in enumerate([*permutations(containers, 1), *permutations(containers, 2)]):
+        content = {f"{''.join(orders[-1 - number])}{name}": value for name, value in own.items()} | BESIDE
+        for key in reversed(path):
+            content = {key: content, "epoch": 3, "args": argparse.Namespace(lr=1.0)}
+        torch.save(content, tmp_path / "f.pth")
+        found = encoder_weights(tmp_path / "f.pth", own)
+        assert found.keys() == own.keys() and all(torch.equal(value, own[name]) for name, value in found.items()), path
+    assert not same(source, target)
     load_encoder(target, tmp_path / "f.pth")
     assert same(source, target)
+    assert load_pretrained(make(), str(tmp_path / "f.pth")).startswith(f"{len(own)} of {len(own)} tensors")
+
+
+def test_of_raw_and_averaged_weights_the_raw_ones_are_read(tmp_path):
+    raw, averaged, target = small(), small(), small()
+    torch.save({"model_ema": averaged.state_dict(), "model": raw.state_dict()}, tmp_path / "f.pth")
+    load_encoder(target, tmp_path / "f.pth")
+    assert same(raw, target)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": [1]}, {"epoch": 3}, {"model": {"state_dict": {}}}], ids=str)
+def test_a_file_without_tensors_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "f.pth")
+    with pytest.raises(UserError, match=r"f\.pth is damaged, it has no state_dict of tensors"):
+        load_encoder(small(), tmp_path / "f.pth")
 
 
 def test_weights_of_a_diverged_training_are_refused(tmp_path):
@@ -90,9 +131,13 @@ def test_a_fixed_position_table_follows_the_image_size(tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
     [
-        ({"depth": 3}, "is not part of this encoder"),
+        (
+            {"depth": 3},
+            "12 tensors are unexpected (blocks.2.norm1.weight, blocks.2.norm1.bias, "
+            "blocks.2.attn.qkv.weight and 9 more)",
+        ),
         ({"embed_dim": 64}, "(1, 1, 64) in the file and (1, 1, 32) here"),
-        ({"qkv_bias": False}, "blocks.0.attn.qkv.bias is missing in the file"),
+        ({"qkv_bias": False}, "2 tensors are missing (blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias)"),
     ],
 )
 def test_weights_of_another_encoder_are_refused_with_the_difference(tmp_path, sizes, sentence):

@@ -168,12 +168,12 @@ def refuse_other_kind(config: Run) -> None:
 
 
 def start_line(config: Run) -> str:
-    """What is being started, said before the imports that take seconds."""
+    """What was asked for, said before the imports that take seconds and before the checks that need them."""
     phases = config.mode.phases
     task = f", ssl={'+'.join(config.ssl.tasks)}" if any(phase.lam < 1 for phase in phases) else ""
     epochs = " + ".join(str(phase.epochs) for phase in phases)
     what = f"{config.encoder.name} on {config.data.name}, mode={config.mode.name}{task}"
-    return f"starting: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
+    return f"checking: {what}, {epochs} epoch{'s' * (epochs != '1')}, seed {config.seed}"
 
 
 def found_batch(config: Run) -> Run:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.types import Override
 
+from ssat.config.groups import options
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
 
@@ -24,13 +27,16 @@ DIRECTIONS = ("minimize", "maximize")
 
 
 def with_search(flags: Sequence[str], words: Sequence[str]) -> list[str]:
-    """`words`, and where they choose Optuna what is usual here: the accuracy is maximised, one trial after the other,
-    and a trial that fails does not end the search.
+    """`words`, and where they or their experiment file choose Optuna what is usual here: the accuracy is maximised, one
+    trial after the other, and a trial that fails does not end the search.
 
     Raises:
         UserError: Optuna or its plugin is not installed, -m is missing, or another launcher is asked for.
     """
-    if WORD not in words:
+    chosen, sweeper = _experiments(words)
+    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in words}
+    choices = chosen | typed
+    if choices.get("hydra/sweeper") != "optuna":
         return [*words]
     for package, name in PACKAGES.items():
         if find_spec(package) is None:
@@ -39,19 +45,52 @@ def with_search(flags: Sequence[str], words: Sequence[str]) -> list[str]:
                 key="hydra/sweeper",
                 value="optuna",
             )
-    if not {"-m", "--multirun"} & {*flags}:
+    if not {"-m", "--multirun"} & {*flags} and "hydra.mode" not in choices:
         raise UserError(f"{WORD} tries several values: put -m before it", key="hydra/sweeper", value="optuna")
-    for word in words:
-        if word.partition("=")[0] == "launcher" and word != "launcher=local":
-            raise UserError(
-                f"{word} is not used by {WORD}, whose trials run one after the other in this process: leave it out",
-                key="launcher",
-            )
-    keys = {word.lstrip("+").partition("=")[0] for word in words}
-    direction = "minimize" if "mode=ssl" in words else "maximize"  # a loss, where no labels are learned
+    if (launcher := choices.get("launcher", "local")) != "local":
+        raise UserError(
+            f"launcher={launcher} is not used by {WORD}, whose trials run one after the other in this process: leave it"
+            " out",
+            key="launcher",
+        )
+    direction = "minimize" if choices.get("mode") == "ssl" else "maximize"  # a loss, where no labels are learned
     usual = {"direction": direction, "n_jobs": "1", "max_failure_rate": "1.0"}
+    given = {*typed, *(f"hydra.sweeper.{key}" for key in sweeper)}
     usual = {f"hydra.sweeper.{key}": value for key, value in usual.items()}
-    return [*words, *(f"{key}={value}" for key, value in usual.items() if key not in keys), TARGET]
+    # train.yaml chooses a sweeper, too, and Hydra prefers it to an experiment's choice, but not to a word.
+    first = [] if WORD in words else [WORD]
+    return [*first, *words, *(f"{key}={value}" for key, value in usual.items() if key not in given), TARGET]
+
+
+def _experiments(words: Sequence[str]) -> tuple[dict[str, str], Mapping[str, Any]]:
+    """What the files of +experiments= choose (of groups, and `hydra.mode`), and what they set of `hydra.sweeper`."""
+    choices: dict[str, str] = {}
+    sweeper: dict[str, Any] = {}
+    for word in words:
+        if not word.startswith("+experiments="):
+            continue
+        for name in word.partition("=")[2].strip("[]").split(","):
+            content = _content(options("experiments").get(name.strip()))
+            defaults = content.get("defaults")
+            for each in defaults if isinstance(defaults, list) else []:
+                if isinstance(each, dict):
+                    choices |= {
+                        str(key).removeprefix("override ").strip(" /"): str(value) for key, value in each.items()
+                    }
+            hydra = content.get("hydra")
+            if isinstance(hydra, dict):
+                sweeper |= hydra["sweeper"] if isinstance(hydra.get("sweeper"), dict) else {}
+                choices |= {"hydra.mode": str(hydra["mode"])} if "mode" in hydra else {}
+    return choices, sweeper
+
+
+def _content(path: Path | None) -> dict[str, Any]:
+    """A file as it is written; {} where it cannot be read, which Hydra says in its place."""
+    try:
+        content = None if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def no_option(key: str, words: Sequence[str]) -> UserError | None:

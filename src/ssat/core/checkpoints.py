@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,47 +102,61 @@ def checkpoint_of(path: Path, key: str = "mode.init_from") -> Path:
     return candidates[-1]
 
 
-# Where a file keeps its weights: Lightning's and most others', MAE's, DeepSpeed's.
-WRAPPERS = ("state_dict", "model", "module")
-# What torch.compile, DDP (in either order) and frameworks of a network and its heads put before every name.
-AROUND = ("_orig_mod.", "module.", "_orig_mod.", "backbone.")
+# Where a file keeps its weights: Lightning's and most others', MAE's, DeepSpeed's; where there are none, averaged ones
+# and DINO's. Each may lie in another.
+CONTAINERS = ("state_dict", "model", "module", "state_dict_ema", "model_ema", "student")
+# What torch.compile, DDP and frameworks of a network and its heads put before every name, in any order.
+AROUND = ("encoder.", "backbone.", "student.", "model.", "module.", "_orig_mod.")
 # What a published file holds besides the encoder.
 OUTSIDE = ("decoder", "encoder_to_decoder", "mask_token", "head.", "classifier.")
-TEACHER = re.compile(r"^ssl\.(tasks\.\w+\.)?teacher\.")
+TEACHER = re.compile(r"^((module|model|_orig_mod)\.)*ssl\.(tasks\.\w+\.)?teacher\.")
 
 
-def encoder_weights(path: Path, *, teacher: bool = False) -> StateDict:
-    """The encoder's tensors of any supported file, under our names; or those of the SSL task's teacher.
+def encoder_weights(path: Path, own: Collection[str], *, teacher: bool = False) -> StateDict:
+    """The encoder's tensors of any supported file, without what was put before their names; or the teacher's.
+
+    Args:
+        path: of the file.
+        own: the encoder's names: what is before them is taken away, and no part of them.
+        teacher: whether to read the SSL task's teacher.
 
     Raises:
-        UserError: there is no teacher in it.
+        UserError: the file holds no tensors, or no teacher.
     """
-    if path.suffix == ".safetensors":
-        content: Any = read_safetensors(path)
-    else:
-        content = load_checkpoint(path)
-    wrapper = next((key for key in WRAPPERS if key in content), None)
-    content = content if wrapper is None else content[wrapper]
-    if not isinstance(content, dict):
+    content: Any = read_safetensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)
+    while found := next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None):
+        content = content[found]
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
         raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in AROUND:
-        tensors = within(tensors, prefix)
     if teacher:
         averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
         if not averaged:
             raise UserError(f"mode.start=teacher, but {path} holds none: only ssl=dino and ssl=latent keep one")
         return averaged
-    bare = any(name.startswith("embeddings.") for name in tensors)  # transformers has them beside its `encoder.`
-    if any(name.startswith("encoder.") for name in tensors) and not bare:
-        return within(tensors, "encoder.")
-    return {name: value for name, value in tensors.items() if not name.startswith(OUTSIDE)}
+    tensors = unwrapped(tensors, own)
+    return {name: value for name, value in tensors.items() if name in own or not name.startswith(OUTSIDE)}
+
+
+def unwrapped(tensors: StateDict, own: Collection[str]) -> StateDict:
+    """The largest part of `tensors` behind prefixes of `AROUND`, down to where most of the names `own` are found.
+
+    Example:
+        >>> sorted(unwrapped({"module.backbone.norm": torch.ones(1), "module.head": torch.ones(1)}, ["norm"]))
+        ['norm']
+    """
+    while largest := max((within(tensors, prefix) for prefix in AROUND), key=len):
+        found = sum(name in own for name in tensors)
+        # transformers has the embeddings beside its `encoder.`
+        if 2 * found > len(own) or any(name.startswith("embeddings.") for name in tensors):
+            break
+        tensors = largest
+    return tensors
 
 
 def within(tensors: StateDict, prefix: str) -> StateDict:
-    """Those whose names begin with `prefix`, without it; all of them if no name does."""
-    inner = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return inner or tensors
+    """Those whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def read_safetensors(path: Path) -> StateDict:

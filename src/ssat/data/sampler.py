@@ -145,8 +145,9 @@ class EpochLoader(DataLoader[Any]):
 
     def close(self) -> None:
         """End the workers; the next pass starts others. Lightning does this to the loaders that it knows."""
-        if self.num_workers and self._iterator is not None:
-            self._iterator._shutdown_workers()
+        workers: Any = self._iterator
+        if self.num_workers and workers is not None:
+            workers._shutdown_workers()
             self._iterator = None
 
     def state_dict(self) -> dict[str, int]:

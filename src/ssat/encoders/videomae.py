@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssat.core.checkpoints import StateDict, within
+from ssat.core.checkpoints import StateDict
 from ssat.core.errors import UserError
 from ssat.encoders.base import (
     Dense,
@@ -237,10 +237,8 @@ class VideoTransformer(Encoder):
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of official files and of transformers' the encoder's part, under our names."""
-        weights = within(weights, "backbone.")
-        if any(name.endswith("patch_embeddings.projection.weight") for name in weights):
-            return from_transformers(weights)
-        return within(weights, "encoder.")
+        of_transformers = any(name.endswith("patch_embeddings.projection.weight") for name in weights)
+        return from_transformers(weights) if of_transformers else weights
 
     def only_masked(self) -> set[str]:
         """The norm after the masked pass."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ssat.core.tensors import fill
 from ssat.export.classifier import Classifier
 from ssat.export.parity import Logits
 
@@ -26,7 +27,7 @@ def decode(path: Path, model: Classifier) -> Logits:
     fresh = copy.deepcopy(model)
     for value in fresh.state_dict().values():
         value.fill_(torch.nan if value.is_floating_point() else 0)
-    fresh.load_state_dict(load_file(path))
+    fill(fresh, load_file(path), f"{path} does not hold the exported network", "export the run again")
     return fresh
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssat.core.errors import UserError
+from ssat.core.tensors import fill
 from ssat.encoders.layers import Attention, PatchEmbed
 from ssat.encoders.timm_vit import TimmVisionTransformer
 from ssat.encoders.vit import VisionTransformer
@@ -139,7 +140,7 @@ def decode(path: Path, model: Classifier) -> Logits:
     from safetensors.torch import load_file
 
     network = create_call(model).build()
-    network.load_state_dict(load_file(path))
+    fill(network, load_file(path), f"{path} does not hold timm's network", "export the run again")
     return torch.no_grad()(network)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.files import write_text
+from ssat.core.words import utf_8
 from ssat.data.video.manifest import FINISHED
 
 CSV, JSON, JOURNAL = "predictions.csv", "predictions.json", ".predicted.jsonl"  # in the folder `out`
@@ -172,7 +173,7 @@ def write_tables(out: Path, about: dict[str, Any], rows: Sequence[Predicted], ju
     writer = csv.DictWriter(text, [*cells[0]] if cells else ["file"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(cells)
-    write_text(out / CSV, text.getvalue())
+    write_text(out / CSV, utf_8(text.getvalue()))
     files = [
         {
             **cell,

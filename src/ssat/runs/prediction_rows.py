@@ -10,6 +10,7 @@ from typing import Any
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.words import utf_8
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
@@ -18,7 +19,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, utf_8(text.getvalue()))
 
 
 def read_rows(path: Path) -> list[list[str]]:

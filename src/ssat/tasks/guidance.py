@@ -13,6 +13,7 @@ from ssat.core.batch import Batch
 from ssat.core.checkpoints import checkpoint_of, encoder_weights
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
+from ssat.core.tensors import compare
 from ssat.encoders.base import Encoder, tokens_to_map
 from ssat.encoders.resnet_cifar import CifarResNet
 from ssat.tasks.base import Task, TaskOutput
@@ -77,13 +78,11 @@ class Guidance(Task):
                 "ssl=guidance needs a teacher: ssl.teacher=<run of encoder=resnet_56, or its checkpoint>",
                 key="ssl.teacher",
             )
-        weights = encoder_weights(checkpoint_of(Path(self.teacher_path), key="ssl.teacher"))
-        own = self.teacher.state_dict()
-        wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape] + sorted(weights.keys() - own)
-        if wrong:
+        weights = encoder_weights(checkpoint_of(Path(self.teacher_path), key="ssl.teacher"), self.teacher.state_dict())
+        if found := compare(self.teacher, weights):
             raise UserError(
-                f"ssl.teacher={self.teacher_path} is not a resnet_56 for {self.teacher.in_chans} channels ({wrong[0]}"
-                f" differs, and {len(wrong) - 1} more): give a run of encoder=resnet_56 mode=scratch, or its file",
+                f"ssl.teacher={self.teacher_path} is not a resnet_56 for {self.teacher.in_chans} channels: {found};"
+                " give a run of encoder=resnet_56 mode=scratch, or its file",
                 key="ssl.teacher",
                 value=self.teacher_path,
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssat.core.errors import UserError
+from ssat.core.tensors import fill
 from ssat.encoders.layers import sincos_table
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.reconstruction import Reconstruction
@@ -122,17 +123,8 @@ def from_official(
 
 
 def _load(module: nn.Module, values: dict[str, Tensor], prefix: str) -> None:
-    own = module.state_dict()
-    wrong = [f"{_theirs(prefix + name)} is missing" for name in own if name not in values]
-    wrong += [f"{_theirs(prefix + name)} is unexpected" for name in values if name not in own]
-    wrong += [
-        f"{_theirs(prefix + name)} is {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-        for name, value in values.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if wrong:
-        raise UserError(f"the checkpoint is not in the authors' layout: {'; '.join(wrong[:5])}")
-    module.load_state_dict(values)
+    cure = "give a checkpoint of their joint model, whole"
+    fill(module, values, "the checkpoint is not in the authors' layout", cure, lambda name: _theirs(prefix + name))
 
 
 def to_official(

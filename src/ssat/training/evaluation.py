@@ -20,6 +20,7 @@ from ssat.core.batch import Batch
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
+from ssat.core.tensors import fill
 from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
@@ -42,6 +43,7 @@ from ssat.training.video_scores import keep_scores
 # store's.
 NO_WAY = ("held_out", "stride")
 PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16}  # of autocast, by trainer.precision
+OTHER_FILE = "name a checkpoint of this run, or copy the run again"
 
 
 def find_checkpoint(run: Path, phase: str, name: str) -> Path:
@@ -73,10 +75,7 @@ def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: 
     eager = replace(config, trainer=replace(config.trainer, compile=False))
     module = build_module(eager, phase, num_classes)
     checkpoint = load_checkpoint(path)
-    try:
-        module.load_state_dict(weights_of(checkpoint, path))
-    except RuntimeError as error:
-        raise UserError(f"{path} does not hold the network of {run}: {str(error).splitlines()[0]}") from error
+    fill(module, weights_of(checkpoint, path), f"{path} does not hold the network of {run}", OTHER_FILE)
     epoch = checkpoint.get("epoch")
     return module.eval(), min(epoch + 1, phase.epochs) if isinstance(epoch, int) else None
 

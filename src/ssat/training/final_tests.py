@@ -11,9 +11,11 @@ import lightning.pytorch as pl
 
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.launch import is_main_process
+from ssat.core.tensors import fill
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.runs.detection import PREDICTIONS
+from ssat.runs.folder import AFRESH
 from ssat.runs.image_classes import Calibration, ImagePredictions
 from ssat.runs.label_scores import LabelPredictions
 from ssat.training.data import AnyData
@@ -103,7 +105,7 @@ def final_tests(
     if not splits or not chosen or not best.exists():
         return tested
     epoch = chosen[data.decides]["best_epoch"]
-    module.load_state_dict(weights_of(load_checkpoint(best), best))
+    fill(module, weights_of(load_checkpoint(best), best), f"{best} does not hold the network of this run", AFRESH)
     for split in splits:
         for name, value in _measure(trainer, module, data, split).items():
             tested.metrics[split].setdefault(name, {}).update(best=value, best_epoch=epoch)

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from ssat.config.create import create, load
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
+from ssat.core.tensors import Differences, compare, fill
 from ssat.encoders import ENCODERS
 from ssat.encoders.base import Encoder
 from ssat.tasks import TASKS
@@ -107,10 +108,14 @@ def rebuilt(cls: type[Made], path: str | Path, given: Mapping[str, Any], *, stri
         module: Any = _module_of_run(saved)
     else:
         module = cls(**_arguments(saved, given, path))
-    try:
-        module.load_state_dict(weights_of(checkpoint, Path(path)), strict=strict)
-    except RuntimeError as error:
-        raise UserError(f"{path} has other weights than its module: {_first_problem(error)}") from error
+    weights = weights_of(checkpoint, Path(path))
+    wrong = f"{path} has other weights than its module"
+    if strict:
+        fill(module, weights, wrong, "give the arguments that it was built with")
+    elif misshapen := compare(module, weights).misshapen:
+        raise UserError(f"{wrong}: {Differences(misshapen=misshapen)}; give the arguments that it was built with")
+    else:
+        module.load_state_dict(weights, strict=False)
     return module
 
 
@@ -143,8 +148,3 @@ def _arguments(saved: dict[str, Any], given: Mapping[str, Any], path: str | Path
         }
     except TypeError as error:
         raise UserError(f"{path} was written by another version: {error}") from error
-
-
-def _first_problem(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return lines[1] if len(lines) > 1 else lines[0]

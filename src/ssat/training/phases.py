@@ -14,10 +14,11 @@ import torch
 
 from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
-from ssat.core.checkpoints import check_continuable, load_checkpoint
+from ssat.core.checkpoints import check_continuable, load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
 from ssat.core.launch import begin_log, is_main_process, say
+from ssat.core.tensors import require_same
 from ssat.data.image import ImageDataModule
 from ssat.runs.folder import AFRESH, LOG, read_phase, where_it_continues
 from ssat.runs.inputs import refuse_changes
@@ -118,6 +119,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         checkpoint = load_checkpoint(last)
         check_continuable(checkpoint, last, AFRESH, epochs=phase.epochs)
         check_same_run(config, checkpoint.get("config"), last)
+        require_same(module, weights_of(checkpoint, last), f"{last} does not hold the network of this run", AFRESH)
         refuse_changes(inputs, checkpoint.get("inputs") or {}, last, AFRESH)
         data.drop_last = checkpoint.get("drop_last", True)  # before it was written, every training dropped them
         say(f"{phase.name}: continuing at step {checkpoint['global_step']} (epoch {checkpoint['epoch'] + 1})")

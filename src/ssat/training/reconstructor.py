@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ssat.config.schema import Phase
 from ssat.core.checkpoints import load_checkpoint, weights_of
-from ssat.core.errors import UserError
 from ssat.core.noise import sample_noise
+from ssat.core.tensors import fill
 from ssat.encoders.base import Encoder
 from ssat.tasks.masking import mask_from_noise, mask_scores
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.training.build import build_module
+from ssat.training.evaluation import OTHER_FILE
 from ssat.training.saved_network import SavedNetwork
 
 RATIOS = tuple(number / 20 for number in range(1, 20))
@@ -85,12 +86,7 @@ def reconstructor_of(saved: SavedNetwork, device: torch.device) -> Reconstructor
         task = next((part for part in parts if isinstance(part, Reconstruction) and part.has_pictures), None)
         if task is None:
             return f"ssl={config.ssl.name} reconstructs no pixels"
-        try:
-            module.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(
-                f"{path} does not hold the network of {saved.run or saved.name}: {str(error).splitlines()[0]}"
-            ) from error
+        fill(module, weights, f"{path} does not hold the network of {saved.run or saved.name}", OTHER_FILE)
         module = module.eval().to(device)
         ratios = tuple(ratio for ratio in RATIOS if 0 < int(task.length * (1 - ratio)) < task.length)
         if not ratios:

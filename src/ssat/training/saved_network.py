@@ -16,6 +16,7 @@ from ssat.core.checkpoints import StateDict, load_checkpoint, read_safetensors, 
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.core.read import read_json
+from ssat.core.tensors import fill
 from ssat.runs.calibration import recorded_temperature
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import PASSPORT, read_inputs, recorded
@@ -23,7 +24,7 @@ from ssat.runs.record import as_number, lookup
 from ssat.runs.saved import COPY, saved_configuration, stored_configuration
 from ssat.training.build import build_encoder, check_dimensions
 from ssat.training.classification import linear_head
-from ssat.training.evaluation import find_checkpoint
+from ssat.training.evaluation import OTHER_FILE, find_checkpoint
 from ssat.training.module import JointModule
 
 MODEL, WEIGHTS, SCHEMA = "model.json", "model.safetensors", 1  # of an exported folder
@@ -93,17 +94,11 @@ class SavedNetwork:
             module = JointModule(encoder, lam=1.0, head=head, num_classes=len(self.known.classes), **options)
             if head is None:
                 module.head = None  # a run that has learned no labels still has features
-        try:
-            module.load_state_dict(self.tensors)
-        except RuntimeError as error:
-            reason = (
-                " ".join(str(error).split("\n\t")[1:2]) or str(error).splitlines()[0]
-            )  # the first line names no tensor
-            if self.path.name == WEIGHTS:  # whose checksum is right
-                raise UserError(
-                    f"{self.path.parent / MODEL} describes another network than {WEIGHTS} holds ({reason}): {AGAIN}"
-                ) from error
-            raise UserError(f"{self.path} does not hold the network of {self.run or self.name}: {reason}") from error
+        if self.path.name == WEIGHTS:  # whose checksum is right
+            fill(module, self.tensors, f"{self.path.parent / MODEL} describes another network than {WEIGHTS}", AGAIN)
+        else:
+            wrong = f"{self.path} does not hold the network of {self.run or self.name}"
+            fill(module, self.tensors, wrong, OTHER_FILE)
         return module.eval()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +12,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.checkpoints import StateDict, checkpoint_of, encoder_weights
 from ssat.core.errors import UserError
 from ssat.core.launch import say
+from ssat.core.tensors import compare
 from ssat.encoders.base import Encoder
 from ssat.training.module import JointModule
 
@@ -31,7 +34,7 @@ def start_from(phase: Phase, module: JointModule, run_dir: Path, config: Run) ->
         say(f"{phase.name}: {', '.join(fresh)} not in {path}: they start anew")
 
 
-def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> list[str]:
+def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> Sequence[str]:
     """Load the encoder, or the SSL task's `teacher`, of `path` into `encoder`, every tensor of it.
 
     A fixed position table follows from the image size and is kept; a learnable one of another grid is resampled. What
@@ -40,20 +43,13 @@ def load_encoder(encoder: Encoder, path: Path, *, teacher: bool = False) -> list
     Raises:
         UserError: the file is of another encoder; says the first differences.
     """
-    given = encoder.adapt_weights(encoder_weights(path, teacher=teacher))
-    missing, unexpected, misshapen = compare(encoder, given)
+    given = encoder.adapt_weights(encoder_weights(path, encoder.state_dict(), teacher=teacher))
+    found = compare(encoder, given)
     of_one_pass = encoder.only_masked() | encoder.only_full()
-    problems = [f"{name} is missing in the file" for name in missing if name not in of_one_pass]
-    problems += [f"{name} is not part of this encoder" for name in unexpected]
-    problems += misshapen
-    if problems:
-        raise UserError(
-            f"{path} is of another encoder: {problems[0]}"
-            + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
-            + "; choose the encoder and sizes it was trained with"
-        )
+    if wrong := replace(found, missing=[name for name in found.missing if name not in of_one_pass]):
+        raise UserError(f"{path} is of another encoder: {wrong}; choose the encoder and sizes it was trained with")
     _load(encoder, given, str(path))
-    return missing
+    return found.missing
 
 
 def _load(encoder: Encoder, given: StateDict, name: str) -> None:
@@ -61,17 +57,6 @@ def _load(encoder: Encoder, given: StateDict, name: str) -> None:
     if broken:
         raise UserError(f"{name} holds nan or infinity, first in {broken[0]}: it is of a training that diverged")
     encoder.load_state_dict(given, strict=False)
-
-
-def compare(encoder: Encoder, given: StateDict) -> tuple[list[str], list[str], list[str]]:
-    """Names that `given` lacks, names that the encoder has not, and what has another shape, as sentences."""
-    own = encoder.state_dict()
-    misshapen = [
-        f"{name} is {tuple(value.shape)} in the file and {tuple(own[name].shape)} here"
-        for name, value in given.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    return [name for name in own if name not in given], [name for name in given if name not in own], misshapen
 
 
 ENOUGH = 0.95  # share of an encoder's tensors that pretrained weights must fill
@@ -88,7 +73,7 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
         UserError: no such weights, or fewer than 95 % of the tensors that both passes read fit; says what differs.
     """
     name = str(encoder.timm_name if source is True else source)
-    weights = encoder.adapt_weights(timm_weights(encoder) if source is True else pretrained_file(str(source)))
+    weights = encoder.adapt_weights(timm_weights(encoder) if source is True else pretrained_file(encoder, str(source)))
     stem = encoder.stem
     if stem in weights and weights[stem].ndim >= 4 and weights[stem].shape[1] != encoder.in_chans:
         if not adapt_stem:
@@ -97,30 +82,25 @@ def load_pretrained(encoder: Encoder, source: str | bool, *, adapt_stem: bool = 
                 f" encoder.adapt_stem=true to fit its first layer, or data.channels={weights[stem].shape[1]}"
             )
         weights[stem] = adapt_channels(weights[stem], encoder.in_chans)
-    missing, unexpected, misshapen = compare(encoder, weights)
+    found = compare(encoder, weights)
     own = encoder.state_dict()
     fitting = {key: value for key, value in weights.items() if key in own and value.shape == own[key].shape}
     needed = [key for key in own if key not in encoder.only_masked() | encoder.only_full()]
     share = sum(key in fitting for key in needed) / len(needed)
-    notes = [
-        f"{what}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if names
-    ]
     if share < ENOUGH:
         raise UserError(
-            f"{name} fits {share:.0%} of this encoder's tensors, and {ENOUGH:.0%} are needed ({'; '.join(notes)}):"
+            f"{name} fits {share:.0%} of this encoder's tensors, and {ENOUGH:.0%} are needed: {found};"
             " it is of another architecture or size; choose the encoder that it was trained as"
         )
     _load(encoder, fitting, name)
-    return f"{len(fitting)} of {len(own)} tensors of the encoder from {name}" + "".join(f"; {note}" for note in notes)
+    return f"{len(fitting)} of {len(own)} tensors of the encoder from {name}" + (f"; {found}" if found else "")
 
 
-def pretrained_file(source: str) -> StateDict:
+def pretrained_file(encoder: Encoder, source: str) -> StateDict:
     """The encoder's tensors of the file `source`."""
     if not Path(source).is_file():
         raise UserError(f"encoder.pretrained={source!r} is not a file: give one, or true for timm's weights")
-    return encoder_weights(Path(source))
+    return encoder_weights(Path(source), encoder.state_dict())
 
 
 def timm_weights(encoder: Encoder) -> StateDict:
