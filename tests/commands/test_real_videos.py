@@ -27,6 +27,7 @@ LEARN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"needs {SAMPLES} (set SSAT_SHARED to the folder that holds data/)")
 def test_from_the_trees_of_both_sets_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home, dfdc = tmp_path / "ffpp", tmp_path / "dfdc"

@@ -75,11 +75,14 @@ def test_loggers_get_what_was_measured_once_and_at_its_step(finished):
     assert len(set(losses.values())) == 4
     assert [row["epoch"] for row in rows_with(finished, "test/acc1")] == ["0", "1"]
     assert [row["epoch"] for row in rows_with(finished, "epoch/train/loss")] == ["0", "1"]
-    (events,) = (finished / "joint" / "tensorboard").glob("*/events.*")
-    board = EventAccumulator(str(events))
+    (version,) = (finished / "joint" / "tensorboard").iterdir()
+    board = EventAccumulator(str(version))
     board.Reload()
     assert {event.step: event.value for event in board.Scalars("train/loss")} == pytest.approx(losses)
     assert len(board.Scalars("test/acc1")) == len(board.Scalars("epoch/train/loss")) == 2
+    assert board.Scalars("result/acc1")[0].value == pytest.approx(
+        record_of(finished)["metrics"]["test"]["acc1"]["last"]
+    )
 
 
 def test_what_is_measured_at_some_steps_is_logged_at_those(tmp_path):
@@ -363,6 +366,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_what_is_only_written_down_ends_no_run(tmp_path):
     words = [*TINY, "mode=scratch", "epochs=1", f"run_dir={tmp_path}"]
     environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT / "src")}  # no git, either

@@ -28,6 +28,7 @@ def refusal(*words: str) -> UserError:
     return caught.value
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("word", "key", "sentence"),
     [

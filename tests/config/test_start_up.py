@@ -80,7 +80,9 @@ def test_a_run_on_images_imports_no_plots_trackers_or_tables(images, tmp_path):
 def test_the_default_run_takes_its_first_step_soon_and_says_what_it_is(tmp_path):
     found = first_step(tmp_path, "data=digits")
     assert found["said"][0] == "checking: spy on digits, mode=scratch, 100 epochs, seed 0"
-    assert not {"wandb", "tensorboard", "matplotlib"} & {*found["modules"]}  # codecarbon's tables need pandas
+    assert not {"wandb", "tensorboard", "matplotlib", "sklearn", "scipy"} & {
+        *found["modules"]
+    }  # codecarbon's tables need pandas
     # Measured: 5 CPU seconds where importing torch alone takes 1.5.
     assert found["seconds"] < 7 * cpu_seconds_of_torch()
 

@@ -38,6 +38,7 @@ def test_one_process_runs_here():
     assert seen == [os.getpid()]
 
 
+@pytest.mark.slow
 def test_two_processes_form_one_group(tmp_path):
     run_processes(write_rank, tmp_path, processes=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rank_0_of_2", "rank_1_of_2"]

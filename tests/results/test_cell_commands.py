@@ -33,6 +33,7 @@ def test_the_page_has_the_commands_of_the_experiment_files_and_no_other() -> Non
 
 
 @pytest.mark.sampled
+@pytest.mark.sampled
 @pytest.mark.parametrize("line", COMMANDS)
 def test_each_command_computes_what_a_cell_of_its_table_computes(line: str) -> None:
     run = run_of(*shlex.split(line)[3:])

@@ -139,6 +139,7 @@ def test_without_a_network_apply_is_one_sentence_and_changes_nothing(tmp_path):
     assert line.startswith("error: W&B refuses the key or cannot be reached") and out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_apply_sends_every_section_to_the_service(tmp_path):
     pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces (extra dashboard)")
     service = Service()

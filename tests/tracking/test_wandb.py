@@ -250,6 +250,7 @@ def test_a_training_without_a_network_ends_well_with_one_line(tmp_path):
     assert recordings(run).keys() == {"pretrain", "finetune"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("env", "why"),
     [
@@ -316,11 +317,6 @@ def test_a_dead_or_hanging_wandb_process_does_not_hold_up_the_training(drive, mo
 def test_only_rank_0_talks_to_wandb(tmp_path, drive):
     drive(WANDB_MODE="offline", RANK="1", WORLD_SIZE="2")
     assert not (tmp_path / "run" / "wandb").exists()
-
-
-def test_without_the_option_wandb_is_not_imported():
-    code = "import sys, ssat.training.phases, ssat.training.fit; sys.exit('wandb' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(PYTHONPATH=str(ROOT / "src")), check=True)
 
 
 @pytest.mark.slow

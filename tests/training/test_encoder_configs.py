@@ -36,6 +36,7 @@ def composed(name: str, *overrides: str) -> Run:
 LARGE = ("vit_s", "vit_b", "videomae_s", "videomae_b")  # the same code as vit_t and videomae_micro
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in NAMES])
 def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
     config = composed(name)
@@ -189,6 +190,7 @@ def test_a_finished_run_is_skipped_and_evaluated_to_the_same_accuracy(tmp_path: 
     assert f"{record_of(run)['metrics']['test']['acc1']['last']:.2f}" in evaluated.stdout
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "overrides", "sentence"),
     [
