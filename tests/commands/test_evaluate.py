@@ -163,6 +163,7 @@ def test_a_damaged_record_is_one_sentence(run: Path, tmp_path: Path, console: Co
         evaluate([f"run={copied}"], console)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_sentence_and_exits_with_2(run: Path) -> None:
     process = [sys.executable, "-m", "src.evaluate", f"run={run}", "data.perturb=x"]
     wrong = subprocess.run(process, cwd=ROOT, capture_output=True, text=True, timeout=200)

@@ -189,9 +189,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, wo
 def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
     settings = [
         "mode=ssat",
-        "epochs=12",
-        "eval_every=12",
-        "reconstruct_every=12",
+        "epochs=6",
+        "eval_every=6",
+        "reconstruct_every=6",
         "checkpoint_minutes=0.001",
         "data.pipeline=batched",
     ]
@@ -206,7 +206,7 @@ def test_sigterm_saves_and_exits_143_and_the_same_command_continues(tmp_path):
     record = record_of(resumed)
     assert 0 < step < record["steps"]
     rows = record["phases"][0]["history"]
-    assert len(rows) == 12
+    assert len(rows) == 6
     assert max(row["seconds"] for row in rows) < record["seconds"]  # also of the epoch that was interrupted
     whole = weights(train(*settings, runs=tmp_path / "whole"))
     assert largest_difference(weights(resumed), whole) == 0

@@ -119,9 +119,8 @@ def test_global_generators_are_left_as_they_were(train_clips: Callable[..., Trai
 def loaded(dataset: TrainClips, workers: int) -> list[Batch]:
     sampler = EpochSampler(np.arange(len(dataset)), batch_size=2, seed=1, drop_last=True)
     prepare = partial(normalise, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), device=torch.device("cpu"))
-    return list(
-        EpochLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers, collate_fn=collate, prepare=prepare)
-    )
+    options = {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": collate, "prepare": prepare}
+    return list(EpochLoader(dataset, batch_size=2, sampler=sampler, **options))
 
 
 def test_batches_are_the_same_for_any_number_of_workers(train_clips: Callable[..., TrainClips]) -> None:

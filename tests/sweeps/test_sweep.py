@@ -412,5 +412,6 @@ def test_repeating_the_sweep_runs_only_what_is_missing(trial):
     assert again.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_wrong_group_on_the_command_line_is_one_sentence(tmp_path):
     assert "mode=scrtch does not exist" in fail_of(sweep("mode=ssat,scrtch", runs=tmp_path))

@@ -116,6 +116,7 @@ def test_a_filter_that_wandb_does_not_understand_is_named():
         to_report(spec, entity="me")
 
 
+@pytest.mark.slow
 def test_without_a_key_the_command_writes_the_file_and_says_how_to_apply_it(tmp_path):
     out = tmp_path / "deep" / "dashboard.json"
     done = command(f"out={out}", "project=mine", "entity=team")

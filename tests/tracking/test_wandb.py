@@ -305,6 +305,7 @@ def test_what_a_failing_service_missed_is_uploaded_by_the_command_of_the_warning
     assert len(losses(service.history["abcd1234-joint"])) == ROWS
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hanging_wandb_process_does_not_hold_up_the_training(drive, monkeypatch, death):
     monkeypatch.setattr("ssat.tracking.logger.GRACE", 1)
