@@ -206,6 +206,10 @@ def test_an_example_that_is_clicked_gets_the_class_of_predict(address: str, run:
         node = page.send("DOM.querySelector", nodeId=root, selector=".ssat-photo input[type=file]")["nodeId"]
         page.send("DOM.setFileInputFiles", nodeId=node, files=[str(bad)])
         until("document.body.innerText.includes('cannot read the image bad.png')")
+        until("[...document.images].filter(image => image.naturalWidth == 224).length == 0")  # none of the last image
+        assert page.run(shown) is None
+        time.sleep(1)  # for a second sentence
+        assert page.run("document.body.innerText.split('cannot read the image').length") == 2  # said once
         assert page.run(
             "[...document.querySelectorAll('[data-testid=status-tracker] .error')].every(e => !e.checkVisibility())"
         )

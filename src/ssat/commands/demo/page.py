@@ -80,6 +80,19 @@ def told(gradio: Any, function: Callable[..., Result]) -> Callable[..., Result]:
     return wrapped
 
 
+def unsaid(function: Callable[..., Result], otherwise: Result) -> Callable[..., Result]:
+    """`function` after another one that has said what is wrong with the image."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any) -> Result:
+        try:
+            return function(*args)
+        except UserError:
+            return otherwise
+
+    return wrapped
+
+
 def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequence[Path], folder: Path) -> Any:
     """The page.
 
@@ -158,8 +171,9 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         # The file as it is: the library would decode it its own way, and fail on a bad one without a sentence.
         quiet = {"show_progress": "hidden", "preprocess": False}
         parts = [*shown, *rebuilding]
-        asked = photo.change(lambda: [None] * len(parts), None, parts, api_visibility="private", **quiet)
-        said = asked.then(told(gradio, predict), photo, shown, api_name="predict", **quiet)
+        # Not emptied before: what waited for that answer would read the next image, and say its mistake twice.
+        said = photo.change(told(gradio, predict), photo, shown, api_name="predict", **quiet)
+        said.failure(lambda: [None] * len(parts), None, parts, api_visibility="private", **quiet)
         if decoder is not None:
             with_mask = {
                 "fn": told(gradio, reconstruct),
@@ -167,8 +181,8 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
                 "outputs": rebuilding,
                 **quiet,
             }
-            said.success(**with_mask, api_name="reconstruct")
-            ratio.release(**with_mask, api_visibility="private")
+            ratio.release(**with_mask, api_name="reconstruct")  # the first of a name has it
+            said.success(**with_mask | {"fn": unsaid(reconstruct, (None, None))}, api_visibility="private")
             counted = again.click(lambda number: number + 1, draw, draw, api_visibility="private", **quiet)
             counted.then(**with_mask, api_visibility="private")
     return page
