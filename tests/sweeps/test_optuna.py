@@ -1,6 +1,8 @@
 """`hydra/sweeper=optuna` gets a run's decisive number and tells its best trial."""
 
 import re
+import shlex
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from ssat.core.errors import UserError
 from ssat.runs.decisive import decisive
 from ssat.sweeps.trials import best_lines
 from tests.config.test_overrides import run_elsewhere
-from tests.helpers import command, fail_of
+from tests.helpers import ROOT, command, fail_of
 
 SEARCH = ["-m", "hydra/sweeper=optuna", "recipe.base_lr=interval(1e-4,1e-2)"]
 BOTH = {"acc1": {"last": 70.0, "best": 75.0}, "balanced_acc": {"last": 60.0, "best": 66.0}, "loss": {"last": 0.9}}
@@ -80,9 +82,9 @@ def test_an_experiment_file_searches_and_its_best_command_is_one_run(tmp_path):
     words = [f"--config-dir={tmp_path}", *words, "trainer.max_steps=1"]
     result = command(*words, runs=tmp_path / "runs")
     assert result.returncode == 0 and "[2/2] recipe.base_lr=" in result.stdout, result.stderr
-    best = result.stdout.splitlines()[-1].split()
+    best = shlex.split(result.stdout.splitlines()[-1])
     assert best[-1] == "hydra.mode=RUN"
-    again = command(*words, best[-2], best[-1], runs=tmp_path / "runs")
+    again = subprocess.run([sys.executable, *best[1:]], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and "search:" not in again.stdout and "skipped" in again.stdout
 
 

@@ -388,13 +388,21 @@ def test_a_crash_leaves_one_traceback_and_its_reason_in_the_summary(trial):
     assert "IsADirectoryError" in lines[index + 1]
 
 
+def test_the_repeat_command_finds_the_users_configuration_files(monkeypatch, tmp_path):
+    monkeypatch.setattr("ssat.sweeps.jobs.FOLDERS", [CONF, tmp_path / "my conf"])
+    line = shlex.split(repeat_command(["encoder=mine"]))
+    assert line[-3:] == ["--config-dir", str(tmp_path / "my conf"), "encoder=mine"]
+
+
 def test_the_repeat_command_composes_to_the_failed_job(trial):
     _, _, crashing, result = trial
     commands = [line.strip() for line in result.stdout.splitlines() if line.startswith("    python -m src.train")]
     assert len(commands) == 3
     (line,) = [command for command in commands if "mode.lam=0.2" in command]
+    flag, folder, *overrides = shlex.split(line)[3:]
+    assert flag == "--config-dir" and (Path(folder) / "experiments").is_dir()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("train", overrides=shlex.split(line)[3:]))
+        config = resolve(compose("train", overrides=overrides))
     assert find_run_dir(config) == crashing
 
 

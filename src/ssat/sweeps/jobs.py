@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from ssat.config.schema import Run
-from ssat.config.words import as_typed_here, command_line, expand_tasks, words_of_cell
+from ssat.config.words import FOLDERS, as_typed_here, command_line, expand_tasks, words_of_cell
 from ssat.core.errors import OwnCodeError, UserError
 from ssat.core.words import many
 
@@ -158,8 +158,9 @@ def own_words(words: Iterable[str]) -> list[str]:
 
 
 def repeat_command(words: Iterable[str]) -> str:
-    """The command that repeats one job, quoted for a shell."""
-    return command_line("train", own_words(words))
+    """The command that repeats one job, quoted for a shell; with the user's folders of configuration files."""
+    folders = [word for folder in FOLDERS[1:] for word in ("--config-dir", str(folder))]
+    return command_line("train", [*folders, *own_words(words)])
 
 
 def outcome_of(error: BaseException) -> JobOutcome:
