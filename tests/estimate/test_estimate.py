@@ -369,7 +369,7 @@ def test_a_sweep_prints_a_line_per_job_and_the_sum(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("calibrating") == 1
     last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("SUM of 2 runs") and "1 calibrations" in last
+    assert last.startswith("SUM of 2 runs") and "; 1 calibration" in last
     assert len(list(tmp_path.glob(".estimates/*.json"))) == 2
     assert not list(tmp_path.glob("[!.]*"))
 

@@ -54,7 +54,8 @@ def test_a_training_draws_its_bar_on_one_line_of_80_columns(tmp_path: Path) -> N
     bars = [line for line in lines if "━" in line]
     assert max(map(len, bars)) <= 80
     assert any("ETA" in bar and "loss" in bar for bar in bars)
-    assert not [line for line in lines if line.startswith(" ") and line.strip()]  # what a bar has wrapped
+    assert not [line for line in lines if line.startswith(" ") and ": " in line]  # what a bar has wrapped
+    assert any(line.startswith("  test/") for line in lines)  # the epoch's fields, broken between them
     assert any(line.startswith("predict: python -m src.predict run=") for line in lines)
 
 

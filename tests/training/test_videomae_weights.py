@@ -182,4 +182,4 @@ def test_images_for_an_encoder_of_clips_are_refused_in_one_sentence(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-m", "src.train", *words, f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
     )
-    assert "the encoder takes" in fail_of(done)
+    assert "reads clips, and data=digits gives single images" in fail_of(done)
