@@ -336,6 +336,7 @@ def test_there_is_a_file_for_each_part_and_a_command_for_each_file() -> None:
         assert f"{group}={option}" in words
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("command", example_commands(), ids=" ".join)
 def test_a_command_of_the_page_trains_with_its_files(command: list[str], own_folder: Path) -> None:
     run = resolve(composed([*take_folders(command), *QUICK, "data.samples_per_class=4", "runs_dir=runs"]))

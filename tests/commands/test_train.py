@@ -274,6 +274,7 @@ class Killed(BaseException):
     """In place of SIGKILL: nothing that comes after it takes effect."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("after", "on_disk"),
     [("last.ckpt", [".best.pending", "best.ckpt", "last.ckpt"]), (".best.pending", [".best.pending", "last.ckpt"])],

@@ -22,6 +22,7 @@ def swin(size: int, **options) -> SwinTransformer:
     return SwinTransformer(size, **(sizes | options))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("size", "classes", "parameters", "giga_macs", "grid"),
     [

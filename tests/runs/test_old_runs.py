@@ -43,6 +43,7 @@ def weights(runs: Path, phase: str) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_finished_old_run_is_skipped(runs: Path) -> None:
     done = command("train", *FINISHED, f"runs_dir={runs}")
     assert done.returncode == 0, done.stderr

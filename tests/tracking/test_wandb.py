@@ -281,6 +281,7 @@ def test_a_reachable_service_gets_every_row(drive):
     assert len(losses(service.history["abcd1234-joint"])) == ROWS
 
 
+@pytest.mark.slow
 def test_a_service_that_vanishes_costs_one_line_and_no_time(drive):
     service = Service()
 

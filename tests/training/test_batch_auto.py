@@ -30,6 +30,7 @@ def trained(largest: int) -> list[int]:
 
 
 @pytest.mark.sampled
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("memory", "tried", "found"),
     [(300, [64, 128, 256, 512], 256), (20, [64, 32, 16], 16), (10**6, [64, 128, 256, 512], 512), (64, [64, 128], 64)],

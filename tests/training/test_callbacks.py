@@ -122,6 +122,7 @@ def test_a_callback_of_the_users_own_takes_part_and_is_kept_in_the_checkpoint(tm
     assert not (tmp_path / "called").exists()
 
 
+@pytest.mark.slow
 def test_a_callback_that_raises_is_named_with_its_hook_and_the_run_goes_on(tmp_path, monkeypatch):
     fault = "    def on_train_epoch_end(self, trainer, pl_module):\n"
     text = MINE.replace(fault, fault + "        if trainer.current_epoch == 1 and FAULTY:\n            self.look()\n")
