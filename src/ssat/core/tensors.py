@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ssat.core.errors import UserError
+from ssat.core.words import first_few
 
 Written = Callable[[str], str]
-NAMED = 3  # tensors that a sentence names; of the rest it says how many they are
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,8 @@ class Differences:
         for kind, names in kinds:
             if names:
                 word = "" if parts else " tensor" + "s" * (len(names) > 1)
-                parts.append(f"{len(names)}{word} {'are' if len(names) > 1 else 'is'} {kind} ({some(names)})")
+                parts.append(f"{len(names)}{word} {'are' if len(names) > 1 else 'is'} {kind} ({first_few(names)})")
         return ", ".join(parts)
-
-
-def some(names: Sequence[str]) -> str:
-    """'a, b, c and 2 more'"""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def compare(module: nn.Module, given: Mapping[str, Tensor], written: Written = str) -> Differences:

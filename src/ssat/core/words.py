@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -45,6 +46,11 @@ def nearest(word: str, options: list[str]) -> str:
 def many(count: int, noun: str) -> str:
     """'1 run' or '1,234 runs'."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def first_few(words: Sequence[str], most: int = 3) -> str:
+    """The first `most` words as a list, and how many more there are: 'a, b, c and 2 more'."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def duration(seconds: float) -> str:

@@ -145,8 +145,8 @@ class EpochLoader(DataLoader[Any]):
 
     def close(self) -> None:
         """End the workers; the next pass starts others. Lightning does this to the loaders that it knows."""
-        workers: Any = self._iterator
-        if self.num_workers and workers is not None:
+        workers: Any = self._iterator  # set where they outlive a pass
+        if workers is not None:
             workers._shutdown_workers()
             self._iterator = None
 

@@ -45,11 +45,6 @@ def shorten(text: str, most: int = 36) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def first_few(words: Sequence[str], most: int = 3) -> str:
-    """The first `most` words as a list, and how many more there are."""
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
 def distinct(words: Iterable[str]) -> list[str]:
     """The words without repetitions and empty ones, in their order."""
     return list(dict.fromkeys(word for word in words if word))

@@ -20,7 +20,6 @@ from ssat.runs.image_classes import Calibration, ImagePredictions
 from ssat.runs.label_scores import LabelPredictions
 from ssat.training.data import AnyData
 from ssat.training.image_scores import calibrated, keep_image_scores, keep_label_scores
-from ssat.training.meters import Meters
 from ssat.training.module import JointModule
 from ssat.training.video_scores import keep_scores
 
@@ -85,8 +84,7 @@ def final_tests(
         calibration = Calibration()
         if data.eval_split != TEST:
             calibration = calibrated(kept, data.eval_split, same_images=not splits)
-        if isinstance(module.meters, Meters):
-            module.meters.keep_logits()
+        module.meters.keep_logits()
     for split in splits:
         values = _measure(trainer, module, data, split)
         tested.metrics[split] = {name: {"last": value} for name, value in values.items()}
@@ -123,8 +121,7 @@ def _predicted(
 ) -> ImagePredictions | LabelPredictions:
     """Of every image with the last weights: those of the last epoch, where their logits were kept."""
     if module.meters.kept is None or module.meters.kept.logits is None:
-        if isinstance(module.meters, Meters):
-            module.meters.keep_logits()
+        module.meters.keep_logits()
         _measure(trainer, module, data, split)
     kept: ImagePredictions | LabelPredictions = module.meters.kept
     return kept

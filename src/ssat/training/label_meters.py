@@ -49,6 +49,9 @@ class LabelMeters(nn.ModuleDict):
         super().__init__({"predictions": AllLabels()})
         self.kept: LabelPredictions | None = None
 
+    def keep_logits(self) -> None:
+        """They are always kept."""
+
     def add(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> None:
         """Count logits (B, K) of a batch with its labels (B, K) and indices (B,)."""
         numbers = torch.full((len(targets),), -1, device=targets.device) if indices is None else indices

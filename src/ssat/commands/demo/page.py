@@ -80,19 +80,6 @@ def told(gradio: Any, function: Callable[..., Result]) -> Callable[..., Result]:
     return wrapped
 
 
-def unsaid(function: Callable[..., Result], otherwise: Result) -> Callable[..., Result]:
-    """`function` after another one that has said what is wrong with the image."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any) -> Result:
-        try:
-            return function(*args)
-        except UserError:
-            return otherwise
-
-    return wrapped
-
-
 def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequence[Path], folder: Path) -> Any:
     """The page.
 
@@ -119,6 +106,13 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
         """The image with a share of its patches hidden, and with these predicted."""
         path = path_of(image, folder)
         return (None, None) if path is None else answers.reconstruction(path, ratio, int(draw))
+
+    def reconstruct_quietly(image: Any, ratio: float, draw: float) -> tuple[Any, Any]:
+        """After `predict`, which has said what is wrong with the image."""
+        try:
+            return reconstruct(image, ratio, draw)
+        except UserError:
+            return None, None
 
     with gradio.Blocks(title=f"SSAT: {model.saved.name}", analytics_enabled=False) as page:
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in facts)
@@ -182,7 +176,7 @@ def build(gradio: Any, answers: Answers, facts: Sequence[str], examples: Sequenc
                 **quiet,
             }
             ratio.release(**with_mask, api_name="reconstruct")  # the first of a name has it
-            said.success(**with_mask | {"fn": unsaid(reconstruct, (None, None))}, api_visibility="private")
+            said.success(**with_mask | {"fn": reconstruct_quietly}, api_visibility="private")
             counted = again.click(lambda number: number + 1, draw, draw, api_visibility="private", **quiet)
             counted.then(**with_mask, api_visibility="private")
     return page

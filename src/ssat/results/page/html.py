@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ssat.core.words import duration
+from ssat.core.words import duration, first_few
 from ssat.results.analyses import AnalysisRecord
 from ssat.results.comparisons import finished_comparisons
 from ssat.results.label_curve import label_curves
@@ -23,7 +23,7 @@ from ssat.results.paper.claims import Claim
 from ssat.results.paper.relevance import concerns_the_paper
 from ssat.results.paper.verdicts import Judged
 from ssat.results.spent import total_spent
-from ssat.results.text import FEWER_RUNS, distinct, first_few, largest, quantity
+from ssat.results.text import FEWER_RUNS, distinct, largest, quantity
 from ssat.runs.record import STATES, Record
 
 OPEN_COMPARISONS = 4  # the curves of the others are folded at first

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ssat.core.words import first_few
 from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
 from ssat.results.spent import said_extensions
-from ssat.results.text import distinct, first_few, shared_energy
+from ssat.results.text import distinct, shared_energy
 from ssat.runs.record import Record
 
 
