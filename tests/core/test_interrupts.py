@@ -62,7 +62,8 @@ def test_a_signal_during_the_imports_is_one_line(name: str, signals: tuple, code
 def test_two_signals_while_a_training_starts_are_one_line(tmp_path: Path, delay: float) -> None:
     words = [*TINY, "mode=scratch", f"runs_dir={tmp_path}"]
     code, said = ended("train", words, delay, signal.SIGINT, signal.SIGINT)
-    assert (code, said.strip()) == (130, f"interrupted: {AGAIN}")
+    # Which of the two depends on whether the first has had its line when the second comes.
+    assert (code, said) in [(130, f"\ninterrupted: {what}\n") for what in (AGAIN, "ended at once")]
     assert not list(tmp_path.glob("*/*/result.json"))
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ssat.config.command_line import explain, fail
 from ssat.config.words import as_typed_here, command_line
+from ssat.core import interrupts
 from ssat.core.errors import UserError
 from ssat.core.options import read_options
 from ssat.core.words import nearest
@@ -226,5 +227,5 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, "train"))
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from what has been downloaded", file=sys.stderr)
+        interrupts.last_word("the same command goes on from what has been downloaded")
         raise SystemExit(130) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from ssat.commands.progress import progress
 from ssat.config.words import as_typed_here, command_line
+from ssat.core import interrupts
 from ssat.core.errors import UserError, usable_paths
 from ssat.core.files import file_sha256
 from ssat.core.options import is_true, read_options, whole_number
@@ -123,7 +123,7 @@ def prepare_videos(words: list[str]) -> int:
             )  # fmt: skip
         except KeyboardInterrupt:
             again = command_line("prepare", words)
-            print(f"\ninterrupted: what is finished is kept, and the same command goes on: {again}", file=sys.stderr)
+            interrupts.last_word(f"what is finished is kept, and the same command goes on: {again}")
             return 130
     for remark in state.remarks:
         console.print(f"note: {remark}", markup=False, soft_wrap=True)

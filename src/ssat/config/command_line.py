@@ -15,8 +15,8 @@ from hydra.types import RunMode
 from ssat.config.groups import take_folders
 from ssat.config.overrides import FAULTS, mistake, prepared
 from ssat.config.words import as_typed_here
+from ssat.core import interrupts
 from ssat.core.errors import OwnCodeError, UserError, enough_memory, usable_paths
-from ssat.core.interrupts import AGAIN
 from ssat.core.words import printable
 
 # Mistakes that were already printed; the process exits with 2 at its end.
@@ -66,8 +66,8 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         fail(explain(error, config_name))
     except KeyboardInterrupt as interrupt:
         in_sweep = {"-m", "--multirun"} & {*words}
-        where = str(interrupt) or ("the same command continues with what is left" if in_sweep else AGAIN)
-        print(f"\ninterrupted: {where}", file=sys.stderr)
+        where = str(interrupt) or ("the same command continues with what is left" if in_sweep else interrupts.AGAIN)
+        interrupts.last_word(where)
         raise SystemExit(130) from None
     if reported:
         raise SystemExit(2)
@@ -93,7 +93,7 @@ def run_words(
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {interrupted}", file=sys.stderr)
+        interrupts.last_word(interrupted)
         raise SystemExit(130) from None
 
 

@@ -41,6 +41,16 @@ def raise_once() -> None:
     _take(_raise)
 
 
+def last_word(text: str) -> None:
+    """Print the line with which a command ends after Ctrl-C; from then on a further signal ends it without a word."""
+    ours = [number for number in SIGNALS if signal.getsignal(number) in (_raise, _end_impatiently)]
+    for number in ours:
+        signal.signal(number, _ignore)  # one that came before this line has its say here
+    print(f"\ninterrupted: {text}", file=sys.stderr, flush=True)
+    for number in ours:
+        signal.signal(number, _end_silently)
+
+
 def end_at_exit() -> None:
     """Once Python takes itself down, a signal ends it without a word: nothing is lost any more."""
     atexit.register(_take, _end_silently)
@@ -66,24 +76,27 @@ def _take(handler: Any) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if _is_forked(number):
-        return
-    _tell(number)
-    try:  # noqa: SIM105  (contextlib, see above)
-        sys.stdout.flush()
-    except Exception:  # this very signal may have interrupted a print
-        pass
-    os._exit(_codes[number])
+    if not _is_forked(number):
+        _tell(number, AGAIN)
+        _leave(number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     if _is_forked(number):
         return
-    _take(_end_silently)
     if number == signal.SIGINT:
+        _take(_end_impatiently)
         raise KeyboardInterrupt
-    _tell(number)
+    _tell(number, AGAIN)
+    _take(_end_silently)
     raise SystemExit(_codes[number])
+
+
+def _end_impatiently(number: int, frame: FrameType | None) -> None:
+    """A further signal, before the command has said where it continues."""
+    if not _is_forked(number):
+        _tell(number, "ended at once")
+        _leave(number)
 
 
 def _end_silently(number: int, frame: FrameType | None) -> None:
@@ -91,9 +104,22 @@ def _end_silently(number: int, frame: FrameType | None) -> None:
         os._exit(_codes[number])
 
 
-def _tell(number: int) -> None:
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _tell(number: int, where: str) -> None:
+    _take(_ignore)  # one line, however often Ctrl-C is pressed
     what = "\ninterrupted" if number == signal.SIGINT else "stopped by SIGTERM"
-    os.write(2, f"{what}: {AGAIN}\n".encode())
+    os.write(2, f"{what}: {where}\n".encode())
+
+
+def _leave(number: int) -> None:
+    try:  # noqa: SIM105  (contextlib, see above)
+        sys.stdout.flush()
+    except Exception:  # this very signal may have interrupted a print
+        pass
+    os._exit(_codes[number])
 
 
 def _is_forked(number: int) -> bool:

@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from ssat.commands.doctor.finding import MARKS, Finding, guarded
 from ssat.config.command_line import fail
+from ssat.core import interrupts
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options
 from ssat.core.words import nearest
@@ -251,5 +252,5 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing is left behind", file=sys.stderr)
+        interrupts.last_word("nothing is left behind")
         raise SystemExit(130) from None
