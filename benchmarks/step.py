@@ -7,9 +7,10 @@ encoder, its masked and joint passes against its full pass.
     python -m benchmarks.step --pairs 0 --memory-encoders all --img-size 224 --patch-size 16 --batch 8
 
 First checks that both compute the same loss, logits and gradients (to 1e-5; refuses to report otherwise). Then times
-them interleaved, O V1 O V2 O ..., in one process: a variant's ratio is the mean of its two neighbouring baselines over
-it, so that a slowly changing load cancels. Each memory figure is one step in a process of its own, above the imports.
-Prints a table and writes a JSON file.
+them interleaved, O V1 O V2 O ...: a variant's ratio is the mean of its two neighbouring baselines over it, so that a
+slowly changing load cancels. Each has a process of its own, which waits while the others compute: ours keeps freed
+memory as a training does (ssat.core.allocator), the two-pass one has what a plain script has. Each memory figure is one
+step in a process of its own, above the imports. Prints a table and writes a JSON file.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from benchmarks import passes
 from benchmarks.reference import TwoPass
+from ssat.core.allocator import HUGE_PAGES, keep_freed_memory
 from ssat.core.batch import Batch
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.masking import mask_from_noise
@@ -46,6 +48,7 @@ from ssat.training.authors_weights import to_official
 ROOT = Path(__file__).resolve().parent.parent
 LAM = 0.1
 TOLERANCE = 1e-5
+WARM_UP = 2  # steps
 BASELINE = "two-pass"
 VARIANTS = ("two-pass sdpa", "packed", "two-pass bf16", "two-pass sdpa bf16", "packed bf16")
 ALL_ENCODERS = ("vit_t", "vit_s", "vit_b", "deit_ti", "vit_2m8", "sl_vit", "cvt_13", "swin_t", "resnet_50")
@@ -79,7 +82,7 @@ def is_plain(name: str) -> bool:
 
 
 def baseline_of(args: argparse.Namespace) -> str:
-    return BASELINE if is_plain(args.encoder) else passes.BASELINE
+    return args.baseline or (BASELINE if is_plain(args.encoder) else passes.BASELINE)
 
 
 def encoder_sizes(name: str) -> dict[str, Any]:
@@ -169,6 +172,41 @@ def difference(args: argparse.Namespace) -> dict[str, float]:
     }
 
 
+def rounding(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Errors of the bf16 variants on one batch against the two-pass model in fp32.
+
+    Returns:
+        for each variant the absolute error of the loss, and the relative ones of all logits and of all gradients.
+    """
+    images, labels, noise = data(args, min(args.batch, 4))
+
+    def run(variant: str) -> tuple[float, Tensor, dict[str, Tensor]]:
+        model = build(args, variant)
+        with autocast_of(args, variant):
+            loss, _, logits = model(images, labels, noise)
+        loss.backward()
+        return loss.item(), logits.detach().float(), named_gradients(model)
+
+    def relative(a: Tensor, b: Tensor) -> float:
+        return ((a - b).norm() / b.norm()).item()
+
+    loss, logits, expected = run(BASELINE)
+    found = {}
+    for variant in (name for name in VARIANTS if "bf16" in name):
+        own, own_logits, gradients = run(variant)
+        both = (torch.cat([of[name].flatten() for name in expected]) for of in (gradients, expected))
+        found[variant] = {
+            "loss": abs(own - loss),
+            "logits": relative(own_logits, logits),
+            "gradient": relative(*both),
+        }
+    return found
+
+
+def autocast_of(args: argparse.Namespace, variant: str) -> AbstractContextManager[Any]:
+    return torch.autocast(args.device, torch.bfloat16) if "bf16" in variant else nullcontext()
+
+
 def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
     """A function that does one optimizer step of `variant`."""
     model = build(args, variant).train()
@@ -183,7 +221,7 @@ def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
         # Both draw new masks at every step, each in its own way.
         drawn = () if draws_own else (torch.rand_like(noise),)
-        with torch.autocast(args.device, torch.bfloat16) if "bf16" in variant else nullcontext():
+        with autocast_of(args, variant):
             loss = forward(images, labels, *drawn)[0]
         loss.backward()
         optimizer.step()
@@ -206,18 +244,54 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 def measure(args: argparse.Namespace, variants: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Per variant one entry a pair: its times and those of the baseline before and after it."""
     baseline = baseline_of(args)
-    steps = {variant: stepper(args, variant) for variant in (baseline, *variants)}
-    for step in steps.values():
-        step()
-    pairs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    before = timed(steps[baseline])
-    for _ in range(args.pairs):
-        for variant in variants:
-            own, after = timed(steps[variant]), timed(steps[baseline])
-            ratios = {f"{key}_ratio": (before[key] + after[key]) / 2 / own[key] for key in ("wall", "cpu")}
-            pairs[variant].append({"variant": own, "baseline": [before, after], **ratios})
-            before = after
+    with ExitStack() as stack:
+        steps = {variant: stack.enter_context(serving(args, variant)) for variant in (baseline, *variants)}
+        pairs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        before = steps[baseline]()
+        for _ in range(args.pairs):
+            for variant in variants:
+                own, after = steps[variant](), steps[baseline]()
+                ratios = {f"{key}_ratio": (before[key] + after[key]) / 2 / own[key] for key in ("wall", "cpu")}
+                pairs[variant].append({"variant": own, "baseline": [before, after], **ratios})
+                before = after
     return pairs
+
+
+@contextmanager
+def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dict[str, float]]]:
+    """A function that lets a process of its own do one step of `variant` and gives its times."""
+    environment = os.environ | ({} if variant.startswith("two-pass") else {HUGE_PAGES: "1"})
+    process = subprocess.Popen(
+        [*command(args, args.batch), "--serve", variant],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdin and process.stdout
+    asked, answered = process.stdin, process.stdout
+
+    def ask() -> dict[str, float]:
+        print("step", file=asked, flush=True)
+        return json.loads(answered.readline())
+
+    try:
+        for _ in range(WARM_UP):
+            ask()
+        yield ask
+    finally:
+        asked.close()
+        process.wait()
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Runs in a process of its own: a step and its times for each line that comes."""
+    if not args.serve.startswith("two-pass"):
+        keep_freed_memory()
+    step = stepper(args, args.serve)
+    for _ in sys.stdin:
+        print(json.dumps(timed(step)), flush=True)
 
 
 def peak_bytes() -> int:
@@ -237,6 +311,8 @@ def print_memory(args: argparse.Namespace) -> None:
         stepper(args, args.memory_of)()
         print(torch.cuda.max_memory_allocated())
         return
+    if not args.memory_of.startswith("two-pass"):
+        keep_freed_memory()
     warm = nn.Linear(2, 2)
     warm(torch.ones(1, 2)).sum().backward()
     torch.optim.AdamW(warm.parameters(), foreach=True).step()
@@ -247,12 +323,17 @@ def print_memory(args: argparse.Namespace) -> None:
 
 def peak_memory(args: argparse.Namespace, batch: int, variant: str) -> int:
     """Bytes of one step of `variant` at `batch`, measured in a new process."""
-    command = [sys.executable, "-m", "benchmarks.step", "--memory-of", variant, "--batch", str(batch)]
-    for name in ("encoder", "img_size", "patch_size", "channels", "classes", "device", "threads", "seed"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    command += ["--set", *args.set] if args.set else []
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    words = [*command(args, batch), "--memory-of", variant]
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
+
+
+def command(args: argparse.Namespace, batch: int) -> list[str]:
+    """This benchmark with the same network and data."""
+    words = [sys.executable, "-m", "benchmarks.step", "--batch", str(batch)]
+    for name in ("encoder", "img_size", "patch_size", "channels", "classes", "device", "threads", "seed"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    return words + (["--set", *args.set] if args.set else [])
 
 
 def memory_of_encoders(args: argparse.Namespace) -> dict[str, dict[str, int]]:
@@ -318,6 +399,7 @@ def parse() -> argparse.Namespace:
         nargs="*",
         help=f"plain ViTs: {', '.join(VARIANTS)}; other encoders: {', '.join(passes.PASSES)}; default: all",
     )
+    parser.add_argument("--baseline", choices=VARIANTS, help="what the variants are compared with; default: two-pass")
     parser.add_argument("--set", nargs="*", default=[], help="further values, e.g. encoder.strides=[2,2,2]")
     parser.add_argument(
         "--memory-encoders",
@@ -329,6 +411,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-batches", type=int, nargs="*", default=[32], help="none: no memory figures")
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variants is None:
         args.variants = list(VARIANTS if is_plain(args.encoder) else passes.available(args))
@@ -341,6 +424,9 @@ def main() -> None:
     if args.memory_of:
         print_memory(args)
         return
+    if args.serve:
+        serve(args)
+        return
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -350,6 +436,9 @@ def main() -> None:
     console.print(f"largest differences, {compared}:", {k: f"{v:.1e}" for k, v in differences.items()})
     if not max(differences.values(), default=0.0) <= TOLERANCE:
         sys.exit(f"the two models differ by more than {TOLERANCE:g}: no times are reported")
+    errors = rounding(args) if plain else {}
+    for variant, found in errors.items():
+        console.print(f"{variant}, error to two-pass fp32:", {key: f"{value:.1e}" for key, value in found.items()})
     variants = list(args.variants) + (["two-pass compile", "packed compile"] if args.compile else [])
     memory = {
         batch: {variant: peak_memory(args, batch, variant) for variant in (baseline_of(args), *args.variants)}
@@ -358,10 +447,11 @@ def main() -> None:
     pairs = measure(args, variants) if args.pairs else {}
     baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
     report = {
-        "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of")},
+        "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of", "serve")},
         "baseline": baseline_of(args),
         "macs": None if plain else passes.count(args),
         "differences": differences,
+        "bf16_errors": errors,
         "memory_bytes": memory,
         "baseline_seconds": summary(baseline) if baseline else None,
         "ratios": {

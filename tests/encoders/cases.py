@@ -69,6 +69,7 @@ class Least(Encoder):
 CASES: dict[str, Callable[[], Encoder]] = {
     "vit": small_vit,
     "vit-learnable": partial(small_vit, pos_embed="learnable"),
+    "vit-checkpointed": partial(small_vit, checkpoint_blocks=True),
     "vit-rectangular-grey": partial(VisionTransformer, (8, 20), 4, in_chans=1, embed_dim=16, depth=2, num_heads=4),
     "cvt": small_cvt,
     "cvt-rectangular-grey": partial(small_cvt, img_size=(16, 24), in_chans=1, strides=(2, 2, 2)),

@@ -150,20 +150,49 @@ def test_attention_is_softmax_of_scaled_products():
     assert torch.allclose(attend(q.float(), k.float(), v.float()), expected.float(), atol=1e-5)
 
 
-def test_attention_runs_in_fp32_under_cpu_autocast(monkeypatch):
-    seen = []
-    original = torch.nn.functional.scaled_dot_product_attention
+def outputs_and_gradients(form, inputs, dtype):
+    tensors = [x.to(dtype).requires_grad_() for x in inputs]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        out = form(*tensors)
+    out.float().square().mean().backward()
+    return out.detach().double(), *(x.grad.double() for x in tensors)
 
-    def spy(q, k, v):
-        seen.append((q.dtype, torch.is_autocast_enabled("cpu")))
-        return original(q, k, v)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
-    encoder = build("vit")
-    with torch.autocast("cpu", torch.bfloat16):
-        encoder.forward_joint(images_for(encoder), mask_for(encoder))
-    assert len(seen) == 6
-    assert set(seen) == {(torch.float32, False)}
+@pytest.mark.parametrize(("width", "keys"), [(8, 65), (64, 65), (64, 197), (32, 513)])
+def test_attention_in_bf16_on_a_cpu_rounds_no_more_than_the_plain_form(width, keys):
+    inputs = [torch.randn(2, 3, keys, width) for _ in range(3)]
+
+    def plain(q, k, v):
+        return ((q * width**-0.5) @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
+
+    exact, ours, naive = (
+        outputs_and_gradients(form, inputs, dtype)
+        for form, dtype in ((plain, torch.double), (attend, torch.bfloat16), (plain, torch.bfloat16))
+    )
+    for true, own, other in zip(exact, ours, naive, strict=True):
+        assert (own - true).norm() <= 1.05 * (other - true).norm()
+    assert attend(*[x.bfloat16() for x in inputs]).dtype == torch.bfloat16
+
+
+def test_attention_of_doubles_stays_in_double():
+    assert attend(*torch.randn(3, 1, 2, 5, 64).double()).dtype == torch.double
+
+
+def test_checkpointed_blocks_give_the_same_numbers_and_keep_less():
+    plain, again = (small_vit(drop_path=0.5, depth=6, checkpoint_blocks=on).train() for on in (False, True))
+    again.load_state_dict(plain.state_dict())
+    images, mask = images_for(plain), mask_for(plain)
+    gradients, kept = [], []
+    for encoder in (plain, again):
+        torch.manual_seed(3)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: (to.append(x.numel()), x)[1], lambda x: x):
+            features, latent = encoder.forward_joint(images, mask)
+        (features.square().sum() + latent.maps[0].square().sum()).backward()
+        gradients.append([p.grad for p in encoder.parameters() if p.grad is not None])
+        kept.append(sum(sizes))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] < kept[0] / 3
 
 
 def test_drop_path_rises_linearly_over_the_depth():

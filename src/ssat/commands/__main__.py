@@ -7,6 +7,7 @@ import os
 import sys
 
 from ssat.core import interrupts
+from ssat.core.allocator import use_huge_pages
 
 COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
@@ -40,6 +41,7 @@ def main(command: str | None = None) -> None:
         os.environ.setdefault("TTY_COMPATIBLE", "0")  # rich reads it
     # The first seconds of a command are imports.
     interrupts.end_at_once(stopped=130 if command in STOPPED_AS_INTERRUPTED else 143)
+    use_huge_pages()
     if command in ("--help", "-h", "help"):
         print(usage())
         return

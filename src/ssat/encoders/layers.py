@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssat.core.errors import UserError
 
@@ -41,12 +46,35 @@ def sincos_sequence(length: int, dim: int) -> Tensor:
     return torch.where(channel % 2 == 0, angles.sin(), angles.cos()).float()
 
 
+# Heads at least as wide gain from two bf16 products on a CPU (docs/benchmarks.md); of longer rows they would keep too
+# many weights.
+WIDE, LONG = 32, 512
+
+
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products of bf16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of (B, H, N, d); in fp32 on a CPU, whose bf16 kernel is slower than its fp32 one."""
-    if q.device.type != "cpu" or q.dtype == torch.float32:
+    """Scaled dot-product attention of (B, H, N, d).
+
+    The fused kernel for bf16 on a CPU is the slowest way: there it is two products with a softmax between, or fp32.
+    Which of them depends on shape and processor alone, so that a run that is continued has the same numbers.
+    """
+    if q.device.type != "cpu" or q.dtype in (torch.float32, torch.float64):
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
+        if q.dtype == torch.bfloat16 and q.shape[-1] >= WIDE and k.shape[-2] <= LONG and multiplies_bf16():
+            return _two_products(q, k, v)
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+
+def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    flat = [x.flatten(0, 1) for x in (q, k, v)]
+    weights = torch.baddbmm(q.new_zeros(1, 1, 1), flat[0], flat[1].mT, beta=0, alpha=q.shape[-1] ** -0.5)
+    return (weights.softmax(dim=-1) @ flat[2]).unflatten(0, q.shape[:2])
 
 
 class Attention(nn.Module):
@@ -184,6 +212,13 @@ class Block(nn.Module):
         ]
         x = x + self.drop_path(self.attn.proj(torch.cat(mixed)), samples)
         return x + self.drop_path(self.mlp(self.norm2(x)), samples)
+
+
+def through(block: Callable[..., Any], *args: Any, checkpointed: bool, **options: Any) -> Tensor:
+    """`block(*args, **options)`; `checkpointed` keeps only the inputs; the backward pass computes the rest again."""
+    if not (checkpointed and torch.is_grad_enabled()):
+        return cast(Tensor, block(*args, **options))
+    return cast(Tensor, checkpoint(block, *args, use_reentrant=False, **options))
 
 
 def init_linear(module: nn.Module) -> None:

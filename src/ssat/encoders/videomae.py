@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ssat.core.checkpoints import StateDict
 from ssat.core.errors import UserError
@@ -22,7 +20,7 @@ from ssat.encoders.base import (
     split_mask,
     tokens_to_map,
 )
-from ssat.encoders.layers import Attention, Block, init_linear, sincos_sequence
+from ssat.encoders.layers import Attention, Block, init_linear, sincos_sequence, through
 
 
 class VideoAttention(Attention):
@@ -216,9 +214,7 @@ class VideoTransformer(Encoder):
         return Dense(self._pooled(blocks[-1]), tokens_to_map(blocks[-1], self.mask_grid), blocks)
 
     def _through(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.checkpoint_blocks and self.training and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(block, x, use_reentrant=False))
-        return block(x)
+        return through(block, x, checkpointed=self.checkpoint_blocks and self.training)
 
     def _last(self, x: Tensor) -> Tensor:
         for block in self.blocks:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
 from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, patch_grid, split_mask, tokens_to_map
-from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table
+from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, through
 
 PosEmbed = Literal["sincos", "learnable"]
 
@@ -31,6 +31,8 @@ class VisionTransformer(Encoder):
         drop_path: stochastic depth, rising linearly from 0 to this rate over the blocks.
         pos_embed: 'sincos', the fixed table of MAE, or 'learnable'.
         norm_eps: epsilon of every LayerNorm.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again: less
+            memory, the same numbers, a third more time.
 
     Raises:
         UserError: sizes that do not fit each other.
@@ -55,8 +57,10 @@ class VisionTransformer(Encoder):
         drop_path: float = 0.0,
         pos_embed: PosEmbed = "sincos",
         norm_eps: float = 1e-6,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_blocks = checkpoint_blocks
         self.img_size = both_sides(img_size)
         grid = patch_grid(self.img_size, patch_size)
         check_choice("encoder.pos_embed", pos_embed, get_args(PosEmbed))
@@ -118,17 +122,20 @@ class VisionTransformer(Encoder):
         """The same with every token of the last block."""
         return self.norm(self.forward_blocks(images)[-1])[:, 0]
 
+    def _through(self, block: Any, *args: Any, **options: Any) -> Tensor:
+        return through(block, *args, checkpointed=self.checkpoint_blocks and self.training, **options)
+
     def _class_token(self, x: Tensor) -> Tensor:
         for block in self.blocks[:-1]:
-            x = block(x)
-        return self.norm(self.blocks[-1](x, queries=1))[:, 0]
+            x = self._through(block, x)
+        return self.norm(self._through(self.blocks[-1], x, queries=1))[:, 0]
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """Only the visible patches are embedded and computed (He et al. 2022)."""
         visible, _ = split_mask(mask, num_visible)
         x = self.with_cls(self.embed_visible(self.raw_patches(images, mask), visible))
         for block in self.blocks:
-            x = block(x)
+            x = self._through(block, x)
         return self._latent(x)
 
     def forward_masked_plain(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
@@ -137,7 +144,7 @@ class VisionTransformer(Encoder):
         x = self.embed(images, mask)
         x = torch.cat([x[:, :1], gather_tokens(x[:, 1:], visible)], dim=1)
         for block in self.blocks:
-            x = block(x)
+            x = self._through(block, x)
         return self._latent(x)
 
     def embed_visible(self, patches: Tensor, visible: Tensor) -> Tensor:
@@ -159,19 +166,19 @@ class VisionTransformer(Encoder):
         samples = [full.shape[:2], masked.shape[:2]]
         x = torch.cat([full.flatten(0, 1), masked.flatten(0, 1)])
         for block in self.blocks[:-1]:
-            x = block.forward_packed(x, samples)  # type: ignore[operator]
+            x = self._through(block.forward_packed, x, samples)
         full, masked = (
             view.view(*shape, -1) for view, shape in zip(x.split([b * n for b, n in samples]), samples, strict=True)
         )
-        features = self.norm(self.blocks[-1](full, queries=1))[:, 0]
-        return features, self._latent(self.blocks[-1](masked))
+        features = self.norm(self._through(self.blocks[-1], full, queries=1))[:, 0]
+        return features, self._latent(self._through(self.blocks[-1], masked))
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """Tokens (B, 1 + N, D) after each block, the class token first."""
         x = self.embed(images)
         outputs = []
         for block in self.blocks:
-            x = block(x)
+            x = self._through(block, x)
             outputs.append(x)
         return outputs
 

@@ -14,6 +14,7 @@ import torch
 
 from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
+from ssat.core.allocator import keep_freed_memory
 from ssat.core.checkpoints import check_continuable, load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN
@@ -65,6 +66,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
 def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], stop: Stop) -> None:
     quiet()
     begin_log(run_dir / LOG)
+    keep_freed_memory()
     t = config.trainer
     if t.threads or t.devices > 1:
         torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))
