@@ -87,7 +87,7 @@ def test_an_encoder_shows_its_arguments_with_values_and_comments(helped):
     assert re.search(r"^  encoder.embed_dim=384 +\(a whole number\)$", out, re.MULTILINE)  # its own
     assert "  encoder.depth=12 " in out  # of the file that it builds on
     assert "sincos (fixed, as the authors)" in out  # a comment there
-    assert "default: follows data.img_size" in out
+    assert "default: follows data.img_size" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
