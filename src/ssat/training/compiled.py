@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class CompiledLosses:
             self.losses, fullgraph=fullgraph, dynamic=False, backend=self.backend, options=options
         )
         return compiled
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledLosses:
+        """Of a copied module: compiled code knows the first one only."""
+        losses, module = copy.deepcopy(self.losses, memo), copy.deepcopy(self.module, memo)
+        return CompiledLosses(losses, module, moves=self.moves, backend=self.backend)
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
         """The joint loss and its parts; where lam moves, `progress.lam` is its tensor."""
