@@ -276,7 +276,7 @@ def test_the_picture_of_the_architecture_has_the_layers_in_their_order() -> None
 
 def test_the_step_of_the_architecture_page_is_the_code() -> None:
     (step,) = blocks(DOCS / "architecture.md", "python")
-    assert step in textwrap.dedent(inspect.getsource(JointModule.joint_step)).replace("\n    ", "\n")
+    assert step in textwrap.dedent(inspect.getsource(JointModule.losses)).replace("\n    ", "\n")
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:

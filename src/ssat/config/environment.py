@@ -18,7 +18,12 @@ class Trainer:
     num_nodes: int = key(1, low=1)
     precision: Literal["32", "bf16", "16"] = key("32")
     accumulate: int = key(1, "batches per optimizer step", low=1)
-    compile: bool = key(False, "torch.compile the passes; pays off on a GPU and on long runs")
+    compile: bool = key(
+        False, "torch.compile forward and losses of a training step; pays off on a GPU and on long runs"
+    )
+    cuda_graph: bool = key(
+        False, "replay forward, backward and optimizer of a step as one CUDA graph; pays off where steps are small"
+    )
     deterministic: bool = key(False, "bit-reproducible on a GPU too, slower")
     threads: int | None = key(None, "CPU threads; null = PyTorch's choice", low=1, identity=False)
     log_every: int | None = key(

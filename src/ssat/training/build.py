@@ -7,7 +7,6 @@ from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from ssat.config.create import create
 from ssat.config.schema import Phase, Recipe, Run
@@ -18,6 +17,7 @@ from ssat.encoders.contract import check_contract
 from ssat.runs.machine import log_every
 from ssat.tasks.base import Task
 from ssat.training.classification import linear_head, recipe_weights
+from ssat.training.compiled import CompiledLosses
 from ssat.training.label_loss import recipe_pos_weights
 from ssat.training.mixing import Mixing
 from ssat.training.module import JointModule
@@ -95,8 +95,9 @@ def build_module(
         multi_label=multi_label,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
+    module.cuda_graph = config.trainer.cuda_graph
     if config.trainer.compile:
-        compile_passes(module)
+        module.compiled = CompiledLosses(module.losses, module, moves=module.weighing.moves)
     return module
 
 
@@ -160,9 +161,3 @@ def optimization_of(phase: Phase) -> Optimization:
     values: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     of_phase = {"epochs": phase.epochs, "warmup_of": phase.planned}
     return Optimization(**values | of_phase | {"layer_decay": phase.layer_decay or recipe.layer_decay})
-
-
-def compile_passes(module: JointModule) -> None:
-    """torch.compile of the passes a step calls; parameter names stay as they are."""
-    for name in ("forward_features", "forward_masked", "forward_joint"):
-        setattr(module.encoder, name, torch.compile(getattr(module.encoder, name)))

@@ -59,7 +59,8 @@ class EpochMeans:
 
     def add(self, values: Values, images: int) -> None:
         """Add the values of one step, which are means over so many images, or sums where they bring their count."""
-        weight = torch.tensor(float(images), device=next(iter(values.values())).device)
+        # Filled there: a number copied from the host would wait for the device.
+        weight = torch.full((), float(images), device=next(iter(values.values())).device)
         own = {name for name in values if _is_count(name) or _count_of(name) in values}
         weighed = {name: value if name in own else value * weight for name, value in values.items()}
         for name, value in {IMAGES: weight, **weighed}.items():

@@ -17,6 +17,8 @@ from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
 from ssat.training.batches import as_batch
 from ssat.training.classification import ClassLoss, Normalize, head_from
+from ssat.training.compiled import CompiledLosses
+from ssat.training.cuda_graph import ReplayedStep, Replays, planned
 from ssat.training.freezing import freeze, freeze_unread
 from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
 from ssat.training.label_loss import LabelLoss
@@ -25,7 +27,7 @@ from ssat.training.means import EpochMeans, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, follow_schedule, optimizer_and_schedule
-from ssat.training.steps import Progress, batches_before, progress_at, seed_step, share_done, window_scale
+from ssat.training.steps import Progress, Step, batches_before, progress_at, seed_step, share_done, window_scale
 from ssat.training.video_meters import Average, VideoMeters
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
 
@@ -109,6 +111,10 @@ class JointModule(pl.LightningModule):
         self.meters: Any = VideoMeters(classes, average) if average and classes else Meters(classes)
         if multi_label and classes:
             self.meters = LabelMeters()
+        self.compiled: CompiledLosses | None = None  # of `losses`; set by trainer.compile
+        self.cuda_graph = False  # the steps of a training are to be one; set by trainer.cuda_graph
+        self.replay: ReplayedStep | None = None  # what takes them then
+        self.replays: Replays | None = None  # what became of it
         self.stamp: dict[str, Any] = {}  # what every checkpoint says of its run
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
@@ -116,7 +122,10 @@ class JointModule(pl.LightningModule):
         """The joint loss of a batch; its parts are logged."""
         progress = progress_at(self.trainer, batch_idx, self.optimization.epochs)
         batch = as_batch(batch, progress.batches)
-        loss, values = self.joint_step(batch, progress)
+        if self.replay is None:
+            loss, values = self.joint_step(batch, progress)
+        else:
+            loss, values = self.replay(self.mix(batch), self.with_lam(progress))  # the optimizer's step, too
         self.means.add(values, len(batch.images))
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         logged = to_log(values, self.trainer) if due else watched(values)
@@ -124,9 +133,19 @@ class JointModule(pl.LightningModule):
         write(logged, self.trainer)
         return loss * window_scale(self.trainer, batch_idx)
 
-    def joint_step(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+    def joint_step(self, batch: Batch, progress: Progress) -> Step:
         """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""
-        batch = self.mix(batch)  # mixup or CutMix; the batch itself by default
+        mixed = self.mix(batch)  # mixup or CutMix; the batch itself by default
+        return self.losses(mixed, progress) if self.compiled is None else self.compiled(mixed, self.with_lam(progress))
+
+    def with_lam(self, progress: Progress) -> Progress:
+        """`progress` with lam as a tensor of the device, where it moves."""
+        if not self.weighing.moves:
+            return progress
+        return progress._replace(lam=torch.full((), self.weighing.lam_at(progress), device=self.device))
+
+    def losses(self, batch: Batch, progress: Progress) -> Step:
+        """`joint_step` of a batch that is mixed already."""
         out = self.run_tasks(batch)  # features and L_SSAT: one call
         logits = None if self.head is None else self.head(out.features).float()
         cls = self.cls_loss(logits, batch)  # smoothed | soft | partly labelled
@@ -195,14 +214,35 @@ class JointModule(pl.LightningModule):
             self.ssl.begin(self.encoder)
         if self.optimization.warmup_of is not None:
             follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # LambdaLR
+        if self.cuda_graph:
+            self.replays, self.replay = planned(self, self.trainer)
+
+    def on_train_end(self) -> None:
+        """A recorded step keeps its memory until it goes."""
+        self.replay = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, drop path and mixing follow from seed, step and rank alone."""
         seed_step(self.seed, batches_before(self.trainer, batch_idx), self.global_rank)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients, unless the whole step has been taken already."""
+        if self.replay is None:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Forget the last gradients, unless the whole step has been taken already."""
+        if self.replay is None:
+            super().optimizer_zero_grad(*args, **kwargs)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None, **kwargs: Any
+    ) -> None:
         """The optimizer's step, then what the task does after it."""
-        super().optimizer_step(*args, **kwargs)
+        if self.replay is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure, **kwargs)
+        else:
+            optimizer_closure()  # `training_step` takes all of it
         if self.ssl is not None:
             step = self.trainer.global_step + 1  # Lightning counts it when this hook has returned
             self.ssl.after_step(self.encoder, share_done(self.trainer, step, self.optimization.epochs), step)

@@ -119,7 +119,8 @@ def follow_schedule(schedule: LambdaLR) -> None:
     """Set the learning rates of the step that comes to those of the schedule, where another one has led there."""
     rates = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
     for group, base, factor in rates:
-        group["lr"] = base * factor(schedule.last_epoch)
+        rate = base * factor(schedule.last_epoch)
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
 
 def loader_batch_size(trainer: pl.Trainer) -> int:

@@ -71,6 +71,8 @@ def phase_record(
         "data_wait": waited / train_seconds if train_seconds else None,
         "params": count_parameters(module.encoder, module.head, module.ssl, frozen=module.frozen),
         "macs": all_macs(module, image),
+        "compiled": None if module.compiled is None else asdict(module.compiled.outcome),
+        "cuda_graph": None if module.replays is None else asdict(module.replays),
         "peak_memory_bytes": peak_memory_bytes(),
         "energy": {
             "kwh": totals["kwh"] if totals["source"] else None,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 
+from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 
 
@@ -19,10 +22,18 @@ class Progress(NamedTuple):
     Attributes:
         batches: that this process has seen before.
         share: of the schedule's optimizer steps that are done, in [0, 1].
+        lam: weight of L_cls at this step, on the device: what is compiled or replayed takes no other number from the
+            host; None = it follows from `share`.
     """
 
     batches: int
     share: float
+    lam: Tensor | None = None
+
+
+# A joint loss, and what `EpochMeans` takes of it.
+Step = tuple[Tensor, dict[str, Tensor]]
+Losses = Callable[[Batch, Progress], Step]
 
 
 def progress_at(trainer: pl.Trainer, batch_idx: int, epochs: int | None) -> Progress:

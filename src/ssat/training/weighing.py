@@ -78,7 +78,7 @@ class Weights(NamedTuple):
             at which they are watched.
     """
 
-    lam: float
+    lam: float | Tensor
     scale: float | Tensor
     logs: dict[str, Tensor]
 
@@ -110,6 +110,20 @@ class Weighing:
         if schedule.kind == "balanced":
             state.register_buffer("balance", torch.zeros(()))
 
+    @property
+    def moves(self) -> bool:
+        """Whether lam is another one at every step."""
+        return self.schedule.kind in ("linear", "cosine") and 0 < self.lam < 1
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether a step's gradients are read more than once."""
+        return 0 < self.lam < 1 and (self.schedule.kind == "balanced" or self.watch_every > 0)
+
+    def lam_at(self, progress: Progress) -> float:
+        """The weight of L_cls at this step."""
+        return self.schedule.lam(self.lam, progress.share) if self.moves else self.lam
+
     def at(self, progress: Progress, cls_loss: Tensor, ssl_loss: Tensor) -> Weights:
         """The weights at this step; the gradients of the losses (scalars) are measured only if something reads them."""
         if not 0 < self.lam < 1:
@@ -124,8 +138,9 @@ class Weighing:
         if self.schedule.kind == "balanced":
             balance = self._balance(gradients, progress)
             return Weights(self.lam, balance, logs | {"balance": balance})
-        lam = self.schedule.lam(self.lam, progress.share)
-        return Weights(lam, 1.0, logs | {"lam": cls_loss.new_full((), lam)})
+        lam = self.lam_at(progress) if progress.lam is None else progress.lam
+        logged = lam.clone() if isinstance(lam, Tensor) else cls_loss.new_full((), lam)
+        return Weights(lam, 1.0, logs | {"lam": logged})
 
     def _balance(self, gradients: LossGradients, progress: Progress) -> Tensor:
         balance = self.state.get_buffer("balance")
