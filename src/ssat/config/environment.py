@@ -18,6 +18,9 @@ class Trainer:
     num_nodes: int = key(1, low=1)
     precision: Literal["32", "bf16", "16"] = key("32")
     accumulate: int = key(1, "batches per optimizer step", low=1)
+    grad_dtype: Literal["32", "bf16"] = key(
+        "32", "in which several processes exchange gradients; bf16 sends half the bytes and rounds the gradients"
+    )
     compile: bool = key(False, "torch.compile the passes; pays off on a GPU and on long runs")
     deterministic: bool = key(False, "bit-reproducible on a GPU too, slower")
     threads: int | None = key(None, "CPU threads; null = PyTorch's choice", low=1, identity=False)
