@@ -5,9 +5,11 @@
 import copy
 import gc
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ from ssat.sweeps.jobs import (
     without_start,
 )
 from ssat.sweeps.names import swept_keys, swept_values
+from ssat.sweeps.packed import Packing, advised, keep, pack, sharing, throughput
 from ssat.sweeps.slurm import run_on_cluster
 from ssat.sweeps.table import results_table
 
@@ -118,6 +121,8 @@ class VariantSweeper(BasicSweeper):
         estimates = any(job.config.estimate for job in jobs)  # they are of this machine and have a sum of their own
         if not estimates:
             check_launcher(launcher, left)
+        packing = pack(launcher, left) if launcher.name == "packed" and left and not estimates else None
+        began = time.monotonic()
         around: AbstractContextManager[Failures] = estimating(left) if estimates else nullcontext([])
         try:
             with around as impossible:
@@ -127,7 +132,7 @@ class VariantSweeper(BasicSweeper):
                     if own_folder(job):
                         self.failed[own_folder(job)] = job
                     left.remove(job)
-                for job, outcome in self.launch(left, total, launcher):
+                for job, outcome in self.launch(left, total, launcher, packing):
                     report_failure(job, outcome, self.told)
                     results.append((job, outcome))
         finally:
@@ -139,6 +144,11 @@ class VariantSweeper(BasicSweeper):
                 )
             if code or not estimates:
                 print("\n" + "\n".join(summary(results, total)), flush=True)
+            trained = [record_of(job) for job, outcome in results if outcome.status == "finished"] if packing else []
+            if trained:
+                line = throughput([record for record in trained if record], time.monotonic() - began)
+                print(line, flush=True)
+                keep(Path(self.master.hydra.sweep.dir), [line])
             done = [job for job, outcome in results if outcome.status in ("finished", "skipped")]
             folders = dict.fromkeys(job.config.runs_dir for job in done if isinstance(job, Job))
             if not estimates:
@@ -218,7 +228,9 @@ class VariantSweeper(BasicSweeper):
             where = f"{label}: " if label else ""
             raise UserError(where + explain(error, "train", groups)) from error
 
-    def launch(self, jobs: Sequence[Job], total: int, launcher: Launcher) -> Iterator[tuple[Job, JobOutcome]]:
+    def launch(
+        self, jobs: Sequence[Job], total: int, launcher: Launcher, packing: Packing | None = None
+    ) -> Iterator[tuple[Job, JobOutcome]]:
         """Start the jobs as `launcher` says; yields each with what became of it."""
         if not jobs:
             return
@@ -229,20 +241,23 @@ class VariantSweeper(BasicSweeper):
         here = launcher.name == "local" or jobs[0].config.estimate
         if not here:
             print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
-        start = run_on_cluster if launcher.name == "slurm" else run_here
         done = total - len(jobs)
-        for stage in stages(jobs):
-            refused = [(job, outcome) for job in stage if (outcome := without_start(job, self.failed))]
-            known = {id(job) for job, _ in refused}
-            ready = [job for job in stage if id(job) not in known]
-            running = self.launch_here(ready, total, done + len(refused)) if here else start(ready, launcher, folder)
-            for job, outcome in itertools.chain(refused, running if ready else ()):
-                done += 1
-                if not here:
-                    print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
-                if outcome.status != "finished" and own_folder(job):
-                    self.failed[own_folder(job)] = job
-                yield job, outcome
+        with sharing(packing, folder) if packing else nullcontext() as placement:
+            start = run_on_cluster if launcher.name == "slurm" else partial(run_here, placement=placement)
+            for stage in stages(jobs):
+                refused = [(job, outcome) for job in stage if (outcome := without_start(job, self.failed))]
+                known = {id(job) for job, _ in refused}
+                ready = [job for job in stage if id(job) not in known]
+                running = (
+                    self.launch_here(ready, total, done + len(refused)) if here else start(ready, launcher, folder)
+                )
+                for job, outcome in itertools.chain(refused, running if ready else ()):
+                    done += 1
+                    if not here:
+                        print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
+                    if outcome.status != "finished" and own_folder(job):
+                        self.failed[own_folder(job)] = job
+                    yield job, advised(outcome, placement) if placement else outcome
 
     def launch_here(self, jobs: Sequence[Job], total: int, before: int) -> Iterator[tuple[Job, JobOutcome]]:
         """With Hydra's launcher: its basic one runs one job after the other in this process.

@@ -425,6 +425,27 @@ def test_two_ranks_equal_one_process_with_twice_the_batch_also_in_a_sweep(tmp_pa
     assert alone["loss"]["last"] == pytest.approx(two["loss"]["last"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_gradients_in_bf16_are_those_of_one_process_but_for_their_rounding(tmp_path):
+    """What is sent is rounded to 8 bits, once in each rank and once in the sum."""
+    settings = [*DDP, "trainer.max_steps=1", "recipe.weight_decay=0", "seed=3"]
+    one = train(*settings, "recipe.batch_size=16", runs=tmp_path / "one")
+    two = command(*settings, "recipe.batch_size=8", "trainer=ddp_cpu", "trainer.grad_dtype=bf16", runs=tmp_path / "two")
+    assert two.returncode == 0, two.stderr
+    (path,) = (tmp_path / "two").glob("[!.]*/*/result.json")
+    exact, rounded = (moments(run) for run in (one, path.parent))
+    assert 1e-6 < (rounded - exact).norm() / exact.norm() < 2**-7
+    assert record_of(path.parent)["config"]["trainer"]["grad_dtype"] == "bf16"
+    assert path.parent.name.rpartition("-")[2] != one.name.rpartition("-")[2]  # another result, another run
+
+
+def moments(run: Path) -> torch.Tensor:
+    """AdamW's first moments: after one step a tenth of the gradients."""
+    saved = torch.load(run / "joint" / "checkpoints" / "last.ckpt", weights_only=False)
+    states = saved["optimizer_states"][0]["state"]
+    return torch.cat([states[index]["exp_avg"].flatten() for index in sorted(states)])
+
+
 def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch(tmp_path):
     settings = ["mode=scratch", "recipe.augment=null", "trainer.max_steps=3"]
     one = train(*settings, "recipe.batch_size=16", runs=tmp_path)
@@ -442,6 +463,7 @@ def test_accumulating_two_batches_equals_one_batch_of_twice_the_size_for_scratch
         (["ssl.mask_ratio=0.99"], "ssl.mask_ratio=0.99 leaves no visible patch"),
         (["recipe.batch_size=4000"], "4000"),
         (["encoder.num_heads=5"], "num_heads=5"),
+        (["trainer.grad_dtype=bf16"], "trainer.grad_dtype=bf16 is of several processes"),
         (["ssl.decoder_heads=7"], "decoder_heads=7"),
         (["footprint.energy=true", "footprint.country=ZZZ"], "footprint.country='ZZZ'"),
         (["mode=finetune", "mode.init_from=/proc/nowhere"], "/proc/nowhere"),

@@ -58,6 +58,7 @@ def check(run: Run) -> None:
             value=starts[0],
         )
     check_select(run)
+    check_exchange(run)
     check_callbacks(run)
     trackers(run.logger)
     for key, value in (("name", run.name), ("experiment", run.experiment)):
@@ -94,6 +95,17 @@ def check_ranges(recipe: Recipe) -> None:
             f"recipe.betas={list(recipe.betas)} is not possible: both lie in [0, 1)",
             key="recipe.betas",
             value=list(recipe.betas),
+        )
+
+
+def check_exchange(run: Run) -> None:
+    """Raises: UserError: how gradients are exchanged, of a run with a single process."""
+    if run.trainer.grad_dtype != "32" and run.trainer.processes == 1:
+        raise UserError(
+            f"trainer.grad_dtype={run.trainer.grad_dtype} is of several processes (trainer.devices, trainer.num_nodes),"
+            " and this run has one: leave it out",
+            key="trainer.grad_dtype",
+            value=run.trainer.grad_dtype,
         )
 
 

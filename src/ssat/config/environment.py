@@ -18,6 +18,9 @@ class Trainer:
     num_nodes: int = key(1, low=1)
     precision: Literal["32", "bf16", "16"] = key("32")
     accumulate: int = key(1, "batches per optimizer step", low=1)
+    grad_dtype: Literal["32", "bf16"] = key(
+        "32", "in which several processes exchange gradients; bf16 sends half the bytes and rounds the gradients"
+    )
     compile: bool = key(
         False, "torch.compile forward and losses of a training step; pays off on a GPU and on long runs"
     )
@@ -96,10 +99,13 @@ class Launcher:
     """Where a sweep's runs go."""
 
     # joblib: in configurations of the time before it was called processes
-    name: Literal["local", "processes", "joblib", "slurm"] = key(
-        "local", "one by one | several at once | the same | SLURM jobs"
+    name: Literal["local", "processes", "packed", "joblib", "slurm"] = key(
+        "local", "one by one | several at once | several on each device | as processes | SLURM jobs"
     )
-    jobs: int = key(2, "runs at the same time", low=1)
+    jobs: int = key(2, "of launcher=processes: runs at the same time", low=1)
+    per_device: int | None = key(
+        None, "of launcher=packed: runs that share a GPU, or the CPU; null = 2 on a GPU, on a CPU as cores allow", low=1
+    )
     threads: int | None = key(None, "CPU threads of one run; null = the cores shared out", low=1)
     executor: Literal["slurm", "local"] = key("slurm", "local: the same on this machine, to try it")
     partition: str | None = key(None, "null = the cluster's default")

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,39 @@ def check_launcher(launcher: Launcher, jobs: Sequence[Job]) -> None:
         raise UserError("launcher=slurm gives every job one node: start trainer.num_nodes > 1 with srun")
 
 
-def run_here(jobs: Sequence[Job], launcher: Launcher, folder: Path) -> Iterator[tuple[Job, JobOutcome]]:
-    """`launcher=processes`: `launcher.jobs` jobs at once on this machine; yields each as it ends.
+@dataclass(frozen=True)
+class Placement:
+    """How many jobs run at once on this machine, with what each.
+
+    Attributes:
+        at_once: jobs at the same time.
+        threads: CPU threads of one job.
+        gpus: names for CUDA_VISIBLE_DEVICES, which the jobs get in turn.
+        env: further variables of every job.
+    """
+
+    at_once: int
+    threads: int
+    gpus: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def place(launcher: Launcher, jobs: Sequence[Job]) -> Placement:
+    """Of `launcher=processes`: `launcher.jobs` at once."""
+    at_once = min(launcher.jobs, len(jobs))
+    gpus = visible_gpus() if any(devices_of(job) for job in jobs) else []
+    return Placement(at_once, launcher.threads or max(1, cores() // at_once), tuple(gpus))
+
+
+def run_here(
+    jobs: Sequence[Job], launcher: Launcher, folder: Path, placement: Placement | None = None
+) -> Iterator[tuple[Job, JobOutcome]]:
+    """Several jobs at once on this machine as `placement` says, by default `place`; yields each as it ends.
 
     Ctrl-C, SIGTERM and leaving the iteration stop the jobs that run; each saves before it ends. A second Ctrl-C kills.
     """
-    at_once = min(launcher.jobs, len(jobs))
-    threads = launcher.threads or max(1, cores() // at_once)
-    gpus = visible_gpus() if any(devices_of(job) for job in jobs) else []
+    placement = placement or place(launcher, jobs)
+    at_once, threads, gpus = min(placement.at_once, len(jobs)), placement.threads, placement.gpus
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(at_once):
         slots.put(slot)
@@ -173,7 +199,7 @@ def run_here(jobs: Sequence[Job], launcher: Launcher, folder: Path) -> Iterator[
     def run(index: int, job: Job) -> tuple[Job, JobOutcome]:
         slot = slots.get()
         words = own_words(job.words) + thread_words(job, threads)
-        process = JobProcess(words, folder / f"{index:03d}-{job.name}.log", share(slot, job, gpus))
+        process = JobProcess(words, folder / f"{index:03d}-{job.name}.log", {**placement.env, **share(slot, job, gpus)})
         running.add(process)  # before `received` is read: a signal finds the process in one of the two
         try:
             return job, JobOutcome("stopped") if received else process()

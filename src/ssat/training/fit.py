@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
 
 from ssat.config.check import PRECISIONS
 from ssat.config.schema import Phase, Run
@@ -25,6 +24,7 @@ from ssat.training.callbacks.progress import ProgressBar, ProgressLines
 from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
 from ssat.training.data import AnyData
+from ssat.training.ddp import strategy_of
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.stop import Stop
@@ -105,14 +105,11 @@ def quiet() -> None:
 def build_trainer(config: Run, phase: Phase, folder: Path, loggers: list[Any], callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's trainer for one phase."""
     t = config.trainer
-    strategy: Any = "auto"
-    if t.processes > 1:
-        strategy = DDPStrategy(gradient_as_bucket_view=True)
     return pl.Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.num_nodes,
-        strategy=strategy,
+        strategy=strategy_of(t),
         precision=PRECISIONS[t.precision],  # type: ignore[arg-type]
         max_epochs=phase.epochs,
         max_steps=t.max_steps or -1,
