@@ -326,7 +326,8 @@ def main() -> None:
         sys.exit("authors reads images: give --root")
     torch.set_num_threads(1)
     quiet()
-    warnings.filterwarnings("ignore", message=".*no `val_dataloader`.*")
+    for harmless in (".*no `val_dataloader`.*", ".*optimizer.step.*has been overridden.*"):
+        warnings.filterwarnings("ignore", message=harmless)
     table, report = overhead(args) if args.what == "overhead" else authors(args)
     Console(width=120).print(table)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}

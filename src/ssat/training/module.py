@@ -21,7 +21,7 @@ from ssat.training.freezing import freeze, freeze_unread
 from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
 from ssat.training.label_loss import LabelLoss
 from ssat.training.label_meters import LabelMeters
-from ssat.training.means import EpochMeans, to_log, watched, write
+from ssat.training.means import EpochMeans, show, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, follow_schedule, optimizer_and_schedule
@@ -120,7 +120,7 @@ class JointModule(pl.LightningModule):
         self.means.add(values, len(batch.images))
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         logged = to_log(values, self.trainer) if due else watched(values)
-        self.log_dict(logged, on_step=True, on_epoch=False, logger=False)  # for callbacks and progress bars
+        show(logged, self.trainer)
         write(logged, self.trainer)
         return loss * window_scale(self.trainer, batch_idx)
 
