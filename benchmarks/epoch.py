@@ -10,8 +10,8 @@ is spent outside forward and loss, backward and the optimizer's step: it is smal
 changes the time of a whole step by more. A row `+ x` is Lightning with x alone. What is done once an epoch (row of the
 history, checkpoint) is its own column.
 
-`authors`: one epoch of encoder=vit_t with everything on, in fp32 and bf16, against `benchmarks.authors_loop` on the same
-images; without the evaluation, which both would do alike.
+`authors`: one epoch of encoder=vit_t with everything on, in fp32 and bf16, against `benchmarks.authors_loop` on the
+same images; without the evaluation, which both would do alike.
 """
 
 from __future__ import annotations

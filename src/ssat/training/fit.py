@@ -107,7 +107,7 @@ def quiet() -> None:
 class Unprofiled(PassThroughProfiler):
     """Measures nothing, at a tenth of the cost: Lightning enters a profile for every hook of every callback."""
 
-    def profile(self, action_name: str) -> Any:  # type: ignore[override]
+    def profile(self, action_name: str) -> Any:
         """A block that nothing is done around."""
         return _NOTHING
 

@@ -178,6 +178,19 @@ class JointModule(pl.LightningModule):
             raise UserError("a module with lam=0 has learned no labels, so it predicts none: fine-tune its encoder")
         return self.head(self.encoder.forward_features(images))
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on `device`; on a CPU our own is there, and Lightning would look through all of it."""
+        if isinstance(batch, Batch) and device.type == "cpu" and batch.images.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the hook's name, which Lightning sets 40 times a step, without a search among weights."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def train(self, mode: bool = True) -> JointModule:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)

@@ -27,7 +27,7 @@ LESSER = (
     "/exact_match",
     "/hamming_acc",
 )
-PER_SECOND = 10  # times that the bar is drawn at most; drawing takes as long as a small step
+PER_SECOND = 5  # times that the bar is drawn at most; drawing takes as long as a small step
 NAME, BAR = 32, 16  # characters of the name at most, and of the bar
 SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc", "map")]  # by the bar
 
