@@ -15,6 +15,7 @@ from timm.optim import param_groups_weight_decay
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.reference import TwoPass
+from benchmarks.step import DECODER
 from ssat.config.schema import Run
 from ssat.data.image import ImageDataModule
 from ssat.data.sets.sources import ImageList
@@ -47,9 +48,9 @@ def network(config: Run, num_classes: int) -> TwoPass:
         depth=o["depth"],
         num_heads=o["num_heads"],
         num_classes=num_classes,
-        decoder_dim=ssl["decoder_dim"],
-        decoder_depth=ssl["decoder_depth"],
-        decoder_heads=ssl["decoder_heads"],
+        decoder_dim=ssl["decoder_dim"] or DECODER["dim"],
+        decoder_depth=ssl["decoder_depth"] or DECODER["depth"],
+        decoder_heads=ssl["decoder_heads"] or DECODER["num_heads"],
         mlp_ratio=o.get("mlp_ratio", 4.0),
     )
 
