@@ -23,7 +23,7 @@ from ssat.training.classification import ClassLoss, linear_head
 from ssat.training.means import EpochMeans, to_log
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.module import JointModule
-from ssat.training.steps import Progress
+from ssat.training.steps import Progress, seed_step
 from ssat.training.weighing import LamSchedule, Weighing
 from tests.encoders.cases import build, images_for
 from tests.helpers import record_of, train
@@ -239,3 +239,13 @@ def test_the_checkpoint_of_a_run_opens_in_a_notebook(tmp_path: Path) -> None:
         module = JointModule.load_from_checkpoint(run / "joint" / "checkpoints" / f"{name}.ckpt")
         (found,) = own.test(module, datamodule=ImageDataModule(digits(), img_size=16), verbose=False)
         assert found["test/acc1"] == pytest.approx(metric[name])
+
+
+def test_a_step_is_seeded_as_torch_manual_seed_would_seed_it() -> None:
+    with torch.random.fork_rng():
+        seed_step(3, 7, 0)
+        drawn, seed = torch.rand(4), torch.initial_seed()
+        torch.manual_seed(seed)
+        assert torch.equal(drawn, torch.rand(4))
+        seed_step(3, 8, 0)
+        assert torch.initial_seed() != seed

@@ -38,6 +38,15 @@ def to_log(values: Values, trainer: pl.Trainer) -> dict[str, Tensor | float]:
     return watched(values) | {f"train/{name}": value for name, value in named.items()} | {"lr": lr}
 
 
+def show(named: Mapping[str, Tensor | float], trainer: pl.Trainer) -> None:
+    """Show callbacks and progress bars what was measured in a step, as `self.log(..., logger=False)` would.
+
+    That one takes 0.4 ms for each value, and keeps Lightning looking at them after every step.
+    """
+    if named:
+        trainer.callback_metrics.update({name: torch.as_tensor(value) for name, value in named.items()})
+
+
 def write(named: Mapping[str, Tensor | float], trainer: pl.Trainer) -> None:
     """Write what was measured in a step to the loggers, at that step.
 

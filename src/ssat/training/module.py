@@ -23,7 +23,7 @@ from ssat.training.freezing import freeze, freeze_unread
 from ssat.training.hyperparameters import Named, encoder_from, plain_values, rebuilt, task_from
 from ssat.training.label_loss import LabelLoss
 from ssat.training.label_meters import LabelMeters
-from ssat.training.means import EpochMeans, to_log, watched, write
+from ssat.training.means import EpochMeans, show, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, follow_schedule, optimizer_and_schedule
@@ -129,7 +129,7 @@ class JointModule(pl.LightningModule):
         self.means.add(values, len(batch.images))
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         logged = to_log(values, self.trainer) if due else watched(values)
-        self.log_dict(logged, on_step=True, on_epoch=False, logger=False)  # for callbacks and progress bars
+        show(logged, self.trainer)
         write(logged, self.trainer)
         return loss * window_scale(self.trainer, batch_idx)
 
@@ -196,6 +196,12 @@ class JointModule(pl.LightningModule):
         if self.head is None:
             raise UserError("a module with lam=0 has learned no labels, so it predicts none: fine-tune its encoder")
         return self.head(self.encoder.forward_features(images))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on `device`; on a CPU our own is there, and Lightning would look through all of it."""
+        if isinstance(batch, Batch) and device.type == "cpu" and batch.images.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train(self, mode: bool = True) -> JointModule:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""

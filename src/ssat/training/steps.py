@@ -130,4 +130,13 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     mixed ^= mixed >> 31
     random.seed(mixed)
     np.random.seed(mixed % 2**32)
-    torch.manual_seed(mixed % 2**63)
+    _seed_torch(mixed % 2**63)
+
+
+def _seed_torch(seed: int) -> None:
+    """`torch.manual_seed` of the devices that are there: for every absent kind that one formats a stack trace."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -26,6 +27,7 @@ LESSER = (
     "/exact_match",
     "/hamming_acc",
 )
+PER_SECOND = 5  # times that the bar is drawn at most; drawing takes as long as a small step
 NAME, BAR = 32, 16  # characters of the name at most, and of the bar
 SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc", "map")]  # by the bar
 
@@ -63,9 +65,10 @@ class ProgressBar(RichProgressBar):
     """Lightning's rich bar on one line, with the time left of the whole phase, loss, accuracy and images per second."""
 
     def __init__(self, history: History, label: str) -> None:
-        super().__init__(leave=False)
+        super().__init__(refresh_rate=PER_SECOND, leave=False)
         self._history, self._label, self._eta = history, label, _Eta()
         self._shown: dict[str, Any] = {}
+        self._moved_at, self._stale = -math.inf, True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
@@ -73,8 +76,12 @@ class ProgressBar(RichProgressBar):
         self._eta = _eta(self._history, trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the bar and its estimate of the time left."""
+        """Move the bar and its estimate of the time left, unless it has just been moved."""
         self._eta.batches += 1
+        self._stale |= batch_idx % pl_module.log_every == 0
+        if time.monotonic() - self._moved_at < 1 / PER_SECOND and batch_idx + 1 < self.total_train_batches:
+            return
+        self._moved_at = time.monotonic()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def configure_columns(self, trainer: pl.Trainer) -> list:
@@ -96,8 +103,9 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """What the bar shows at its end, the most important first, as much as fits on one line."""
-        # Reading a loss waits for the device: only as often as the loggers do.
-        if not self._shown or trainer.fit_loop.epoch_loop.batch_idx % pl_module.log_every == 0:
+        # Reading a loss waits for the device: at most as often as the loggers do.
+        if not self._shown or self._stale:
+            self._stale = False
             self._shown = {
                 name.removeprefix("train/"): f"{float(value):.4g}"
                 for name, value in trainer.callback_metrics.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class FiniteGuard(Callback):
     def verify(self, trainer: pl.Trainer) -> None:
         """Raises: NonFiniteLoss naming the first bad step and the checkpoint to go back to."""
         pending, self._pending = self._pending, []
-        if not pending:
+        if not pending or (len(pending) == 1 and math.isfinite(pending[0][2])):  # one needs no tensors
             return
         bad = (~torch.isfinite(torch.stack([loss for _, _, loss, _ in pending]))).nonzero()
         if not len(bad):
