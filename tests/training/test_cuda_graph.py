@@ -130,7 +130,7 @@ class Watching(Callback):
         ({"reads_gradients": True}, "monitor.conflict_every"),
         ({"callbacks": [Callback(), Watching()]}, "the callback Watching"),
     ],
-    ids=str,
+    ids=["usual", "cpu", "ddp", "accumulate", "fp16", "sgd", "gradients", "callback"],
 )
 def test_what_no_graph_can_hold_is_refused_with_its_key(change: dict[str, Any], reason: str | None) -> None:
     usual: dict[str, Any] = {
