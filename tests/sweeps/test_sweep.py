@@ -266,7 +266,7 @@ def launched(sweeper, *words: str) -> tuple[list[int], int]:
     """The seeds that a sweep launches, none of which is trained here, and the sweep's exit code."""
     started = []
 
-    def launch(jobs: list[Job], total: int, launcher: Launcher) -> list[tuple[Job, JobOutcome]]:
+    def launch(jobs: list[Job], total: int, launcher: Launcher, packing: None) -> list[tuple[Job, JobOutcome]]:
         started.extend(job.config.seed for job in jobs)
         return [(job, JobOutcome("finished")) for job in jobs]
 

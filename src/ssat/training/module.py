@@ -197,12 +197,6 @@ class JointModule(pl.LightningModule):
             raise UserError("a module with lam=0 has learned no labels, so it predicts none: fine-tune its encoder")
         return self.head(self.encoder.forward_features(images))
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The batch on `device`; on a CPU our own is there, and Lightning would look through all of it."""
-        if isinstance(batch, Batch) and device.type == "cpu" and batch.images.device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def train(self, mode: bool = True) -> JointModule:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
