@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
@@ -106,12 +107,10 @@ def test_a_task_that_reads_the_host_is_compiled_in_pieces_and_says_so_once(capsy
 
 
 @pytest.mark.slow
-def test_without_a_compiler_the_step_stays_eager_and_counts_every_draw_once(
-    capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere/g++",))
+def test_without_a_compiler_the_step_stays_eager_and_counts_every_draw_once(capsys: Any) -> None:
     eager, module = module_with(depth=1), compiled(module_with(depth=1), "inductor")
-    assert losses_of(module, 3) == losses_of(eager, 3)
+    with inductor.patch({"cpp.cxx": ("/nowhere/g++",)}):
+        assert losses_of(module, 3) == losses_of(eager, 3)
     assert module.compiled is not None
     assert module.compiled.outcome.how == "eager"
     (line,) = capsys.readouterr().out.splitlines()

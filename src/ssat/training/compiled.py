@@ -52,6 +52,7 @@ class CompiledLosses:
     def __init__(self, losses: Losses, module: nn.Module, *, moves: bool = False, backend: str = "inductor") -> None:
         self.losses, self.module, self.moves, self.backend = losses, module, moves, backend
         self.outcome = Compilation()
+        torch.compiler.reset()  # what earlier runs of a sweep compiled counts towards the limit of this one
         self._compiled = self._compile(fullgraph=True)
         self._images = 0  # of the batches that it was compiled for
 
@@ -137,9 +138,9 @@ def is_about_tracing(error: Exception) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error, for a sentence."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]:.200}" if text else type(error).__name__
+    """An error's first line that says something, for a sentence."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith("raised:")]
+    return f"{type(error).__name__}: {lines[0].strip():.200}" if lines else type(error).__name__
 
 
 def _graphs() -> int:
