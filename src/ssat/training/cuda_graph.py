@@ -165,7 +165,7 @@ def whole_step(losses: Losses, optimizer: Optimizer, clip: float | None, batch: 
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
-    return loss.detach(), values
+    return loss.detach(), {name: value.detach() for name, value in values.items()}
 
 
 def record_cuda(step: Callable[[], None]) -> Callable[[], None]:

@@ -136,7 +136,9 @@ class JointModule(pl.LightningModule):
     def joint_step(self, batch: Batch, progress: Progress) -> Step:
         """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""
         mixed = self.mix(batch)  # mixup or CutMix; the batch itself by default
-        return self.losses(mixed, progress) if self.compiled is None else self.compiled(mixed, self.with_lam(progress))
+        given = progress if self.compiled is None else self.with_lam(progress)
+        loss, values = (self.compiled or self.losses)(mixed, given)
+        return loss, {name: value.detach() for name, value in values.items()}
 
     def with_lam(self, progress: Progress) -> Progress:
         """`progress` with lam as a tensor of the device, where it moves."""
@@ -145,14 +147,17 @@ class JointModule(pl.LightningModule):
         return progress._replace(lam=torch.full((), self.weighing.lam_at(progress), device=self.device))
 
     def losses(self, batch: Batch, progress: Progress) -> Step:
-        """`joint_step` of a batch that is mixed already."""
+        """`joint_step` of a batch that is mixed already.
+
+        Nothing is detached here: inductor gives equal results as one tensor, and a detached one has no gradient.
+        """
         out = self.run_tasks(batch)  # features and L_SSAT: one call
         logits = None if self.head is None else self.head(out.features).float()
         cls = self.cls_loss(logits, batch)  # smoothed | soft | partly labelled
         w = self.weighing.at(progress, cls, out.loss)  # constant | ramp | balanced
         loss = w.lam * cls + (1 - w.lam) * (w.scale * out.loss)  # Eq. 1
         values = {"loss": loss} | self.cls_loss.values(cls, logits, batch) | out.logs | w.logs
-        return loss, {name: value.detach() for name, value in values.items()}
+        return loss, values
 
     def run_tasks(self, batch: Batch) -> TaskOutput:
         """L_SSAT, 0 without a task, and the features (B, num_features) to classify, None without a head."""
