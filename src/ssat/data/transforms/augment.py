@@ -20,6 +20,7 @@ from ssat.data.transforms.batched.geometry import (
     crop_boxes,
     first_valid,
     masked,
+    mirrored,
     random_integer,
     resample,
     resized_crop,
@@ -48,7 +49,7 @@ class Normalise(nn.Module):
         """uint8 images (B, C, H, W) as normalised floats."""
         if self.channels == 1:
             images = grey(images)
-        return images.float() * self.scale + self.shift
+        return images.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
 
 
 class EvalTransform(nn.Module):
@@ -167,7 +168,7 @@ class TrainTransform(nn.Module):
 
     def _crop(self, images: Tensor, uniforms: Tensor, flip: Tensor) -> Tensor:
         if not self.crop:
-            return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images).contiguous()
+            return masked(images.clone(memory_format=torch.contiguous_format), flip, mirrored)
         height, width = (torch.full((len(images),), side, device=images.device) for side in images.shape[2:])
         boxes = crop_boxes(uniforms, height, width, scale=self.scale, ratio=self.ratio)
         return resized_crop(images, boxes, flip, self.size, interpolation=self.interpolation)
