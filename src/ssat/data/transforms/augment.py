@@ -117,7 +117,7 @@ class TrainTransform(nn.Module):
     ) -> None:
         super().__init__()
         augment = check_keys(augment)
-        _check_possible(augment)
+        check_possible(augment)
         check_colours(augment, len(mean))
         self.re_area, self.re_ratio = tuple(augment["re_area"]), tuple(augment["re_ratio"])
         self.size, self.crop = size, crop
@@ -209,7 +209,8 @@ def erase_boxes(
     return found, torch.stack([top, left, h, w], 1)
 
 
-def _check_possible(augment: dict[str, Any]) -> None:
+def check_possible(augment: dict[str, Any]) -> None:
+    """Raises: UserError: a value, of all keys of an augmentation, that only the PIL pipeline can do."""
     possible: dict[str, tuple[Any, ...]] = {
         "interpolation": tuple(FILTERS),
         "re_mode": ("pixel", "rand", "const"),
@@ -225,7 +226,9 @@ def _check_possible(augment: dict[str, Any]) -> None:
                 f"recipe.augment.{key}={augment[key]!r} is not possible with data.pipeline=batched, which can do"
                 f" {listed}: change it, or use data.pipeline=timm"
             )
-    if augment["color_jitter"] and not augment["auto_augment"]:
+    if augment["auto_augment"]:
+        randaugment.Policy.parse(augment["auto_augment"])
+    elif augment["color_jitter"]:
         raise UserError(
             f"recipe.augment.color_jitter={augment['color_jitter']} is not possible with data.pipeline=batched:"
             " set it to null, or use data.pipeline=timm"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssat.core.errors import UserError
 from ssat.data.transforms.batched import colour
-from ssat.data.transforms.batched.geometry import masked, picks, rotate, shift_columns, shift_rows
+from ssat.data.transforms.batched.geometry import masked, picks, put_rows, rotate, shift_columns, shift_rows
 
 OPERATIONS = (
     "AutoContrast",
@@ -172,8 +172,8 @@ def _with_tables(
         if picks(images):
             rows = where.nonzero().flatten()
             if len(rows):
-                new = function(images[rows], *(argument[rows] for argument in arguments))
-                table.index_copy_(0, rows, new.expand(-1, images.shape[1], -1))
+                new = function(*(values.index_select(0, rows) for values in (images, *arguments)))
+                put_rows(table, rows, new)
         else:
             table = torch.where(where.view(-1, 1, 1), function(images, *arguments), table)
     return masked(images, looked_up, colour.look_up, table)
