@@ -15,15 +15,11 @@ Raw = TypeVar("Raw")
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
     """The same items in the same order; each is asked for before the one in front of it is handed out."""
-    iterator = iter(items)
-    for item in iterator:
-        break
-    else:
-        return
-    for following in iterator:
-        yield item
-        item = following
-    yield item
+    waiting: list[T] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
 
 
 def on_side_stream(
