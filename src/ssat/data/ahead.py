@@ -27,7 +27,7 @@ def on_side_stream(
 ) -> Iterator[list[Batch]]:
     """`prepare(group)` of each group, on a stream of its own of the GPU `device`, one group ahead.
 
-    The stream of whoever trains waits for the batches it is handed, and the host for nothing.
+    The stream of whoever trains waits for the batches that it is handed, and for no others.
     """
     side = torch.cuda.Stream(device)
     # What the passes share, such as tables of weights, was made by work that is before this one.
