@@ -2,42 +2,51 @@
 
     python -m benchmarks.input_pipeline small=<folder of small images> large=<folder of large images> [device=cuda]
 
-`small` (class folders, all images of one size, e.g. 32x32): held in memory as 8-bit pixels, then the whole training
-augmentation; PIL with timm, image by image, against the batched pipeline as training uses it. `large` (e.g. Flowers):
-reading and decoding JPEG files and cropping them at random to 224 px, and the same with the whole augmentation. One
-thread, time of the processor; the ratio of a round is that of its two neighbouring measurements. On a GPU the batched
-pipeline alone, with the images on the device. Prints a table and writes runs/benchmarks/input_pipeline.json.
+`small` (class folders, all images of one size, e.g. 32x32): held in memory (Pillow images for the baseline, 8-bit
+pixels for the batched pipeline), then the whole training augmentation; PIL with timm, image by image, against the
+batched pipeline as training uses it. `large` (JPEG files of any size, e.g. Flowers): reading and decoding them and
+cropping them at random to 224 px, and the same with the whole augmentation. First checks that both pipelines evaluate
+the first images to the same pixels, to one grey level, and refuses to report otherwise. One thread, time of the
+processor, freed memory is kept as in training; the ratio of a round is that of its two neighbouring measurements. On a
+GPU the batched pipeline alone, with the images on the device. Prints medians and ranges and writes
+runs/benchmarks/input_pipeline.json, with versions and the machine's load before and after.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from PIL import __version__ as PIL_VERSION
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
+from ssat.config.augmentation import Augment
 from ssat.config.command_line import fail
-from ssat.config.words import CONF
+from ssat.core.allocator import keep_freed_memory
 from ssat.core.errors import UserError
 from ssat.data.memory import DecodedDataset, IndexDataset, Prepare, load
 from ssat.data.sampler import Key
 from ssat.data.sets.folder import image_folder
 from ssat.data.sets.sources import ImageList, Source
-from ssat.data.transforms.augment import TrainTransform
-from ssat.data.transforms.timm_transforms import train_transform
+from ssat.data.transforms.augment import EvalTransform, Normalise, TrainTransform
+from ssat.data.transforms.timm_transforms import eval_transform, train_transform
 from ssat.runs.machine import versions
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 BATCH = 64
+CHECKED = 16  # images
+RATES = ("pil", "batched")
 DEFAULTS = {"small": "", "large": "", "device": "cpu", "images": "2048", "rounds": "7", "out": "runs/benchmarks"}
 
 
@@ -54,13 +63,29 @@ def compare(baseline: Callable[[], int], other: Callable[[], int], rounds: int) 
         tuple(images_per_second(work, clock=time.process_time) for work in (baseline, other)) for _ in range(rounds)
     ]
     ratios = [b / a for a, b in pairs]
+    first, second = zip(*pairs, strict=True)
     return {
-        "pil": statistics.median(a for a, _ in pairs),
-        "batched": statistics.median(b for _, b in pairs),
+        "pil": statistics.median(first),
+        "pil_range": [min(first), max(first)],
+        "batched": statistics.median(second),
+        "batched_range": [min(second), max(second)],
         "ratio": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
         "rounds": rounds,
     }
+
+
+def check_equal(pictures: list[Any], ours: Tensor, size: int) -> None:
+    """The batched evaluation of `pictures` against that of PIL.
+
+    Raises:
+        UserError: they differ by more than a grey level.
+    """
+    evaluate = eval_transform(size, mean=MEAN, std=STD, crop_pct=0.875)
+    theirs = torch.stack([evaluate(picture) for picture in pictures])
+    apart = float(((ours - theirs) * 255 * torch.tensor(STD).view(3, 1, 1)).abs().max())
+    if apart > 1.01:
+        raise UserError(f"the pipelines differ by {apart:.1f} grey levels: there is nothing to compare")
 
 
 def batches(count: int) -> list[list[Key]]:
@@ -89,6 +114,9 @@ def small(source: Source, augment: dict[str, Any], count: int, rounds: int) -> t
     prepare = Prepare(TrainTransform(size, mean=MEAN, std=STD, augment=augment), memory, torch.device("cpu"))
     dataset = IndexDataset(ImageList(np.stack(pictures), images.labels[chosen]))
 
+    first = memory[torch.arange(min(CHECKED, count))]
+    check_equal(pictures[:CHECKED], EvalTransform(size, mean=MEAN, std=STD)(first), size)
+
     def one_by_one() -> int:
         return len(torch.stack([timm(picture) for picture in pictures]))
 
@@ -105,6 +133,10 @@ def large(source: Source, augment: dict[str, Any], count: int, rounds: int, *, o
     transform = TrainTransform(224, mean=MEAN, std=STD, augment=augment, crop=False)
     dataset = DecodedDataset(images, 224, crop_pct=0.875, crops=[transform])
     prepare = Prepare(transform, None, torch.device("cpu"))
+
+    checked = min(CHECKED, count)
+    centred = DecodedDataset(images, 224, crop_pct=0.875).__getitems__([(0, index) for index in range(checked)])
+    check_equal([images.read(index) for index in range(checked)], Normalise(MEAN, STD)(centred.crops[0]), 224)
 
     def one_by_one() -> int:
         for index in range(count):
@@ -137,7 +169,11 @@ def on_gpu(source: Source, augment: dict[str, Any], count: int, rounds: int) -> 
 
     run()
     rates = [images_per_second(run, clock=time.perf_counter) for _ in range(rounds)]
-    return {"batched": statistics.median(rates), "range": [min(rates), max(rates)], "rounds": rounds}
+    return {"batched": statistics.median(rates), "batched_range": [min(rates), max(rates)], "rounds": rounds}
+
+
+def ranged(bounds: list[float], digits: int) -> str:
+    return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
 def options(words: list[str]) -> dict[str, str]:
@@ -151,8 +187,10 @@ def options(words: list[str]) -> dict[str, str]:
 def main(words: list[str]) -> None:
     option = options(words)
     count, rounds = int(option["images"]), int(option["rounds"])
-    augment: Any = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / "official.yaml").augment)
+    augment = asdict(Augment())
     torch.set_num_threads(1)
+    keep_freed_memory()
+    load = [os.getloadavg()[0]]
     results: dict[str, Any] = {}
     if option["small"]:
         source = image_folder(option["small"])
@@ -165,15 +203,17 @@ def main(words: list[str]) -> None:
         source = image_folder(option["large"])
         results["large, decode + crop"] = large(source, augment, count, rounds, only_crop=True)
         results["large, everything"] = large(source, augment, count, rounds, only_crop=False)
-    table = Table("case", "PIL img/s", "batched img/s", "ratio", "range")
+    table = Table("case", "PIL img/s", "batched img/s", "ratio (range)")
     for name, row in results.items():
-        ratio, low, high = row.get("ratio"), *row["range"]
-        shown = (f"{ratio:.2f}", f"{low:.2f}-{high:.2f}") if ratio else ("", f"{low:.0f}-{high:.0f} img/s")
-        table.add_row(name, f"{row.get('pil', 0):.0f}", f"{row['batched']:.0f}", *shown)
+        rates = [f"{row[key]:.0f} ({ranged(row[f'{key}_range'], 0)})" if key in row else "" for key in RATES]
+        table.add_row(name, *rates, f"{row['ratio']:.2f} ({ranged(row['range'], 2)})" if "ratio" in row else "")
     Console().print(table)
+    load.append(os.getloadavg()[0])
+    print(f"load {load[0]:.1f} before, {load[1]:.1f} after; torch {torch.__version__}, Pillow {PIL_VERSION}")
     out = Path(option["out"]) / "input_pipeline.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"options": option, "versions": versions(), "results": results}, indent=1))
+    facts = {"options": option, "versions": versions(), "load": load, "cpus": os.cpu_count(), "results": results}
+    out.write_text(json.dumps(facts, indent=1))
     print(f"written to {out}")
 
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from torchvision.transforms import functional as pil
 
 from ssat.core.errors import UserError
+from ssat.data.ahead import on_side_stream, one_ahead
 from ssat.data.image import ImageDataModule
+from ssat.data.memory import Prepare, load
 from ssat.data.sets.folder import image_folder
 from ssat.data.sets.sources import Source
 from ssat.data.transforms.augment import ERASE_DRAWS, TrainTransform, erase_boxes
@@ -309,6 +311,59 @@ def test_computing_every_operation_for_every_image_gives_the_same(
     picked = transform(images, uniforms)
     request.getfixturevalue("as_on_a_gpu")
     assert torch.equal(transform(images, uniforms), picked)
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_batches_are_the_same_however_many_are_made_at_once(
+    make_data: Make, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    expected = list(make_data(pipeline="batched", batch_size=2).train_dataloader())
+    monkeypatch.setattr(Prepare, "together", lambda self, batch_size, size: together)
+    batches = list(make_data(pipeline="batched", batch_size=2).train_dataloader())
+    assert len(batches) == len(expected) > 2
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch.images, other.images) and torch.equal(batch.indices, other.indices)
+
+
+def test_augmenting_leaves_the_images_in_memory_alone(photos, augment: dict[str, Any]) -> None:
+    images, indices = tensor(photos(32)), torch.arange(64)
+    before = images.clone()
+    for crop in (True, False):
+        transform = TrainTransform(32, **NORMAL, augment=augment, crop=crop)
+        transform(images, transform.uniforms(indices, 0))
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("size_in", [32, 60])  # weights looked up in a table of all crops, and put together
+def test_weights_of_a_crop_are_zero_outside_it(size_in: int) -> None:
+    weights = geometry._weights_of(torch.tensor([3, 0]), torch.tensor([7, size_in]), size_in, 24, "bicubic")
+    assert torch.equal(weights[0, :, 3:10], geometry.resize_weights(7, 24, "bicubic"))
+    assert weights[0, :, :3].abs().sum() == weights[0, :, 10:].abs().sum() == 0
+    assert torch.equal(weights[1], geometry.resize_weights(size_in, 24, "bicubic"))
+
+
+def test_one_item_is_asked_for_ahead_and_the_order_stays() -> None:
+    asked: list[int] = []
+    items = (asked.append(number) or number for number in range(4))
+    seen = [(item, len(asked)) for item in one_ahead(items)]
+    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
+    assert list(one_ahead([])) == []
+
+
+@pytest.mark.gpu
+def test_batches_of_a_side_stream_are_those_of_the_training_stream(make_data: Make) -> None:
+    device = torch.device("cuda")
+    data = make_data(pipeline="batched", batch_size=2)
+    data.setup()
+    keys = [[(1, 2 * number), (1, 2 * number + 1)] for number in range(2)]
+    images, indices = data._splits["train"]
+    held = load(images, indices, 2**30)
+    dataset, prepare = data._batched.parts(images, held, device, evaluate=False, views=())
+    groups = [[dataset.__getitems__(each)] for each in keys] * 20
+    expected = [batch.images for group in groups for batch in prepare(group)]
+    torch.cuda.synchronize()
+    passed = [batch.images * 1 for made in on_side_stream(prepare, groups, device) for batch in made]
+    assert all(torch.equal(a, b) for a, b in zip(passed, expected, strict=True))
 
 
 @pytest.mark.gpu

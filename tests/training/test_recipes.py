@@ -13,10 +13,12 @@ from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
+from ssat.data.image import ImageDataModule
 from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipAugment
 from ssat.data.transforms.timm_transforms import train_transform
 from ssat.training.build import build_module
+from ssat.training.data import build_data
 from ssat.training.module import JointModule
 from ssat.training.optim import effective_lr, module_groups
 from tests.helpers import record_of, train
@@ -43,6 +45,26 @@ def built(name: str, *overrides: str) -> tuple[Run, JointModule]:
     encoder = ENCODERS.get(name, ["encoder=vit_micro"])
     config = composed(f"recipe={name}", "data=cifar10", *encoder, "mode=scratch", *overrides)
     return config, build_module(config, config.mode.phases[0], 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "pipeline", "said"),
+    [
+        ([], "batched", "data.pipeline=auto: batched"),
+        (["recipe.augment=null"], "batched", "data.pipeline=auto: batched"),
+        (["recipe.augment.auto_augment=cifar10"], "timm", "cannot do recipe.augment.auto_augment='cifar10'"),
+        (["recipe.augment.auto_augment=augmix-m5-w4-d2"], "timm", "auto_augment='augmix-m5-w4-d2'"),
+        (["recipe.augment.re_mode=mean"], "timm", "cannot do recipe.augment.re_mode='mean'"),
+    ],
+)
+def test_auto_is_the_batched_pipeline_where_it_can_do_the_recipe(
+    caplog: pytest.LogCaptureFixture, words: list[str], pipeline: str, said: str
+) -> None:
+    config = composed("data=digits", "encoder=vit_micro", "mode=scratch", "data.pipeline=auto", *words)
+    with caplog.at_level("INFO"):
+        data = build_data(config, config.mode.phases[0])
+    assert isinstance(data, ImageDataModule) and data.pipeline == pipeline
+    assert said in caplog.text
 
 
 def groups(module: JointModule) -> dict[str, tuple[float, float]]:

@@ -92,10 +92,10 @@ class Data:
     download: bool = key(
         True, "fetch an official set that is missing, where that is allowed; false = only say how", identity=False
     )
-    pipeline: Literal["timm", "batched"] | None = key(
+    pipeline: Literal["timm", "batched", "auto"] | None = key(
         None,
-        "timm = PIL, image by image (the authors'; the reference) | batched = the same pixels, faster, and extra views;"
-        " null = batched where the SSL task needs views, else timm",
+        "timm = PIL, image by image (the authors'; the reference) | batched = the same pixels, faster, and extra views"
+        " | auto = the faster one that can do the recipe; null = batched where the SSL task needs views, else timm",
     )
     memory_gb: float = key(
         4, "pipeline=batched: hold a split in memory (the GPU's, if it trains) up to here", low=0, identity=False

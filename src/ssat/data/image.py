@@ -305,9 +305,8 @@ class ImageDataModule(SplitImages, LoaderModule):
         together = prepare.together(self.batch_size, self.img_size)
         # Images in memory leave nothing to do for workers.
         workers = 0 if prepare.memory is not None else None
-        return self._loader(
-            dataset, identity_collate, num_workers=workers, prepare=prepare, together=together, **kwargs
-        )
+        kwargs |= {"prepare": prepare, "together": together, "device": prepare.device}
+        return self._loader(dataset, identity_collate, num_workers=workers, **kwargs)
 
     def training_images(self, indices: Sequence[int], epoch: int) -> Batch:
         """These training images as they are in `epoch`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
+from ssat.data.ahead import on_side_stream
 
 Key = tuple[int, int]  # epoch, index of the image; the epoch is part of the key because workers live across epochs
 
@@ -100,6 +101,7 @@ class EpochLoader(DataLoader[Any]):
 
     Args:
         prepare: finishes `together` batches at a time, on the device of the training; None = they are finished.
+        device: of `prepare`; on a GPU it is one group ahead of the training, on a stream of its own.
 
     Attributes:
         seconds_waited: that the last or running pass spent in here, while whoever trains was waiting.
@@ -111,12 +113,13 @@ class EpochLoader(DataLoader[Any]):
         *,
         prepare: Callable[[list[Any]], list[Batch]] | None = None,
         together: int = 1,
+        device: torch.device | None = None,
         **kwargs: Any,
     ) -> None:
         # Every pass draws a seed for its workers; from the global generator it would shift the model's randomness.
         super().__init__(dataset, generator=torch.Generator(), **kwargs)
         self._place = (0, 0)
-        self._prepare, self._together = prepare, together
+        self._prepare, self._together, self._device = prepare, together, device
         self.seconds_waited = 0.0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -140,8 +143,12 @@ class EpochLoader(DataLoader[Any]):
         if self._prepare is None:
             yield from batches
             return
-        while group := list(islice(batches, self._together)):
-            yield from self._prepare(group)
+        groups = iter(lambda: list(islice(batches, self._together)), [])
+        if self._device is not None and self._device.type == "cuda":
+            prepared = on_side_stream(self._prepare, groups, self._device)
+        else:
+            prepared = map(self._prepare, groups)
+        yield from chain.from_iterable(prepared)
 
     def close(self) -> None:
         """End the workers; the next pass starts others. Lightning does this to the loaders that it knows."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -15,10 +17,13 @@ from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
 from ssat.data.sets.sources import Source
+from ssat.data.transforms.augment import check_possible
 from ssat.data.video.module import VideoDataModule
 from ssat.data.video.source import VideoSource
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.tasks import class_of, normalisation, task_options
+
+logger = logging.getLogger(__name__)
 
 AnyData = ImageDataModule | VideoDataModule
 
@@ -95,6 +100,29 @@ def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
     )
 
 
+def pipeline_of(config: Run, augment: dict[str, Any] | None, *, views: bool) -> str:
+    """The name of the pipeline; `data.pipeline=auto` is `batched` wherever it can do the augmentation.
+
+    That is the faster one for every size and on every device that was measured (docs/datasets.md). The choice follows
+    from the configuration alone, so that a run that continues elsewhere sees the same images.
+
+    Args:
+        augment: the keys of the recipe's augmentation; None = none.
+        views: the SSL task asks for extra ones, which only `batched` makes.
+    """
+    if config.data.pipeline != "auto":
+        return config.data.pipeline or ("batched" if views else "timm")
+    if augment is not None and not views:
+        try:
+            check_possible(augment)
+        except UserError as error:
+            why = str(error).partition(" is not possible")[0]
+            logger.info("data.pipeline=auto: timm, since the batched pipeline cannot do %s", why)
+            return "timm"
+    logger.info("data.pipeline=auto: batched")
+    return "batched"
+
+
 def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
     data, recipe = config.data, phase.recipe
     known = normalisation(config, phase)
@@ -122,7 +150,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         on_bad_image=data.on_bad_image,
         subset=data.subset,
         protocol=data.protocol,
-        pipeline=data.pipeline or ("batched" if views else "timm"),
+        pipeline=pipeline_of(config, augment, views=bool(views)),
         views=views,
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,

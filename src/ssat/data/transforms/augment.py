@@ -20,6 +20,7 @@ from ssat.data.transforms.batched.geometry import (
     crop_boxes,
     first_valid,
     masked,
+    mirrored,
     random_integer,
     resample,
     resized_crop,
@@ -48,7 +49,7 @@ class Normalise(nn.Module):
         """uint8 images (B, C, H, W) as normalised floats."""
         if self.channels == 1:
             images = grey(images)
-        return images.float() * self.scale + self.shift
+        return images.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
 
 
 class EvalTransform(nn.Module):
@@ -116,7 +117,7 @@ class TrainTransform(nn.Module):
     ) -> None:
         super().__init__()
         augment = check_keys(augment)
-        _check_possible(augment)
+        check_possible(augment)
         check_colours(augment, len(mean))
         self.re_area, self.re_ratio = tuple(augment["re_area"]), tuple(augment["re_ratio"])
         self.size, self.crop = size, crop
@@ -167,7 +168,7 @@ class TrainTransform(nn.Module):
 
     def _crop(self, images: Tensor, uniforms: Tensor, flip: Tensor) -> Tensor:
         if not self.crop:
-            return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images).contiguous()
+            return masked(images.clone(memory_format=torch.contiguous_format), flip, mirrored)
         height, width = (torch.full((len(images),), side, device=images.device) for side in images.shape[2:])
         boxes = crop_boxes(uniforms, height, width, scale=self.scale, ratio=self.ratio)
         return resized_crop(images, boxes, flip, self.size, interpolation=self.interpolation)
@@ -208,7 +209,8 @@ def erase_boxes(
     return found, torch.stack([top, left, h, w], 1)
 
 
-def _check_possible(augment: dict[str, Any]) -> None:
+def check_possible(augment: dict[str, Any]) -> None:
+    """Raises: UserError: a value, of all keys of an augmentation, that only the PIL pipeline can do."""
     possible: dict[str, tuple[Any, ...]] = {
         "interpolation": tuple(FILTERS),
         "re_mode": ("pixel", "rand", "const"),
@@ -224,7 +226,9 @@ def _check_possible(augment: dict[str, Any]) -> None:
                 f"recipe.augment.{key}={augment[key]!r} is not possible with data.pipeline=batched, which can do"
                 f" {listed}: change it, or use data.pipeline=timm"
             )
-    if augment["color_jitter"] and not augment["auto_augment"]:
+    if augment["auto_augment"]:
+        randaugment.Policy.parse(augment["auto_augment"])
+    elif augment["color_jitter"]:
         raise UserError(
             f"recipe.augment.color_jitter={augment['color_jitter']} is not possible with data.pipeline=batched:"
             " set it to null, or use data.pipeline=timm"

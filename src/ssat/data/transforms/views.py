@@ -14,7 +14,7 @@ from ssat.core.noise import sample_noise
 from ssat.core.views import View
 from ssat.data.transforms.augment import CROP_DRAWS, STREAM, Normalise
 from ssat.data.transforms.batched import colour
-from ssat.data.transforms.batched.geometry import crop_boxes, masked, resample, resized_crop
+from ssat.data.transforms.batched.geometry import crop_boxes, masked, mirrored, resample, resized_crop
 
 ORDERS = list(itertools.permutations(range(4)))
 JITTER_DRAWS = 6  # whether, order, four factors
@@ -62,7 +62,7 @@ class ViewTransform(nn.Module):
             boxes = crop_boxes(crop, height, width, scale=view.crop_scale, ratio=view.crop_ratio)
             images = resized_crop(images, boxes, flip, view.size)
         else:
-            images = torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images).contiguous()
+            images = masked(images.clone(memory_format=torch.contiguous_format), flip, mirrored)
         images = color_jitter(images, jitter, view.jitter, view.jitter_prob)
         images = masked(images, rest[:, 0] < view.grey_prob, grey)
         low, high = view.blur_sigma
@@ -92,6 +92,7 @@ def color_jitter(
     images: Tensor, uniforms: Tensor, strengths: tuple[float, float, float, float], probability: float
 ) -> Tensor:
     """torchvision's ColorJitter with an order and factors for each image, from (B, JITTER_DRAWS) uniforms."""
+    images = images.clone()  # see `masked`
     chosen = uniforms[:, 0] < probability
     order = _orders(images.device)[(uniforms[:, 1] * len(ORDERS)).long()]  # (B, 4)
     lows = [max(0.0, 1 - strength) for strength in strengths[:3]]

@@ -9,6 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+TABLE_BYTES = 2**23  # of the weights of every crop of an axis; those of 32 pixels take 4.5 MB
+CACHED_PIXELS = 2**15  # of one step of a rotation on a CPU
 ATTEMPTS = 10  # draws of timm's random crop and random erasing before they give up
 
 
@@ -19,13 +21,26 @@ def picks(images: Tensor) -> bool:
 
 
 def masked(images: Tensor, where: Tensor, operation: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """`operation(images, *arguments)` for the samples `where` (B,) is true, the others unchanged."""
+    """`operation(images, *arguments)` for the samples `where` (B,) is true, the others unchanged.
+
+    On a CPU `images` is changed itself: a copy of the batch for each of a dozen operations costs more than they do.
+    """
     if not picks(images):
         return torch.where(where.view(-1, 1, 1, 1), operation(images, *arguments), images)
     rows = where.nonzero().flatten()
     if len(rows):
-        images = images.index_copy(0, rows, operation(images[rows], *(argument[rows] for argument in arguments)))
+        put_rows(images, rows, operation(*(values.index_select(0, rows) for values in (images, *arguments))))
     return images
+
+
+def put_rows(values: Tensor, rows: Tensor, new: Tensor) -> None:
+    """`values[rows] = new` on a CPU; PyTorch's own takes as long as a dozen passes over the rows."""
+    values.numpy()[rows.numpy()] = new.numpy()
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """(B, C, H, W) with left and right exchanged."""
+    return images.flip(3)
 
 
 def first_valid(valid: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
@@ -102,11 +117,27 @@ def crop_weights(size_in: int, size_out: int, interpolation: str, device: torch.
     return table.to(device)
 
 
+@lru_cache(maxsize=4)
+def placed_weights(size_in: int, size_out: int, interpolation: str, device: torch.device) -> Tensor:
+    """((size_in + 1)^2, size_out, size_in): `crop_weights` of every length at every start, by length, then start."""
+    lengths = torch.arange(size_in + 1, device=device).repeat_interleave(size_in + 1)
+    starts = torch.arange(size_in + 1, device=device).repeat(size_in + 1)
+    return _at(crop_weights(size_in, size_out, interpolation, device), starts, lengths)
+
+
 def _at(table: Tensor, start: Tensor, length: Tensor) -> Tensor:
     """(B, size_out, size_in) weights of the crops that begin at `start` (B,) and are `length` (B,) long."""
     place = torch.arange(table.shape[2], device=table.device) - start.unsqueeze(1)
     index = place.clamp_min(0).unsqueeze(1).expand(-1, table.shape[1], -1)
     return table[length].gather(2, index) * (place >= 0).unsqueeze(1)
+
+
+def _weights_of(start: Tensor, length: Tensor, size_in: int, size_out: int, interpolation: str) -> Tensor:
+    """`_at` of the crop weights: looked up whole where a table of all of them is small."""
+    if 4 * (size_in + 1) ** 2 * size_in * size_out <= TABLE_BYTES:
+        table = placed_weights(size_in, size_out, interpolation, start.device)
+        return table.index_select(0, length * (size_in + 1) + start)
+    return _at(crop_weights(size_in, size_out, interpolation, start.device), start, length)
 
 
 def _round(values: Tensor) -> Tensor:
@@ -116,16 +147,19 @@ def _round(values: Tensor) -> Tensor:
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(B, C, H, W) uint8 -> (B, C, h, w) uint8 by (B or 1, h, H) and (B or 1, w, W) weights, columns first."""
-    across = _round(images.flatten(1, 2).float() @ columns.transpose(1, 2))
-    across = across.view(*images.shape[:3], -1)
-    return _round(rows.unsqueeze(1) @ across).to(torch.uint8)
+    b, c, height, width = images.shape
+    # The channels between rows and columns, so that one product of matrices an image does all of them.
+    pixels = torch.empty((b, height, c, width), device=images.device).copy_(images.transpose(1, 2))
+    across = _round(pixels.view(b, height * c, width) @ columns.transpose(1, 2))
+    down = _round(rows @ across.view(b, height, -1)).view(b, rows.shape[1], c, -1).transpose(1, 2)
+    return torch.empty(down.shape, dtype=torch.uint8, device=images.device).copy_(down)
 
 
 def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int, *, interpolation: str = "bicubic") -> Tensor:
     """Crop each of (B, C, H, W) uint8 images to its box (B, 4), resize it to `size`, mirror it where `flip` (B,)."""
     top, left, height, width = boxes.unbind(1)
-    rows = _at(crop_weights(images.shape[2], size, interpolation, images.device), top, height)
-    columns = _at(crop_weights(images.shape[3], size, interpolation, images.device), left, width)
+    rows = _weights_of(top, height, images.shape[2], size, interpolation)
+    columns = _weights_of(left, width, images.shape[3], size, interpolation)
     columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
     cropped = resample(images, rows, columns)
     if images.shape[2] > size:
@@ -175,26 +209,37 @@ def shift_rows(images: Tensor, shift: Tensor, fill: Tensor, *, interpolation: st
     # The fraction is that of the shift: the same for a whole row, and exactly 0 where nothing moves.
     whole = shift.floor()
     taps = _taps((shift - whole).unsqueeze(2).unsqueeze(1), interpolation)
-    start = torch.arange(width, device=images.device) + whole.long().unsqueeze(2)
-    moved = torch.zeros(images.shape, device=images.device)
-    for k, tap in enumerate(taps):
-        index = (start + (k - 1)).clamp(0, width - 1).unsqueeze(1).expand(images.shape)
-        moved += tap.float() * images.gather(3, index)
+    index = torch.arange(-1, width + 2, device=images.device) + whole.long().unsqueeze(2)
+    index = index.clamp_(0, width - 1).unsqueeze(1).expand(-1, images.shape[1], -1, -1)
+    near = images.float().gather(3, index)  # all that the four taps see
+    moved = taps[0].float() * near[..., :width]
+    for k in (1, 2, 3):
+        moved += taps[k].float() * near[..., k : k + width]
     return torch.where(inside.unsqueeze(1), _to_pixel(moved), fill.view(1, -1, 1, 1))
 
 
 def shift_columns(images: Tensor, shift: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
     """Move column x of image b by `shift` (B, W) pixels up: vertical shear and translation."""
-    return shift_rows(images.transpose(2, 3), shift, fill, interpolation=interpolation).transpose(2, 3)
+    return shift_rows(images.transpose(2, 3).contiguous(), shift, fill, interpolation=interpolation).transpose(2, 3)
 
 
 def rotate(images: Tensor, degrees: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
     """Rotate each of (B, C, H, W) uint8 images by `degrees` (B,) counter-clockwise around its centre."""
-    b, c, height, width = images.shape
+    b, _, height, width = images.shape
     angle = -torch.deg2rad(degrees.double()).view(-1, 1, 1)
+    # On a CPU some rows at a time: sixteen taps of whole photographs would pass through memory, not the cache.
+    count = max(1, CACHED_PIXELS // (b * width)) if picks(images) else height
+    rows = torch.arange(height, device=images.device, dtype=torch.float64).split(count)
+    pixels = images.float()
+    return torch.cat([_rotated(pixels, angle, y, fill, interpolation) for y in rows], 2)
+
+
+def _rotated(images: Tensor, angle: Tensor, y: Tensor, fill: Tensor, interpolation: str) -> Tensor:
+    """The rows `y` of (B, C, H, W) float images that are rotated by `angle` (B, 1, 1)."""
+    b, c, height, width = images.shape
     cos, sin = angle.cos(), angle.sin()
     y, x = torch.meshgrid(
-        torch.arange(height, device=images.device, dtype=torch.float64) + (0.5 - height / 2),
+        y + (0.5 - height / 2),
         torch.arange(width, device=images.device, dtype=torch.float64) + (0.5 - width / 2),
         indexing="ij",
     )
@@ -204,11 +249,11 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor, *, interpolation: str 
     xs, ys = xs - 0.5, ys - 0.5
     x0, y0 = xs.floor(), ys.floor()
     x_taps, y_taps = _taps((xs - x0).float(), interpolation), _taps((ys - y0).float(), interpolation)
-    columns = [(x0.long() + k).clamp(0, width - 1) for k in (-1, 0, 1, 2)]
-    flat, turned = images.flatten(2), torch.zeros(b, c, height * width, device=images.device)
+    columns = [(x0.long() + k).clamp_(0, width - 1) for k in (-1, 0, 1, 2)]
+    flat, turned = images.flatten(2), torch.zeros(b, c, y.numel(), device=images.device)
     for k, y_tap in zip((-1, 0, 1, 2), y_taps, strict=True):
-        row = (y0.long() + k).clamp(0, height - 1) * width
+        row = (y0.long() + k).clamp_(0, height - 1) * width
         for column, x_tap in zip(columns, x_taps, strict=True):
             index = (row + column).flatten(1).unsqueeze(1).expand(-1, c, -1)
             turned += (y_tap * x_tap).flatten(1).unsqueeze(1) * flat.gather(2, index)
-    return torch.where(inside.unsqueeze(1), _to_pixel(turned.view(images.shape)), fill.view(1, -1, 1, 1))
+    return torch.where(inside.unsqueeze(1), _to_pixel(turned.view(b, c, *y.shape)), fill.view(1, -1, 1, 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssat.core.errors import UserError
 from ssat.data.transforms.batched import colour
-from ssat.data.transforms.batched.geometry import masked, picks, rotate, shift_columns, shift_rows
+from ssat.data.transforms.batched.geometry import masked, picks, put_rows, rotate, shift_columns, shift_rows
 
 OPERATIONS = (
     "AutoContrast",
@@ -114,6 +114,7 @@ def apply(
         increasing: timm's `inc1`: a larger magnitude always changes more.
     """
     level = magnitude / HIGHEST
+    images = images.clone()  # see `masked`
 
     def chosen(name: str) -> Tensor:
         return which == OPERATIONS.index(name)
@@ -163,7 +164,7 @@ def _with_tables(
     images: Tensor, which: Tensor, tables: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]]
 ) -> Tensor:
     identity = torch.arange(colour.LEVELS, device=images.device, dtype=torch.uint8)
-    table = identity.expand(len(images), images.shape[1], -1)
+    table = identity.repeat(len(images), images.shape[1], 1)
     looked_up = torch.zeros_like(which, dtype=torch.bool)
     for name, (function, arguments) in tables.items():
         where = which == OPERATIONS.index(name)
@@ -171,8 +172,8 @@ def _with_tables(
         if picks(images):
             rows = where.nonzero().flatten()
             if len(rows):
-                new = function(images[rows], *(argument[rows] for argument in arguments))
-                table = table.index_copy(0, rows, new.expand(-1, images.shape[1], -1))
+                new = function(*(values.index_select(0, rows) for values in (images, *arguments)))
+                put_rows(table, rows, new)
         else:
             table = torch.where(where.view(-1, 1, 1), function(images, *arguments), table)
     return masked(images, looked_up, colour.look_up, table)
