@@ -12,21 +12,23 @@ pipeline alone, with the images on the device. Prints a table and writes runs/be
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.device import require
+from ssat.config.augmentation import Augment
 from ssat.config.command_line import fail
-from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.data.memory import DecodedDataset, IndexDataset, Prepare, load
 from ssat.data.sampler import Key
@@ -60,6 +62,7 @@ def compare(baseline: Callable[[], int], other: Callable[[], int], rounds: int) 
         "ratio": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
         "rounds": rounds,
+        "load": os.getloadavg()[0],
     }
 
 
@@ -150,8 +153,9 @@ def options(words: list[str]) -> dict[str, str]:
 
 def main(words: list[str]) -> None:
     option = options(words)
+    require(option["device"], "device=")
     count, rounds = int(option["images"]), int(option["rounds"])
-    augment: Any = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / "official.yaml").augment)
+    augment = asdict(Augment())
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     if option["small"]:
