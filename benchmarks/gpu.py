@@ -93,7 +93,7 @@ def step(batch: int, *, baseline: str, variants: Sequence[str]) -> Callable[[Pla
     def command(place: Place) -> list[str]:
         name = f"step_{batch}" + ("_compiled" if any("compile" in variant for variant in variants) else "")
         words = ["--device", place.device, "--baseline", baseline, "--variants", *variants, "--memory-batches"]
-        words += ["--json", str(place.out / f"{name}_pairs.json")]
+        words += ["--json", str(place.out / f"{name}.json")]
         if place.device == "cpu":
             words += ["--encoder", "vit_micro", "--patch-size", "8", "--batch", "2", "--pairs", "1"]
         else:
@@ -114,19 +114,19 @@ EAGER = ("packed", PLAIN_BF16, "two-pass sdpa bf16", "packed bf16")
 # At 1,024 images the plain fp32 step alone needs more than 80 GB: it is a variant that may fail, not the baseline.
 LARGE = ("packed", "two-pass sdpa bf16", "packed bf16", PLAIN)
 STAGES = (
-    Stage("env", 3, own("env"), ("torch",)),
-    Stage("tests", 12, own("tests"), (*FRAMEWORK, "pytest")),
-    Stage("step_64", 10, step(64, baseline=PLAIN, variants=EAGER), FRAMEWORK),
-    Stage("step_512", 11, step(512, baseline=PLAIN, variants=EAGER), FRAMEWORK),
-    Stage("step_1024", 13, step(1024, baseline=PLAIN_BF16, variants=LARGE), FRAMEWORK),
-    Stage("input", 7, own("input"), FRAMEWORK),
+    Stage("env", 2, own("env"), ("torch",)),
+    Stage("tests", 8, own("tests"), (*FRAMEWORK, "pytest")),
+    Stage("step_64", 12, step(64, baseline=PLAIN, variants=EAGER), FRAMEWORK),
+    Stage("step_512", 12, step(512, baseline=PLAIN, variants=EAGER), FRAMEWORK),
+    Stage("step_1024", 12, step(1024, baseline=PLAIN_BF16, variants=LARGE), FRAMEWORK),
+    Stage("input", 6, own("input"), FRAMEWORK),
     Stage("train_compile", 14, own("train", "trainer.compile=true"), FRAMEWORK),
     Stage("train_graph", 14, own("train", "trainer.cuda_graph=true"), FRAMEWORK, no_cuda_graph),
     Stage("video", 8, own("video"), FRAMEWORK),
     Stage("export", 10, own("export"), FRAMEWORK),
     *(
         Stage(
-            f"step_{batch}_compiled", 12, step(batch, baseline=PLAIN_BF16, variants=["packed bf16 compile"]), FRAMEWORK
+            f"step_{batch}_compiled", 10, step(batch, baseline=PLAIN_BF16, variants=["packed bf16 compile"]), FRAMEWORK
         )
         for batch in (64, 512, 1024)
     ),
@@ -183,10 +183,11 @@ class Runner:
     """Runs stages one after the other; `stop` ends the one that runs, and the rest is not begun."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.stopped = place, False
+        self.place, self.stopped = place, 0  # the signal, or 0
 
-    def stop(self, *_: object) -> None:
-        self.stopped = True
+    def stop(self, number: int, frame: object) -> None:
+        """A signal's handler."""
+        self.stopped = number
 
     def outcome(self, stage: Stage, limit: float) -> Outcome:
         """Run one stage, at most `limit` seconds, with its output in <stage>.log."""
@@ -262,8 +263,18 @@ def result(name: str, word: str, seconds: float, limit: float, *, log: Path, fig
         found = {}
     text = log.read_text(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    key = found.get("key") or (lines[-1] if lines else "")
+    key = found.get("key") or ratios(found) or (lines[-1] if lines else "")
     return Outcome(name, word, seconds, limit, key, found, "" if word == "ok" else text[-SHOWN:])
+
+
+def ratios(report: dict[str, Any]) -> str:
+    """Of a report of `benchmarks.step`: how many times as fast as the baseline each variant is, and its images/s."""
+    parts = []
+    for variant, found in report.get("ratios", {}).items():
+        seconds = min(pair["variant"]["wall"] for pair in report["pairs"][variant])
+        rate = report["settings"]["batch"] / seconds
+        parts.append(f"{variant} {found['wall']['median']:.2f} ({rate:,.0f}/s)")
+    return f"over {report['baseline']}: {', '.join(parts)}" if parts else ""
 
 
 def write(place: Place, limit: float, outcomes: Sequence[Outcome]) -> None:
@@ -301,7 +312,7 @@ def main(words: Sequence[str], stages: Sequence[Stage] = STAGES) -> int:
     print(table(outcomes))
     print(f"written to {Path(option['out']) / 'gpu.json'}")
     if runner.stopped:
-        return 130
+        return 128 + runner.stopped
     return int(any(not outcome.outcome.startswith(("ok", "skipped")) for outcome in outcomes))
 
 

@@ -1,4 +1,6 @@
-"""The stages of `benchmarks.gpu` that no other script offers: python -m benchmarks.gpu_stages <stage> device=... work=...
+"""The stages of `benchmarks.gpu` that no other script offers.
+
+    python -m benchmarks.gpu_stages <stage> device=<cpu or cuda> work=<folder> images= [key=value ...]
 
 Each prints what it does and writes its figures, with `key`, the line of the table, to the file $SSAT_FIGURES.
 """
@@ -143,7 +145,8 @@ def trained(asked: Asked, name: str, *more: str, epochs: int) -> Path:
 
 def train(asked: Asked) -> None:
     """A short whole training: images/s of its last epoch, which no compilation slows down, and peak memory."""
-    run = trained(asked, "train-" + "-".join(asked.more), *asked.more, epochs=20 if asked.on_gpu else 1)
+    name = "-".join(["train", *(word.partition("=")[0].rpartition(".")[2] for word in asked.more)])
+    run = trained(asked, name, *asked.more, epochs=20 if asked.on_gpu else 1)
     record = json.loads((run / "result.json").read_text())
     with open(run / "joint" / "csv" / "version_0" / "metrics.csv", newline="") as file:
         rates = [float(row[RATE]) for row in csv.DictReader(file) if row.get(RATE)]

@@ -269,14 +269,17 @@ def measure(args: argparse.Namespace, variants: list[str]) -> Iterator[Pairs]:
     """
     baseline = baseline_of(args)
     with ExitStack() as stack:
-        steps = {}
-        for variant in (baseline, *variants):
+        # All are started at once, so that they import side by side; their first steps come one after the other.
+        steps = {variant: stack.enter_context(serving(args, variant)) for variant in (baseline, *variants)}
+        for variant in list(steps):
             try:
-                steps[variant] = stack.enter_context(serving(args, variant))
+                for _ in range(WARM_UP):
+                    steps[variant]()
             except Unable as error:
                 if variant == baseline:
                     sys.exit(f"the baseline {variant} did no step: {error}")
                 print(f"{variant} did no step and is left out: {error}")
+                del steps[variant]
         pairs: Pairs = {variant: [] for variant in steps if variant != baseline}
         if not pairs:
             sys.exit("no variant did a step")
@@ -297,7 +300,7 @@ class Unable(Exception):
 @contextmanager
 def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dict[str, float]]]:
     """A function that lets a process of its own do one step of `variant` and gives its times."""
-    said = tempfile.TemporaryFile("w+")
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed below, with the process that writes it
     environment = os.environ | ({} if variant.startswith("two-pass") else {HUGE_PAGES: "1"})
     process = subprocess.Popen(
         [*command(args, args.batch), "--serve", variant],
@@ -320,8 +323,6 @@ def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dic
         return json.loads(line)
 
     try:
-        for _ in range(WARM_UP):
-            ask()
         yield ask
     finally:
         with suppress(BrokenPipeError):
