@@ -41,19 +41,19 @@ class Job:
 
     Attributes:
         script: module in benchmarks/.
+        file: the JSON that it writes, below the folder of all of them.
         words: its arguments without where it writes; `{images}` and `{large}` stand for the folders.
-        file: the JSON that it writes.
     """
 
     script: str
-    words: str
     file: str
+    words: tuple[str, ...]
 
     def command(self, folder: Path, folders: dict[str, str]) -> list[str]:
         """Words after `python`."""
-        words = [word.format(**folders) for word in self.words.split()]
-        where = [f"out={folder}"] if self.script == "input_pipeline" else ["--json", str(folder / self.file)]
-        return ["-m", f"benchmarks.{self.script}", *words, *where]
+        path = folder / self.file
+        where = [f"out={path.parent}"] if self.script == "input_pipeline" else ["--json", str(path)]
+        return ["-m", f"benchmarks.{self.script}", *(word.format(**folders) for word in self.words), *where]
 
 
 @dataclass(frozen=True)
@@ -69,30 +69,27 @@ class Row:
     command: str
 
 
-STEP = "--batch 16 --threads 1 --memory-batches"
+BF16 = ("--baseline", "two-pass bf16", "--variants", "packed bf16")
+AT_224 = ("--img-size", "224", "--patch-size", "16")
+MEMORY = ("--memory-batches", "16")
+NINE = ("--pairs", str(PAIRS))
 QUICK = (
-    Job("step", f"--batch 4 --pairs 3 --variants packed {STEP.partition(' --')[0]}".strip(), "step.json"),
-    Job("input_pipeline", "small={images}/train images=256 rounds=3", "input_pipeline.json"),
-    Job("inference", "--sizes 32/2 --batches 1 --pairs 3", "inference.json"),
-    Job("epoch", "overhead --steps 40 --pairs 1", "epoch-overhead.json"),
+    Job("step", "step.json", ("--batch", "4", "--pairs", "3", "--variants", "packed", "--memory-batches")),
+    Job("input_pipeline", "input_pipeline.json", ("small={images}/train", "images=256", "rounds=3")),
+    Job("inference", "inference.json", ("--sizes", "32/2", "--batches", "1", "--pairs", "3")),
+    Job("epoch", "epoch-overhead.json", ("overhead", "--steps", "40", "--pairs", "1")),
 )
 FULL = (
-    Job("step", f"--pairs {PAIRS} {STEP} 16", "step-32-2.json"),
-    Job(
-        "step",
-        f"--img-size 224 --patch-size 16 --pairs {PAIRS} --baseline two-pass~bf16 --variants packed~bf16 {STEP} 16",
-        "step-224-16.json",
-    ),
-    Job(
-        "step", f"--pairs {PAIRS} --baseline two-pass~bf16 --variants packed~bf16 {STEP} 16", "step-32-2-bf16.json"
-    ),
-    Job("input_pipeline", f"small={{images}}/train rounds={PAIRS}", "input_pipeline.json"),
-    Job("input_pipeline", f"large={{large}} images=256 rounds={PAIRS}", "large/input_pipeline.json"),
-    Job("epoch", f"overhead --pairs {PAIRS}", "epoch-overhead.json"),
-    Job("epoch", f"authors --root {{images}} --pairs {PAIRS}", "epoch-authors.json"),
-    Job("inference", f"--pairs {PAIRS}", "inference.json"),
-    Job("ddp", f"--rounds {PAIRS}", "ddp.json"),
-    Job("startup", f"--repeats {PAIRS} --imports", "startup.json"),
+    Job("step", "step-32.json", ("--batch", "16", *NINE, "--variants", "packed", *MEMORY)),
+    Job("step", "step-32-bf16.json", ("--batch", "16", *NINE, *BF16, *MEMORY)),
+    Job("step", "step-224-bf16.json", (*AT_224, "--batch", "16", *NINE, *BF16, *MEMORY)),
+    Job("input_pipeline", "small/input_pipeline.json", ("small={images}/train", f"rounds={PAIRS}")),
+    Job("input_pipeline", "large/input_pipeline.json", ("large={large}", "images=256", f"rounds={PAIRS}")),
+    Job("epoch", "epoch-overhead.json", ("overhead", *NINE)),
+    Job("epoch", "epoch-authors.json", ("authors", "--root", "{images}", *NINE)),
+    Job("inference", "inference.json", NINE),
+    Job("ddp", "ddp.json", ("--rounds", str(PAIRS))),
+    Job("startup", "startup.json", ("--repeats", str(PAIRS), "--imports")),
 )
 
 
@@ -121,7 +118,6 @@ def step_rows(report: dict[str, Any], command: str) -> Iterator[Row]:
             yield Row(what, "matmul peak", f"{roof['share']:.2f}", "fastest step", len(pairs), load, command)
     for batch, used in report["memory_bytes"].items():
         for variant in (name for name in used if name != baseline):
-            what = f"peak memory of the step {net.replace(str(s['batch']), str(batch), 0)}: {variant}"
             what = f"peak memory of the step {s['encoder']} {s['img_size']}/{s['patch_size']}, batch {batch}: {variant}"
             yield Row(what, baseline, f"{used[variant] / used[baseline]:.2f}", "one step each", 1, "", command)
 
@@ -160,7 +156,8 @@ def inference_rows(report: dict[str, Any], command: str) -> Iterator[Row]:
 def ddp_rows(report: dict[str, Any], command: str) -> Iterator[Row]:
     s = report["settings"]
     for row in report["ratios"]:
-        what = f"steps/s of {row['variant']}, {row['images']} images each, {s['encoder']} {s['img_size']}/{s['patch_size']}"
+        net = f"{s['encoder']} {s['img_size']}/{s['patch_size']}"
+        what = f"steps/s of {row['variant']}, {row['images']} images each, {net}"
         against = f"1 process, {s['batch']} images"
         yield Row(what, against, *ratio_of(row["ratios"]), len(row["ratios"]), load_of(report["load"]), command)
 
@@ -184,13 +181,13 @@ def rows_of(folder: Path) -> list[Row]:
     found: list[Row] = []
     for entry in json.loads(index.read_text())["jobs"].values() if index.is_file() else ():
         path = folder / entry["file"]
-        if path.is_file():
+        if path.is_file() and entry["exit"] == 0:
             found += ROWS[entry["script"]](json.loads(path.read_text()), entry["command"])
     return found
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table; commands stand once, as numbers below it would not say what a row needs to be repeated."""
+    """The table, a line a row."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     for row in rows:
         cells = (row.what, row.against, row.ratio, row.span, str(row.pairs), row.load, f"`{row.command}`")
@@ -224,30 +221,43 @@ def shown(words: Sequence[str], made: str) -> str:
     return f"python {typed.replace(made, '<images>') if made else typed}"
 
 
+def reason_to_skip(job: Job, folders: dict[str, str]) -> str | None:
+    """Why a job is left out, or None."""
+    if not (ROOT / "benchmarks" / f"{job.script}.py").is_file():
+        return "there is no such script here"
+    if not folders["large"] and any("{large}" in word for word in job.words):
+        return "it needs large=<folder of photographs>"
+    return None
+
+
 def run(jobs: Sequence[Job], folder: Path, folders: dict[str, str], made: str) -> int:
-    """Run the jobs, one after the other; returns how many failed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run the jobs, one after the other, and note each in all.json; returns how many failed.
+
+    Args:
+        jobs: what to run.
+        folder: of their JSON.
+        folders: what `{images}` and `{large}` stand for.
+        made: folder of made-up images, which commands name `<images>`; "" for none.
+    """
     index, failed = folder / "all.json", 0
     for job in jobs:
-        if not (ROOT / "benchmarks" / f"{job.script}.py").is_file():
-            print(f"{job.script}: no such script here, left out")
+        if reason := reason_to_skip(job, folders):
+            print(f"{job.script} ({job.file}) is left out: {reason}")
             continue
-        if "{large}" in job.words and not folders.get("large"):
-            print(f"{job.script} {job.words}: left out, give large=<folder of photographs>")
-            continue
-        words = [word.replace("~", " ") for word in job.command((folder / job.file).parent, folders)]
-        if job.script != "input_pipeline":
-            words[-1] = str(folder / job.file)
-        command = shown(words, made)
+        words = job.command(folder, folders)
+        command, path = shown(words, made), folder / job.file
         print(f"$ {command}", flush=True)
-        (folder / job.file).unlink(missing_ok=True)  # figures of an earlier run are not this one's
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # figures of an earlier run are not this one's
         start = time.perf_counter()
         code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment()).returncode
         print(f"{job.script}: exit code {code}, {time.perf_counter() - start:.0f} s", flush=True)
         failed += code != 0
-        entries = json.loads(index.read_text())["jobs"] if index.is_file() else {}
-        entries[job.file] = {"script": job.script, "file": job.file, "command": command, "exit": code}
-        index.write_text(json.dumps({"jobs": entries}, indent=1) + "\n")
+        jobs_of = json.loads(index.read_text())["jobs"] if index.is_file() else {}
+        jobs_of[job.file] = {"script": job.script, "file": job.file, "command": command, "exit": code}
+        partial = index.with_suffix(".partial")
+        partial.write_text(json.dumps({"jobs": jobs_of}, indent=1) + "\n")
+        os.replace(partial, index)
     return failed
 
 
@@ -255,3 +265,60 @@ def environment() -> dict[str, str]:
     """One thread; the package is importable from src/."""
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "140"}
+
+
+def folders_of(words: Sequence[str]) -> dict[str, str]:
+    """The command's key=value words; ends with one sentence for a mistake."""
+    given = dict(word.partition("=")[::2] for word in words)
+    folders = {"images": "", "large": "", "only": ""}
+    if unknown := given.keys() - folders.keys():
+        refuse(f"{sorted(unknown)[0]!r} is not an option; words: full, render, images=, large=, only=")
+    folders |= given
+    if folders["images"] and not Path(folders["images"], "train").is_dir():
+        refuse(f"images={folders['images']} has no folder train: give a folder with train/<class>/* and test/<class>/*")
+    if folders["large"] and not Path(folders["large"]).is_dir():
+        refuse(f"large={folders['large']} is not a folder: give one with <class>/*")
+    if strange := [name for name in filter(None, folders["only"].split(",")) if name not in ROWS]:
+        refuse(f"only={strange[0]} is not a script; scripts: {', '.join(ROWS)}")
+    return folders
+
+
+def render(folder: Path, page: Path = PAGE) -> None:
+    """Write the table of a folder's figures into the page; ends with one sentence where there is nothing or no mark."""
+    rows = rows_of(folder)
+    if not rows:
+        refuse(f"nothing is measured in {folder}: run python -m benchmarks.all full first")
+    try:
+        text = replaced(page.read_text(), markdown(rows))
+    except ValueError as error:
+        refuse(f"{page} {error}")
+    partial = page.with_name(f".{page.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, page)
+    print(f"{len(rows)} rows written to {page}")
+
+
+def main(words: list[str]) -> int:
+    """The command; returns its exit code."""
+    if {"--help", "-h"} & {*words}:
+        print(__doc__)
+        return 0
+    kind = words.pop(0) if words and words[0] in ("full", "render") else "quick"
+    folders = folders_of(words)
+    if kind == "render":
+        render(OUT)
+        return 0
+    only = list(filter(None, folders.pop("only").split(",")))
+    jobs = [job for job in (FULL if kind == "full" else QUICK) if not only or job.script in only]
+    folder = OUT if kind == "full" else OUT / "quick"
+    with tempfile.TemporaryDirectory(prefix="ssat-benchmarks-") as temporary:
+        made = "" if folders["images"] else made_up(Path(temporary))
+        failed = run(jobs, folder, folders | {"images": folders["images"] or made}, made)
+    print(markdown(rows_of(folder)))
+    if kind == "full":
+        render(folder)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

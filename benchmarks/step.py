@@ -10,7 +10,9 @@ First checks that both compute the same loss, logits and gradients (to 1e-5; ref
 them interleaved, O V1 O V2 O ...: a variant's ratio is the mean of its two neighbouring baselines over it, so that a
 slowly changing load cancels. Each has a process of its own, which waits while the others compute: ours keeps freed
 memory as a training does (ssat.core.allocator), the two-pass one has what a plain script has. Each memory figure is one
-step in a process of its own, above the imports. Prints a table and writes a JSON file.
+step in a process of its own, above the imports. `of peak` is the FLOP/s of the fastest step, counted in multiply-
+accumulates of forward and backward, over those of a square matrix product in the same run. Prints a table and writes a
+JSON file, after each round of pairs, too.
 """
 
 from __future__ import annotations
@@ -341,7 +343,10 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def step_macs(args: argparse.Namespace, variant: str) -> int:
-    """Multiply-accumulates an image of forward and backward as `variant` runs: matrix products and attention alone."""
+    """Multiply-accumulates an image of forward and backward of `variant`, as its fp32 form does them.
+
+    Counted are matrix products, convolutions and attention.
+    """
     model = build(args, variant).train()
     images, labels, noise = data(args, 2)
     drawn = (noise,) if isinstance(model, TwoPass) else ()
@@ -562,6 +567,8 @@ def main() -> None:
     path = args.json or ROOT / "runs" / "benchmarks" / name
     pairs: Pairs = {}
     peaks = {key: matmul_peak(args, dtype) for key, dtype in DTYPES.items()} if args.pairs else {}
+    if args.device == "cuda":
+        torch.cuda.empty_cache()  # the variants have processes of their own
     for pairs in measure(args, variants) if args.pairs else ():
         write_text(path, json.dumps(once | ratios_of(pairs), indent=1))  # of a run that is ended later
     peaks = {key: max(peak, matmul_peak(args, DTYPES[key])) for key, peak in peaks.items()}
