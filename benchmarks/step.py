@@ -329,6 +329,7 @@ def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dic
     finally:
         with suppress(BrokenPipeError):
             asked.close()
+        answered.close()
         process.wait()
         said.close()
 
