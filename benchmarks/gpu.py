@@ -123,7 +123,8 @@ STAGES = (
     Stage("train_compile", 14, own("train", "trainer.compile=true"), FRAMEWORK),
     Stage("train_graph", 14, own("train", "trainer.cuda_graph=true"), FRAMEWORK, no_cuda_graph),
     Stage("video", 8, own("video"), FRAMEWORK),
-    Stage("export", 10, own("export"), FRAMEWORK),
+    Stage("export", 8, own("export"), FRAMEWORK),
+    Stage("predict", 5, own("predict"), (*FRAMEWORK, "matplotlib")),
     *(
         Stage(
             f"step_{batch}_compiled", 10, step(batch, baseline=PLAIN_BF16, variants=["packed bf16 compile"]), FRAMEWORK

@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -144,19 +145,29 @@ def trained(asked: Asked, name: str, *more: str, epochs: int) -> Path:
 
 
 def train(asked: Asked) -> None:
-    """A short whole training: images/s of its last epoch, which no compilation slows down, and peak memory."""
+    """A short whole training: images/s of its last epoch, which no compilation slows down, and peak memory.
+
+    Of a training that a limit has stopped the epochs so far are written, too.
+    """
     name = "-".join(["train", *(word.partition("=")[0].rpartition(".")[2] for word in asked.more)])
-    run = trained(asked, name, *asked.more, epochs=20 if asked.on_gpu else 1)
-    record = json.loads((run / "result.json").read_text())
-    with open(run / "joint" / "csv" / "version_0" / "metrics.csv", newline="") as file:
-        rates = [float(row[RATE]) for row in csv.DictReader(file) if row.get(RATE)]
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and is waited for
+    code: Any = 0
+    try:
+        trained(asked, name, *asked.more, epochs=20 if asked.on_gpu else 1)
+    except SystemExit as ended:
+        code = ended.code
+    run = asked.work / name
+    rates: list[float] = []
+    for file in run.glob("joint/csv/version_0/metrics.csv"):
+        rates = [float(row[RATE]) for row in csv.DictReader(file.open(newline="")) if row.get(RATE)]
+    found = [json.loads(file.read_text()) for file in run.glob("result.json")]
     keys = ("seconds", "steps", "images_per_s", "peak_memory_bytes", "hardware", "macs", "metrics")
-    rate, peak = rates[-1] if rates else record["images_per_s"], record["peak_memory_bytes"] / 2**30
-    write(
-        f"{rate:,.0f} images/s in the last epoch, {record['seconds']:.0f} s in all, {peak:.2f} GiB",
-        images_per_s_by_epoch=rates,
-        **{key: record.get(key) for key in keys},
-    )
+    record = {key: found[0].get(key) for key in keys} if found else {}
+    parts = [f"{rates[-1]:,.0f} images/s in the last of {len(rates)} epochs"] if rates else []
+    parts += [f"{record['seconds']:.0f} s in all, {record['peak_memory_bytes'] / 2**30:.2f} GiB"] if record else []
+    if parts:
+        write(", ".join(parts), images_per_s_by_epoch=rates, **record)
+    raise SystemExit(code)
 
 
 RATE = "throughput/images_per_s"
@@ -192,23 +203,29 @@ def video(asked: Asked) -> None:
 
 
 def export(asked: Asked) -> None:
-    """Train a little, export for torch.export and safetensors, and predict the test images on the device."""
-    run = trained(asked, "exported", epochs=1)
+    """Train a little, and export for torch.export and safetensors; each export is compared with PyTorch."""
+    run, apart = trained(asked, "exported", epochs=1), {}
     for name in ("torch_export", "safetensors"):
         command("src.export", f"run={run}", f"format={name}", f"out={asked.work / name}")
+        apart[name] = json.loads((asked.work / name / "model.json").read_text())
+    write("two exports, equal to PyTorch", **apart)
+
+
+def predict(asked: Asked) -> None:
+    """Predict the test images on the device, with the run of `export`."""
+    run = trained(asked, "exported", epochs=1)  # one that is finished is not trained again
     out, pictures = asked.work / "predicted", images_of(asked) / "test"
     start = time.perf_counter()
     command("src.predict", f"run={run}", f"input={pictures}", f"out={out}", f"device={asked.device}")
     seconds = time.perf_counter() - start
     with open(out / "predictions.csv", newline="") as file:
         rows = sum(1 for _ in csv.DictReader(file))
-    model = json.loads((asked.work / "torch_export" / "model.json").read_text())
-    write(f"two exports equal to PyTorch; {rows} images predicted in {seconds:.1f} s", images=rows, model=model)
+    write(f"{rows} images predicted in {seconds:.1f} s", images=rows, seconds=seconds)
 
 
 STAGES: dict[str, Callable[[Asked], None]] = {
     **{"env": env, "tests": tests, "input": input_pipeline},
-    **{"train": train, "video": video, "export": export},
+    **{"train": train, "video": video, "export": export, "predict": predict},
 }
 
 

@@ -285,4 +285,4 @@ def test_every_stage_runs_in_its_tiny_form(tmp_path: Path) -> None:
     assert list(stages) == [stage.name for stage in gpu.STAGES]
     assert all(stage["outcome"] == "ok" or "no key trainer.cuda_graph" in stage["outcome"] for stage in stages.values())
     assert stages["step_64"]["key"].startswith("over two-pass: packed ")
-    assert stages["export"]["figures"]["images"] == 80
+    assert stages["predict"]["figures"]["images"] == 80
