@@ -159,7 +159,7 @@ def train(asked: Asked) -> None:
     run = asked.work / name
     rates: list[float] = []
     for file in run.glob("joint/csv/version_0/metrics.csv"):
-        rates = [float(row[RATE]) for row in csv.DictReader(file.open(newline="")) if row.get(RATE)]
+        rates = [float(row[RATE]) for row in csv.DictReader(file.read_text().splitlines()) if row.get(RATE)]
     found = [json.loads(file.read_text()) for file in run.glob("result.json")]
     keys = ("seconds", "steps", "images_per_s", "peak_memory_bytes", "hardware", "macs", "metrics")
     record = {key: found[0].get(key) for key in keys} if found else {}
