@@ -21,11 +21,11 @@ export PIP_ROOT_USER_ACTION = ignore
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup run report doctor test coverage check docs notebooks format bench lock clean
+.PHONY: help setup run report doctor test coverage check docs notebooks format bench bench-full lock clean
 
 help: ## list the targets
-	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo '  Options: ARGS="..." is passed on (run, report, test, bench); PYTHON=python3.12 picks the interpreter of .venv.'
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo '  Options: ARGS="..." is passed on (run, report, test, bench, bench-full); PYTHON=python3.12 picks the interpreter of .venv.'
 
 # .venv/.installed is a copy of the requirements.lock and pyproject.toml that were installed to the end, so a change of
 # content starts an install and a change of date does not. .venv/.installing marks a setup that was cut off: that .venv is built anew,
@@ -69,8 +69,11 @@ format: setup ## sort imports, apply safe fixes, format
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
-bench: setup ## time one training step against a plain two-pass one
-	$(PY) -m benchmarks.step $(ARGS)
+bench: setup ## time step, input, inference and loop against plain ones (3 minutes)
+	$(PY) -m benchmarks.all $(ARGS)
+
+bench-full: setup ## all benchmarks with 9 pairs, into docs/benchmarks.md (hours)
+	$(PY) -m benchmarks.all full $(ARGS)
 
 # Versions that requirements.lock already has are kept where they still fit; UPGRADE=1 takes the newest.
 lock: setup ## solve requirements.lock again from pyproject.toml (UPGRADE=1: newest versions)

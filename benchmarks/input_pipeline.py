@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.device import require
 from ssat.config.augmentation import Augment
 from ssat.config.command_line import fail
 from ssat.core.allocator import keep_freed_memory
@@ -72,6 +73,7 @@ def compare(baseline: Callable[[], int], other: Callable[[], int], rounds: int) 
         "ratio": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
         "rounds": rounds,
+        "load": os.getloadavg()[0],
     }
 
 
@@ -186,6 +188,7 @@ def options(words: list[str]) -> dict[str, str]:
 
 def main(words: list[str]) -> None:
     option = options(words)
+    require(option["device"], "device=")
     count, rounds = int(option["images"]), int(option["rounds"])
     augment = asdict(Augment())
     torch.set_num_threads(1)

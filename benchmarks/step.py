@@ -10,7 +10,9 @@ First checks that both compute the same loss, logits and gradients (to 1e-5; ref
 them interleaved, O V1 O V2 O ...: a variant's ratio is the mean of its two neighbouring baselines over it, so that a
 slowly changing load cancels. Each has a process of its own, which waits while the others compute: ours keeps freed
 memory as a training does (ssat.core.allocator), the two-pass one has what a plain script has. Each memory figure is one
-step in a process of its own, above the imports. Prints a table and writes a JSON file.
+step in a process of its own, above the imports. `of peak` is the FLOP/s of the fastest step, counted in multiply-
+accumulates of forward and backward, over those of a square matrix product in the same run. Prints a table and writes a
+JSON file, after each round of pairs, too.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import passes
+from benchmarks.device import require
 from benchmarks.reference import TwoPass
 from ssat.core.allocator import HUGE_PAGES, keep_freed_memory
 from ssat.core.batch import Batch
+from ssat.core.files import write_text
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.masking import mask_from_noise
 from ssat.tasks.reconstruction import Reconstruction
@@ -49,6 +55,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAM = 0.1
 TOLERANCE = 1e-5
 WARM_UP = 2  # steps
+PEAK_SIDE = {"cpu": 1536, "cuda": 8192}  # of the square matrices of the matmul peak
+PEAK_REPEATS = 7
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BASELINE = "two-pass"
 VARIANTS = ("two-pass sdpa", "packed", "two-pass bf16", "two-pass sdpa bf16", "packed bf16")
 ALL_ENCODERS = ("vit_t", "vit_s", "vit_b", "deit_ti", "vit_2m8", "sl_vit", "cvt_13", "swin_t", "resnet_50")
@@ -231,41 +240,76 @@ def stepper(args: argparse.Namespace, variant: str) -> Callable[[], None]:
     return step
 
 
-def timed(step: Callable[[], None]) -> dict[str, float]:
+def timed(step: Callable[[], None], device: str = "cpu") -> dict[str, float]:
+    """Seconds of one step, the machine's load, and on a GPU the peak bytes of this process.
+
+    On a GPU a first step takes the memory that the timed one finds, and all is given back afterwards: the processes of
+    the other variants need it.
+    """
+    if device == "cuda":
+        step()
     wall, cpu = time.perf_counter(), time.process_time()
     step()
-    return {
+    found = {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
         "load": os.getloadavg()[0],
     }
+    if device == "cuda":
+        found["peak_bytes"] = torch.cuda.max_memory_allocated()
+        torch.cuda.empty_cache()
+    return found
 
 
-def measure(args: argparse.Namespace, variants: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Per variant one entry a pair: its times and those of the baseline before and after it."""
+Pairs = dict[str, list[dict[str, Any]]]
+
+
+def measure(args: argparse.Namespace, variants: list[str]) -> Iterator[Pairs]:
+    """Per variant one entry a pair: its times and those of the baseline before and after it; all so far, each round.
+
+    A variant that cannot do a step, for want of memory, is said and left out.
+    """
     baseline = baseline_of(args)
     with ExitStack() as stack:
+        # All are started at once, so that they import side by side; their first steps come one after the other.
         steps = {variant: stack.enter_context(serving(args, variant)) for variant in (baseline, *variants)}
-        pairs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        for variant in list(steps):
+            try:
+                for _ in range(WARM_UP):
+                    steps[variant]()
+            except Unable as error:
+                if variant == baseline:
+                    sys.exit(f"the baseline {variant} did no step: {error}")
+                print(f"{variant} did no step and is left out: {error}")
+                del steps[variant]
+        pairs: Pairs = {variant: [] for variant in steps if variant != baseline}
+        if not pairs:
+            sys.exit("no variant did a step")
         before = steps[baseline]()
         for _ in range(args.pairs):
-            for variant in variants:
+            for variant, of in pairs.items():
                 own, after = steps[variant](), steps[baseline]()
                 ratios = {f"{key}_ratio": (before[key] + after[key]) / 2 / own[key] for key in ("wall", "cpu")}
-                pairs[variant].append({"variant": own, "baseline": [before, after], **ratios})
+                of.append({"variant": own, "baseline": [before, after], **ratios})
                 before = after
-    return pairs
+            yield pairs
+
+
+class Unable(Exception):
+    """The process of a variant has ended; the message is the last line of what it said."""
 
 
 @contextmanager
 def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dict[str, float]]]:
     """A function that lets a process of its own do one step of `variant` and gives its times."""
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed below, with the process that writes it
     environment = os.environ | ({} if variant.startswith("two-pass") else {HUGE_PAGES: "1"})
     process = subprocess.Popen(
         [*command(args, args.batch), "--serve", variant],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=said,
         text=True,
         env=environment,
     )
@@ -273,16 +317,21 @@ def serving(args: argparse.Namespace, variant: str) -> Iterator[Callable[[], dic
     asked, answered = process.stdin, process.stdout
 
     def ask() -> dict[str, float]:
-        print("step", file=asked, flush=True)
-        return json.loads(answered.readline())
+        with suppress(BrokenPipeError):
+            print("step", file=asked, flush=True)
+        if not (line := answered.readline()):
+            said.seek(0)
+            raise Unable((said.read().strip().splitlines() or ["it was ended"])[-1][:200])
+        return json.loads(line)
 
     try:
-        for _ in range(WARM_UP):
-            ask()
         yield ask
     finally:
-        asked.close()
+        with suppress(BrokenPipeError):
+            asked.close()
+        answered.close()
         process.wait()
+        said.close()
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -291,7 +340,64 @@ def serve(args: argparse.Namespace) -> None:
         keep_freed_memory()
     step = stepper(args, args.serve)
     for _ in sys.stdin:
-        print(json.dumps(timed(step)), flush=True)
+        print(json.dumps(timed(step, args.device)), flush=True)
+
+
+def step_macs(args: argparse.Namespace, variant: str) -> int:
+    """Multiply-accumulates an image of forward and backward of `variant`, as its fp32 form does them.
+
+    Counted are matrix products, convolutions and attention.
+    """
+    model = build(args, variant).train()
+    images, labels, noise = data(args, 2)
+    drawn = (noise,) if isinstance(model, TwoPass) else ()
+    with FlopCounterMode(display=False) as counter:
+        model(images, labels, *drawn)[0].backward()
+    return counter.get_total_flops() // 2 // len(images)
+
+
+def matmul_peak(args: argparse.Namespace, dtype: torch.dtype) -> float:
+    """FLOP/s of a square matrix product, the best of `PEAK_REPEATS`, with this process's threads."""
+    size = PEAK_SIDE[args.device]
+    a, b = (torch.randn(size, size, device=args.device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+
+    product()
+    clock = clock_of(args)
+    return 2 * size**3 / min(timed(product)[clock] for _ in range(PEAK_REPEATS))
+
+
+def clock_of(args: argparse.Namespace) -> str:
+    """CPU time where one thread computes, which another program's load does not lengthen; else wall time."""
+    return "cpu" if args.device == "cpu" and args.threads == 1 else "wall"
+
+
+def roofline(args: argparse.Namespace, pairs: Pairs, peaks: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Per measured variant: MACs of an image, FLOP/s of its fastest step, and their share of the matmul peak.
+
+    Args:
+        args: of the command.
+        pairs: what was measured.
+        peaks: FLOP/s of a square matrix product, by "fp32" and "bf16".
+    """
+    if not any(pairs.values()):
+        return {}
+    times = {variant: [pair["variant"] for pair in of] for variant, of in pairs.items()}
+    times[baseline_of(args)] = [time for of in pairs.values() for pair in of for time in pair["baseline"]]
+    found = {}
+    for variant, of in times.items():
+        macs = step_macs(args, variant.removesuffix(" compile"))
+        achieved = 2 * macs * args.batch / min(time[clock_of(args)] for time in of)
+        found[variant] = {"macs": macs, "flops": achieved, "share": achieved / peaks[dtype_of(variant)]}
+    return found
+
+
+def dtype_of(variant: str) -> str:
+    return "bf16" if "bf16" in variant else "fp32"
 
 
 def peak_bytes() -> int:
@@ -356,7 +462,7 @@ def table(report: dict[str, Any]) -> Table:
     settings, baseline = report["settings"], report["baseline"]
     title = f"{settings['encoder']} {settings['img_size']}/{settings['patch_size']}, batch {settings['batch']}, "
     result = Table(title=title + f"{settings['device']}, {settings['threads']} thread(s): {baseline} / variant")
-    for name in ("variant", "wall ratio", "range", "cpu ratio", "seconds (min)"):
+    for name in ("variant", "wall ratio", "range", "cpu ratio", "seconds (min)", "of peak"):
         result.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
     batches = list(report["memory_bytes"])
     for batch in batches:
@@ -365,15 +471,16 @@ def table(report: dict[str, Any]) -> Table:
         (baseline, *report["pairs"], *(name for used in report["memory_bytes"].values() for name in used))
     )
     for variant in measured:
-        row = [variant, "", "", "", ""]
+        share = f"{report['roofline'][variant]['share']:.0%}" if variant in report["roofline"] else ""
+        row = [variant, "", "", "", "", share]
         if variant == baseline and report["pairs"]:
-            row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}"]
+            row = [variant, "1", "", "1", f"{report['baseline_seconds']['min']:.3f}", share]
         elif variant in report["pairs"]:
             wall, cpu = report["ratios"][variant]["wall"], report["ratios"][variant]["cpu"]
             unresolved = " unresolved" if wall["min"] <= 1 <= wall["max"] else ""
             fastest = min(pair["variant"]["wall"] for pair in report["pairs"][variant])
             span = f"{wall['min']:.2f}-{wall['max']:.2f}{unresolved}"
-            row = [variant, f"{wall['median']:.2f}", span, f"{cpu['median']:.2f}", f"{fastest:.3f}"]
+            row = [variant, f"{wall['median']:.2f}", span, f"{cpu['median']:.2f}", f"{fastest:.3f}", share]
         for batch in batches:
             used = report["memory_bytes"][batch]
             share = f" ({used[variant] / used[baseline]:.2f})" if variant in used else ""
@@ -382,7 +489,7 @@ def table(report: dict[str, Any]) -> Table:
     return result
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_t", help="a file of conf/encoder")
     parser.add_argument("--img-size", type=int, default=32)
@@ -399,7 +506,9 @@ def parse() -> argparse.Namespace:
         nargs="*",
         help=f"plain ViTs: {', '.join(VARIANTS)}; other encoders: {', '.join(passes.PASSES)}; default: all",
     )
-    parser.add_argument("--baseline", choices=VARIANTS, help="what the variants are compared with; default: two-pass")
+    parser.add_argument(
+        "--baseline", choices=(BASELINE, *VARIANTS), help="what the variants are compared with; default: two-pass"
+    )
     parser.add_argument("--set", nargs="*", default=[], help="further values, e.g. encoder.strides=[2,2,2]")
     parser.add_argument(
         "--memory-encoders",
@@ -412,7 +521,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
+    require(args.device)
     if args.variants is None:
         args.variants = list(VARIANTS if is_plain(args.encoder) else passes.available(args))
     return args
@@ -444,31 +554,50 @@ def main() -> None:
         batch: {variant: peak_memory(args, batch, variant) for variant in (baseline_of(args), *args.variants)}
         for batch in args.memory_batches
     }
-    pairs = measure(args, variants) if args.pairs else {}
-    baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
-    report = {
+    once = {
         "settings": {key: value for key, value in vars(args).items() if key not in ("json", "memory_of", "serve")},
         "baseline": baseline_of(args),
         "macs": None if plain else passes.count(args),
         "differences": differences,
         "bf16_errors": errors,
         "memory_bytes": memory,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "processor": cpu_name()},
+    }
+    name = f"step-{args.encoder}-{args.img_size}-{args.patch_size}-b{args.batch}-{args.device}.json"
+    path = args.json or ROOT / "runs" / "benchmarks" / name
+    pairs: Pairs = {}
+    peaks = {key: matmul_peak(args, dtype) for key, dtype in DTYPES.items()} if args.pairs else {}
+    if args.device == "cuda":
+        torch.cuda.empty_cache()  # the variants have processes of their own
+    for pairs in measure(args, variants) if args.pairs else ():
+        write_text(path, json.dumps(once | ratios_of(pairs), indent=1))  # of a run that is ended later
+    peaks = {key: max(peak, matmul_peak(args, DTYPES[key])) for key, peak in peaks.items()}
+    report = {
+        **once,
+        **ratios_of(pairs),
+        "matmul_flops": peaks,
+        "roofline": roofline(args, pairs, peaks),
+        "memory_of_encoders": memory_of_encoders(args),
+    }
+    console.print(table(report))
+    for dtype, peak in peaks.items():
+        console.print(f"matmul peak, {dtype}: {peak / 1e9:,.0f} GFLOP/s; `of peak`: the fastest step's FLOP/s over it")
+    write_text(path, json.dumps(report, indent=1))
+    console.print(f"written to {path}")
+
+
+def ratios_of(pairs: Pairs) -> dict[str, Any]:
+    """The pairs, and their medians and ranges."""
+    baseline = [entry["wall"] for of in pairs.values() for pair in of for entry in pair["baseline"]]
+    return {
         "baseline_seconds": summary(baseline) if baseline else None,
         "ratios": {
             variant: {key: summary([pair[f"{key}_ratio"] for pair in of]) for key in ("wall", "cpu")}
             for variant, of in pairs.items()
         },
         "pairs": pairs,
-        "memory_of_encoders": memory_of_encoders(args),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "processor": cpu_name()},
     }
-    console.print(table(report))
-    name = f"step-{args.encoder}-{args.img_size}-{args.patch_size}-b{args.batch}-{args.device}.json"
-    path = args.json or ROOT / "runs" / "benchmarks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1))
-    console.print(f"written to {path}")
 
 
 def cpu_name() -> str:
