@@ -66,7 +66,7 @@ def test_a_failing_stage_and_one_past_its_limit_do_not_stop_the_next(tmp_path: P
     assert rows[:6] == ["stage", "good", "bad", "absent", "endless", "last"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_in_the_middle_writes_what_was_measured_and_leaves_no_process(tmp_path: Path, number: int) -> None:
     process = started("limit=100", "only=good,endless,last", out=tmp_path)
     wait_for(lambda: (tmp_path / "endless.json").exists(), process)
@@ -78,6 +78,7 @@ def test_a_stop_in_the_middle_writes_what_was_measured_and_leaves_no_process(tmp
     assert "7 images/s" in printed
 
 
+@pytest.mark.slow
 def test_a_stage_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     start = time.monotonic()
     process = started("limit=1", "only=deaf", out=tmp_path)

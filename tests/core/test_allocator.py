@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ssat.core.allocator import CHOSEN
+from ssat.core.allocator import CHOSEN, keep_freed_memory
 from tests.helpers import ROOT
 
 SCRIPT = """
@@ -43,4 +43,8 @@ def test_freed_tensors_are_used_again_without_the_system() -> None:
     kept, few = faults(True)
     assert kept == "True"
     assert few < faults(False)[1] / 10
-    assert faults(True, MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"
+
+
+def test_a_user_who_has_set_up_the_allocator_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not keep_freed_memory()

@@ -96,6 +96,7 @@ def test_a_larger_batch_compiles_anew_and_a_smaller_one_never() -> None:
         assert module.compiled.outcome.graphs == graphs
 
 
+@pytest.mark.slow
 def test_a_task_that_reads_the_host_is_compiled_in_pieces_and_says_so_once(capsys: Any) -> None:
     eager, module = module_with(Breaking(), depth=1), compiled(module_with(Breaking(), depth=1))
     assert losses_of(module, 3) == pytest.approx(losses_of(eager, 3), abs=1e-5)
