@@ -215,10 +215,12 @@ def made_up(folder: Path) -> str:
     return str(images_of(Asked("cuda", folder, "", ())))
 
 
-def shown(words: Sequence[str], made: str) -> str:
-    """A command as a user types it; a made-up folder is `<images>`."""
+def shown(words: Sequence[str], folders: dict[str, str]) -> str:
+    """A command as a user types it; a folder of images is `<images>` or `<large>`, wherever it lies here."""
     typed = shlex.join(words).replace(f"{ROOT}{os.sep}", "")
-    return f"python {typed.replace(made, '<images>') if made else typed}"
+    for name in filter(folders.get, ("images", "large")):
+        typed = typed.replace(folders[name], f"<{name}>")
+    return f"python {typed}"
 
 
 def reason_to_skip(job: Job, folders: dict[str, str]) -> str | None:
@@ -230,14 +232,13 @@ def reason_to_skip(job: Job, folders: dict[str, str]) -> str | None:
     return None
 
 
-def run(jobs: Sequence[Job], folder: Path, folders: dict[str, str], made: str) -> int:
+def run(jobs: Sequence[Job], folder: Path, folders: dict[str, str]) -> int:
     """Run the jobs, one after the other, and note each in all.json; returns how many failed.
 
     Args:
         jobs: what to run.
         folder: of their JSON.
         folders: what `{images}` and `{large}` stand for.
-        made: folder of made-up images, which commands name `<images>`; "" for none.
     """
     index, failed = folder / "all.json", 0
     for job in jobs:
@@ -245,7 +246,7 @@ def run(jobs: Sequence[Job], folder: Path, folders: dict[str, str], made: str) -
             print(f"{job.script} ({job.file}) is left out: {reason}")
             continue
         words = job.command(folder, folders)
-        command, path = shown(words, made), folder / job.file
+        command, path = shown(words, folders), folder / job.file
         print(f"$ {command}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # figures of an earlier run are not this one's
@@ -312,8 +313,7 @@ def main(words: list[str]) -> int:
     jobs = [job for job in (FULL if kind == "full" else QUICK) if not only or job.script in only]
     folder = OUT if kind == "full" else OUT / "quick"
     with tempfile.TemporaryDirectory(prefix="ssat-benchmarks-") as temporary:
-        made = "" if folders["images"] else made_up(Path(temporary))
-        failed = run(jobs, folder, folders | {"images": folders["images"] or made}, made)
+        failed = run(jobs, folder, folders | {"images": folders["images"] or made_up(Path(temporary))})
     print(markdown(rows_of(folder)))
     if kind == "full":
         render(folder)
