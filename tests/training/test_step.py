@@ -221,6 +221,34 @@ def test_epoch_means_go_on_from_a_checkpoint() -> None:
     assert after.take(ONE_PROCESS) == {"train/loss": 2.0}
 
 
+def test_epoch_means_that_go_on_from_a_checkpoint_are_those_of_an_epoch_in_one_go() -> None:
+    torch.manual_seed(0)
+    losses, angles = torch.rand(9, 2), torch.rand(9)
+    one = {"conflict_count": torch.ones(())}
+    steps = [
+        dict(zip(("loss", "loss_cls"), row, strict=True)) | ({"conflict/all": angles[i], **one} if i % 3 == 0 else {})
+        for i, row in enumerate(losses)
+    ]
+    whole, parts = EpochMeans(), EpochMeans()
+    for values in steps:
+        whole.add(values, 7)
+        parts.add(values, 7)
+        again = EpochMeans()
+        again.load(parts.state())
+        parts = again
+    assert parts.take(ONE_PROCESS) == whole.take(ONE_PROCESS)  # to the last bit
+
+
+def test_epoch_means_go_on_from_a_checkpoint_of_single_sums() -> None:
+    """As earlier versions wrote them: a number for each name."""
+    means = EpochMeans()
+    means.load({"images": torch.tensor(64.0), "loss": torch.tensor(64.0)})
+    means.add({"loss": torch.tensor(4.0)}, 32)
+    assert means.take(ONE_PROCESS) == {"train/loss": 2.0}
+    means.load({"loss": torch.tensor(64.0)})  # of before 0.2: nobody knows of how many images
+    assert means.take(ONE_PROCESS) == {}
+
+
 def test_a_sum_with_a_count_is_not_logged_at_a_step() -> None:
     trainer: Any = SimpleNamespace(optimizers=[SimpleNamespace(param_groups=[{"lr": 0.3}])])
     values = {"loss": torch.ones(()), "acc1": torch.ones(()), "acc1_count": torch.ones(())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 NO_LABEL = -1  # the target of a training image whose label is not used
@@ -29,3 +30,7 @@ class Batch(NamedTuple):
     indices: Tensor | None = None
     unmixed: Tensor | None = None
     videos: Tensor | None = None
+
+    def is_on(self, device: torch.device) -> bool:
+        """Whether all its tensors are on the device."""
+        return all(part.device == device for part in (*self, *self.views) if isinstance(part, Tensor))

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from ssat.core.batch import Batch
 from ssat.data.options import check_batch
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
 from ssat.data.subsets import Indices
@@ -131,6 +132,12 @@ class LoaderModule(pl.LightningDataModule):
         """The test samples, or the validation samples where there are none, in the order of the data set."""
         self.setup("predict")
         return Batches(self.eval_loader(self.test_split))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on the device; where it is there already, Lightning's search for its tensors is saved."""
+        if isinstance(batch, Batch) and batch.is_on(device):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _loader(self, dataset: Any, collate_fn: Any, *, num_workers: int | None = None, **kwargs: Any) -> EpochLoader:
         workers = self.num_workers if num_workers is None else num_workers

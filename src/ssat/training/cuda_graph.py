@@ -21,6 +21,7 @@ from torch.optim import AdamW, Optimizer
 
 from ssat.core.batch import Batch
 from ssat.core.launch import say
+from ssat.training.callbacks.spare import has_hook
 from ssat.training.compiled import reason_of
 from ssat.training.optim import loader_batch_size
 from ssat.training.steps import Losses, Progress, Step
@@ -76,12 +77,7 @@ def refusal(
         reads_gradients: the weights of the losses follow from their gradients, or the angle between these is logged.
         callbacks: of the training.
     """
-    watching = [
-        type(callback).__name__
-        for callback in callbacks
-        for hook in HOOKS
-        if getattr(type(callback), hook) is not getattr(Callback, hook)
-    ]
+    watching = [type(callback).__name__ for callback in callbacks for hook in HOOKS if has_hook(callback, hook)]
     reasons = {
         f"the device is {device.type}, and only CUDA has graphs": device.type != "cuda",
         f"{processes} processes exchange their gradients": processes > 1,

@@ -61,27 +61,43 @@ def write(named: Mapping[str, Tensor | float], trainer: pl.Trainer) -> None:
 
 
 class EpochMeans:
-    """Running sums of the values; they stay on the device, where reading one would wait for it."""
+    """Running sums of the values; they stay on the device, where reading one would wait for it.
+
+    Attributes:
+        sums: of the values that came together, in one vector (their number,), by their names with spaces between.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self._weights: dict[tuple[str, int, torch.device], Tensor] = {}
 
     def add(self, values: Values, images: int) -> None:
         """Add the values of one step, which are means over so many images, or sums where they bring their count."""
-        # Filled there: a number copied from the host would wait for the device.
-        weight = torch.full((), float(images), device=next(iter(values.values())).device)
-        own = {name for name in values if _is_count(name) or _count_of(name) in values}
-        weighed = {name: value if name in own else value * weight for name, value in values.items()}
-        for name, value in {IMAGES: weight, **weighed}.items():
-            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
+        names, first = " ".join((IMAGES, *values)), next(iter(values.values()))
+        weights = self._weights_of(names, images, first.device)
+        row = torch.stack((weights.new_ones(()), *values.values())) * weights
+        self.sums[names] = self.sums[names].to(row.device) + row if names in self.sums else row
+
+    def _weights_of(self, names: str, images: int, device: torch.device) -> Tensor:
+        """(names,): by what a step's values are multiplied before they are summed."""
+        key = (names, images, device)
+        if key not in self._weights:
+            given = names.split()
+            own = {name for name in given if _is_count(name) or _count_of(name) in given}
+            # Filled there: numbers copied from the host would wait for the device.
+            filled = [torch.full((), 1.0 if name in own else float(images), device=device) for name in given]
+            self._weights[key] = torch.stack(filled)
+        return self._weights[key]
 
     def take(self, strategy: Strategy) -> dict[str, float]:
         """The means since the last call, over all processes, under their logged names; starts the next sums."""
         if not self.sums:
             return {}
-        summed = strategy.reduce(torch.stack(list(self.sums.values())), reduce_op="sum")
-        totals = dict(zip(self.sums, summed.tolist(), strict=True))
-        self.sums = {}
+        names = [name for together in self.sums for name in together.split()]
+        summed = strategy.reduce(torch.cat([row.reshape(-1) for row in self.sums.values()]), reduce_op="sum")
+        self.sums, totals = {}, dict.fromkeys(names, 0.0)
+        for name, value in zip(names, summed.tolist(), strict=True):
+            totals[name] += value
         counts = {name: totals.pop(name) for name in list(totals) if _is_count(name)}
         images = totals.pop(IMAGES)
         divisors = {name: counts.get(_count_of(name), images) for name in totals}
@@ -93,5 +109,6 @@ class EpochMeans:
 
     def load(self, state: Mapping[str, Tensor | float]) -> None:
         """Go on from a checkpoint's sums: those of its first process, which only make the means of that epoch."""
-        weighed = IMAGES in state or not state  # before 0.2 every step counted alike: that epoch's means begin anew
-        self.sums = {name: torch.as_tensor(value) for name, value in state.items()} if weighed else {}
+        # Before 0.2 every step counted alike: that epoch's means begin anew.
+        weighed = any(IMAGES in names.split() for names in state)
+        self.sums = {names: torch.as_tensor(value) for names, value in state.items()} if weighed else {}

@@ -118,6 +118,16 @@ class JointModule(pl.LightningModule):
         self.stamp: dict[str, Any] = {}  # what every checkpoint says of its run
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; words that are attributes already take no search among parameters, buffers and modules.
+
+        Lightning notes on the module which hook it is in, forty times a step.
+        """
+        if (value is None or type(value) is str) and name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The joint loss of a batch; its parts are logged."""
         progress = progress_at(self.trainer, batch_idx, self.optimization.epochs)
@@ -131,7 +141,8 @@ class JointModule(pl.LightningModule):
         logged = to_log(values, self.trainer) if due else watched(values)
         show(logged, self.trainer)
         write(logged, self.trainer)
-        return loss * window_scale(self.trainer, batch_idx)
+        scale = window_scale(self.trainer, batch_idx)
+        return loss if scale == 1 else loss * scale
 
     def joint_step(self, batch: Batch, progress: Progress) -> Step:
         """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""
@@ -239,6 +250,13 @@ class JointModule(pl.LightningModule):
         """Forget the last gradients, unless the whole step has been taken already."""
         if self.replay is None:
             super().optimizer_zero_grad(*args, **kwargs)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip gradients, where that is asked for."""
+        if gradient_clip_val is not None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None, **kwargs: Any

@@ -10,8 +10,10 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from ssat.core.schedules import warmed_up
+from ssat.training.callbacks.spare import spare
 
 
+@spare
 class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights, evaluated and saved in their place; its decay warms up.
 

@@ -14,12 +14,14 @@ from lightning.pytorch.callbacks import Checkpoint
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
 from ssat.training.callbacks.history import History
+from ssat.training.callbacks.spare import spare
 from ssat.training.stop import SIGNALS, Stop, Stopped
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
 PENDING = ".best.pending"  # no .ckpt: nobody takes it for a checkpoint
 
 
+@spare
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` and `best.ckpt`, one consistent state of the phase.
 

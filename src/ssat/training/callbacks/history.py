@@ -9,8 +9,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from ssat.core.batch import Batch
+from ssat.training.callbacks.spare import spare
 
 
+@spare
 class History(Callback):
     """One row per epoch, kept in the checkpoint so that a resumed run has all of them."""
 
@@ -29,6 +31,7 @@ class History(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Everything is restored; no epoch starts where one goes on."""
         self.began, self._started = True, time.perf_counter() - self._before
+        self._loader: Any = trainer.train_dataloader
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the epoch's row."""
@@ -41,8 +44,7 @@ class History(Callback):
         """Count images and the seconds that the batch waited for data."""
         self._images += len(batch.images) * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
-        loader: Any = trainer.train_dataloader
-        self._waited = self._waited_before + loader.seconds_waited
+        self._waited = self._waited_before + self._loader.seconds_waited
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what earlier evaluations have measured: Lightning keeps it, and this one may measure less."""

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ssat.runs.energy import EnergyMeter
 from ssat.runs.neighbours import Presence
+from ssat.training.callbacks.spare import spare
 
 
 def either(*shared: bool | None) -> bool | None:
@@ -17,6 +18,7 @@ def either(*shared: bool | None) -> bool | None:
     return True if True in shared else None if None in shared else False
 
 
+@spare
 class Meter(Callback):
     """Seconds and energy of the phase, carried through checkpoints; a killed run loses what it spent after its last.
 

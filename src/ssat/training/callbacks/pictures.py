@@ -16,6 +16,7 @@ from ssat.core.batch import Batch
 from ssat.core.files import replacing
 from ssat.core.visible import visible
 from ssat.tasks.masked import MaskedPrediction
+from ssat.training.callbacks.spare import spare
 
 CLIPS, FRAMES = 3, 6  # of a batch and of each clip, in a film strip
 GAP = 12  # pixels between two film strips
@@ -30,6 +31,7 @@ def parts_with_pictures(task: nn.Module | None) -> Iterator[MaskedPrediction]:
             yield part
 
 
+@spare
 class Reconstructions(Callback):
     """Original | masked | reconstructed, for a fixed batch with fixed masks, as a PNG every few epochs.
 

@@ -13,6 +13,7 @@ from rich.table import Column
 from ssat.core.launch import say
 from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
+from ssat.training.callbacks.spare import spare
 
 # Of an evaluation; the line of an epoch leaves them out.
 LESSER = (
@@ -27,7 +28,7 @@ LESSER = (
     "/exact_match",
     "/hamming_acc",
 )
-PER_SECOND = 5  # times that the bar is drawn at most; drawing takes as long as a small step
+PER_SECOND = 2  # times that the bar is drawn at most; drawing takes as long as a small step
 NAME, BAR = 32, 16  # characters of the name at most, and of the bar
 SHOWN = [f"{split}/{name}" for split in ("test", "val") for name in ("acc1", "auc", "map")]  # by the bar
 
@@ -61,6 +62,7 @@ def _eta(history: History, trainer: pl.Trainer) -> _Eta:
     return _Eta(history.seconds, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
 
+@spare
 class ProgressBar(RichProgressBar):
     """Lightning's rich bar on one line, with the time left of the whole phase, loss, accuracy and images per second."""
 
@@ -132,6 +134,7 @@ def fitting(values: dict[str, str], room: int) -> dict[str, str]:
     return kept
 
 
+@spare
 class ProgressLines(Callback):
     """One line per epoch, for logs and pipes."""
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
+from ssat.training.callbacks.spare import spare
 
 
+@spare
 class Stamp(Callback):
     """Makes every checkpoint of a phase say what it is: enough to go on from it, and to load it alone.
 
@@ -54,6 +56,7 @@ class NonFiniteLoss(UserError):
     """The loss became infinite or not a number."""
 
 
+@spare
 class FiniteGuard(Callback):
     """Stops at a non-finite loss, before any checkpoint of it is written, and saves the batch's indices.
 
