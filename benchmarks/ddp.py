@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import queue
 import statistics
 import time
 from pathlib import Path
@@ -103,10 +104,21 @@ class Group:
             rank.start()
 
     def ask(self, order: Any) -> list[Any]:
-        """The answers of all ranks."""
+        """The answers of all ranks.
+
+        Raises:
+            SystemExit: one of them has ended; its own words are above.
+        """
         for orders in self.orders:
             orders.put(order)
-        return [self.answers.get(timeout=600) for _ in self.ranks]
+        answers: list[Any] = []
+        while len(answers) < self.world:
+            try:
+                answers.append(self.answers.get(timeout=5))
+            except queue.Empty:
+                if ended := [rank.exitcode for rank in self.ranks if rank.exitcode is not None]:
+                    raise SystemExit(f"a rank has ended with exit code {ended[0]}: no times are reported") from None
+        return answers
 
     def end(self) -> None:
         for orders in self.orders:
