@@ -29,7 +29,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.step import ROOT, build, data
+from benchmarks.device import at_least, refuse, told
+from benchmarks.step import ROOT, build, data, is_plain
 from ssat.core.launch import free_port
 from ssat.training.ddp import HOOKS
 
@@ -152,15 +153,17 @@ def exchanged(args: argparse.Namespace) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_t", help="a plain ViT of conf/encoder")
-    parser.add_argument("--img-size", type=int, default=32)
-    parser.add_argument("--patch-size", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=16, help="images in a step of one process")
-    parser.add_argument("--steps", type=int, default=3, help="steps of a turn")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--img-size", type=at_least(1), default=32)
+    parser.add_argument("--patch-size", type=at_least(1), default=4)
+    parser.add_argument("--batch", type=at_least(1), default=16, help="images in a step of one process")
+    parser.add_argument("--steps", type=at_least(1), default=3, help="steps of a turn")
+    parser.add_argument("--rounds", type=at_least(1), default=7)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "ddp.json")
     args = parser.parse_args()
-    args.channels, args.classes, args.seed, args.device = 3, 10, 0, "cpu"
+    args.channels, args.classes, args.seed, args.device, args.set = 3, 10, 0, "cpu", []
+    if not is_plain(args.encoder):
+        refuse(f"--encoder {args.encoder} is no plain ViT: take one of vit_t, vit_s, vit_b, vit_micro")
     one, groups = Group(args, "1 process"), {name: Group(args, name) for name in args.variants}
     apart = check(one, groups)
     turns = {(name, images): [] for name in groups for images in (args.batch // 2, args.batch)}
@@ -205,4 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -38,6 +38,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.authors_loop import authors_epoch
+from benchmarks.device import at_least, told
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
@@ -315,11 +316,11 @@ def authors(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "authors"])
-    parser.add_argument("--steps", type=int, default=200, help="of an epoch of overhead")
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--steps", type=at_least(1), default=200, help="of an epoch of overhead")
+    parser.add_argument("--pairs", type=at_least(1), default=7)
     parser.add_argument("--root", help="folder of the images of authors")
-    parser.add_argument("--images", type=int, default=10_000, help="of an epoch of authors")
-    parser.add_argument("--batch", type=int, default=64, help="of authors")
+    parser.add_argument("--images", type=at_least(1), default=10_000, help="of an epoch of authors")
+    parser.add_argument("--batch", type=at_least(1), default=64, help="of authors")
     parser.add_argument("--pipeline", choices=["timm", "batched"], help="ours; default: that of the configuration")
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/epoch-<what>.json")
     args = parser.parse_args()
@@ -339,4 +340,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

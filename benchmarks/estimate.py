@@ -18,6 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.device import at_least, told
+
 COMMON = ["trainer=cpu", "trainer.threads=1", "trainer.progress=off", "experiment=estimate"]
 CASES = {
     "digits": ["encoder=vit_micro", "data=digits", "mode=ssat", "epochs=12"],
@@ -98,7 +100,7 @@ def compare(name: str, words: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=at_least(1), default=2)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--cifar", default="data/cifar10_jpeg", help="image folder of 32-pixel images")
     parser.add_argument("--out", default=None, help="JSON file")
@@ -124,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -26,8 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.device import at_least, refuse, told
 from benchmarks.latency import seconds
-from benchmarks.step import ROOT, cpu_name, encoder_sizes
+from benchmarks.step import ROOT, cpu_name, encoder_sizes, is_plain
 from ssat.encoders.vit import VisionTransformer
 from ssat.export.classifier import Classifier
 from ssat.export.formats import FORMATS
@@ -68,22 +69,34 @@ def ratios(ours: Any, other: Any, images: Tensor, *, pairs: int, repeats: int) -
     return found, own
 
 
+def sides(text: str) -> tuple[int, int]:
+    """Image and patch of `32/2`."""
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and int(second)):
+        raise argparse.ArgumentTypeError(f"{text} is not image/patch in pixels, as 32/2")
+    return int(first), int(second)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_t")
-    parser.add_argument("--sizes", nargs="+", default=["32/2", "224/16"], help="image/patch")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sizes", type=sides, nargs="+", default=[(32, 2), (224, 16)], help="image/patch, as 32/2")
+    parser.add_argument("--batches", type=at_least(1), nargs="+", default=[1, 64])
+    parser.add_argument("--pairs", type=at_least(1), default=9)
+    parser.add_argument("--threads", type=at_least(1), default=1)
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "inference.json")
     args = parser.parse_args()
+    if not is_plain(args.encoder):
+        refuse(
+            f"--encoder {args.encoder} is no plain ViT, and timm's is one: take one of vit_t, vit_s, vit_b, vit_micro"
+        )
     torch.set_num_threads(args.threads)
     table = Table(title=f"{args.encoder}, fp32, {args.threads} thread(s): timm's seconds / ours")
     for heading in ("image/patch", "batch", "difference", "ratio", "range", "ours, ms an image", "load"):
         table.add_column(heading, justify="right")
     rows = []
-    for size in args.sizes:
-        img_size, patch_size = map(int, size.split("/"))
+    for img_size, patch_size in args.sizes:
+        size = f"{img_size}/{patch_size}"
         ours, other = networks(args.encoder, img_size, patch_size, args.json.parent / ".inference")
         for batch in args.batches:
             images = ours.example(batch)
@@ -104,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.device import at_least, told
 from tests.helpers import TINY
 
 SETTINGS = {
@@ -81,8 +82,8 @@ def killed(words: list[str], runs: Path, seconds: float, draw: random.Random) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=at_least(1), default=60)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     out, draw = args.out or Path(tempfile.mkdtemp()), random.Random(args.seed)
@@ -114,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.device import at_least, told
 from benchmarks.step import encoder_sizes, is_plain
 from ssat.encoders.vit import VisionTransformer
 from ssat.export.classifier import Classifier
@@ -94,12 +95,12 @@ def measure(functions: dict[str, Logits], images: Tensor, *, rounds: int, repeat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_t")
-    parser.add_argument("--img-size", type=int, default=32)
-    parser.add_argument("--patch-size", type=int, default=4)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--img-size", type=at_least(1), default=32)
+    parser.add_argument("--patch-size", type=at_least(1), default=4)
+    parser.add_argument("--classes", type=at_least(1), default=10)
+    parser.add_argument("--batches", type=at_least(1), nargs="+", default=[1, 64])
+    parser.add_argument("--rounds", type=at_least(1), default=15)
+    parser.add_argument("--threads", type=at_least(1), default=1)
     parser.add_argument("--out", help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -120,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.device import told
 from tests.tasks.pairs import ENCODERS, TASKS, encoder_of, refusal
 
 MODES = ("ssat", "ssl_ft")  # the first phase of ssl_ft is mode=ssl
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.device import at_least, told
+
 
 def tree_of(videos: Path, copies: int, folder: Path) -> int:
     """Links to the videos as classes a and b of a video_folder; returns their number."""
@@ -69,9 +71,9 @@ def prepare(raw: Path, workers: int, words: list[str]) -> tuple[float, float, in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=at_least(1), default=2)
+    parser.add_argument("--copies", type=at_least(1), default=4)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     args, words = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         count = tree_of(args.videos, args.copies, Path(folder))
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

@@ -25,6 +25,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.device import at_least, told
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["encoder=vit_micro", "encoder.depth=2", "data=digits", "data.samples_per_class=5", "recipe.batch_size=16"]
 TINY += ["epochs=1", "footprint.energy=false", "reconstruct_every=0", "trainer=cpu", "trainer.threads=1"]
@@ -70,7 +72,7 @@ def imported(words: list[str]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument("--imports", nargs="*", default=["train --help", "train, one step", "report", "predict"])
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "startup.json")
     args = parser.parse_args()
@@ -101,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

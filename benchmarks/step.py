@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import passes
-from benchmarks.device import require
+from benchmarks.device import at_least, refuse, require, told
 from benchmarks.reference import TwoPass
 from ssat.core.allocator import HUGE_PAGES, keep_freed_memory
 from ssat.core.batch import Batch
@@ -85,7 +85,7 @@ def is_plain(name: str) -> bool:
     path = ROOT / "conf" / "encoder" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        sys.exit(f"--encoder {name} is not one of {known}")
+        refuse(f"--encoder {name} is not one of {known}")
     node = OmegaConf.load(path)
     return name == "vit" or ("vit" in node.get("defaults", []) and node.get("qkv_bias", True))
 
@@ -492,14 +492,14 @@ def table(report: dict[str, Any]) -> Table:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_t", help="a file of conf/encoder")
-    parser.add_argument("--img-size", type=int, default=32)
-    parser.add_argument("--patch-size", type=int, default=2)
-    parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pairs", type=int, default=5, help="0: memory only")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--img-size", type=at_least(1), default=32)
+    parser.add_argument("--patch-size", type=at_least(1), default=2)
+    parser.add_argument("--channels", type=at_least(1), default=3)
+    parser.add_argument("--classes", type=at_least(1), default=10)
+    parser.add_argument("--batch", type=at_least(1), default=8)
+    parser.add_argument("--pairs", type=at_least(0), default=5, help="0: memory only")
+    parser.add_argument("--threads", type=at_least(1), default=1)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
         "--variants",
@@ -517,14 +517,17 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="also the peak memory of these encoders' steps; all = every one",
     )
     parser.add_argument("--compile", action="store_true", help="also time the packed model under torch.compile")
-    parser.add_argument("--memory-batches", type=int, nargs="*", default=[32], help="none: no memory figures")
+    parser.add_argument("--memory-batches", type=at_least(0), nargs="*", default=[32], help="none: no memory figures")
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     require(args.device)
+    possible = list(VARIANTS if is_plain(args.encoder) else passes.available(args))
     if args.variants is None:
-        args.variants = list(VARIANTS if is_plain(args.encoder) else passes.available(args))
+        args.variants = possible
+    if strange := [name for name in args.variants if name not in possible]:
+        refuse(f"--variants {strange[0]!r} is not one of {args.encoder}'s: {', '.join(possible)}")
     return args
 
 
@@ -607,4 +610,4 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    told(main)

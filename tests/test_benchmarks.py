@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import gpu, input_pipeline, step
+from benchmarks import epoch, gpu, inference, input_pipeline, startup, step
+from benchmarks.device import told
 from ssat.runs.footprint import count_step_macs
 from tests.helpers import ROOT, wait_for
 
@@ -125,6 +126,31 @@ def test_an_absent_device_is_refused(command, words: list[str], capsys, tmp_path
     assert "sees no CUDA device here" in said
 
 
+@pytest.mark.parametrize(
+    ("main", "words", "sentence"),
+    [
+        (step.main, ["--pairs", "-1"], "-1 is not a whole number at least 0"),
+        (step.main, ["--variants", "fast"], "--variants 'fast' is not one of vit_t's: two-pass sdpa, packed"),
+        (step.main, ["--encoder", "vitt"], "--encoder vitt is not one of"),
+        (inference.main, ["--sizes", "32"], "32 is not image/patch in pixels, as 32/2"),
+        (inference.main, ["--sizes", "32/5"], "img_size=32 is not a multiple of patch_size=5"),
+        (inference.main, ["--encoder", "cvt_13"], "--encoder cvt_13 is no plain ViT"),
+        (startup.main, ["--repeats", "0"], "0 is not a whole number at least 1"),
+        (epoch.main, ["authors", "--root", "/nowhere"], "data.root='/nowhere' does not exist"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_in_the_words_of_a_script_is_one_sentence(
+    main, words: list[str], sentence: str, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *words, "--json", str(tmp_path / "figures.json")])
+    with pytest.raises(SystemExit) as ended:
+        told(main)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not [*tmp_path.glob("*.json")]
+
+
 def test_the_command_imports_the_standard_library_alone() -> None:
     code = "import sys, benchmarks.gpu; print([m for m in ('torch', 'numpy', 'ssat', 'omegaconf') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -233,7 +259,7 @@ def test_a_script_that_fails_or_is_not_here_does_not_stop_the_next_and_gives_no_
         everything.Job("gpu", "refused.json", ("limit=soon",)),
         everything.Job("device", "first.json", ("{images}",)),  # a module that does nothing
     ]
-    assert everything.run(jobs, tmp_path, {"images": "/made/up", "large": ""}, "/made/up") == 1
+    assert everything.run(jobs, tmp_path, {"images": "/made/up", "large": ""}) == 1
     printed = capfd.readouterr().out
     assert "no_such_script (none.json) is left out: there is no such script here" in printed
     assert "is left out: it needs large=<folder of photographs>" in printed
