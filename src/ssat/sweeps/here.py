@@ -24,6 +24,7 @@ from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
+from ssat.core.interrupts import LEFT
 from ssat.core.launch import cores
 from ssat.core.standing import VARIABLE
 from ssat.sweeps.board import Board, Running
@@ -238,7 +239,8 @@ def run_here(
         finally:
             board.clear()
     if received:
-        raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
+        # Said here: an experiment file starts a sweep without -m on the command line.
+        raise KeyboardInterrupt(LEFT) if signal.SIGINT in received else SystemExit(128 + received[0])
 
 
 @contextmanager
