@@ -6,6 +6,7 @@ from torch import nn
 
 from ssat.training.optim import adamw, effective_lr, lr_at, parameter_groups, warmup_cosine
 from ssat.training.steps import seed_step
+from tests.helpers import only_run, record_of, train
 
 SCHEDULE = {"lr": 1e-3, "min_lr": 1e-6, "warmup_lr": 0.0, "warmup_steps": 5, "total_steps": 100}
 
@@ -107,3 +108,46 @@ def test_step_seed_depends_on_seed_step_and_rank_only():
 
     assert draw(0, 3, 1) == draw(0, 3, 1)
     assert len({tuple(draw(*key)) for key in [(0, 3, 1), (1, 3, 1), (0, 4, 1), (0, 3, 0)]}) == 4
+
+
+def trained(optimizer_of, steps: int = 20) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+    """Weights after steps with known gradients, and the optimizer."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((7, 5), (5,))]
+    optimizer = optimizer_of(
+        [
+            {"params": [weight], "lr_scale": 1.0, "weight_decay": decay}
+            for weight, decay in zip(weights, (0.05, 0.0), strict=True)
+        ]
+    )
+    for _ in range(steps):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        optimizer.step()
+    return weights, optimizer
+
+
+def test_adamw_on_a_cpu_is_pytorchs_adamw():
+    betas, eps = (0.9, 0.999), 1e-8
+    ours, optimizer = trained(lambda groups: adamw(groups, lr=1e-2, betas=betas, eps=eps))
+    plain, _ = trained(lambda groups: torch.optim.AdamW(groups, lr=1e-2, betas=betas, eps=eps, fused=False))
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_goes_on_from_the_state_of_pytorchs_default_form():
+    betas, eps = (0.9, 0.999), 1e-8
+    _, plain = trained(lambda groups: torch.optim.AdamW(groups, lr=1e-2, betas=betas, eps=eps))
+    weights, ours = trained(lambda groups: adamw(groups, lr=1e-2, betas=betas, eps=eps), steps=0)
+    ours.load_state_dict(plain.state_dict())
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    ours.step()
+    assert all(state["step"] == 21 for state in ours.state.values())
+    assert not any(group["fused"] for group in ours.param_groups)  # the form of the state
+
+
+def test_gradients_are_clipped_under_bf16_on_a_cpu(tmp_path):
+    train("recipe.clip_grad=1", "trainer.precision=bf16", "trainer.max_steps=2", runs=tmp_path)
+    assert record_of(only_run(tmp_path))["status"] == "finished"

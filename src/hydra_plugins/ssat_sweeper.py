@@ -254,7 +254,7 @@ class VariantSweeper(BasicSweeper):
                 for job, outcome in itertools.chain(refused, running if ready else ()):
                     done += 1
                     if not here:
-                        print(f"[{done}/{total}] {outcome.status}: {job}", flush=True)
+                        print(f"[{done}/{total}] {outcome.status}: {what_came_of(job, outcome)}", flush=True)
                     if outcome.status != "finished" and own_folder(job):
                         self.failed[own_folder(job)] = job
                     yield job, advised(outcome, placement) if placement else outcome
@@ -294,6 +294,12 @@ def record_of(job: Request) -> dict[str, Any] | None:
     except UserError:  # its failure has been told already
         return None
     return found[1] if found else None
+
+
+def what_came_of(job: Job, outcome: JobOutcome) -> str:
+    """The job, with its accuracy and seconds where it is finished."""
+    record = record_of(job) if outcome.status == "finished" else None
+    return str(job) if record is None else describe(record) + (f" ({job.label})" if job.label else "")
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """Runs that share a device: how many, on which GPU, under which service; real processes, and MPS as a script."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from ssat.config.fields import parse
+from ssat.config.schema import Launcher
+from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.sweeps import packed
 from ssat.sweeps.here import Placement, run_here, share
@@ -141,12 +147,27 @@ def test_throughput_is_runs_an_hour_and_all_images_over_the_time_of_the_sweep():
     assert line == "throughput: 2 runs in 1m00s: 120 runs/h, 300 images/s of all runs together"
 
 
+def test_the_quickstart_gives_each_run_a_core_of_its_own(monkeypatch):
+    """So small a step hardly gains from a second thread; where there is one core, the runs follow one another."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=["+experiments=quickstart", "trainer=cpu"], return_hydra_config=True)
+    launcher = parse(Launcher, OmegaConf.to_container(cfg.launcher, resolve=True), "launcher")
+    assert launcher.name == "packed"
+    assert cfg.hydra.sweeper.params.mode.split(",") == ["ssl_ft", "ssat", "scratch"]
+    for cores, at_once in ((1, 1), (2, 2), (8, 3)):
+        monkeypatch.setattr(packed, "cores", lambda found=cores: found)
+        packing = packed.pack(launcher, [job(accelerator="cpu")] * 3)
+        assert (packing.at_once, packing.threads) == (at_once, max(1, cores // at_once))
+
+
 @pytest.mark.slow
 def test_a_packed_sweep_trains_its_runs_and_says_how_fast(tmp_path):
     words = ["launcher=packed", "launcher.per_device=2", "seed=0,1,2", "experiment=packed"]
     result = sweep(*words, runs=tmp_path)
     assert "packed: 2 runs at once" in result.stdout, result.stderr
     assert "sweep: 3 finished, 0 skipped (already finished), 0 failed" in result.stdout
+    assert result.stdout.count("started: vit_micro-digits-ssat-s") == 3
+    assert len(re.findall(r"\] finished: vit_micro-digits-ssat-s\d: test/acc1 last [\d.]+ %", result.stdout)) == 3
     assert len(finished_in(tmp_path / "packed")) == 3
     (file,) = tmp_path.glob(".sweeps/*/packed.txt")
     assert file.read_text().splitlines()[-1].startswith("throughput: 3 runs in ")

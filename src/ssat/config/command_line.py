@@ -66,7 +66,7 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
         fail(explain(error, config_name))
     except KeyboardInterrupt as interrupt:
         in_sweep = {"-m", "--multirun"} & {*words}
-        where = str(interrupt) or ("the same command continues with what is left" if in_sweep else interrupts.AGAIN)
+        where = str(interrupt) or (interrupts.LEFT if in_sweep else interrupts.AGAIN)
         interrupts.last_word(where)
         raise SystemExit(130) from None
     if reported:

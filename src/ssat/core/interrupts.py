@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = "the same command begins again"
+LEFT = "the same command continues with what is left"
 _owner = os.getpid()  # processes that are forked off inherit the handlers
 _codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
 

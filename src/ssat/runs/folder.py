@@ -20,7 +20,7 @@ from ssat.config.trust import trusted
 from ssat.config.upgrade import VERSION
 from ssat.config.words import command_line
 from ssat.core.errors import UserError
-from ssat.core.interrupts import AGAIN
+from ssat.core.interrupts import AGAIN, LEFT
 from ssat.core.read import plain_yaml, read_json, read_text
 from ssat.runs.class_counts import unequal_classes
 from ssat.runs.names import ends_of, is_automatic
@@ -68,7 +68,7 @@ def compare_line(runs_dir: str) -> str:
 def where_it_continues(run_dir: Path) -> str:
     """What becomes of an interrupted run in this folder, as a sentence."""
     kept = [*run_dir.glob("*/phase.json"), *run_dir.glob("*/checkpoints/last.ckpt")]
-    return "the same command continues with what is left" if kept else AGAIN
+    return LEFT if kept else AGAIN
 
 
 def run_name(config: Run) -> str:

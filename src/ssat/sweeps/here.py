@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +24,15 @@ from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
+from ssat.core.interrupts import LEFT
 from ssat.core.launch import cores
+from ssat.core.standing import VARIABLE
+from ssat.sweeps.board import Board, Running
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
 
 PATIENCE = 120.0  # seconds that a stopped job may take to save
+LOOK_EVERY = 0.5  # seconds between two looks at how far the jobs are
+STOPPING = "stopping: each run saves first; a second Ctrl-C ends them at once"
 
 
 class JobProcess:
@@ -186,6 +191,8 @@ def run_here(
 ) -> Iterator[tuple[Job, JobOutcome]]:
     """Several jobs at once on this machine as `placement` says, by default `place`; yields each as it ends.
 
+    What goes on is shown in the meantime (`Board`).
+
     Ctrl-C, SIGTERM and leaving the iteration stop the jobs that run; each saves before it ends. A second Ctrl-C kills.
     """
     placement = placement or place(launcher, jobs)
@@ -193,18 +200,21 @@ def run_here(
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(at_once):
         slots.put(slot)
-    running: set[JobProcess] = set()
+    running: dict[JobProcess, Running] = {}
     received: list[int] = []
+    board = Board()
 
     def run(index: int, job: Job) -> tuple[Job, JobOutcome]:
         slot = slots.get()
-        words = own_words(job.words) + thread_words(job, threads)
-        process = JobProcess(words, folder / f"{index:03d}-{job.name}.log", {**placement.env, **share(slot, job, gpus)})
-        running.add(process)  # before `received` is read: a signal finds the process in one of the two
+        words, log = own_words(job.words) + thread_words(job, threads), folder / f"{index:03d}-{job.name}.log"
+        standing = log.with_suffix(".json").resolve()
+        env = {**placement.env, **share(slot, job, gpus), VARIABLE: str(standing)}
+        process = JobProcess(words, log, env)
+        running[process] = Running(job.name, standing)  # before `received` is read: a signal finds it in one of the two
         try:
             return job, JobOutcome("stopped") if received else process()
         finally:
-            running.discard(process)
+            del running[process]
             slots.put(slot)
 
     def stop(signum: int, frame: Any = None) -> None:
@@ -214,15 +224,23 @@ def run_here(
             process.asked = signal.SIGKILL if again else signal.SIGTERM  # at which a training saves
 
     with handling(stop), ThreadPoolExecutor(at_once) as threads_of_jobs:  # each waits for a process
-        results = [threads_of_jobs.submit(run, index, job) for index, job in enumerate(jobs)]
+        left = {threads_of_jobs.submit(run, index, job) for index, job in enumerate(jobs)}
         try:
-            for result in as_completed(results):
-                yield result.result()
+            while left:
+                ended, left = wait(left, LOOK_EVERY, FIRST_COMPLETED)
+                if ended:
+                    board.clear()
+                    yield from (result.result() for result in ended)
+                else:
+                    board.show(list(running.values()), STOPPING if received else "")
         except BaseException:  # leaving the block waits for the jobs
             stop(signal.SIGINT)
             raise
+        finally:
+            board.clear()
     if received:
-        raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
+        # Said here: an experiment file starts a sweep without -m on the command line.
+        raise KeyboardInterrupt(LEFT) if signal.SIGINT in received else SystemExit(128 + received[0])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from ssat.config.check import PRECISIONS
 from ssat.config.schema import Phase, Run
+from ssat.core.standing import standing_file
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
 from ssat.training.callbacks.checkpoints import Checkpoints
@@ -22,7 +23,7 @@ from ssat.training.callbacks.chosen import build_chosen
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.pictures import Reconstructions, parts_with_pictures
-from ssat.training.callbacks.progress import ProgressBar, ProgressLines
+from ssat.training.callbacks.progress import ProgressBar, ProgressFile, ProgressLines
 from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
 from ssat.training.data import AnyData
@@ -64,6 +65,8 @@ def build_callbacks(
         callbacks.append(ProgressBar(history, label))
     if style != "off":
         callbacks.append(ProgressLines(history, label, data.decides))  # they stay where the bar vanishes
+        if file := standing_file():
+            callbacks.append(ProgressFile(file, history, config.mode.phases, phase, data.decides))
     if phase.lam < 1 and config.reconstruct_every and any(parts_with_pictures(module.ssl)):
         callbacks.append(
             Reconstructions(

@@ -1,16 +1,20 @@
-"""Progress on a terminal as a bar, elsewhere as lines."""
+"""Progress on a terminal as a bar, elsewhere as lines, and for a sweep as a small file."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.table import Column
 
+from ssat.config.schema import Phase
 from ssat.core.launch import say
+from ssat.core.standing import Standing, write_standing
 from ssat.core.words import duration
 from ssat.training.callbacks.history import History, _is_eval
 from ssat.training.callbacks.spare import spare
@@ -46,15 +50,17 @@ class _Eta:
     def __init__(self, seconds: float = 0.0, batches: int = 0) -> None:
         self.started, self.batches = time.perf_counter() - seconds, batches
 
+    @property
+    def seconds_per_batch(self) -> float:
+        return (time.perf_counter() - self.started) / self.batches if self.batches else 0.0
+
     def left(self, trainer: pl.Trainer) -> float:
-        if not self.batches:
-            return 0.0
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
         left = max(0, total - done)
         if trainer.max_steps > 0:
             left = min(left, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
-        return (time.perf_counter() - self.started) / self.batches * left
+        return self.seconds_per_batch * left
 
 
 def _eta(history: History, trainer: pl.Trainer) -> _Eta:
@@ -165,4 +171,52 @@ class ProgressLines(Callback):
         say(
             f"{self._label} {int(row['epoch']) + 1}/{trainer.max_epochs}  {values}  lr {row['lr']:.3g}  "
             f"{speed}  data_wait {row['throughput/data_wait']:.1%}" + (f"  ETA {duration(left)}" if left else "")
+        )
+
+
+class ProgressFile(Callback):
+    """Says once a second how far the run is, in a file that the sweep which has started it reads.
+
+    Args:
+        path: of the file.
+        history: of this phase.
+        phases: of the run.
+        phase: the one that is trained.
+        decides: what the best epoch has the highest of.
+    """
+
+    def __init__(self, path: Path, history: History, phases: Sequence[Phase], phase: Phase, decides: str) -> None:
+        self._path, self._history, self._phase, self._eta = path, history, phase, _Eta()
+        self._decides = f"/{decides}"
+        epochs, number = [each.epochs for each in phases], phases.index(phase)
+        self._before, self._after = sum(epochs[:number]), sum(epochs[number + 1 :])
+        self._written = -math.inf
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count the time."""
+        self._eta = _eta(self._history, trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write, unless it has just been written."""
+        self._eta.batches += 1
+        if trainer.is_global_zero and time.monotonic() - self._written >= 1:
+            self._written = time.monotonic()
+            write_standing(self._path, self._standing(trainer))
+
+    def _standing(self, trainer: pl.Trainer) -> Standing:
+        batches = max(1, int(trainer.num_training_batches))
+        done = self._before + (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / batches
+        # An epoch of a later phase is taken to last as long as one of this phase.
+        left = self._eta.left(trainer) + self._after * batches * self._eta.seconds_per_batch
+        row = next((row for row in reversed(self._history.rows) if any(map(_is_eval, row))), {})
+        measured = [
+            f"{name} {value:.4g}" for name, value in row.items() if _is_eval(name) and name.endswith(self._decides)
+        ]
+        return Standing(
+            self._phase.name,
+            trainer.current_epoch + 1,
+            self._phase.epochs,
+            share=min(1.0, done / (self._before + self._phase.epochs + self._after)),
+            measured=measured[0] if measured else "",
+            left=left,
         )
