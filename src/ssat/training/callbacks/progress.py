@@ -174,6 +174,7 @@ class ProgressLines(Callback):
         )
 
 
+@spare
 class ProgressFile(Callback):
     """Says once a second how far the run is, in a file that the sweep which has started it reads.
 
