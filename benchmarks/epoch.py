@@ -167,7 +167,7 @@ def trainer_of(config: Run, data: AnyData, module: JointModule, folder: Path, pa
     loggers = build_loggers(config, phase, folder) if parts in (ALL, LOGGER) else []
     if not any(isinstance(each, ProgressBar) for each in callbacks):
         config = replace(config, trainer=replace(config.trainer, progress="off"))
-    trainer = build_trainer(config, phase, folder, loggers, [watch, *callbacks])
+    trainer = build_trainer(config, phase, folder, loggers, [watch, *callbacks], data)
     trainer.limit_val_batches = 0  # evaluation is not the loop that is measured
     return trainer, watch
 

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from ssat.core.errors import UserError
+from ssat.core.errors import NotEnoughMemory, UserError, enough_memory
 from ssat.core.launch import run_processes
 
 
@@ -25,6 +26,15 @@ def refuse() -> None:
 
 def crash() -> None:
     raise ZeroDivisionError("a bug")
+
+
+def run_out() -> None:
+    with enough_memory("the run"):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sleep_forever(folder: Path) -> None:
@@ -59,6 +69,17 @@ def test_a_users_mistake_in_a_process_is_raised_here_without_a_traceback(capfd):
         run_processes(refuse, processes=2)
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
+
+
+def test_memory_that_runs_out_in_a_process_is_known_as_such_here():
+    with pytest.raises(NotEnoughMemory, match="lower recipe.batch_size") as refused:
+        run_processes(run_out, processes=2)
+    assert refused.value.reason.startswith("DefaultCPUAllocator")
+
+
+def test_a_process_that_the_system_kills_is_said_in_one_sentence():
+    with pytest.raises(UserError, match=r"was killed \(SIGKILL\), as Linux does where the machine's memory has run"):
+        run_processes(die, processes=2)
 
 
 def test_a_crash_keeps_its_traceback():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,30 @@ def by_index(batches: list[Batch]) -> dict[int, torch.Tensor]:
 
 
 # --- what a batch is
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_images_of_a_training_are_decoded_once(tmp_path: Path, num_workers: int) -> None:
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(3):
+                pixels = draw.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    options: dict[str, Any] = {"img_size": 12, "batch_size": 2, "num_workers": num_workers}
+    alone = list(ImageDataModule(image_folder(tmp_path), **options).val_dataloader())
+    loader = as_rank(ImageDataModule(image_folder(tmp_path), **options), 0, 1).val_dataloader()
+    first = list(loader)
+    shutil.rmtree(tmp_path / "test")
+    again = list(loader)
+    assert all(map(same, first, alone)) and all(map(same, again, alone))
+    loader.close()
+
+
+def test_evaluation_images_that_take_more_than_the_limit_are_not_kept(make_data: Make) -> None:
+    data = as_rank(make_data(memory_gb=0), 0, 1)
+    assert data.val_dataloader().dataset.kept is None  # type: ignore[attr-defined]
 
 
 def test_a_batch_has_normalised_images_class_numbers_and_indices(make_data: Make, toy_source: Source) -> None:

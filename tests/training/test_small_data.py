@@ -15,7 +15,7 @@ from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
-from ssat.core.schedules import warmed_up
+from ssat.core.schedules import evaluation_period, warmed_up
 from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.training.callbacks.averaging import MovingAverage
@@ -128,6 +128,34 @@ def test_what_little_data_makes_of_a_setting_is_said() -> None:
         *words, "recipe.batch_size=25", "trainer.accumulate=3"
     )
     assert "averages over 5,000 steps, and there are 4" in said(*words, "recipe.ema_decay=0.9998")
+
+
+@pytest.mark.parametrize(
+    ("asked", "batches", "eval_batches", "epochs"),
+    [
+        ("auto", 10, 1, 1),
+        ("auto", 10, 3, 1),
+        ("auto", 10, 4, 2),
+        ("auto", 32, 157, 17),  # 2,000 training images, 10,000 test images
+        ("auto", 1, 1000, 100),
+        (7, 1, 1000, 7),
+        (700, 1, 1, 100),
+    ],
+)
+def test_auto_evaluates_so_often_that_it_takes_a_tenth_of_the_training(
+    asked: int | str, batches: int, eval_batches: int, epochs: int
+) -> None:
+    assert evaluation_period(asked, 100, batches=batches, eval_batches=eval_batches) == epochs
+
+
+def test_auto_is_said_and_evaluates_every_few_epochs_and_after_the_last(tmp_path: Path) -> None:
+    words = ("mode=scratch", "eval_every=auto", "data.max_test=80", "epochs=3")
+    assert "evaluates every 2 epochs and after the last one" in said(*words)
+    assert "evaluates every" not in said(*words, "data.max_test=40")
+    record = record_of(train(*words, runs=tmp_path))
+    rows = record["phases"][0]["history"]
+    assert ["test/acc1" in row for row in rows] == [False, True, True]
+    assert record["metrics"]["test"]["acc1"]["last"] == rows[-1]["test/acc1"]
 
 
 def test_published_sets_drop_the_last_batch_as_the_authors_and_others_keep_it(tmp_path: Path) -> None:

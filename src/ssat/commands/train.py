@@ -30,7 +30,7 @@ from ssat.config.words import CONF, command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import ending_at_once
-from ssat.core.launch import begin_log, is_main_process, note, say
+from ssat.core.launch import begin_log, is_main_process, launched_externally, note, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
@@ -194,7 +194,16 @@ def found_batch(config: Run) -> Run:
     with ending_at_once():
         from ssat.training.batch_auto import with_batch
 
+    fetch(config)
     return with_batch(config)
+
+
+def fetch(config: Run) -> None:
+    """Download a published set that is missing, where that is asked for."""
+    from ssat.commands.prepare import fetch_missing  # here: a run that is skipped needs none of its imports
+
+    if config.data.download and official_name(config) and not launched_externally():
+        fetch_missing(official_name(config), Path(config.data.extra.get("root") or "."))
 
 
 def train(config: Run) -> dict[str, Any] | None:
@@ -248,12 +257,12 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     """`train` of a run that is not finished."""
     # Heavy imports only for a run that really trains: skipping a sweep's finished runs takes no time.
     with ending_at_once():
-        from ssat.commands.prepare import fetch_missing
-        from ssat.core.launch import launched_externally, run_processes
+        from ssat.core.launch import run_processes
         from ssat.runs.calibration import remark
         from ssat.runs.energy import check_country
-        from ssat.runs.machine import check_hardware
+        from ssat.runs.machine import check_hardware, slow_precision
         from ssat.runs.record import write_record
+        from ssat.training.batch_auto import naming_the_batch
         from ssat.training.build import build_module
         from ssat.training.callbacks.chosen import check_own
         from ssat.training.data import build_data, labelled_images
@@ -265,13 +274,14 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         from ssat.training.steps import refuse_accumulate
 
     check_hardware(config)
+    if slow := slow_precision(config):
+        say(f"note: {slow}")
     check_own(config)
     if config.extend:
         check_parent(config, run_dir)
     if config.footprint.energy:
         check_country(config.footprint.country)
-    if config.data.download and official_name(config) and not launched_externally():
-        fetch_missing(official_name(config), Path(config.data.extra.get("root") or "."))
+    fetch(config)
     prepared = {phase.name: build_data(config, phase) for phase in config.mode.phases}
     for data in prepared.values():
         data.setup()
@@ -300,7 +310,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
             with disk_space():
                 adopt(config, run_dir)
         try:
-            with disk_space():
+            with disk_space(), naming_the_batch(config, prepared.values()):
                 run_processes(job, config, run_dir, processes=config.trainer.devices)
         except Exception as error:
             if not isinstance(error, UserError):

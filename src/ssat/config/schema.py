@@ -98,7 +98,10 @@ class Data:
         " | auto = the faster one that can do the recipe; null = batched where the SSL task needs views, else timm",
     )
     memory_gb: float = key(
-        4, "pipeline=batched: hold a split in memory (the GPU's, if it trains) up to here", low=0, identity=False
+        4,
+        "hold a split in memory up to here: with pipeline=batched (on the GPU, if it trains), and of evaluations",
+        low=0,
+        identity=False,
     )
     num_workers: int | None = key(
         None, "loader processes; null = 0 on a CPU, up to 8 beside a GPU; changes no result", low=0, identity=False
@@ -323,7 +326,12 @@ class Run:
     estimate: bool = key(
         False, "run a short calibration, keep no weights, say what the run or sweep will take", identity=False
     )
-    eval_every: int = key(1, "epochs between two evaluations; the last epoch is always evaluated", low=1)
+    eval_every: int | Literal["auto"] = key(
+        1,
+        "epochs between two evaluations; the last epoch is always evaluated"
+        " | auto = so many that evaluation takes about a tenth of the training's time",
+        low=1,
+    )
     callbacks: tuple[Any, ...] = key(
         (),
         "added to the training: early_stopping, lr_monitor, device_stats, model_summary, or your own (docs/extend.md)",

@@ -28,6 +28,18 @@ class UserError(ValueError):
         self.key, self.value = (first[0] if first else None) if key is None else key, value
 
 
+class NotEnoughMemory(UserError):
+    """An allocation on a CPU or a GPU was refused.
+
+    Attributes:
+        reason: what the allocator has said, in one line.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class OwnCodeError(Exception):
     """Code of the user's own, such as a callback, has raised; the message is one sentence: what, where, and the cure.
 
@@ -64,23 +76,36 @@ def usable_paths() -> Iterator[None]:
         raise UserError(f"{error.filename!s:.200} cannot be used ({error.strerror}): name another path") from error
 
 
+# PyTorch is not imported for this; its allocator on a CPU, and oneDNN, raise plain RuntimeErrors.
+ALLOCATOR = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+ONEDNN = ("could not create a primitive", "could not create a memory object", "could not execute a primitive")
+
+
+def refused_memory(error: BaseException) -> str | None:
+    """What an allocator has said that refused memory, in one line; None where `error` is another one."""
+    text = str(error).splitlines()[0] if str(error) else "no memory is left"
+    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    refused |= isinstance(error, RuntimeError) and (text in ONEDNN or any(words in text for words in ALLOCATOR))
+    if not refused:
+        return None
+    return re.sub(r"^\[enforce fail at .*?\] err == 0\. |\. Error code .*$", "", text)
+
+
 @contextmanager
 def enough_memory(what: str) -> Iterator[None]:
     """Turns a refused allocation, on a CPU or a GPU, into a sentence about `what`.
 
     Raises:
-        UserError: the block asked for more memory than there is.
+        NotEnoughMemory: the block asked for more memory than there is.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
-        # By name, as torch is not imported for this; its CPU allocator raises plain RuntimeErrors.
-        known = ("DefaultCPUAllocator", "Storage size calculation overflowed")
-        refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not refused and not any(words in reason for words in known):
+        reason = refused_memory(error)
+        if reason is None:
             raise
-        raise UserError(
+        raise NotEnoughMemory(
             f"{what} does not fit into the device's memory ({reason}): lower recipe.batch_size, and raise"
-            " trainer.accumulate with it, or take a smaller network"
+            " trainer.accumulate with it, or take a smaller network",
+            reason=reason,
         ) from error

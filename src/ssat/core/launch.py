@@ -14,7 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssat.core.errors import OwnCodeError, UserError
+from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
+
+KILLED = (
+    "a process of the run was killed (SIGKILL), as Linux does where the machine's memory has run out: lower"
+    " recipe.batch_size, and raise trainer.accumulate with it, or ask for more memory; the same command goes on from"
+    " the last checkpoint"
+)
 
 
 def launched_externally() -> bool:
@@ -71,11 +77,11 @@ def _worker(
     try:
         with without_slurm():
             job(*args)
+    except (NotEnoughMemory, OwnCodeError) as error:
+        mistakes.put(error)
+        sys.exit(1)
     except UserError as error:
         mistakes.put(str(error))
-        sys.exit(1)
-    except OwnCodeError as error:
-        mistakes.put(error)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
         if rank == 0:
@@ -96,7 +102,7 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     before they stop; a second Ctrl-C kills them.
 
     Raises:
-        UserError, OwnCodeError: as raised in a process.
+        UserError, OwnCodeError: as raised in a process; a process was killed.
         ProcessRaisedException, ProcessExitedException: a process crashed.
         KeyboardInterrupt: after Ctrl-C, with what a process says of it.
         SystemExit: 143 after SIGTERM.
@@ -130,13 +136,15 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     try:
         while not context.join(timeout=1):
             pass
-    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         for process in context.processes:
             process.join()
         if not received:
             if not mistakes.empty():
                 found = mistakes.get()
-                raise (found if isinstance(found, OwnCodeError) else UserError(found)) from None
+                raise (UserError(found) if isinstance(found, str) else found) from None
+            if isinstance(error, mp.ProcessExitedException) and error.signal_name == "SIGKILL":
+                raise UserError(KILLED) from None
             raise
     finally:
         for number, handler in previous.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class ImageDataset(Dataset[Sample]):
 
     Args:
         perturb: changes the evaluation's cropped image, given it and its index, before it becomes a tensor.
+        kept: of an evaluation: its cropped images by index, filled here, so that each is decoded once; None = not kept.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class ImageDataset(Dataset[Sample]):
         *,
         seed: int | None = None,
         perturb: Callable[[Image.Image, int], Image.Image] | None = None,
+        kept: dict[int, Any] | None = None,
     ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
         self.perturb = perturb
+        self.kept = kept
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,12 +72,16 @@ class ImageDataset(Dataset[Sample]):
         return self._sample(index)
 
     def _sample(self, index: int) -> Sample:
-        image = self.images.read(index)
-        if self.perturb is None:
-            return self.transform(image), self._target(index), index
+        if self.perturb is None and self.kept is None:
+            return self.transform(self.images.read(index)), self._target(index), index
         resize, crop, *rest = self.transform.transforms  # type: ignore[attr-defined]
-        perturbed = self.perturb(crop(resize(image)), index)
-        return Compose(rest)(perturbed), self._target(index), index
+        kept = self.kept or {}
+        image = kept[index] if index in kept else crop(resize(self.images.read(index)))
+        if self.kept is not None:
+            self.kept[index] = image
+        if self.perturb is not None:
+            image = self.perturb(image, index)
+        return Compose(rest)(image), self._target(index), index
 
     def _target(self, index: int) -> int | Tensor:
         if self.images.hot is None:

@@ -76,7 +76,7 @@ class ImageDataModule(SplitImages, LoaderModule):
             is no official split and no `val_fraction`), and the test images are evaluated once.
         pipeline: `timm` = PIL, image by image, the reference; `batched` = the same operations on whole batches, on the
             device of the training.
-        memory_gb: the most that a split may take to be held in memory (`batched`).
+        memory_gb: the most that a split may take to be held in memory (`batched`; `timm` holds those of evaluations).
         views: extra views of each training image, in `Batch.views` (`batched`); `views.AGAIN` = as the image itself.
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
         value_range: the values of the image files that are black and white, between them linear; None = 0 and the
@@ -171,6 +171,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
         self._make_transforms()
         self._memory: dict[str, Memory | None] = {}
+        self._crops: dict[str, dict[int, Any]] = {}
         self.class_names = list(source.classes)
         self.num_classes = len(self.class_names)
         if source.multi_label:
@@ -285,9 +286,23 @@ class ImageDataModule(SplitImages, LoaderModule):
         images, indices = self._splits[split]
         batches = self._eval_batches(indices)
         if self.pipeline == "timm" or perturb is not None:
-            dataset = ImageDataset(images, self.eval_transform, perturb=perturb)
+            kept = self._kept_crops(split, len(indices)) if perturb is None else None
+            dataset = ImageDataset(images, self.eval_transform, perturb=perturb, kept=kept)
             return self._loader(dataset, collate, batch_sampler=batches)
         return self._batched_loader(split, evaluate=True, batch_sampler=batches)
+
+    def release(self) -> None:
+        """Let go of the trainer, and of images held in memory; what asks for them next reads them again."""
+        super().release()
+        self._memory.clear()
+        self._crops.clear()
+
+    def _kept_crops(self, split: str, images: int) -> dict[int, Any] | None:
+        """Where a training keeps a split's images between its evaluations, if they are 8-bit and not too many."""
+        size = images * 4 * self.img_size**2  # bytes: Pillow has 4 of a pixel in colour
+        if self.trainer is None or self.channels not in COLOURS or size > self.memory_gb * 2**30:
+            return None
+        return self._crops.setdefault(split, {})
 
     @property
     def _batched(self) -> Batched:

@@ -158,6 +158,10 @@ class LoaderModule(pl.LightningDataModule):
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
+    def release(self) -> None:
+        """Let go of the trainer, and of samples held in memory; what asks for them next reads them again."""
+        self.trainer = self._train_loader = None
+
     def state_dict(self) -> dict[str, int]:
         """Epoch and batches handed out. The loader has the same state, but Lightning restores that one too late when
         `configure_optimizers` asks for the number of steps, which builds the loader."""

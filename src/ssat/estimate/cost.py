@@ -120,7 +120,7 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
     callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {}, Stop())]
     loggers = build_loggers(config, phase, folder)
-    trainer = build_trainer(config, phase, folder, loggers, callbacks)
+    trainer = build_trainer(config, phase, folder, loggers, callbacks, data)
     trainer.limit_val_batches = max(EVAL_BATCHES[runs_on_cpu(config)], 2 * together)
     trainer.fit(module, datamodule=data)
     files = {path.stem: path.stat().st_size for path in (folder / "checkpoints").glob("*.ckpt")}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssat.config.schema import Phase, Run
+from ssat.core.schedules import evaluation_period
 from ssat.data.video.module import VideoDataModule
 from ssat.estimate.cost import MERGED, Cost, gradient_period
 from ssat.runs.energy import device_tdp
@@ -72,13 +73,14 @@ def left_of(config: Run, phase: Phase, amount: Amount, done: Done) -> Left:
     def comes(every: int) -> int:
         return epochs // every - behind // every if every else 0
 
+    every = evaluation_period(config.eval_every, phase.epochs, batches=amount.batches, eval_batches=amount.eval_batches)
     left = max(0, steps - done.steps)
     last_picture = bool(config.reconstruct_every and epochs % config.reconstruct_every)
     return Left(
         steps=left,
         batches=left * amount.batches / steps_per_epoch,
         epochs=math.ceil(steps / steps_per_epoch) - behind,
-        evaluations=comes(min(config.eval_every, phase.epochs)),
+        evaluations=comes(every),
         probes=sum(comes(getattr(config.monitor, f"{name}_every")) for name in ("knn", "linear")),
         pictures=comes(config.reconstruct_every) + last_picture,
     )

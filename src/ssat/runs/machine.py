@@ -15,6 +15,7 @@ import torch
 from ssat.config.schema import Run, Trainer
 from ssat.core.errors import UserError
 from ssat.core.launch import cores, launched_externally
+from ssat.encoders.layers import multiplies_bf16
 
 
 def runs_on_cpu(config: Run) -> bool:
@@ -49,6 +50,21 @@ def check_hardware(config: Run) -> None:
         raise UserError("trainer.precision=16 needs a GPU: use trainer.precision=bf16 or 32 on a CPU")
     if t.accelerator == "mps" and not torch.backends.mps.is_available():
         raise UserError("trainer.accelerator=mps, but there is no Apple GPU here: use trainer=cpu")
+
+
+def slow_precision(config: Run) -> str | None:
+    """A sentence where the run's precision is slower than 32 bits on this processor; None elsewhere."""
+    if config.trainer.precision != "bf16" or not runs_on_cpu(config) or has_bf16() is not False:
+        return None
+    return (
+        "trainer.precision=bf16 is slower than 32 here, for this processor has no instructions for bf16: type"
+        " trainer.precision=32"
+    )
+
+
+def has_bf16() -> bool | None:
+    """Whether this processor has instructions for products of bf16; None of one that is not asked (not x86)."""
+    return multiplies_bf16() if platform.machine() in ("x86_64", "AMD64") else None
 
 
 LIBRARIES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "hydra-core", "numpy", "pillow", "codecarbon")
@@ -92,6 +108,7 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
         "processes": t.processes,
         "threads": torch.get_num_threads(),
         "precision": t.precision,
+        "cpu_has_bf16": None if on_gpu else has_bf16(),
         "system": platform.platform(),
     }
 

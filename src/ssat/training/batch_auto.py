@@ -1,12 +1,19 @@
-"""`batch=auto`: the largest batch of which a training step fits into the GPU's memory."""
+"""The largest batch of which a training step fits into the memory: for `batch=auto`, and where it has run out."""
 
 from __future__ import annotations
 
 import copy
 import gc
 import json
+import math
+import multiprocessing as mp
+import os
+import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +25,18 @@ from ssat.config.check import PRECISIONS
 from ssat.config.identity import config_hash
 from ssat.config.resolve import build
 from ssat.config.schema import Run
-from ssat.core.errors import UserError
+from ssat.core.allocator import give_back_freed_memory, keep_freed_memory
+from ssat.core.errors import NotEnoughMemory, UserError, enough_memory, refused_memory
 from ssat.core.files import write_text
-from ssat.core.launch import say
+from ssat.core.launch import launched_externally, say, without_slurm
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.build import build_module
-from ssat.training.data import build_data
+from ssat.training.data import AnyData, build_data
 from ssat.training.fit import quiet
 
 KEPT = ".batch_auto.json"  # in runs_dir: what was found, so that the same command finds its run again
 MARGIN = 0.1  # of the memory, left free: evaluation and fragments need some
+MORE = 1.2  # on a CPU, whose memory has no such account: so many times the images must fit
 STEPS = 2  # the optimizer's state is there from the second one on
 
 
@@ -54,12 +63,22 @@ def largest_fitting(fits: Callable[[int], bool], start: int, limit: int) -> int:
     raise UserError("batch=auto: not even one image fits into the device's memory: take a smaller network", key="batch")
 
 
+def largest_divisor(fits: Callable[[int], bool], of: int) -> int | None:
+    """The largest divisor of `of`, below it, that fits, found by bisection; None where not even 1 does."""
+    divisors = [size for size in range(1, of // 2 + 1) if of % size == 0]
+    fitting = bisect_left(divisors, True, key=lambda size: not fits(size))
+    return divisors[fitting - 1] if fitting else None
+
+
 def fits_memory(step: Callable[[], Any]) -> bool:
     """Whether `step()` runs without the device running out of memory."""
     try:
         step()
         return True
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if refused_memory(error) is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors
         return False
     finally:
         gc.collect()
@@ -71,31 +90,103 @@ def with_batch(config: Run) -> Run:
     """`config` with the batch that was found in place of `batch=auto`; itself where that is not asked for.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: not even one image fits, or several processes would look for it.
     """
     if config.batch is None:
         return config
+    if launched_externally():
+        raise UserError(
+            "batch=auto is found by one process, and torchrun or srun has started several: find the number on one GPU,"
+            " and give recipe.batch_size=<number>",
+            key="batch",
+            value="auto",
+        )
+    one = with_size(config, 1)  # larger batches than there are images are refused
+    data = build_data(one, one.mode.phases[-1])
+    data.setup()
+    images = data.samples("train") // config.trainer.processes
+    start = with_size(config, max(1, min(config.recipe.batch_size, images)))
+    size = start.recipe.batch_size
     if runs_on_cpu(config):
-        size = config.recipe.batch_size
-        say(f"batch=auto: on a CPU the batch has no such limit, recipe.batch_size={size} is used")
-        return with_size(config, size)
-    start = with_size(config, config.recipe.batch_size)
+        say(f"batch=auto: a larger batch is no faster on a CPU, recipe.batch_size={size} is used")
+        return start
     key = f"{config_hash(start)} {torch.cuda.get_device_name()}"
     path = Path(config.runs_dir) / KEPT
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if key not in kept:
-        data = build_data(start, start.mode.phases[-1])
-        data.setup()
+        phases = range(len(start.mode.phases))
         found = largest_fitting(
-            lambda size: all(_trains(with_size(start, size), index) for index in range(len(start.mode.phases))),
-            start.recipe.batch_size,
-            data.samples("train") // start.trainer.processes,
+            lambda size: all(_trains(with_size(start, size), index) for index in phases), size, images
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         kept |= {key: found}
         write_text(path, json.dumps(kept, indent=1))
     say(f"batch=auto: recipe.batch_size={kept[key]} fits, with {MARGIN:.0%} of the memory left")
     return with_size(config, kept[key])
+
+
+@contextmanager
+def naming_the_batch(config: Run, prepared: Iterable[AnyData]) -> Iterator[None]:
+    """Where the training in this block runs out of memory: a sentence with the largest batch that fits.
+
+    Args:
+        config: of the run.
+        prepared: data modules of the run, whose memory is given back before others are tried.
+
+    Raises:
+        NotEnoughMemory: with the words to type.
+    """
+    try:
+        with enough_memory("the run"):
+            yield
+    except NotEnoughMemory as error:
+        recipe = config.recipe
+        others = any(phase.recipe.batch_size != recipe.batch_size for phase in config.mode.phases)
+        if others or recipe.batch_size == 1 or launched_externally():
+            raise
+        for each in (error, error.__cause__):
+            traceback.clear_frames(each.__traceback__ if each else None)  # they hold network, optimizer and tensors
+        for data in prepared:
+            data.release()
+        gc.collect()
+        give_back_freed_memory()
+        say(f"memory ran out ({error.reason}): trying {STEPS} steps with smaller batches")
+        size = largest_divisor(lambda size: _trains_elsewhere(config, size), recipe.batch_size)
+        if size is None:
+            raise
+        raise NotEnoughMemory(_advice(config, size), reason=error.reason) from None
+
+
+def _trains_elsewhere(config: Run, size: int) -> bool:
+    """Whether a fresh process trains some steps of every phase; the heap of this one is in pieces."""
+    say(f"  recipe.batch_size={size} ...")
+    tried = math.ceil(size * MORE) if runs_on_cpu(config) else size  # on a GPU `_trains` sees how much memory is left
+    with without_slurm():
+        process = mp.get_context("spawn").Process(target=_try, args=(with_size(config, tried),), daemon=True)
+        process.start()
+        process.join()
+    return process.exitcode == 0  # Linux may kill it, too
+
+
+def _try(config: Run) -> None:
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    keep_freed_memory()
+    sys.exit(not all(_trains(config, index) for index in range(len(config.mode.phases))))
+
+
+def _advice(config: Run, size: int) -> str:
+    batch, accumulate = config.recipe.batch_size, config.trainer.accumulate
+    again = accumulate * batch // size
+    further = ", or encoder.checkpoint_blocks=true" * (config.encoder.options.get("checkpoint_blocks") is False)
+    return (
+        f"recipe.batch_size={batch} does not fit into the device's memory: type recipe.batch_size={size}"
+        f" trainer.accumulate={again}, which trains on as many images a step ({size} is the largest divisor of {batch}"
+        f" of which {STEPS} steps fit with room to spare){further}"
+    )
 
 
 def with_size(config: Run, size: int) -> Run:
@@ -111,7 +202,7 @@ def with_size(config: Run, size: int) -> Run:
 
 
 def _trains(config: Run, index: int) -> bool:
-    """Whether steps of a phase leave the margin."""
+    """Whether steps of a phase fit, and leave the margin of a GPU's memory."""
 
     def steps() -> None:
         phase = config.mode.phases[index]
@@ -136,6 +227,8 @@ def _trains(config: Run, index: int) -> bool:
             trainer.fit(module, datamodule=data)
 
     quiet()
+    if runs_on_cpu(config):
+        return fits_memory(steps)
     torch.cuda.reset_peak_memory_stats()
     if not fits_memory(steps):
         return False

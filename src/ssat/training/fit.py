@@ -30,6 +30,7 @@ from ssat.training.data import AnyData
 from ssat.training.ddp import strategy_of
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
+from ssat.training.remarks import evaluated_every
 from ssat.training.stop import Stop
 
 
@@ -118,8 +119,10 @@ class Unprofiled(PassThroughProfiler):
 _NOTHING = nullcontext()
 
 
-def build_trainer(config: Run, phase: Phase, folder: Path, loggers: list[Any], callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's trainer for one phase."""
+def build_trainer(
+    config: Run, phase: Phase, folder: Path, loggers: list[Any], callbacks: list[Callback], data: AnyData
+) -> pl.Trainer:
+    """Lightning's trainer for one phase on `data`, which are set up."""
     t = config.trainer
     return pl.Trainer(
         accelerator=t.accelerator,
@@ -131,7 +134,7 @@ def build_trainer(config: Run, phase: Phase, folder: Path, loggers: list[Any], c
         max_steps=t.max_steps or -1,
         accumulate_grad_batches=t.accumulate,
         gradient_clip_val=phase.recipe.clip_grad,
-        check_val_every_n_epoch=min(config.eval_every, phase.epochs),
+        check_val_every_n_epoch=evaluated_every(config, phase, data),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=loggers,

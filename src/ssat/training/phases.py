@@ -16,7 +16,7 @@ from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.allocator import keep_freed_memory
 from ssat.core.checkpoints import check_continuable, load_checkpoint, weights_of
-from ssat.core.errors import UserError
+from ssat.core.errors import UserError, enough_memory, refused_memory
 from ssat.core.interrupts import AGAIN
 from ssat.core.launch import begin_log, is_main_process, say
 from ssat.core.tensors import require_same
@@ -52,7 +52,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
     """
     stop = Stop()
     try:
-        with stop.listening():
+        with stop.listening(), enough_memory("the run"):  # here: each process of a run says it itself
             _run_phases(config, run_dir, prepared or {}, stop)
     except Stopped as stopped:
         where = stopped.where or where_it_continues(run_dir)
@@ -132,7 +132,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
     loggers = build_loggers(config, phase, folder)
     callbacks = build_callbacks(config, phase, folder, data, module, history, meter, inputs, stop)
     checkpoints = next(each for each in callbacks if isinstance(each, Checkpoints))
-    trainer = build_trainer(config, phase, folder, loggers, callbacks)
+    trainer = build_trainer(config, phase, folder, loggers, callbacks, data)
     for remark in remarks(config, phase, data):
         say(f"{phase.name}: {remark}")
     try:
@@ -151,7 +151,7 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         stopped.where = AGAIN if nothing_kept else f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError) or history.began or not last.exists():
+        if isinstance(error, UserError) or history.began or not last.exists() or refused_memory(error) is not None:
             raise
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.120}" if str(error) else repr(error)
         raise UserError(f"the training cannot go on from {last} ({reason}): if it is damaged, {AFRESH}") from error

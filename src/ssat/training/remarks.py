@@ -6,7 +6,7 @@ import math
 
 from ssat.config.callbacks import early_stopping
 from ssat.config.schema import Phase, Run
-from ssat.core.schedules import warmed_up
+from ssat.core.schedules import evaluation_period, warmed_up
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.training.data import AnyData
@@ -16,6 +16,17 @@ def batches_of(config: Run, data: AnyData) -> int:
     """Batches of each process in an epoch."""
     world = config.trainer.processes
     return math.ceil(data.images_per_epoch(world) / (data.batch_size * world))
+
+
+def evaluated_every(config: Run, phase: Phase, data: AnyData) -> int:
+    """Epochs of a phase between two evaluations."""
+    evaluated = data.samples(data.eval_split) / config.trainer.processes
+    return evaluation_period(
+        config.eval_every,
+        phase.epochs,
+        batches=batches_of(config, data),
+        eval_batches=math.ceil(evaluated / data.batch_size),
+    )
 
 
 def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
@@ -64,6 +75,11 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         times = "the last evaluation" if patience == 1 else f"{patience} evaluations"
         chosen_on = " on the test images, which is optimistic (data.val_fraction=0.1 keeps others)"
         found.append(f"ends early when {watched} has not risen in {times}" + chosen_on * (data.eval_split == "test"))
+    if config.eval_every == "auto" and (every := evaluated_every(config, phase, data)) > 1:
+        found.append(
+            f"evaluates every {every} epochs and after the last one: a pass over {data.samples(data.eval_split):,}"
+            f" {data.eval_split} {data.unit} is much beside {used:,} to train on (eval_every=auto)"
+        )
     decay = phase.recipe.ema_decay
     if decay and decay < 1 and 1 / (1 - decay) > total:
         found.append(

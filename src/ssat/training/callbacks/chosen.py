@@ -15,7 +15,7 @@ from ssat.config import callbacks as named
 from ssat.config import create as creation
 from ssat.config.create import checked_options, create, load
 from ssat.config.schema import Run
-from ssat.core.errors import OwnCodeError, UserError
+from ssat.core.errors import OwnCodeError, UserError, refused_memory
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -110,7 +110,7 @@ def naming_callbacks(config: Run, callbacks: Sequence[pl.Callback], cure: Callab
     except UserError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of the device, whoever asks for the last block
+        if refused_memory(error) is not None:  # of the device, whoever asks for the last block
             raise
         frames = traceback.extract_tb(error.__traceback__)
         for place, (frame, _) in enumerate(traceback.walk_tb(error.__traceback__)):
