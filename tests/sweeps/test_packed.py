@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from ssat.config.fields import parse
 from ssat.config.schema import Launcher
 from ssat.config.words import CONF
-from ssat.core.errors import UserError
+from ssat.core.errors import NotEnoughMemory, UserError, enough_memory
 from ssat.sweeps import packed
 from ssat.sweeps.here import Placement, run_here, share
 from ssat.sweeps.jobs import JobOutcome
@@ -135,8 +135,12 @@ def test_a_job_gets_the_variables_of_its_placement(tmp_path):
 
 def test_a_run_without_memory_is_told_to_share_less():
     shared = packed.Packing(4, 1, per_device=4)
+    with pytest.raises(NotEnoughMemory) as refusal, enough_memory("the run"):
+        raise MemoryError
     outcome = packed.advised(JobOutcome("crashed", "torch.OutOfMemoryError: CUDA out of memory", "trace"), shared)
     assert outcome.reason.endswith("; 4 runs shared the device: launcher.per_device=2 gives each more memory")
+    refused = str(refusal.value)
+    assert "; 4 runs shared the device" in packed.advised(JobOutcome("refused", refused), shared).reason
     assert packed.advised(JobOutcome("crashed", "ValueError: x"), shared).reason == "ValueError: x"
 
 

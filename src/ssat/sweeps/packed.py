@@ -27,7 +27,7 @@ RUNS_ON_A_GPU = 2  # by default
 CONTROL = "nvidia-cuda-mps-control"
 PATIENCE = 30  # seconds that MPS may take to start or to end
 LEAST = 0.5 * 2**30  # bytes that a process needs before its first step, of the machine and of a GPU (a CUDA context)
-OUT_OF_MEMORY = ("OutOfMemoryError", "out of memory", "killed by SIGKILL", "MemoryError")
+OUT_OF_MEMORY = ("does not fit into the device's memory", "out of memory", "OutOfMemoryError", "MemoryError", "SIGKILL")
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,8 @@ def _run(command: list[str], env: dict[str, str], order: str = "") -> str | None
 
 def advised(outcome: JobOutcome, packing: Packing) -> JobOutcome:
     """The outcome of a run that shared its device; where the memory did not suffice, with what to do."""
-    if outcome.status != "crashed" or packing.at_once < 2 or not any(word in outcome.reason for word in OUT_OF_MEMORY):
+    ended_early = outcome.status in ("refused", "crashed")
+    if not ended_early or packing.at_once < 2 or not any(word in outcome.reason for word in OUT_OF_MEMORY):
         return outcome
     fewer = max(1, packing.per_device // 2)
     advice = f"{many(packing.per_device, 'run')} shared the device: launcher.per_device={fewer} gives each more memory"
