@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
-from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, patch_grid, split_mask, tokens_to_map
+from ssat.encoders.base import (
+    Dense,
+    Encoder,
+    Latent,
+    both_sides,
+    gather_tokens,
+    kept_patches,
+    patch_grid,
+    split_mask,
+    tokens_to_map,
+)
 from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, through
 
 PosEmbed = Literal["sincos", "learnable"]
@@ -41,6 +51,7 @@ class VisionTransformer(Encoder):
     mask_style = "dropped"
     flat_tokens = True
     num_prefix = 1
+    patch_dropout = 0.0
     stem = "patch_embed.proj.weight"
 
     def __init__(
@@ -116,7 +127,14 @@ class VisionTransformer(Encoder):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The normalised class token (B, D); the last block answers its query alone, since nothing else is read."""
-        return self._class_token(self.embed(images))
+        return self._class_token(self._full_view(self.raw_patches(images)))
+
+    def _full_view(self, patches: Tensor) -> Tensor:
+        """Positioned tokens (B, 1 + N, D) of raw patches; in training without those of patch dropout."""
+        if not (self.training and self.patch_dropout):
+            return self.with_cls(self.patch_embed(patches) + self.pos_embed[:, 1:])
+        kept = kept_patches(*patches.shape[:2], self.patch_dropout, patches.device)
+        return self.with_cls(self.embed_visible(patches, kept))
 
     def forward_features_plain(self, images: Tensor) -> Tensor:
         """The same with every token of the last block."""
@@ -160,7 +178,7 @@ class VisionTransformer(Encoder):
         """Both views packed into one flat tensor; gives the numbers of the two plain passes."""
         visible, _ = split_mask(mask, num_visible)
         patches = self.raw_patches(images)
-        full = self.with_cls(self.patch_embed(patches) + self.pos_embed[:, 1:])
+        full = self._full_view(patches)
         own = patches if self.patch_embed.patches_disjoint else self.raw_patches(images, mask)
         masked = self.with_cls(self.embed_visible(own, visible))
         samples = [full.shape[:2], masked.shape[:2]]
