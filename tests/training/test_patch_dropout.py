@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssat.config.check import check
 from ssat.config.identity import identity
-from ssat.config.schema import Run
 from ssat.core.errors import UserError
 from ssat.training.build import build_module
 from ssat.training.module import JointModule
@@ -15,8 +13,8 @@ from tests.helpers import config
 HALF = "recipe.patch_dropout=0.5"
 
 
-def build_checked(run: Run) -> JointModule:
-    check(run)
+def built(*words: str) -> JointModule:
+    run = config("data=digits", "encoder=vit_micro", *words)
     return build_module(run, run.mode.phases[0], 10)
 
 
@@ -34,9 +32,8 @@ def build_checked(run: Run) -> JointModule:
     ],
 )
 def test_what_does_not_fit_is_one_sentence(words: list[str], sentence: str) -> None:
-    run = config("data=digits", "encoder=vit_micro", *words)
     with pytest.raises(UserError, match=sentence):
-        build_checked(run)
+        built(*words)
 
 
 def test_it_belongs_to_the_identity_where_it_is_used_and_nowhere_else() -> None:

@@ -197,6 +197,9 @@ class Recipe:
     patch_dropout: float = key(
         0.0, "share of the patches left out of the classification view in training; plain ViTs", low=0, high=1
     )
+    sizes: tuple[int, ...] = key(
+        (), "progressive resolution, e.g. [16,24]: pixels of the training images in equal parts of the epochs", low=1
+    )
     label_smoothing: float = key(0.1, "row 2", low=0, high=1)
     mixup: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)
     cutmix: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)

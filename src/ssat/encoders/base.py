@@ -171,6 +171,18 @@ class Encoder(nn.Module):
             )
         return self.forward_features(images)
 
+    def resize(self, img_size: tuple[int, int]) -> None:
+        """Take images of `img_size` (height, width) from now on; the weights stay.
+
+        Raises:
+            UserError: the encoder's sizes are fixed, or do not fit this one.
+        """
+        raise UserError(
+            f"recipe.sizes trains on smaller images first, and {type(self).__name__} has one size: use encoder=vit_t,"
+            " or another of ours with patches of one size, or leave it out",
+            key="recipe.sizes",
+        )
+
     def implements(self, method: str) -> bool:
         """Whether the encoder has `method`: its class overrides it, or the default has what it needs."""
         if getattr(type(self), method) is not getattr(Encoder, method):

@@ -102,6 +102,7 @@ def build_module(
         normalise_weights=recipe.normalise_w,
         average=None if config.data.frames is None else config.data.average,
         multi_label=multi_label,
+        sizes=recipe.sizes,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
     module.cuda_graph = config.trainer.cuda_graph
