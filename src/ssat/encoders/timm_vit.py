@@ -109,7 +109,7 @@ class TimmVisionTransformer(Encoder):
     def _without_some(self, tokens: Tensor, dropout: float) -> Tensor:
         """Tokens (B, prefix + N, D) after patch dropout."""
         patches = self.image_tokens(tokens)
-        kept = kept_patches(*patches.shape[:2], dropout, patches.device)
+        kept = kept_patches(len(patches), patches.shape[1], dropout, patches.device)
         return torch.cat([tokens[:, : self.num_prefix], gather_tokens(patches, kept)], dim=1)
 
     def _through(self, tokens: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class VisionTransformer(Encoder):
         """Positioned tokens (B, 1 + N, D) of raw patches; in training without those of patch dropout."""
         if not (self.training and self.patch_dropout):
             return self.with_cls(self.patch_embed(patches) + self.positions()[:, 1:])
-        kept = kept_patches(*patches.shape[:2], self.patch_dropout, patches.device)
+        kept = kept_patches(len(patches), patches.shape[1], self.patch_dropout, patches.device)
         return self.with_cls(self.embed_visible(patches, kept))
 
     def forward_features_plain(self, images: Tensor) -> Tensor:
