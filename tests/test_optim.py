@@ -16,6 +16,11 @@ def test_effective_lr_follows_the_linear_rule_of_the_authors():
     assert effective_lr(1e-3, "linear", 64 * 8) == pytest.approx(2e-3)
 
 
+@pytest.mark.parametrize(("images", "lr"), [(256, 1e-3), (1024, 2e-3), (64, 5e-4)])
+def test_the_square_root_rule_is_the_base_rate_at_256_images_and_twice_it_at_four_times_as_many(images, lr):
+    assert effective_lr(1e-3, "sqrt", images) == pytest.approx(lr)
+
+
 def test_absolute_lr_ignores_the_batch():
     assert effective_lr(1e-3, "absolute", 4096) == 1e-3
 

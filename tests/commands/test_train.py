@@ -176,7 +176,7 @@ def test_a_validation_split_selects_and_test_is_read_at_the_end(tmp_path):
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, workers):
     settings = ["mode=ssat", "epochs=4", "recipe.drop_path=0.1", "recipe.mixup=0.8", f"data.num_workers={workers}"]
-    settings += ["checkpoint_minutes=0.002"]
+    settings += ["checkpoint_minutes=0.002", "recipe.patch_dropout=0.25"]
     start_and_kill(*settings, runs=tmp_path / "killed")
     killed = train(*settings, runs=tmp_path / "killed")
     whole = train(*settings, runs=tmp_path / "whole")

@@ -38,6 +38,8 @@ def test_other_epochs_of_ssl_and_fine_tuning_are_no_cell() -> None:
         (["ssl.mask=block"], "ssl.mask=block"),
         (["ssl.source=weak"], "ssl.source=weak"),
         (["mode.lam_schedule=balanced"], "mode.lam_schedule=balanced"),
+        (["recipe.patch_dropout=0.5"], "recipe.patch_dropout leaves patches out"),
+        (["recipe.sizes=[16]"], "recipe.sizes begins with images of fewer pixels"),
         (["trainer.devices=8"], "512 images in an optimizer step, in place of 64"),
         (["data=imagenet"], "64 images in an optimizer step, in place of 512"),
     ],

@@ -252,6 +252,35 @@ def _meant(key: str, *, videos: bool) -> str:
     return f"set {start}.{other}" if other in fields else f"theirs is {start} (--help recipe lists its keys)"
 
 
+def check_patch_dropout(run: Run, phase: Phase) -> None:
+    """Raises: UserError: patch dropout that leaves nothing, or that nothing of the phase reads."""
+    dropout = phase.recipe.patch_dropout
+    refused = {
+        "leaves no patch: use a share below 1, such as 0.5": dropout == 1,
+        f"is of the classification view, and the phase {phase.name} classifies nothing: leave it out": phase.lam == 0,
+        f"changes how the encoder learns, and the phase {phase.name} keeps it as it is: leave it out": phase.frozen,
+        "has not been recorded in a CUDA graph: set trainer.cuda_graph=false": run.trainer.cuda_graph,
+    }
+    for why, holds in refused.items():
+        if dropout and holds:
+            raise UserError(f"recipe.patch_dropout={dropout:g} {why}", key="recipe.patch_dropout", value=dropout)
+
+
+def check_sizes(run: Run, phase: Phase) -> None:
+    """Raises: UserError: sizes that do not grow to the data's own, or that something else of the run does not know."""
+    sizes, full = [*phase.recipe.sizes], run.data.img_size
+    refused = {
+        f"do not grow: give sizes below data.img_size={full}, the smallest first": sizes != sorted({*sizes} - {full})
+        or max(sizes, default=0) > full,
+        f"are {len(sizes) + 1} parts of the epochs with data.img_size={full}, and there are {phase.epochs} epochs: give"
+        " fewer sizes": len(sizes) >= phase.epochs,
+        "are several shapes, and a CUDA graph has one: set trainer.cuda_graph=false": run.trainer.cuda_graph,
+    }
+    for why, holds in refused.items():
+        if sizes and holds:
+            raise UserError(f"recipe.sizes={sizes} {why}", key="recipe.sizes", value=sizes)
+
+
 def check_phase(run: Run, phase: Phase) -> None:
     """Lambda, its schedule and the recipe of one phase.
 
@@ -285,6 +314,8 @@ def check_phase(run: Run, phase: Phase) -> None:
     check_ranges(recipe)
     check_classes(run, phase)
     check_videos(run, recipe)
+    check_patch_dropout(run, phase)
+    check_sizes(run, phase)
     if recipe.ema_decay == 1:
         raise UserError(
             "recipe.ema_decay=1 would evaluate an average that never moves: use a value below 1, such as 0.9998",

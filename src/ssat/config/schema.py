@@ -176,8 +176,9 @@ class Recipe:
         "leave out images or clips that do not fill a batch; null = as the authors with official data, else keep them",
     )
     base_lr: float = key(1e-3, "row 5", above=0)
-    lr_rule: Literal["linear", "absolute"] = key(
-        "linear", "row 5: lr = base_lr x global batch / 256 (2.5e-4 at 64) | lr = base_lr"
+    lr_rule: Literal["linear", "sqrt", "absolute"] = key(
+        "linear",
+        "row 5: lr = base_lr x global batch / 256 (2.5e-4 at 64) | x its square root, for AdamW | lr = base_lr",
     )
     min_lr: float = key(1e-6, "Table 14", low=0)
     warmup_epochs: float = key(5, "Table 14", low=0)
@@ -196,6 +197,12 @@ class Recipe:
         None, "row 15: moving average of the weights, evaluated in their place", low=0, high=1
     )
     drop_path: float = key(0.0, "row 4: the code's 0.1 never reaches the model", low=0, high=1)
+    patch_dropout: float = key(
+        0.0, "share of the patches left out of the classification view in training; plain ViTs", low=0, high=1
+    )
+    sizes: tuple[int, ...] = key(
+        (), "progressive resolution, e.g. [16,24]: pixels of the training images in equal parts of the epochs", low=1
+    )
     label_smoothing: float = key(0.1, "row 2", low=0, high=1)
     mixup: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)
     cutmix: float = key(0.0, "row 1 (alpha; 0 = off)", low=0)

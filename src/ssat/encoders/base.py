@@ -66,6 +66,8 @@ class Encoder(nn.Module):
         flat_tokens: whether each block gives one flat token grid: `num_prefix` tokens, then one token per mask cell in
             raster order, as in a plain ViT or an MLP-Mixer.
         num_prefix: tokens of `forward_blocks` before those of the image, such as a class token.
+        patch_dropout: share of the patches that the full pass leaves out in training, drawn anew for each image
+            (`kept_patches`; Liu et al. 2023); None = the encoder computes all of them.
         stem: name of the weight that reads the channels, if it can be fitted to other channels.
         timm_name: timm's name of this architecture, if it has one.
     """
@@ -81,6 +83,7 @@ class Encoder(nn.Module):
     depth: int = 0
     flat_tokens: bool = False
     num_prefix: int = 0
+    patch_dropout: float | None = None
     stem: str | None = None
     timm_name: str | None = None
 
@@ -167,6 +170,18 @@ class Encoder(nn.Module):
                 key="ssl.local_views",
             )
         return self.forward_features(images)
+
+    def resize(self, img_size: tuple[int, int]) -> None:
+        """Take images of `img_size` (height, width) from now on; the weights stay.
+
+        Raises:
+            UserError: the encoder's sizes are fixed, or do not fit this one.
+        """
+        raise UserError(
+            f"recipe.sizes trains on smaller images first, and {type(self).__name__} has one size: use encoder=vit_t,"
+            " or another of ours with patches of one size, or leave it out",
+            key="recipe.sizes",
+        )
 
     def implements(self, method: str) -> bool:
         """Whether the encoder has `method`: its class overrides it, or the default has what it needs."""
@@ -271,6 +286,22 @@ def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Te
             raise ValueError("every row of a mask must hide the same number of cells")
     ids = mask.to(dtype=torch.uint8).argsort(dim=1, stable=True)
     return ids[:, :num_visible], ids[:, num_visible:]
+
+
+def kept_patches(batch: int, length: int, dropout: float, device: torch.device) -> Tensor:
+    """Indices (B, K) of the patches that patch dropout keeps: K = int(L * (1 - dropout)) of L, at random, in any order.
+
+    Raises:
+        UserError: none would be kept.
+    """
+    kept = int(length * (1 - dropout))
+    if kept < 1:
+        raise UserError(
+            f"recipe.patch_dropout={dropout:g} leaves none of the {length} patches of an image: set a smaller share",
+            key="recipe.patch_dropout",
+            value=dropout,
+        )
+    return torch.rand(batch, length, device=device).argsort(dim=1)[:, :kept]
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

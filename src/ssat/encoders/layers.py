@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,6 +34,11 @@ def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     return torch.cat([encode(cols), encode(rows)], dim=1).float()
+
+
+def table_at(table: Tensor, own: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:
+    """Positions (1, 1 + N, D) of a class token and of `own` patches, resampled to another `grid` as DINO does."""
+    return table if grid == own else resample_abs_pos_embed(table, new_size=list(grid), old_size=list(own))
 
 
 def sincos_sequence(length: int, dim: int) -> Tensor:

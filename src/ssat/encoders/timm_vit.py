@@ -19,6 +19,7 @@ from ssat.encoders.base import (
     Latent,
     both_sides,
     gather_tokens,
+    kept_patches,
     split_mask,
     timm_names,
     tokens_to_map,
@@ -43,6 +44,7 @@ class TimmVisionTransformer(Encoder):
 
     mask_style = "dropped"
     flat_tokens = True
+    patch_dropout = 0.0
     stem = "model.patch_embed.proj.weight"
 
     def __init__(
@@ -98,8 +100,20 @@ class TimmVisionTransformer(Encoder):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """timm's features before its classifier, pooled as the model has it."""
+        if self.training and self.patch_dropout:
+            tokens = self._without_some(self.embed(images), self.patch_dropout)
+            return self.model.forward_head(self._through(tokens), pre_logits=True)
         self.check_images(images)
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+    def _without_some(self, tokens: Tensor, dropout: float) -> Tensor:
+        """Tokens (B, prefix + N, D) after patch dropout."""
+        patches = self.image_tokens(tokens)
+        kept = kept_patches(len(patches), patches.shape[1], dropout, patches.device)
+        return torch.cat([tokens[:, : self.num_prefix], gather_tokens(patches, kept)], dim=1)
+
+    def _through(self, tokens: Tensor) -> Tensor:
+        return self.model.norm(self.model.blocks(self.model.norm_pre(tokens)))
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """As MAE: every patch is embedded and gets its position, then the hidden ones are left out."""

@@ -10,8 +10,18 @@ from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
-from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, patch_grid, split_mask, tokens_to_map
-from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, through
+from ssat.encoders.base import (
+    Dense,
+    Encoder,
+    Latent,
+    both_sides,
+    gather_tokens,
+    kept_patches,
+    patch_grid,
+    split_mask,
+    tokens_to_map,
+)
+from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, table_at, through
 
 PosEmbed = Literal["sincos", "learnable"]
 
@@ -41,6 +51,7 @@ class VisionTransformer(Encoder):
     mask_style = "dropped"
     flat_tokens = True
     num_prefix = 1
+    patch_dropout = 0.0
     stem = "patch_embed.proj.weight"
 
     def __init__(
@@ -67,6 +78,7 @@ class VisionTransformer(Encoder):
         if depth < 1:
             raise UserError(f"encoder.depth={depth} is not at least 1", key="encoder.depth", value=depth)
         self.mask_grid, self.mask_cell_px = grid, patch_size
+        self.table_grid = grid  # of `pos_embed`
         self.in_chans, self.num_features, self.depth = in_chans, embed_dim, depth
         self.latent_dims, self.latent_scales = (embed_dim,), (patch_size,)
 
@@ -105,6 +117,21 @@ class VisionTransformer(Encoder):
             images = images * shown.repeat_interleave(self.mask_cell_px, 2).repeat_interleave(self.mask_cell_px, 3)
         return self.patch_embed.patches(images)
 
+    def positions(self) -> Tensor:
+        """`pos_embed` (1, 1 + N, D) for images of the present size."""
+        return table_at(self.pos_embed, self.table_grid, self.mask_grid)
+
+    def resize(self, img_size: tuple[int, int]) -> None:
+        """Take images of another size of whole patches; the position table is resampled to it."""
+        if any(side < self.mask_cell_px or side % self.mask_cell_px for side in img_size):
+            raise UserError(
+                f"recipe.sizes: {img_size[0]} pixels are not whole patches of {self.mask_cell_px}: give multiples of"
+                f" {self.mask_cell_px}, or another encoder.patch_size",
+                key="recipe.sizes",
+                value=img_size[0],
+            )
+        self.img_size, self.mask_grid = img_size, patch_grid(img_size, self.mask_cell_px)
+
     def with_cls(self, tokens: Tensor) -> Tensor:
         """Puts the class token before positioned patch tokens: (B, N, D) to (B, 1 + N, D)."""
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
@@ -112,11 +139,18 @@ class VisionTransformer(Encoder):
 
     def embed(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to positioned tokens (B, 1 + N, D)."""
-        return self.with_cls(self.patch_embed(self.raw_patches(images, mask)) + self.pos_embed[:, 1:])
+        return self.with_cls(self.patch_embed(self.raw_patches(images, mask)) + self.positions()[:, 1:])
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The normalised class token (B, D); the last block answers its query alone, since nothing else is read."""
-        return self._class_token(self.embed(images))
+        return self._class_token(self._full_view(self.raw_patches(images)))
+
+    def _full_view(self, patches: Tensor) -> Tensor:
+        """Positioned tokens (B, 1 + N, D) of raw patches; in training without those of patch dropout."""
+        if not (self.training and self.patch_dropout):
+            return self.with_cls(self.patch_embed(patches) + self.positions()[:, 1:])
+        kept = kept_patches(len(patches), patches.shape[1], self.patch_dropout, patches.device)
+        return self.with_cls(self.embed_visible(patches, kept))
 
     def forward_features_plain(self, images: Tensor) -> Tensor:
         """The same with every token of the last block."""
@@ -149,7 +183,7 @@ class VisionTransformer(Encoder):
 
     def embed_visible(self, patches: Tensor, visible: Tensor) -> Tensor:
         """Positioned tokens (B, V, D) of the visible patches; gathered raw, so the gather needs no gradient."""
-        positions = gather_tokens(self.pos_embed[:, 1:].expand(len(visible), -1, -1), visible)
+        positions = gather_tokens(self.positions()[:, 1:].expand(len(visible), -1, -1), visible)
         return self.patch_embed(gather_tokens(patches, visible)) + positions
 
     def _latent(self, x: Tensor) -> Latent:
@@ -160,7 +194,7 @@ class VisionTransformer(Encoder):
         """Both views packed into one flat tensor; gives the numbers of the two plain passes."""
         visible, _ = split_mask(mask, num_visible)
         patches = self.raw_patches(images)
-        full = self.with_cls(self.patch_embed(patches) + self.pos_embed[:, 1:])
+        full = self._full_view(patches)
         own = patches if self.patch_embed.patches_disjoint else self.raw_patches(images, mask)
         masked = self.with_cls(self.embed_visible(own, visible))
         samples = [full.shape[:2], masked.shape[:2]]
@@ -206,8 +240,8 @@ class VisionTransformer(Encoder):
                 " choose another ssl.local_size, or encoder.patch_size",
                 key="ssl.local_size",
             )
-        grid = [side // self.mask_cell_px for side in size]
-        positions = resample_abs_pos_embed(self.pos_embed, new_size=grid, old_size=list(self.mask_grid))
+        grid = tuple(side // self.mask_cell_px for side in size)
+        positions = table_at(self.pos_embed, self.table_grid, grid)
         x = self.patch_embed(self.patch_embed.patches(images)) + positions[:, 1:]
         return self._class_token(self.with_cls(x))
 
@@ -222,7 +256,7 @@ class VisionTransformer(Encoder):
             return weights
         if not own.requires_grad:
             return weights | {"pos_embed": own.detach()}  # a fixed table follows from the image size
-        return weights | {"pos_embed": resample_abs_pos_embed(given, new_size=list(self.mask_grid))}
+        return weights | {"pos_embed": resample_abs_pos_embed(given, new_size=list(self.table_grid))}
 
     def no_weight_decay(self) -> set[str]:
         """A learnable position table, as in timm; the class token is decayed, as by the authors."""

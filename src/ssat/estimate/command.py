@@ -137,6 +137,13 @@ def remaining_phases(config: Run, run_dir: Path, notes: list[str]) -> list[dict[
     if config.footprint.energy:
         check_country(config.footprint.country)
     with_images, rows = with_data(config, notes), []
+    if sizes := next((phase.recipe.sizes for phase in config.mode.phases if phase.recipe.sizes), None):
+        raise UserError(
+            f"estimate=true times steps of one size, and recipe.sizes={[*sizes]} makes several: leave it out, and"
+            " know that the run takes less with it",
+            key="recipe.sizes",
+            value=[*sizes],
+        )
     for index, phase in enumerate(config.mode.phases):
         folder = run_dir / phase.name
         if os.path.lexists(folder / "phase.json") and not config.force:

@@ -148,6 +148,10 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
         reasons.append(f"recipe.balance=true: an epoch shows as many {noun} of each class")
     if recipe.focal_gamma:
         reasons.append(f"recipe.focal_gamma={recipe.focal_gamma:g}: the focal loss in place of the cross-entropy")
+    if any(phase.recipe.patch_dropout for phase in phases):
+        reasons.append("recipe.patch_dropout leaves patches out of the classification view")
+    if any(phase.recipe.sizes for phase in phases):
+        reasons.append(f"recipe.sizes begins with {unit} of fewer pixels")
     batch = recipe.batch_size * config.trainer.processes * config.trainer.accumulate
     published = PAPER_BATCH * (8 if data.name == "imagenet" else 1)  # 8 GPUs there
     if recipe.name in ("official", "paper") and batch != published:

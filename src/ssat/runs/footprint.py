@@ -86,8 +86,10 @@ def count_step_macs(
     modes = [module.training for module in parts]
     for module in parts:
         module.eval()  # no random state moves; the gradients are the same work
+    encoder.training = bool(encoder.patch_dropout)  # the encoder alone, not its parts: patches are left out
     trained = [p for module in parts for p in module.parameters() if p.requires_grad]
-    with FlopCounterMode(display=False) as counter:
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=encoder.training)
+    with FlopCounterMode(display=False) as counter, forked:
         loss, features = torch.zeros((), device=device), None
         if ssl is None:
             features = encoder.forward_features(images)

@@ -129,6 +129,18 @@ class Task(nn.Module):
         sizes = [images.shape[2:] if isinstance(view, str) else (view.size, view.size) for view in self.extra_views]
         return tuple(images.new_zeros(*images.shape[:2], *size) for size in sizes)
 
+    def resize(self, encoder: Encoder) -> None:
+        """Follow an encoder that takes images of another size from now on (`Encoder.resize`).
+
+        Raises:
+            UserError: the task's sizes are fixed, or do not fit this one.
+        """
+        raise UserError(
+            f"recipe.sizes trains on smaller images first, and {type(self).__name__} has one size: use ssl=mae or"
+            " another reconstruction, or mode=scratch, or leave it out",
+            key="recipe.sizes",
+        )
+
     def begin(self, encoder: Encoder) -> None:
         """Called once before the first step of a phase, when the encoder has the weights that it starts from."""
 

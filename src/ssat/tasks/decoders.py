@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssat.core.choices import check_choice
 from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder, Latent, MaskStyle, gather_tokens, split_mask
-from ssat.encoders.layers import Block, init_linear, sincos_table
+from ssat.encoders.layers import Block, init_linear, sincos_table, table_at
 from ssat.tasks.patches import patchify
 
 DecoderKind = Literal["mae", "convmae", "simmim", "swin_light"]
@@ -60,6 +60,7 @@ class MAEDecoder(nn.Module):
         check_sizes(dim, depth, num_heads)
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
+        self.grid = self.table_grid = grid  # of the patches, and of `pos_embed`
         table = torch.cat([torch.zeros(1, dim), sincos_table(dim, grid)])
         self.pos_embed = nn.Parameter(table.unsqueeze(0), requires_grad=False)
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth))
@@ -74,7 +75,7 @@ class MAEDecoder(nn.Module):
         first, and each gets its own position. The last block answers only the hidden tokens' queries.
         """
         visible, hidden = split_mask(mask, num_visible)
-        positions = self.pos_embed.expand(len(mask), -1, -1)
+        positions = table_at(self.pos_embed, self.table_grid, self.grid).expand(len(mask), -1, -1)
         own = torch.cat([positions[:, :1], gather_tokens(positions, visible + 1)], dim=1)
         shown = self._embed(latent) + own[:, int(latent.cls is None) :]
         masked = self.mask_token + gather_tokens(positions, hidden + 1)
@@ -91,7 +92,7 @@ class MAEDecoder(nn.Module):
         index = visible.unsqueeze(-1).expand(-1, -1, shown.shape[-1])
         cls = int(latent.cls is not None)
         x = torch.cat([shown[:, :cls], tokens.to(shown.dtype).scatter(1, index, shown[:, cls:])], dim=1)
-        x = x + self.pos_embed[:, 1 - cls :]
+        x = x + table_at(self.pos_embed, self.table_grid, self.grid)[:, 1 - cls :]
         for block in self.blocks:
             x = block(x)
         return self.pred(self.norm(x))[:, cls:]

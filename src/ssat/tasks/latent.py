@@ -97,6 +97,11 @@ class LatentReconstruction(Reconstruction):
         normal = [F.layer_norm(each, each.shape[-1:]) for each in tokens]
         return F.layer_norm(torch.stack(normal).mean(0), tokens[0].shape[-1:])
 
+    def resize(self, encoder: Encoder) -> None:
+        """The teacher takes images of this size, too."""
+        super().resize(encoder)
+        self.teacher.resize((encoder.img_size[0], encoder.img_size[1]))
+
     def monitors(self, targets: Tensor) -> dict[str, Tensor]:
         """The targets' deviation over patches, which nears 0 when the teacher gives all of them the same features."""
         return {"target_std": targets.flatten(0, 1).std(0).mean()}

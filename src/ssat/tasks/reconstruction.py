@@ -15,7 +15,7 @@ from ssat.core.errors import UserError
 from ssat.core.views import View, weak_view
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import check_views
-from ssat.tasks.decoders import Decoder, DecoderKind, Fusion, build_decoder
+from ssat.tasks.decoders import Decoder, DecoderKind, Fusion, MAEDecoder, build_decoder
 from ssat.tasks.hog import hog, hog_dim
 from ssat.tasks.masked import MaskedPrediction
 from ssat.tasks.masking import MaskKind, mask_from_noise, mask_scores, num_visible
@@ -105,22 +105,32 @@ class Reconstruction(MaskedPrediction):
             )
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
         self.distance = DISTANCES[loss]
-        self.grid, self.patch_size = encoder.mask_grid, encoder.mask_cell_px
-        self.length = self.noise_length = math.prod(self.grid)
-        self.num_visible = num_visible(self.length, mask_ratio)
+        self.patch_size = encoder.mask_cell_px
         if mask_block < 1:
             raise UserError(f"ssl.mask_block={mask_block} is not at least 1", key="ssl.mask_block", value=mask_block)
-        shown = mask_block**2 * self.num_visible / self.length
-        if mask == "grid" and (not shown.is_integer() or any(side % mask_block for side in self.grid[-2:])):
+        self.mask_kind, self.mask_block = mask, mask_block
+        self._fit_grid(encoder)
+        self.fixed_mask(torch.zeros(1, dtype=torch.int64))  # refuses an unknown kind
+
+    def resize(self, encoder: Encoder) -> None:
+        """Masks and predictions of the encoder's present grid."""
+        self._fit_grid(encoder)
+        if isinstance(self.decoder, MAEDecoder):
+            self.decoder.grid = (self.grid[-2], self.grid[-1])
+
+    def _fit_grid(self, encoder: Encoder) -> None:
+        self.grid, ratio, block = encoder.mask_grid, self.mask_ratio, self.mask_block
+        self.length = self.noise_length = math.prod(self.grid)
+        self.num_visible = num_visible(self.length, ratio)
+        shown = block**2 * self.num_visible / self.length
+        if self.mask_kind == "grid" and (not shown.is_integer() or any(side % block for side in self.grid[-2:])):
             raise UserError(
-                f"ssl.mask=grid needs equally many visible cells in every {mask_block} x {mask_block} block, and"
-                f" ssl.mask_ratio={mask_ratio} of {' x '.join(map(str, self.grid))} cells cannot give that: change the"
+                f"ssl.mask=grid needs equally many visible cells in every {block} x {block} block, and"
+                f" ssl.mask_ratio={ratio} of {' x '.join(map(str, self.grid))} cells cannot give that: change the"
                 " ratio (0.75 leaves one of four visible) or ssl.mask_block, or use ssl.mask=random",
                 key="ssl.mask_ratio",
-                value=mask_ratio,
+                value=ratio,
             )
-        self.mask_kind, self.mask_block = mask, mask_block
-        self.fixed_mask(torch.zeros(1, dtype=torch.int64))  # refuses an unknown kind
 
     @classmethod
     def needed_views(cls, options: Mapping[str, Any], *, img_size: int) -> list[View | str]:

@@ -71,6 +71,11 @@ class Several(Task):
             logs |= {f"{name}/{key}": value for key, value in out.logs.items()} | {f"{name}/loss": out.loss.detach()}
         return TaskOutput(torch.stack(losses).sum(), features, logs)
 
+    def resize(self, encoder: Encoder) -> None:
+        """`resize` of every task."""
+        for task in self.tasks.values():
+            task.resize(encoder)  # type: ignore[operator]
+
     def begin(self, encoder: Encoder) -> None:
         """`begin` of every task."""
         for task in self.tasks.values():

@@ -37,6 +37,15 @@ def build_encoder(config: Run, phase: Phase) -> Encoder:
             options["pos_embed"] = "learnable"  # published weights come with the table that they were trained with
     encoder = create(ENCODERS, config.encoder.kind, options, "encoder")
     check_contract(encoder, config.encoder.kind)
+    if recipe.patch_dropout:
+        if encoder.patch_dropout is None:
+            raise UserError(
+                f"recipe.patch_dropout={recipe.patch_dropout:g} leaves patches out, and encoder={config.encoder.name}"
+                " computes all of them: use encoder=vit_t or another plain ViT, or leave it out",
+                key="recipe.patch_dropout",
+                value=recipe.patch_dropout,
+            )
+        encoder.patch_dropout = recipe.patch_dropout
     return encoder
 
 
@@ -93,6 +102,7 @@ def build_module(
         normalise_weights=recipe.normalise_w,
         average=None if config.data.frames is None else config.data.average,
         multi_label=multi_label,
+        sizes=recipe.sizes,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
     module.cuda_graph = config.trainer.cuda_graph
@@ -118,6 +128,14 @@ def check_recipe(config: Run, phase: Phase, encoder: Encoder, ssl: Task | None) 
             f" nothing to compare: use at least {ssl.min_batch}",
             key="recipe.batch_size",
             value=recipe.batch_size,
+        )
+    if recipe.patch_dropout and ssl is not None and ssl.full:
+        raise UserError(
+            f"recipe.patch_dropout={recipe.patch_dropout:g} is for a classification view of its own, and"
+            f" ssl={'+'.join(config.ssl.tasks)} reads whole images in that pass: use ssl=mae or another reconstruction,"
+            " or mode=scratch",
+            key="recipe.patch_dropout",
+            value=recipe.patch_dropout,
         )
     if (recipe.mixup or recipe.cutmix) and _partly_labelled(config, phase):
         raise UserError(

@@ -27,6 +27,7 @@ from ssat.training.means import EpochMeans, show, to_log, watched, write
 from ssat.training.meters import Meters
 from ssat.training.mixing import Mix, Mixing
 from ssat.training.optim import Optimization, follow_schedule, optimizer_and_schedule
+from ssat.training.resolution import at_size, check_sizes, size_at
 from ssat.training.steps import Progress, Step, batches_before, progress_at, seed_step, share_done, window_scale
 from ssat.training.video_meters import Average, VideoMeters
 from ssat.training.weighing import LamSchedule, Weighing, lam_of
@@ -58,6 +59,7 @@ class JointModule(pl.LightningModule):
         normalise_weights: divide L_cls by the sum of the batch's weights.
         focal_gamma: of the focal loss in L_cls; 0 = cross-entropy. It needs label_smoothing=0 and no mixing.
         multi_label: targets are labels (B, K) of 0 and 1, L_cls is binary cross-entropy (`LabelLoss`).
+        sizes: pixels of the training images in equal parts of the epochs, before the encoder's own (`at_size`).
         average: evaluation measures videos and not clips: what is averaged over those of one (`Batch.videos`).
 
     Raises:
@@ -86,6 +88,7 @@ class JointModule(pl.LightningModule):
         focal_gamma: float = 0.0,
         average: Average | None = None,
         multi_label: bool = False,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.save_hyperparameters(plain_values(locals()), logger=False)
@@ -99,7 +102,8 @@ class JointModule(pl.LightningModule):
         self.mix = Mix(mixing, classes, label_smoothing, self.ssl, multi_label=multi_label)
         weights = None if class_weights is None else torch.tensor(class_weights)
         options: dict[str, Any] = {"partly_labelled": partly_labelled, "focal_gamma": focal_gamma}
-        self.multi_label = multi_label
+        self.multi_label, self.sizes = multi_label, tuple(sizes)
+        check_sizes(self.encoder, self.ssl, self.sizes)
         self.cls_loss: ClassLoss | LabelLoss
         if multi_label:
             self.cls_loss = LabelLoss(label_smoothing, pos_weight=weights, **options)
@@ -133,7 +137,8 @@ class JointModule(pl.LightningModule):
         progress = progress_at(self.trainer, batch_idx, self.optimization.epochs)
         batch = as_batch(batch, progress.batches)
         if self.replay is None:
-            loss, values = self.joint_step(batch, progress)
+            with at_size(self.encoder, self.ssl, batch, self.present_size()) as shown:
+                loss, values = self.joint_step(shown, progress)
         else:
             loss, values = self.replay(self.mix(batch), self.with_lam(progress))  # the optimizer's step, too
         self.means.add(values, len(batch.images))
@@ -143,6 +148,11 @@ class JointModule(pl.LightningModule):
         write(logged, self.trainer)
         scale = window_scale(self.trainer, batch_idx)
         return loss if scale == 1 else loss * scale
+
+    def present_size(self) -> int | None:
+        """Pixels of the training images in the present epoch; None = the encoder's own."""
+        epochs = self.optimization.epochs or self.trainer.max_epochs or 0
+        return size_at(self.sizes, self.trainer.current_epoch, epochs)
 
     def joint_step(self, batch: Batch, progress: Progress) -> Step:
         """Eq. 1 on one batch: the loss, and what `EpochMeans` takes of it."""

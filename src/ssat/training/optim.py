@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,23 @@ from ssat.core.errors import UserError
 from ssat.encoders.base import Encoder
 from ssat.training.steps import batches_per_epoch, check_accumulation, total_steps
 
+# Learning rate over `base_lr`, of a step with so many times 256 images. `sqrt` is for AdamW (Malladi et al. 2022, who
+# scale betas and eps as well), `linear` for SGD (Goyal et al. 2017) and in the authors' code.
+LR_RULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda share: share,
+    "sqrt": math.sqrt,
+    "absolute": lambda share: 1.0,
+}
+
 
 @dataclass(frozen=True)
 class Optimization:
     """The part of a recipe that the optimizer reads; the defaults are the recipe's (conf/recipe/official.yaml).
 
     Attributes:
-        base_lr: learning rate for 256 images where `lr_rule` is `linear`, else of any batch.
-        lr_rule: `linear` = base_lr x global batch / 256; `absolute` = base_lr.
+        base_lr: learning rate for 256 images, where `lr_rule` is `absolute` for any number.
+        lr_rule: `linear` = base_lr x global batch / 256; `sqrt` = base_lr x (global batch / 256)^0.5; `absolute` =
+            base_lr.
         batch_size: images of one process for `linear`; None = the training loader's.
         min_lr: at the end of the schedule.
         warmup_epochs: of the linear warm-up.
@@ -63,7 +72,7 @@ class Optimization:
     warmup_of: int | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("optimizer", ("adamw", "sgd")), ("lr_rule", ("linear", "absolute"))):
+        for name, choices in (("optimizer", ("adamw", "sgd")), ("lr_rule", tuple(LR_RULES))):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"Optimization({name}={getattr(self, name)!r}) is not possible: it is one of {', '.join(choices)}"
@@ -142,8 +151,8 @@ def loader_batch_size(trainer: pl.Trainer) -> int:
 
 
 def effective_lr(base_lr: float, rule: str, global_batch: int) -> float:
-    """`base_lr` x `global_batch` / 256 (Goyal et al. 2017; the authors' code), or `base_lr` itself when absolute."""
-    return base_lr * global_batch / 256 if rule == "linear" else base_lr
+    """`base_lr` scaled by one of `LR_RULES` to a step of `global_batch` images."""
+    return base_lr * LR_RULES[rule](global_batch / 256)
 
 
 def lr_at(step: int, *, lr: float, min_lr: float, warmup_lr: float, warmup_steps: float, total_steps: int) -> float:

@@ -1,0 +1,53 @@
+"""Progressive resolution: training images grow to their own size over the epochs (Tan & Le 2021, sec. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssat.core.batch import Batch
+from ssat.encoders.base import Encoder
+from ssat.tasks.base import Task
+
+
+def size_at(sizes: Sequence[int], epoch: int, epochs: int) -> int | None:
+    """Pixels of the images in `epoch`, from 0, of `epochs`: each size has an equal part; None = the last, full size."""
+    part = epoch * (len(sizes) + 1) // max(1, epochs)
+    return sizes[part] if part < len(sizes) else None
+
+
+@contextmanager
+def at_size(encoder: Encoder, ssl: Task | None, batch: Batch, size: int | None) -> Iterator[Batch]:
+    """The batch at `size` pixels, for which encoder and task are set meanwhile; None = everything as it is."""
+    if size is None:
+        yield batch
+        return
+    own = encoder.img_size
+    try:
+        _set(encoder, ssl, (size, size))
+        views = tuple(_shrunk(view, size) for view in batch.views)
+        yield batch._replace(images=_shrunk(batch.images, size), views=views)
+    finally:
+        _set(encoder, ssl, (own[0], own[1]))
+
+
+def check_sizes(encoder: Encoder, ssl: Task | None, sizes: Sequence[int]) -> None:
+    """Raises: UserError: encoder or task cannot take one of the sizes."""
+    own = encoder.img_size
+    for side in sizes:
+        _set(encoder, ssl, (side, side))
+    if sizes:
+        _set(encoder, ssl, (own[0], own[1]))
+
+
+def _set(encoder: Encoder, ssl: Task | None, img_size: tuple[int, int]) -> None:
+    encoder.resize(img_size)
+    if ssl is not None:
+        ssl.resize(encoder)
+
+
+def _shrunk(images: Tensor, size: int) -> Tensor:
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
