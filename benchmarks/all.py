@@ -86,7 +86,7 @@ FULL = (
     Job("input_pipeline", "small/input_pipeline.json", ("small={images}/train", f"rounds={PAIRS}")),
     Job("input_pipeline", "large/input_pipeline.json", ("large={large}", "images=256", f"rounds={PAIRS}")),
     Job("epoch", "epoch-overhead.json", ("overhead", *NINE)),
-    Job("epoch", "epoch-authors.json", ("authors", "--root", "{images}", *NINE)),
+    Job("epoch", "epoch-authors.json", ("authors", "--root", "{images}", "--images", "320", "--pairs", "7")),
     Job("inference", "inference.json", NINE),
     Job("ddp", "ddp.json", ("--rounds", str(PAIRS))),
     Job("startup", "startup.json", ("--repeats", str(PAIRS), "--imports")),
@@ -223,12 +223,21 @@ def shown(words: Sequence[str], folders: dict[str, str]) -> str:
     return f"python {typed}"
 
 
+def has_bf16() -> bool:
+    """Whether this processor has instructions for products of bf16."""
+    from ssat.encoders.layers import multiplies_bf16  # here: most of what this script does needs no torch
+
+    return multiplies_bf16()
+
+
 def reason_to_skip(job: Job, folders: dict[str, str]) -> str | None:
     """Why a job is left out, or None."""
     if not (ROOT / "benchmarks" / f"{job.script}.py").is_file():
         return "there is no such script here"
     if not folders["large"] and any("{large}" in word for word in job.words):
         return "it needs large=<folder of photographs>"
+    if any("bf16" in word for word in job.words) and not has_bf16():
+        return "this processor has no instructions for bf16"
     return None
 
 

@@ -10,7 +10,7 @@ is spent outside forward and loss, backward and the optimizer's step: it is smal
 changes the time of a whole step by more. A row `+ x` is Lightning with x alone. What is done once an epoch (row of the
 history, checkpoint) is its own column.
 
-`authors`: one epoch of encoder=vit_t with everything on, in fp32 and bf16, against `benchmarks.authors_loop` on the
+`authors`: one epoch of encoder=vit_t with everything on, in fp32 and, where the processor has it, bf16, against `benchmarks.authors_loop` on the
 same images; without the evaluation, which both would do alike.
 """
 
@@ -43,6 +43,7 @@ from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
 from ssat.core.batch import Batch
+from ssat.encoders.layers import multiplies_bf16
 from ssat.runs.machine import versions
 from ssat.tracking.loggers import build_loggers
 from ssat.training.build import build_module
@@ -289,7 +290,7 @@ def authors(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
     of_each = max(1, min(args.images // every.num_classes, every.samples("train") // every.num_classes))
     words.append(f"data.samples_per_class={of_each}")
     works: dict[str, Callable[[], dict[str, float]]] = {"authors": lambda: authors_epoch(config_of(words))}
-    for precision in ("bf16", "32"):
+    for precision in ("bf16", "32") if multiplies_bf16() else ("32",):
         made = config_of([*words, f"trainer.precision={precision}"])
         works[f"ours {precision}"] = lambda made=made: our_epoch(made)  # type: ignore[misc]
     measured = interleaved(works, args.pairs)

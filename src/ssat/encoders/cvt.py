@@ -37,7 +37,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         """(B, C, H, W), and which positions count (B, 1, H, W) as 0 and 1."""
         if visible is None:
             return super().forward(x)
-        values, where = x.float(), visible.float()
+        values, where = (part.to(torch.promote_types(x.dtype, torch.float32)) for part in (x, visible))
         count = where.sum()
         mean = (values * where).sum((0, 2, 3), keepdim=True) / count
         variance = ((values - mean).square() * where).sum((0, 2, 3), keepdim=True) / count
@@ -94,7 +94,7 @@ class ConvAttention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
-        if q.device.type != "cpu" or q.dtype == torch.float32:
+        if q.device.type != "cpu" or q.dtype in (torch.float32, torch.float64):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=self.scale)
         with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
