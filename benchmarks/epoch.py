@@ -10,16 +10,19 @@ is spent outside forward and loss, backward and the optimizer's step: it is smal
 changes the time of a whole step by more. A row `+ x` is Lightning with x alone. What is done once an epoch (row of the
 history, checkpoint) is its own column.
 
-`authors`: one epoch of encoder=vit_t with everything on, in fp32 and, where the processor has it, bf16, against `benchmarks.authors_loop` on the
-same images; without the evaluation, which both would do alike.
+`authors`: one epoch of encoder=vit_t with everything on, in fp32 and, where the processor has it, bf16, against
+`benchmarks.authors_loop` on the same images, each epoch in a process of its own; without the evaluation, which both
+would do alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,10 +41,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.authors_loop import authors_epoch
-from benchmarks.device import at_least, told
+from benchmarks.device import at_least, refuse, told
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
+from ssat.core.allocator import HUGE_PAGES, keep_freed_memory
 from ssat.core.batch import Batch
 from ssat.encoders.layers import multiplies_bf16
 from ssat.runs.machine import versions
@@ -266,6 +270,42 @@ def overhead(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
     return table, {"steps": steps, "bare_ms": bare_ms, "rows": rows, "rounds": measured}
 
 
+AUTHORS = "authors"
+
+
+def of_a_process(args: argparse.Namespace, loop: str) -> dict[str, float]:
+    """Seconds of an epoch in a process of its own: what it asks of the system for memory stays with it."""
+    words = [sys.executable, "-m", "benchmarks.epoch", "authors", "--root", args.root, "--images", str(args.images)]
+    words += ["--batch", str(args.batch), *(["--pipeline", args.pipeline] if args.pipeline else []), "--of", loop]
+    env = os.environ | ({} if loop == AUTHORS else {HUGE_PAGES: "1"})
+    done = subprocess.run(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def epoch_of(args: argparse.Namespace, loop: str) -> dict[str, float]:
+    """Seconds of an epoch of the authors' loop, or of ours in the precision that it ends with."""
+    words = words_of(args)
+    every = build_data(config_of(words), config_of(words).mode.phases[0])
+    every.setup()
+    of_each = max(1, min(args.images // every.num_classes, every.samples("train") // every.num_classes))
+    words.append(f"data.samples_per_class={of_each}")
+    images = {"images": float(of_each * every.num_classes)}
+    if loop == AUTHORS:
+        return authors_epoch(config_of(words)) | images
+    keep_freed_memory()
+    return our_epoch(config_of([*words, f"trainer.precision={loop.split()[-1]}"])) | images
+
+
+def words_of(args: argparse.Namespace) -> list[str]:
+    words = [
+        *("encoder=vit_t", "data=image_folder", f"data.root={args.root}", "data.img_size=32", "mode=ssat"),
+        *("encoder.patch_size=2", f"recipe.batch_size={args.batch}"),
+    ]
+    return words + ([f"data.pipeline={args.pipeline}"] if args.pipeline else [])
+
+
 def our_epoch(config: Run) -> dict[str, float]:
     """Seconds of a training epoch of the real run, its checkpoint included."""
     data, module = prepared(config)
@@ -278,21 +318,8 @@ def our_epoch(config: Run) -> dict[str, float]:
 
 def authors(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
     """Seconds of an epoch, ours and the authors', and their ratio."""
-    words = [
-        *("encoder=vit_t", "data=image_folder", f"data.root={args.root}", "data.img_size=32", "mode=ssat"),
-        *("encoder.patch_size=2", f"recipe.batch_size={args.batch}"),
-    ]
-    if args.pipeline:
-        words.append(f"data.pipeline={args.pipeline}")
-    config = config_of(words)
-    every = build_data(config, config.mode.phases[0])
-    every.setup()
-    of_each = max(1, min(args.images // every.num_classes, every.samples("train") // every.num_classes))
-    words.append(f"data.samples_per_class={of_each}")
-    works: dict[str, Callable[[], dict[str, float]]] = {"authors": lambda: authors_epoch(config_of(words))}
-    for precision in ("bf16", "32") if multiplies_bf16() else ("32",):
-        made = config_of([*words, f"trainer.precision={precision}"])
-        works[f"ours {precision}"] = lambda made=made: our_epoch(made)  # type: ignore[misc]
+    loops = (AUTHORS, *(["ours bf16"] if multiplies_bf16() else []), "ours 32")
+    works = {loop: functools.partial(of_a_process, args, loop) for loop in loops}
     measured = interleaved(works, args.pairs)
     table = Table("loop", "CPU s an epoch", "authors / ours: median", "range", "wall ratio")
     base = statistics.median(one["baseline"]["cpu"] for of in measured.values() for one in of)
@@ -311,7 +338,8 @@ def authors(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
             f"{cpu['min']:.2f}-{cpu['max']:.2f}",
             f"{ratio['wall']['median']:.2f}",
         )
-    return table, {"images": of_each * every.num_classes, "authors_s": base, "rows": rows, "rounds": measured}
+    images = int(next(iter(measured.values()))[0]["own"]["images"])
+    return table, {"images": images, "authors_s": base, "rows": rows, "rounds": measured}
 
 
 def main() -> None:
@@ -324,13 +352,17 @@ def main() -> None:
     parser.add_argument("--batch", type=at_least(1), default=64, help="of authors")
     parser.add_argument("--pipeline", choices=["timm", "batched"], help="ours; default: that of the configuration")
     parser.add_argument("--json", type=Path, help="default: runs/benchmarks/epoch-<what>.json")
+    parser.add_argument("--of", help=argparse.SUPPRESS)  # the one loop of this process
     args = parser.parse_args()
     if args.what == "authors" and not args.root:
-        sys.exit("authors reads images: give --root")
+        refuse("authors reads images: give --root <folder with train/<class>/* and test/<class>/*>")
     torch.set_num_threads(1)
     quiet()
     for harmless in (".*no `val_dataloader`.*", ".*optimizer.step.*has been overridden.*"):
         warnings.filterwarnings("ignore", message=harmless)
+    if args.of:
+        print(json.dumps(epoch_of(args, args.of)))
+        return
     table, report = overhead(args) if args.what == "overhead" else authors(args)
     Console(width=120).print(table)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}

@@ -141,13 +141,13 @@ def test_an_absent_device_is_refused(command, words: list[str], capsys, tmp_path
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
 def test_a_mistake_in_the_words_of_a_script_is_one_sentence(
-    main, words: list[str], sentence: str, capsys, tmp_path: Path, monkeypatch
+    main, words: list[str], sentence: str, capfd, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["script", *words, "--json", str(tmp_path / "figures.json")])
     with pytest.raises(SystemExit) as ended:
         told(main)
     assert ended.value.code == 2
-    assert sentence in capsys.readouterr().err
+    assert sentence in capfd.readouterr().err
     assert not [*tmp_path.glob("*.json")]
 
 
