@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_compiler, nop
+from torch._dynamo.backends.common import aot_autograd
 from torch._inductor import config as inductor
+from torch._inductor.exc import CppCompileError
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
@@ -53,7 +56,7 @@ def batch_at(step: int, images: int = 4) -> Batch:
     return Batch(pictures, torch.arange(images) % 3, indices=torch.arange(images) + images * step)
 
 
-def compiled(module: JointModule, backend: str = "aot_eager") -> JointModule:
+def compiled(module: JointModule, backend: Any = "aot_eager") -> JointModule:
     module.compiled = CompiledLosses(module.losses, module, moves=module.weighing.moves, backend=backend)
     return module
 
@@ -118,6 +121,18 @@ def test_without_a_compiler_the_step_stays_eager_and_counts_every_draw_once(caps
     assert module.compiled.outcome.how == "eager"
     (line,) = capsys.readouterr().out.splitlines()
     assert "cannot be compiled and runs as without it" in line
+
+
+def test_a_backward_pass_that_cannot_be_compiled_leaves_the_step_eager(capsys: Any) -> None:
+    def killed(graph: Any, inputs: Any) -> Any:
+        raise CppCompileError(["g++"], "killed")
+
+    backend = aot_autograd(fw_compiler=make_boxed_compiler(nop), bw_compiler=killed)
+    eager, module = module_with(depth=1), compiled(module_with(depth=1), backend)
+    assert losses_of(module, 3) == losses_of(eager, 3)
+    assert module.compiled is not None
+    assert module.compiled.outcome.how == "eager"
+    assert "cannot be compiled and runs as without it" in capsys.readouterr().out
 
 
 def test_a_copy_of_the_module_computes_with_its_own_weights() -> None:

@@ -200,6 +200,12 @@ RECIPES = r"(recipe|mode\.(ssl_recipe|probe_recipe)|mode\.phases\.\d+\.recipe)"
 SAME = {"hflip": "hflip_prob", "color_jitter": "colour_prob"}
 
 
+def _is_read(run: Run, name: str) -> bool:
+    """Whether a phase has the run's value of a key of the recipe, or one that follows it."""
+    own = getattr(run.recipe, name, None)
+    return any(getattr(phase.recipe, name, None) == own for phase in run.mode.phases)
+
+
 def check_typed(run: Run, words: Sequence[str]) -> None:
     """Refuse keys that the user has typed, or an experiment has set, and that nothing reads.
 
@@ -222,6 +228,16 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
         if re.fullmatch(rf"({unread})(\..+)?", key) and value != "null":
             raise UserError(
                 f"{key} is of {kinds[0]}, and data={run.data.name} are {kinds[1]}: {_meant(key, videos=videos)}",
+                key=key,
+                value=value,
+            )
+        if key.startswith("recipe.") and not _is_read(run, key.split(".")[1]):
+            name = (
+                "ssl_recipe" if run.mode.ssl_recipe else "probe_recipe" if run.mode.probe_recipe else "phases.0.recipe"
+            )
+            raise UserError(
+                f"{key} is read by no phase of mode={run.mode.name}: set mode.{name}.{key.partition('.')[2]}={value}, or"
+                " leave it out",
                 key=key,
                 value=value,
             )

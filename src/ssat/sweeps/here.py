@@ -64,6 +64,8 @@ class JobProcess:
             self.asked = signal.SIGTERM
             self.wait()
             raise
+        if self.asked is not None and code in (-signal.SIGKILL, -self.asked):
+            return JobOutcome("stopped")  # it was not the machine's memory
         return read_outcome(code, self.log.read_bytes()[start:].decode(errors="replace"))
 
     def wait(self) -> int:

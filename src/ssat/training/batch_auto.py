@@ -36,6 +36,7 @@ from ssat.training.fit import quiet
 
 KEPT = ".batch_auto.json"  # in runs_dir: what was found, so that the same command finds its run again
 MARGIN = 0.1  # of the memory, left free: evaluation and fragments need some
+ROOM = 2**28  # bytes of a CPU's memory that a run takes beside its steps: loggers, meters, pictures
 MORE = 1.2  # on a CPU, whose memory has no such account: so many times the images must fit
 STEPS = 2  # the optimizer's state is there from the second one on
 
@@ -175,6 +176,7 @@ def _try(config: Run) -> None:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     keep_freed_memory()
+    room = torch.ones(ROOM // 4 if runs_on_cpu(config) else 0)  # written to: an untouched page takes no memory
     sys.exit(not all(_trains(config, index) for index in range(len(config.mode.phases))))
 
 

@@ -97,12 +97,25 @@ class CompiledLosses:
         """The compiled step; None where compiling fails, and then the next call tries less."""
         given = START._replace(lam=progress.lam) if self.moves else START
         try:
-            return self._compiled(batch, given)
+            with _backward_too():
+                return self._compiled(batch, given)
         except compile_errors() as error:
             traced = is_about_tracing(error) and self.outcome.how != "pieces"
             self.outcome = Compilation("pieces" if traced else "eager", 0, reason_of(error))
             self._compiled = self._compile(fullgraph=False)
             return None
+
+
+@contextmanager
+def _backward_too() -> Iterator[None]:
+    """Compile the backward graph with the forward one: in the backward pass a failure would end the training."""
+    from torch._functorch import config
+
+    if not hasattr(config, "force_non_lazy_backward_lowering"):  # older versions
+        yield
+        return
+    with config.patch(force_non_lazy_backward_lowering=True):
+        yield
 
 
 def _line(outcome: Compilation) -> str:
