@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import nn
 
 from ssat.config.create import create
 from ssat.config.schema import Phase, Recipe, Run
@@ -57,7 +59,7 @@ def build_module(
         images: training images with labels: of several labels each, `class_counts` does not say how many.
 
     Raises:
-        UserError: the recipe does not fit the encoder, the task or the labels.
+        UserError: the recipe does not fit the encoder, the task or the labels; or `trainer.channels_last` the network.
     """
     recipe, lam = phase.recipe, phase.lam
     pl.seed_everything(config.seed, verbose=False)
@@ -95,10 +97,37 @@ def build_module(
         multi_label=multi_label,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
+    if config.trainer.channels_last:
+        use_channels_last(module, config.encoder.name)
     module.cuda_graph = config.trainer.cuda_graph
     if config.trainer.compile:
         module.compiled = CompiledLosses(module.losses, module, moves=module.weighing.moves)
     return module
+
+
+def use_channels_last(module: nn.Module, name: str) -> None:
+    """Lay the weights of the 2-D convolutions in `module` out as (out, height, width, in), in place.
+
+    Such a convolution gives maps of that layout, and what follows keeps it. One whose windows do not overlap, as a patch
+    embedding's, is a matrix product over patches and keeps its layout.
+
+    Args:
+        module: encoder, task and head.
+        name: of the encoder, as messages say it.
+
+    Raises:
+        UserError: nothing to lay out.
+    """
+    found = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.stride != layer.kernel_size]
+    if not found:
+        raise UserError(
+            f"trainer.channels_last=true is for 2-D convolutions whose windows overlap, and encoder={name} has none:"
+            " set trainer.channels_last=false, or choose encoder=resnet_50",
+            key="trainer.channels_last",
+            value=True,
+        )
+    for layer in found:
+        layer.to(memory_format=torch.channels_last)
 
 
 def _partly_labelled(config: Run, phase: Phase) -> bool:
