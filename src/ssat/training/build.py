@@ -105,20 +105,24 @@ def build_module(
     return module
 
 
-def use_channels_last(module: nn.Module, name: str) -> None:
-    """Lay the weights of the 2-D convolutions in `module` out as (out, height, width, in), in place.
+def overlapping_convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """The 2-D convolutions in `module` whose windows overlap; others, as a patch embedding, are matrix products."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.stride != layer.kernel_size]
 
-    Such a convolution gives maps of that layout, and what follows keeps it. One whose windows do not overlap, as a patch
-    embedding's, is a matrix product over patches and keeps its layout.
+
+def use_channels_last(module: nn.Module, name: str) -> None:
+    """Lay the weights of the overlapping convolutions in `module` out as (out, height, width, in), in place.
+
+    Such a convolution gives maps of that layout, and what follows keeps it.
 
     Args:
         module: encoder, task and head.
         name: of the encoder, as messages say it.
 
     Raises:
-        UserError: nothing to lay out.
+        UserError: there are no such convolutions.
     """
-    found = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.stride != layer.kernel_size]
+    found = overlapping_convolutions(module)
     if not found:
         raise UserError(
             f"trainer.channels_last=true is for 2-D convolutions whose windows overlap, and encoder={name} has none:"
