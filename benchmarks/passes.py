@@ -21,7 +21,16 @@ from ssat.training.tasks import build_ssl
 
 LAM = 0.1
 BASELINE = "full"
-PASSES = ("masked", "masked plain", "joint", "joint plain", "full bf16", "joint bf16", "full channels_last", "full bf16 channels_last")
+PASSES = (
+    "masked",
+    "masked plain",
+    "joint",
+    "joint plain",
+    "full bf16",
+    "joint bf16",
+    "full channels_last",
+    "full bf16 channels_last",
+)
 
 
 class Step(nn.Module):
