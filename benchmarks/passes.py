@@ -16,12 +16,21 @@ from ssat.core.batch import Batch
 from ssat.encoders.base import Encoder
 from ssat.runs.footprint import macs_of
 from ssat.tasks.masked import MaskedPrediction
-from ssat.training.build import build_encoder
+from ssat.training.build import build_encoder, overlapping_convolutions, use_channels_last
 from ssat.training.tasks import build_ssl
 
 LAM = 0.1
 BASELINE = "full"
-PASSES = ("masked", "masked plain", "joint", "joint plain", "full bf16", "joint bf16")
+PASSES = (
+    "masked",
+    "masked plain",
+    "joint",
+    "joint plain",
+    "full bf16",
+    "joint bf16",
+    "full channels_last",
+    "full bf16 channels_last",
+)
 
 
 class Step(nn.Module):
@@ -29,11 +38,14 @@ class Step(nn.Module):
 
     `full`: classification alone, as mode=scratch. `masked`: reconstruction alone, as the first phase of ssl_ft.
     `joint`: both, as ssat. `plain`: with the masked pass in its plainest form, every position computed.
+    `channels_last`: with the convolutions' weights laid out as by trainer.channels_last.
     """
 
     def __init__(self, encoder: Encoder, task: MaskedPrediction | None, head: nn.Module, kind: str) -> None:
         super().__init__()
         self.encoder, self.task, self.head, self.kind = encoder, task, head, kind
+        if "channels_last" in kind:
+            use_channels_last(encoder, type(encoder).__name__)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
         if self.kind.startswith("full"):
@@ -73,7 +85,9 @@ def sides(args: argparse.Namespace) -> tuple[int, ...]:
 
 def available(args: argparse.Namespace) -> list[str]:
     """The passes that the encoder has."""
-    return [name for name in PASSES if name.startswith("full") or parts(args)[1] is not None]
+    encoder, task, _ = parts(args)
+    names = [name for name in PASSES if name.startswith("full") or task is not None]
+    return [name for name in names if "channels_last" not in name or overlapping_convolutions(encoder)]
 
 
 def difference(args: argparse.Namespace) -> dict[str, float]:

@@ -27,6 +27,9 @@ class Trainer:
     cuda_graph: bool = key(
         False, "replay forward, backward and optimizer of a step as one CUDA graph; pays off where steps are small"
     )
+    channels_last: bool = key(
+        False, "lay images out pixel by pixel for 2-D convolutions; pays off on ResNets (docs/recipes.md)"
+    )
     deterministic: bool = key(False, "bit-reproducible on a GPU too, slower")
     threads: int | None = key(None, "CPU threads; null = PyTorch's choice", low=1, identity=False)
     log_every: int | None = key(

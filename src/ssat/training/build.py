@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import nn
 
 from ssat.config.create import create
 from ssat.config.schema import Phase, Recipe, Run
@@ -66,7 +68,7 @@ def build_module(
         images: training images with labels: of several labels each, `class_counts` does not say how many.
 
     Raises:
-        UserError: the recipe does not fit the encoder, the task or the labels.
+        UserError: the recipe does not fit the encoder, the task or the labels; or `trainer.channels_last` the network.
     """
     recipe, lam = phase.recipe, phase.lam
     pl.seed_everything(config.seed, verbose=False)
@@ -105,10 +107,41 @@ def build_module(
         sizes=recipe.sizes,
     )
     module.hparams.update(run=dict(config.values), phase=phase.name)  # enough to build it again
+    if config.trainer.channels_last:
+        use_channels_last(module, config.encoder.name)
     module.cuda_graph = config.trainer.cuda_graph
     if config.trainer.compile:
         module.compiled = CompiledLosses(module.losses, module, moves=module.weighing.moves)
     return module
+
+
+def overlapping_convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """The 2-D convolutions in `module` whose windows overlap; others, as a patch embedding, are matrix products."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.stride != layer.kernel_size]
+
+
+def use_channels_last(module: nn.Module, name: str) -> None:
+    """Lay the weights of the overlapping convolutions in `module` out as (out, height, width, in), in place.
+
+    Such a convolution gives maps of that layout, and what follows keeps it.
+
+    Args:
+        module: encoder, task and head.
+        name: of the encoder, as messages say it.
+
+    Raises:
+        UserError: there are no such convolutions.
+    """
+    found = overlapping_convolutions(module)
+    if not found:
+        raise UserError(
+            f"trainer.channels_last=true is for 2-D convolutions whose windows overlap, and encoder={name} has none:"
+            " set trainer.channels_last=false, or choose encoder=resnet_50",
+            key="trainer.channels_last",
+            value=True,
+        )
+    for layer in found:
+        layer.to(memory_format=torch.channels_last)
 
 
 def _partly_labelled(config: Run, phase: Phase) -> bool:
