@@ -85,7 +85,7 @@ FULL = (
     Job("step", "step-224-bf16.json", (*AT_224, "--batch", "16", *NINE, *BF16, *MEMORY)),
     Job("input_pipeline", "small/input_pipeline.json", ("small={images}/train", f"rounds={PAIRS}")),
     Job("input_pipeline", "large/input_pipeline.json", ("large={large}", "images=256", f"rounds={PAIRS}")),
-    Job("epoch", "epoch-overhead.json", ("overhead", *NINE)),
+    Job("epoch", "epoch-overhead.json", ("overhead", "--steps", "60", *NINE)),
     Job("epoch", "epoch-authors.json", ("authors", "--root", "{images}", "--images", "320", "--pairs", "7")),
     Job("inference", "inference.json", NINE),
     Job("ddp", "ddp.json", ("--rounds", str(PAIRS))),
@@ -288,8 +288,9 @@ def folders_of(words: Sequence[str]) -> dict[str, str]:
         refuse(f"images={folders['images']} has no folder train: give a folder with train/<class>/* and test/<class>/*")
     if folders["large"] and not Path(folders["large"]).is_dir():
         refuse(f"large={folders['large']} is not a folder: give one with <class>/*")
-    if strange := [name for name in filter(None, folders["only"].split(",")) if name not in ROWS]:
-        refuse(f"only={strange[0]} is not a script; scripts: {', '.join(ROWS)}")
+    names = list(dict.fromkeys([*ROWS, *(Path(job.file).stem for job in FULL)]))
+    if strange := [name for name in filter(None, folders["only"].split(",")) if name not in names]:
+        refuse(f"only={strange[0]} is not a script; scripts, and parts of them: {', '.join(names)}")
     return folders
 
 
@@ -319,7 +320,9 @@ def main(words: list[str]) -> int:
         render(OUT)
         return 0
     only = list(filter(None, folders.pop("only").split(",")))
-    jobs = [job for job in (FULL if kind == "full" else QUICK) if not only or job.script in only]
+    jobs = [
+        job for job in (FULL if kind == "full" else QUICK) if not only or {job.script, Path(job.file).stem} & {*only}
+    ]
     folder = OUT if kind == "full" else OUT / "quick"
     with tempfile.TemporaryDirectory(prefix="ssat-benchmarks-") as temporary:
         failed = run(jobs, folder, folders | {"images": folders["images"] or made_up(Path(temporary))})

@@ -275,7 +275,7 @@ def test_a_script_that_fails_or_is_not_here_does_not_stop_the_next_and_gives_no_
         ("imags=x", "error: 'imags' is not an option; words: full, render, images=, large=, only="),
         ("images=nowhere", "error: images=nowhere has no folder train"),
         ("large=nowhere", "error: large=nowhere is not a folder"),
-        ("only=stepp", "error: only=stepp is not a script; scripts: step"),
+        ("only=stepp", "error: only=stepp is not a script; scripts, and parts of them: step"),
     ],
 )
 def test_a_mistake_in_the_words_of_all_is_one_sentence(word: str, sentence: str, capsys) -> None:

@@ -18,7 +18,7 @@ from ssat.data.transforms.clip_albumentations import augmentation
 from ssat.data.transforms.clip_augment import ClipAugment
 from ssat.data.transforms.timm_transforms import train_transform
 from ssat.training.build import build_module
-from ssat.training.data import build_data
+from ssat.training.data import _say_once, build_data
 from ssat.training.module import JointModule
 from ssat.training.optim import effective_lr, module_groups
 from tests.helpers import record_of, train
@@ -58,13 +58,15 @@ def built(name: str, *overrides: str) -> tuple[Run, JointModule]:
     ],
 )
 def test_auto_is_the_batched_pipeline_where_it_can_do_the_recipe(
-    caplog: pytest.LogCaptureFixture, words: list[str], pipeline: str, said: str
+    capsys: pytest.CaptureFixture[str], words: list[str], pipeline: str, said: str
 ) -> None:
+    _say_once.cache_clear()
     config = composed("data=digits", "encoder=vit_micro", "mode=scratch", "data.pipeline=auto", *words)
-    with caplog.at_level("INFO"):
-        data = build_data(config, config.mode.phases[0])
+    data = build_data(config, config.mode.phases[0])
+    build_data(config, config.mode.phases[0])
     assert isinstance(data, ImageDataModule) and data.pipeline == pipeline
-    assert said in caplog.text
+    (line,) = capsys.readouterr().out.splitlines()
+    assert said in line
 
 
 def groups(module: JointModule) -> dict[str, tuple[float, float]]:

@@ -232,12 +232,11 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
                 value=value,
             )
         if key.startswith("recipe.") and not _is_read(run, key.split(".")[1]):
-            name = (
-                "ssl_recipe" if run.mode.ssl_recipe else "probe_recipe" if run.mode.probe_recipe else "phases.0.recipe"
-            )
+            places = ("ssl_recipe", "probe_recipe")
+            place = next((name for name in places if getattr(run.mode, name)), "phases.0.recipe")
+            meant = key.replace("recipe", f"mode.{place}", 1)
             raise UserError(
-                f"{key} is read by no phase of mode={run.mode.name}: set mode.{name}.{key.partition('.')[2]}={value}, or"
-                " leave it out",
+                f"{key} is read by no phase of mode={run.mode.name}: set {meant}={value}, or leave it out",
                 key=key,
                 value=value,
             )

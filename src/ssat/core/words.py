@@ -37,7 +37,10 @@ def nearest(word: str, options: list[str]) -> str:
     def likeness(option: str) -> float:
         whole = difflib.SequenceMatcher(None, word, option).ratio()
         leaf = difflib.SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
-        return max(whole, leaf, 0.8 if option and word.endswith(option) else 0)  # fp16 means 16 rather than bf16
+        letters = iter(word)
+        shortened = 2 * len(option) >= len(word) > 3 and option[0] == word[0] and all(one in letters for one in option)
+        ending = option and word.endswith(option)  # fp16 means 16 rather than bf16, and bfloat16 means bf16
+        return max(whole, leaf, 0.9 if shortened else 0.8 if ending else 0)
 
     best = max(options, key=likeness, default="")
     return f" (did you mean {best}?)" if best and likeness(best) > 0.6 else ""

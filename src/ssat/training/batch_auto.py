@@ -177,7 +177,9 @@ def _try(config: Run) -> None:
         torch.set_num_threads(config.trainer.threads)
     keep_freed_memory()
     room = torch.ones(ROOM // 4 if runs_on_cpu(config) else 0)  # written to: an untouched page takes no memory
-    sys.exit(not all(_trains(config, index) for index in range(len(config.mode.phases))))
+    fits = all(_trains(config, index) for index in range(len(config.mode.phases)))
+    del room
+    sys.exit(not fits)
 
 
 def _advice(config: Run, size: int) -> str:

@@ -82,6 +82,8 @@ class CompiledLosses:
 
     def _settle(self, batch: Batch, progress: Progress) -> Step:
         """The first step of its size, compiled as far as that is possible."""
+        if not self._images and self.backend == "inductor":
+            say("trainer.compile=true: compiling the training step, which takes one or two minutes")
         self._images = len(batch.images)
         while self.outcome.how != "eager":
             graphs = _graphs()

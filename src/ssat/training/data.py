@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 import os
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,6 +13,7 @@ from ssat.config.create import create
 from ssat.config.identity import is_official
 from ssat.config.schema import Phase, Run
 from ssat.core.errors import UserError
+from ssat.core.launch import say
 from ssat.core.views import View
 from ssat.data.image import ImageDataModule
 from ssat.data.sets import SOURCES
@@ -23,7 +24,12 @@ from ssat.data.video.source import VideoSource
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.tasks import class_of, normalisation, task_options
 
-logger = logging.getLogger(__name__)
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Every phase of a run, and each of its estimates, asks for the same."""
+    say(line)
+
 
 AnyData = ImageDataModule | VideoDataModule
 
@@ -117,9 +123,9 @@ def pipeline_of(config: Run, augment: dict[str, Any] | None, *, views: bool) -> 
             check_possible(augment)
         except UserError as error:
             why = str(error).partition(" is not possible")[0]
-            logger.info("data.pipeline=auto: timm, since the batched pipeline cannot do %s", why)
+            _say_once(f"data.pipeline=auto: timm, since the batched pipeline cannot do {why}")
             return "timm"
-    logger.info("data.pipeline=auto: batched")
+    _say_once("data.pipeline=auto: batched")
     return "batched"
 
 
