@@ -183,10 +183,17 @@ def options(words: list[str]) -> dict[str, str]:
     unknown = given.keys() - DEFAULTS.keys()
     if unknown or not (given.get("small") or given.get("large")):
         raise UserError(f"give small=<folder> or large=<folder>; options: {', '.join(DEFAULTS)}")
+    for name in ("images", "rounds"):
+        if not (DEFAULTS | given)[name].isdigit() or int((DEFAULTS | given)[name]) < 1:
+            raise UserError(f"{name}={given[name]} is not a whole number at least 1")
     return DEFAULTS | given
 
 
 def main(words: list[str]) -> None:
+    """The command."""
+    if {"--help", "-h"} & {*words}:
+        print(__doc__)
+        return
     option = options(words)
     require(option["device"], "device=")
     count, rounds = int(option["images"]), int(option["rounds"])

@@ -30,6 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.device import refuse, require
+from ssat.config.overrides import check, composed
+from ssat.config.resolve import resolve
+from ssat.core.errors import UserError
 from ssat.runs.machine import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,14 +220,23 @@ def asked_for(words: Sequence[str]) -> Asked:
             asked = replace(asked, **{key: known[key](value)})
         except ValueError:
             refuse(f"{word!r}: {key} is a number")
-    if not 0 < asked.accuracy <= 100:
-        refuse("accuracy= is the accuracy to be reached, above 0 and at most 100 %: such as accuracy=90")
+    if not 1 <= asked.accuracy <= 100:
+        refuse("accuracy= is the accuracy to be reached in percent, 1 to 100: such as accuracy=90")
     if asked.seeds < 1:
         refuse(f"seeds={asked.seeds} trains nothing: give at least 1")
     if asked.root and not Path(asked.root, "train").is_dir():
         refuse(f"root={asked.root} has no folder train: give a folder with train/<class>/* and test/<class>/*")
     if repeated := [name for name in asked.variants if asked.variants.count(name) > 1 or not name.strip()]:
         refuse(f"variant={repeated[0]} is empty or there twice: give every variant once")
+    try:
+        for name in (BASELINE, *asked.variants):  # all of them before hours of the first one
+            words_given = words_of(asked, name, 0)
+            check(words_given, "train")
+            resolve(composed(words_given))
+    except UserError as error:
+        refuse(str(error))
+    except ValueError as error:  # of shlex
+        refuse(f"setting= or variant= cannot be read ({error}): close every quotation mark")
     return asked
 
 
