@@ -121,6 +121,12 @@ def test_nearest_key_is_found_by_its_whole_name_or_its_last_part(word, meant):
     assert nearest(word, options) == f" (did you mean {meant}?)"
 
 
+@pytest.mark.parametrize(("word", "meant"), [("bfloat16", "bf16"), ("fp16", "16")])
+def test_a_longer_name_of_a_precision_means_its_short_one(word, meant):
+    assert nearest(word, ["32", "bf16", "16"]) == f" (did you mean {meant}?)"
+    assert nearest("vit_x", ["vit", "vit_b", "vit_t"]).startswith(" (did you mean vit_")
+
+
 def test_the_place_of_an_official_set_does_not_change_what_is_computed():
     def at(name: str, root: str) -> str:
         return config_hash(config(f"data={name}", f"data.root={root}"))

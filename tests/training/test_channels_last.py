@@ -120,6 +120,7 @@ def test_the_command_says_one_sentence_and_leaves_no_run(tmp_path: Path) -> None
         pytest.param(["recipe.ema_decay=0.9", "trainer.precision=bf16"], id="ema-bf16"),
     ],
 )
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, more: list[str]) -> None:
     settings = [*RUN, "epochs=6", "recipe.mixup=0.8", "checkpoint_minutes=0.002", *more]
     start_and_kill(*settings, runs=tmp_path / "killed", phase="scratch")

@@ -102,6 +102,7 @@ def test_an_error_within_a_step_leaves_the_full_size() -> None:
     assert (encoder.img_size, encoder.mask_grid) == ((16, 16), (4, 4))
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_compiled_once_more_for_a_size_and_has_the_eager_loss() -> None:
     torch._dynamo.reset()
     task: dict[str, Any] = {"kind": "reconstruction", **DECODER}

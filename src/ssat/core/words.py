@@ -38,7 +38,8 @@ def nearest(word: str, options: list[str]) -> str:
         whole = difflib.SequenceMatcher(None, word, option).ratio()
         leaf = difflib.SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
         letters = iter(word)
-        shortened = 2 * len(option) >= len(word) > 3 and option[0] == word[0] and all(one in letters for one in option)
+        ends = option[:1] + option[-1:] == word[:1] + word[-1:]
+        shortened = 2 * len(option) >= len(word) > 3 and ends and all(one in letters for one in option)
         ending = option and word.endswith(option)  # fp16 means 16 rather than bf16, and bfloat16 means bf16
         return max(whole, leaf, 0.9 if shortened else 0.8 if ending else 0)
 
