@@ -223,21 +223,17 @@ def shown(words: Sequence[str], folders: dict[str, str]) -> str:
     return f"python {typed}"
 
 
-def has_bf16() -> bool:
-    """Whether this processor has instructions for products of bf16."""
-    from ssat.encoders.layers import multiplies_bf16  # here: most of what this script does needs no torch
-
-    return multiplies_bf16()
-
-
 def reason_to_skip(job: Job, folders: dict[str, str]) -> str | None:
     """Why a job is left out, or None."""
     if not (ROOT / "benchmarks" / f"{job.script}.py").is_file():
         return "there is no such script here"
     if not folders["large"] and any("{large}" in word for word in job.words):
         return "it needs large=<folder of photographs>"
-    if any("bf16" in word for word in job.words) and not has_bf16():
-        return "this processor has no instructions for bf16"
+    if any("bf16" in word for word in job.words):
+        from ssat.encoders.layers import multiplies_bf16  # here: most of what this script does needs no torch
+
+        if not multiplies_bf16():
+            return "this processor has no instructions for bf16"
     return None
 
 

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.device import require
+from benchmarks.device import require, told
 from ssat.config.augmentation import Augment
-from ssat.config.command_line import fail
 from ssat.core.allocator import keep_freed_memory
 from ssat.core.errors import UserError
 from ssat.data.memory import DecodedDataset, IndexDataset, Prepare, load
@@ -183,10 +183,11 @@ def options(words: list[str]) -> dict[str, str]:
     unknown = given.keys() - DEFAULTS.keys()
     if unknown or not (given.get("small") or given.get("large")):
         raise UserError(f"give small=<folder> or large=<folder>; options: {', '.join(DEFAULTS)}")
+    option = DEFAULTS | given
     for name in ("images", "rounds"):
-        if not (DEFAULTS | given)[name].isdigit() or int((DEFAULTS | given)[name]) < 1:
-            raise UserError(f"{name}={given[name]} is not a whole number at least 1")
-    return DEFAULTS | given
+        if not option[name].isdigit() or int(option[name]) < 1:
+            raise UserError(f"{name}={option[name]} is not a whole number at least 1")
+    return option
 
 
 def main(words: list[str]) -> None:
@@ -228,7 +229,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        fail(str(error))
+    told(partial(main, sys.argv[1:]))

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +30,9 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.device import refuse, require
+from benchmarks.device import refuse, require, told
 from ssat.config.overrides import check, composed
 from ssat.config.resolve import resolve
-from ssat.core.errors import UserError
 from ssat.runs.machine import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,15 +229,22 @@ def asked_for(words: Sequence[str]) -> Asked:
     if repeated := [name for name in asked.variants if asked.variants.count(name) > 1 or not name.strip()]:
         refuse(f"variant={repeated[0]} is empty or there twice: give every variant once")
     try:
-        for name in (BASELINE, *asked.variants):  # all of them before hours of the first one
-            words_given = words_of(asked, name, 0)
-            check(words_given, "train")
-            resolve(composed(words_given))
-    except UserError as error:
-        refuse(str(error))
+        commands = [words_of(asked, name, 0) for name in (BASELINE, *asked.variants)]
     except ValueError as error:  # of shlex
         refuse(f"setting= or variant= cannot be read ({error}): close every quotation mark")
+    told(partial(check_all, commands))
     return asked
+
+
+def check_all(commands: Sequence[Sequence[str]]) -> None:
+    """Refuse what `src.train` would, of every variant before hours of the first one.
+
+    Raises:
+        UserError: says what is wrong.
+    """
+    for words in commands:
+        check(words, "train")
+        resolve(composed(list(words)))
 
 
 def main(words: Sequence[str]) -> None:

@@ -47,25 +47,25 @@ class _Eta:
     The first batches of a fit take longer than others, and a resumed fit may have few more.
     """
 
-    def __init__(self, seconds: float = 0.0, batches: int = 0) -> None:
-        self.started, self.batches = time.perf_counter() - seconds, batches
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.started = time.perf_counter() - seconds
 
-    @property
-    def seconds_per_batch(self) -> float:
-        return (time.perf_counter() - self.started) / self.batches if self.batches else 0.0
+    def seconds_per_batch(self, trainer: pl.Trainer) -> float:
+        done = _batches_done(trainer)
+        return (time.perf_counter() - self.started) / done if done else 0.0
 
     def left(self, trainer: pl.Trainer) -> float:
-        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        done = _batches_done(trainer)
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
         left = max(0, total - done)
         if trainer.max_steps > 0:
             left = min(left, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
-        return self.seconds_per_batch * left
+        return self.seconds_per_batch(trainer) * left
 
 
-def _eta(history: History, trainer: pl.Trainer) -> _Eta:
-    """At the start of a fit, which may continue another."""
-    return _Eta(history.seconds, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+def _batches_done(trainer: pl.Trainer) -> int:
+    """Of all epochs of a phase, also before an interruption."""
+    return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
 
 @spare
@@ -81,11 +81,10 @@ class ProgressBar(RichProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
         super().on_train_start(trainer, pl_module)
-        self._eta = _eta(self._history, trainer)
+        self._eta = _Eta(self._history.seconds)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar and its estimate of the time left, unless it has just been moved."""
-        self._eta.batches += 1
         self._stale |= batch_idx % pl_module.log_every == 0
         if time.monotonic() - self._moved_at < 1 / PER_SECOND and batch_idx + 1 < self.total_train_batches:
             return
@@ -150,11 +149,7 @@ class ProgressLines(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
-        self._eta = _eta(self._history, trainer)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the estimate of the time left."""
-        self._eta.batches += 1
+        self._eta = _Eta(self._history.seconds)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's line."""
@@ -195,20 +190,19 @@ class ProgressFile(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count the time."""
-        self._eta = _eta(self._history, trainer)
+        self._eta = _Eta(self._history.seconds)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write, unless it has just been written."""
-        self._eta.batches += 1
         if trainer.is_global_zero and time.monotonic() - self._written >= 1:
             self._written = time.monotonic()
             write_standing(self._path, self._standing(trainer))
 
     def _standing(self, trainer: pl.Trainer) -> Standing:
         batches = max(1, int(trainer.num_training_batches))
-        done = self._before + (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / batches
+        done = self._before + _batches_done(trainer) / batches
         # An epoch of a later phase is taken to last as long as one of this phase.
-        left = self._eta.left(trainer) + self._after * batches * self._eta.seconds_per_batch
+        left = self._eta.left(trainer) + self._after * batches * self._eta.seconds_per_batch(trainer)
         row = next((row for row in reversed(self._history.rows) if any(map(_is_eval, row))), {})
         measured = [
             f"{name} {value:.4g}" for name, value in row.items() if _is_eval(name) and name.endswith(self._decides)
