@@ -15,9 +15,11 @@ from typing import Any, get_args, get_origin
 import yaml
 
 from ssat.config import schema
+from ssat.config.augmentation import Augment
 from ssat.config.create import load
 from ssat.config.fields import arguments, default_of, described, hints
 from ssat.config.groups import comments, files, groups, header, options
+from ssat.config.recipe import DecoderSize, Recipe
 from ssat.config.words import CONF, as_typed_here, command_line
 from ssat.core.errors import UserError
 from ssat.core.words import nearest
@@ -40,9 +42,9 @@ SECTIONS: dict[str, tuple[str, type[Any]]] = {  # what has keys in the schema, a
     "encoder": ("encoder", schema.Encoder),
     "data": ("data", schema.Data),
     "mode": ("mode", schema.Mode),
-    "recipe": ("recipe", schema.Recipe),
-    "augment": ("recipe.augment", schema.Augment),
-    "decoder": ("recipe.decoder.default", schema.DecoderSize),
+    "recipe": ("recipe", Recipe),
+    "augment": ("recipe.augment", Augment),
+    "decoder": ("recipe.decoder.default", DecoderSize),
     "statistics": ("data.statistics", schema.Statistics),
     "trainer": ("trainer", schema.Trainer),
     "monitor": ("monitor", schema.Monitor),
