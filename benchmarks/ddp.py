@@ -20,7 +20,6 @@ import platform
 import queue
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.device import at_least, refuse, told
+from benchmarks.device import Arguments, at_least, output_file, refuse, told
 from benchmarks.step import ROOT, build, data, is_plain
 from ssat.core.launch import free_port
 from ssat.training.ddp import HOOKS
@@ -151,7 +150,7 @@ def exchanged(args: argparse.Namespace) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--encoder", default="vit_t", help="a plain ViT of conf/encoder")
     parser.add_argument("--img-size", type=at_least(1), default=32)
     parser.add_argument("--patch-size", type=at_least(1), default=4)
@@ -159,11 +158,12 @@ def main() -> None:
     parser.add_argument("--steps", type=at_least(1), default=3, help="steps of a turn")
     parser.add_argument("--rounds", type=at_least(1), default=7)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "ddp.json")
+    parser.add_argument("--json", type=output_file, default=ROOT / "runs" / "benchmarks" / "ddp.json")
     args = parser.parse_args()
     args.channels, args.classes, args.seed, args.device, args.set = 3, 10, 0, "cpu", []
     if not is_plain(args.encoder):
         refuse(f"--encoder {args.encoder} is no plain ViT: take one of vit_t, vit_s, vit_b, vit_micro")
+    sent = exchanged(args)  # first: it refuses sizes that do not fit
     one, groups = Group(args, "1 process"), {name: Group(args, name) for name in args.variants}
     apart = check(one, groups)
     turns = {(name, images): [] for name in groups for images in (args.batch // 2, args.batch)}
@@ -181,7 +181,6 @@ def main() -> None:
         loads.append(os.getloadavg()[0])
     for group in (one, *groups.values()):
         group.end()
-    sent = exchanged(args)
     print(
         f"{args.encoder} {args.img_size}/{args.patch_size}, a thread a process; load {min(loads):.1f}-{max(loads):.1f}"
     )

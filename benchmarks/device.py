@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 DEVICES = ("cpu", "cuda")
 
@@ -47,6 +50,42 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+class Arguments(argparse.ArgumentParser):
+    """The words of a benchmark: its help keeps the lines of `text` and shows every default."""
+
+    def __init__(self, text: str | None) -> None:
+        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's; the default is added to `help`, unless there is none or it is told there."""
+        said, default = options.get("help", ""), options.get("default")
+        if default not in (None, argparse.SUPPRESS, []) and default is not False and "default:" not in said:
+            shown = ", ".join(map(str, default)) if isinstance(default, list) else str(default)
+            options["help"] = f"{said} (default: {shown})".strip().replace("%", "%%")
+        return super().add_argument(*names, **options)
+
+
+def output_file(text: str) -> Path:
+    """A type for argparse: a file that can be written, tried before anything is measured."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written ({error.strerror}): name another file") from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file")
+    return path
+
+
+def present_folder(text: str) -> str:
+    """A type for argparse: a folder that is there."""
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return text
 
 
 def told(main: Callable[[], None]) -> None:

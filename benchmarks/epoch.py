@@ -41,7 +41,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.authors_loop import authors_epoch
-from benchmarks.device import at_least, refuse, told
+from benchmarks.device import Arguments, at_least, output_file, present_folder, refuse, told
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run
@@ -343,15 +343,15 @@ def authors(args: argparse.Namespace) -> tuple[Table, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("what", choices=["overhead", "authors"])
     parser.add_argument("--steps", type=at_least(1), default=200, help="of an epoch of overhead")
     parser.add_argument("--pairs", type=at_least(1), default=7)
-    parser.add_argument("--root", help="folder of the images of authors")
+    parser.add_argument("--root", type=present_folder, help="folder of the images of authors")
     parser.add_argument("--images", type=at_least(1), default=10_000, help="of an epoch of authors")
     parser.add_argument("--batch", type=at_least(1), default=64, help="of authors")
     parser.add_argument("--pipeline", choices=["timm", "batched"], help="ours; default: that of the configuration")
-    parser.add_argument("--json", type=Path, help="default: runs/benchmarks/epoch-<what>.json")
+    parser.add_argument("--json", type=output_file, help="default: runs/benchmarks/epoch-<what>.json")
     parser.add_argument("--of", help=argparse.SUPPRESS)  # the one loop of this process
     args = parser.parse_args()
     if args.what == "authors" and not args.root:

@@ -5,7 +5,6 @@ python -m benchmarks.estimate [--repeats 2] [--only digits] [--cifar <folder wit
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.device import at_least, told
+from benchmarks.device import Arguments, at_least, told
 
 COMMON = ["trainer=cpu", "trainer.threads=1", "trainer.progress=off", "experiment=estimate"]
 CASES = {
@@ -99,7 +98,7 @@ def compare(name: str, words: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--repeats", type=at_least(1), default=2)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--cifar", default="data/cifar10_jpeg", help="image folder of 32-pixel images")

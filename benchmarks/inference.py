@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.device import at_least, refuse, told
+from benchmarks.device import Arguments, at_least, output_file, refuse, told
 from benchmarks.latency import seconds
 from benchmarks.step import ROOT, cpu_name, encoder_sizes, is_plain
 from ssat.encoders.vit import VisionTransformer
@@ -78,13 +78,13 @@ def sides(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--encoder", default="vit_t")
     parser.add_argument("--sizes", type=sides, nargs="+", default=[(32, 2), (224, 16)], help="image/patch, as 32/2")
     parser.add_argument("--batches", type=at_least(1), nargs="+", default=[1, 64])
     parser.add_argument("--pairs", type=at_least(1), default=9)
     parser.add_argument("--threads", type=at_least(1), default=1)
-    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "inference.json")
+    parser.add_argument("--json", type=output_file, default=ROOT / "runs" / "benchmarks" / "inference.json")
     args = parser.parse_args()
     if not is_plain(args.encoder):
         refuse(

@@ -5,7 +5,6 @@ python -m benchmarks.kills --kills 60 [--seed 0] [--out <folder>]; exit status 1
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import random
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.device import at_least, told
+from benchmarks.device import Arguments, at_least, told
 from tests.helpers import TINY
 
 SETTINGS = {
@@ -81,7 +80,7 @@ def killed(words: list[str], runs: Path, seconds: float, draw: random.Random) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(__doc__)
     parser.add_argument("--kills", type=at_least(1), default=60)
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--out", type=Path)

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.device import at_least, told
+from benchmarks.device import Arguments, at_least, told
 from benchmarks.step import encoder_sizes, is_plain
 from ssat.encoders.vit import VisionTransformer
 from ssat.export.classifier import Classifier
@@ -93,7 +93,7 @@ def measure(functions: dict[str, Logits], images: Tensor, *, rounds: int, repeat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--encoder", default="vit_t")
     parser.add_argument("--img-size", type=at_least(1), default=32)
     parser.add_argument("--patch-size", type=at_least(1), default=4)

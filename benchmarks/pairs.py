@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.device import told
+from benchmarks.device import Arguments, present_folder, told
 from tests.tasks.pairs import ENCODERS, TASKS, encoder_of, refusal
 
 MODES = ("ssat", "ssl_ft")  # the first phase of ssl_ft is mode=ssl
@@ -90,8 +90,8 @@ def tables(results: dict[str, dict[str, tuple[float, float]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="image folder to train on")
+    parser = Arguments(__doc__)
+    parser.add_argument("--root", type=present_folder, required=True, help="image folder to train on")
     parser.add_argument("--out", default="runs/pairs", help="folder of the runs and of pairs.json")
     parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)

@@ -5,7 +5,6 @@ python -m benchmarks.prepare_videos --videos <folder with *.mp4> [--workers 2] [
 
 from __future__ import annotations
 
-import argparse
 import resource
 import shutil
 import statistics
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.device import at_least, told
+from benchmarks.device import Arguments, at_least, told
 
 
 def tree_of(videos: Path, copies: int, folder: Path) -> int:
@@ -69,7 +68,7 @@ def prepare(raw: Path, workers: int, words: list[str]) -> tuple[float, float, in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(__doc__)
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--workers", type=at_least(1), default=2)
     parser.add_argument("--copies", type=at_least(1), default=4)

@@ -10,7 +10,6 @@ by `python -X importtime`: milliseconds of each top package's own modules, witho
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -25,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device import at_least, told
+from benchmarks.device import Arguments, at_least, output_file, told
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["encoder=vit_micro", "encoder.depth=2", "data=digits", "data.samples_per_class=5", "recipe.batch_size=16"]
@@ -71,10 +70,15 @@ def imported(words: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--repeats", type=at_least(1), default=3)
-    parser.add_argument("--imports", nargs="*", default=["train --help", "train, one step", "report", "predict"])
-    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "benchmarks" / "startup.json")
+    parser.add_argument(
+        "--imports",
+        nargs="*",
+        choices=list(commands(Path())),
+        default=["train --help", "train, one step", "report", "predict"],
+    )
+    parser.add_argument("--json", type=output_file, default=ROOT / "runs" / "benchmarks" / "startup.json")
     args = parser.parse_args()
     report: dict[str, Any] = {"python": platform.python_version(), "times": {}, "imports": {}}
     with tempfile.TemporaryDirectory() as temporary:

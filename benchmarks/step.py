@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import passes
-from benchmarks.device import at_least, refuse, require, told
+from benchmarks.device import Arguments, at_least, output_file, refuse, require, told
 from benchmarks.reference import TwoPass
 from ssat.core.allocator import HUGE_PAGES, keep_freed_memory
 from ssat.core.batch import Batch
@@ -490,7 +490,7 @@ def table(report: dict[str, Any]) -> Table:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("--encoder", default="vit_t", help="a file of conf/encoder")
     parser.add_argument("--img-size", type=at_least(1), default=32)
     parser.add_argument("--patch-size", type=at_least(1), default=2)
@@ -518,7 +518,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--compile", action="store_true", help="also time the packed model under torch.compile")
     parser.add_argument("--memory-batches", type=at_least(0), nargs="*", default=[32], help="none: no memory figures")
-    parser.add_argument("--json", type=Path, help="default: runs/benchmarks/step-<settings>.json")
+    parser.add_argument("--json", type=output_file, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args(words)

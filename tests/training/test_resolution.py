@@ -20,7 +20,7 @@ from ssat.tasks.reconstruction import Reconstruction
 from ssat.training.build import build_module
 from ssat.training.compiled import CompiledLosses
 from ssat.training.module import JointModule
-from ssat.training.resolution import at_size, size_at
+from ssat.training.resolution import at_size, check_sizes, epochs_at, size_at
 from ssat.training.steps import Progress
 from tests.helpers import config, largest_difference, record_of, start_and_kill, train, weights
 
@@ -43,6 +43,13 @@ def test_every_size_has_an_equal_part_of_the_epochs_and_the_last_part_is_the_ful
     assert [size_at((8, 12), epoch, 9) for epoch in range(9)] == [8] * 3 + [12] * 3 + [None] * 3
     assert [size_at((8,), epoch, 5) for epoch in range(5)] == [8, 8, 8, None, None]
     assert size_at((), 0, 5) is None
+    assert epochs_at((8, 12), 9) == "8 px from epoch 1, 12 px from epoch 4, full size from epoch 7"
+
+
+def test_a_size_of_which_no_patch_could_be_hidden_is_told_as_what_the_user_has_typed() -> None:
+    task = Reconstruction(small(), **DECODER)
+    with pytest.raises(UserError, match=r"recipe.sizes=\[4\]: 4 pixels are too small here .*: leave them out"):
+        check_sizes(small(), task, [4])
 
 
 @pytest.mark.parametrize("pos_embed", ["sincos", "learnable"])

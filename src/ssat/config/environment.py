@@ -13,10 +13,14 @@ from ssat.config.fields import key
 class Trainer:
     """Where and how it is computed."""
 
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = key("auto", "the GPU if there is one", identity=False)
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = key(
+        "auto", "where it is computed; auto = the GPU if there is one", identity=False
+    )
     devices: int = key(1, "processes per node; a step's batch is batch_size x devices x num_nodes x accumulate", low=1)
     num_nodes: int = key(1, low=1)
-    precision: Literal["32", "bf16", "16"] = key("32")
+    precision: Literal["32", "bf16", "16"] = key(
+        "32", "bf16 = faster on a GPU, and on a CPU with instructions for it | 16 = float16, on a GPU"
+    )
     accumulate: int = key(1, "batches per optimizer step", low=1)
     grad_dtype: Literal["32", "bf16"] = key(
         "32", "in which several processes exchange gradients; bf16 sends half the bytes and rounds the gradients"

@@ -209,7 +209,8 @@ def _described(kind: Any, limits: Mapping[str, Any]) -> str:
     if kind is type(None) or kind is None:
         return "null"
     if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(kind))
+        choices = ", ".join(str(choice) for choice in get_args(kind))
+        return f"one of {choices}" if len(get_args(kind)) > 1 else choices
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
         low, high, above = (limits.get(name) for name in ("low", "high", "above"))

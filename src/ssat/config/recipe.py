@@ -54,11 +54,11 @@ class Recipe:
     layer_decay: float = key(1.0, "row 3: parsed by the released code, never used", above=0, high=1)
     clip_grad: float | None = key(None, "row 15: largest norm of the gradients", above=0)
     ema_decay: float | None = key(
-        None, "row 15: moving average of the weights, evaluated in their place", low=0, high=1
+        None, "row 15: moving average of the weights, evaluated in their place; below 1", low=0, high=1
     )
     drop_path: float = key(0.0, "row 4: the code's 0.1 never reaches the model", low=0, high=1)
     patch_dropout: float = key(
-        0.0, "share of the patches left out of the classification view in training; plain ViTs", low=0, high=1
+        0.0, "share of the patches left out of the classification view in training, below 1; plain ViTs", low=0, high=1
     )
     sizes: tuple[int, ...] = key(
         (), "progressive resolution, e.g. [16,24]: pixels of the training images in equal parts of the epochs", low=1

@@ -24,6 +24,7 @@ from ssat.training.callbacks.meter import either
 from ssat.training.data import AnyData
 from ssat.training.final_tests import final_tests
 from ssat.training.module import JointModule
+from ssat.training.remarks import evaluated_every
 
 
 def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def phase_record(
         "stopped": stopped_early(trainer, phase.epochs),
         "seconds": totals["seconds"],
         "steps": trainer.global_step,
+        "eval_every": evaluated_every(config, phase, data),
         "images_per_epoch": data.images_per_epoch(config.trainer.processes),
         "images_per_s": images / train_seconds if train_seconds else None,
         "data_wait": waited / train_seconds if train_seconds else None,

@@ -10,6 +10,7 @@ from ssat.core.schedules import evaluation_period, warmed_up
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule
 from ssat.training.data import AnyData
+from ssat.training.resolution import epochs_at
 
 
 def batches_of(config: Run, data: AnyData) -> int:
@@ -58,7 +59,7 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
                 f"{left_out}: they do not fill a batch of {data.batch_size * world} (recipe.drop_last=false keeps it)"
             )
         else:
-            found.append(f"{left_out}: the last batch has an even number on each process")
+            found.append(f"{left_out}: the last batch has an even number" + " on each process" * (world > 1))
     if isinstance(data, VideoDataModule) and (short := data.short_videos()):
         found.append(
             f"{short:,} of {data.sizes['train']:,} training videos are shorter than a clip of {data.frames} frames, of"
@@ -80,6 +81,8 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
             f"evaluates every {every} epochs and after the last one: a pass over {data.samples(data.eval_split):,}"
             f" {data.eval_split} {data.unit} is much beside {used:,} to train on (eval_every=auto)"
         )
+    if phase.recipe.sizes:
+        found.append(f"trains on smaller images first: {epochs_at(phase.recipe.sizes, phase.epochs)} (recipe.sizes)")
     decay = phase.recipe.ema_decay
     if decay and decay < 1 and 1 / (1 - decay) > total:
         found.append(
