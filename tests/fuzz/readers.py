@@ -12,9 +12,13 @@ from ssat.core.errors import UserError
 from ssat.core.read import plain_yaml, read_json
 from ssat.data.decode import read_rgb, read_tensor
 from ssat.data.sets.download import unpack
+from ssat.data.sets.table import read_table
+from ssat.data.video.decode import frames
 from ssat.runs.folder import read_record
-from ssat.runs.record import read_records
+from ssat.runs.predictions import right_images
+from ssat.runs.record import Record, read_records
 
+RIGHT = {"hash": "0a1b2c3d", "metrics": {"test": {"acc1": {"last": 11.1}}}, "phases": []}
 FOLDER = Path(tempfile.mkdtemp(prefix="ssat-fuzz-"))
 
 
@@ -23,7 +27,7 @@ def on_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], None
 
     def run(data: bytes) -> None:
         path = FOLDER / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         read(path)
 
@@ -32,6 +36,10 @@ def on_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], None
 
 def _records(path: Path) -> object:
     return read_records(path.parent)
+
+
+def _right(path: Path) -> object:
+    return right_images(Record(path.parents[1] / "result.json", "", RIGHT))
 
 
 def _unpacked(path: Path) -> object:
@@ -50,6 +58,9 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[type[Exception], ...]]
     "image": (lambda data: read_rgb(BytesIO(data)), ()),
     "image_tensor": (on_file("a.img", read_tensor), ()),
     "archive": (on_file("a.zip", _unpacked), ()),
+    "video": (on_file("a.mp4", lambda path: [*frames(path, max_frames=64)]), ()),
+    "table": (on_file("a.csv", read_table), (ValueError,)),
+    "predictions": (on_file("run/evaluations/last-test-clean.npz", _right), ()),
 }
 
 

@@ -1,4 +1,4 @@
-"""Command lines drawn by a seed: a sentence or a result; no traceback, no hang, no flood of memory, no code that runs."""
+"""Command lines drawn by a seed: a sentence or a result; no traceback, no hang, no flood of memory, no code runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def faults(seed: int, count: int, run: Path, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 60), pytest.param(int(os.environ.get("SSAT_FUZZ_SEED", "1")), 500, marks=pytest.mark.slow)]
+    ("seed", "count"), [(0, 40), pytest.param(int(os.environ.get("SSAT_FUZZ_SEED", "1")), 500, marks=pytest.mark.slow)]
 )
 def test_no_command_line_ends_in_a_traceback_a_hang_or_a_flood_of_memory(
     seed: int, count: int, finished: Path, tmp_path: Path
