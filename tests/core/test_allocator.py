@@ -38,6 +38,7 @@ def faults(keep: bool, **variables: str) -> tuple[str, int]:
     return kept, int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_tensors_are_used_again_without_the_system() -> None:
     kept, few = faults(True)

@@ -36,9 +36,10 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        code: exit code; -9 = it was killed at its time limit.
+        code: exit code; -9 = it was killed.
         out: stdout and stderr.
-        seconds: wall clock.
+        seconds: of processor time: a busy machine is no fault of the command.
+        hung: whether it was killed at its limit of wall-clock time.
         memory: peak of resident bytes, the server's own included.
         left: processes of its group that outlived it.
     """
@@ -46,14 +47,15 @@ class Ended:
     code: int
     out: str
     seconds: float
+    hung: bool
     memory: int
     left: int
 
     def faults(self, patience: float) -> list[str]:
         """What no command may do: a traceback, an exit by a signal, a long silence, a flood of memory, orphans."""
         found = ["a traceback"] if "Traceback (most recent call last)" in self.out else []
-        found += [f"{self.seconds:.0f} s without an end"] if self.seconds >= patience else []
-        found += [f"ended by signal {-self.code}"] if self.code < 0 and self.seconds < patience else []
+        found += [f"{self.seconds:.0f} s of computing"] if self.seconds >= patience else []
+        found += ["no end"] if self.hung else [f"ended by signal {-self.code}"] if self.code < 0 else []
         found += [f"{self.memory / 2**30:.1f} GB"] if self.memory >= MEMORY else []
         found += [f"{self.left} processes left"] if self.left else []
         says = [line for line in self.out.splitlines() if line.startswith("error: ") or "error: " in line]
@@ -76,9 +78,9 @@ class Server:
         )
         self._ask({})
 
-    def run(self, words: Sequence[str], *, patience: float = 10.0) -> Ended:
-        """`ssat <words>`, at most `patience` seconds."""
-        return Ended(**self._ask({"words": list(words), "patience": patience}))
+    def run(self, words: Sequence[str], *, limit: float = 120.0) -> Ended:
+        """`ssat <words>`, at most `limit` seconds of wall-clock time."""
+        return Ended(**self._ask({"words": list(words), "limit": limit}))
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
@@ -105,12 +107,12 @@ def serve() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         question = json.loads(line)
-        answer = _child(question["words"], question["patience"]) if question else {}
+        answer = _child(question["words"], question["limit"]) if question else {}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _child(words: list[str], patience: float) -> dict[str, Any]:
+def _child(words: list[str], limit: float) -> dict[str, Any]:
     reading, writing = os.pipe()
     start = time.monotonic()
     child = os.fork()
@@ -118,14 +120,13 @@ def _child(words: list[str], patience: float) -> dict[str, Any]:
         _command(words, reading, writing)
     os.close(writing)
     said, ended = bytearray(), False
-    while (left := start + patience - time.monotonic()) > 0:
+    while (left := start + limit - time.monotonic()) > 0:
         if not select.select([reading], [], [], left)[0]:
             break
         if not (chunk := os.read(reading, 1 << 16)):
             ended = True
             break
         said += chunk[: (1 << 20) - len(said)]
-    seconds = time.monotonic() - start
     if not ended:
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
@@ -135,9 +136,14 @@ def _child(words: list[str], patience: float) -> dict[str, Any]:
     except ProcessLookupError:
         orphans = 0
     os.close(reading)
-    code = os.waitstatus_to_exitcode(status)
-    text = said.decode(errors="replace")
-    return {"code": code, "out": text, "seconds": seconds, "memory": usage.ru_maxrss * 1024, "left": orphans}
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "out": said.decode(errors="replace"),
+        "seconds": usage.ru_utime + usage.ru_stime,
+        "hung": not ended,
+        "memory": usage.ru_maxrss * 1024,
+        "left": orphans,
+    }
 
 
 def _command(words: list[str], reading: int, writing: int) -> None:

@@ -210,15 +210,18 @@ def few_jobs() -> list[frozenset]:
             whole_row = {frozenset(row_words)} if len(row_words) > 3 else set()
             covers[overrides] = covers.get(overrides, set()) | overrides | whole_row
     chosen, missing = [], set().union(*covers.values())
+    in_order = sorted(covers, key=sorted)
     while missing:
-        best = max(sorted(covers, key=sorted), key=lambda overrides: len(covers[overrides] & missing))
+        best = max(in_order, key=lambda overrides: len(covers[overrides] & missing))
         missing -= covers[best]
         chosen.append(best)
     return chosen
 
 
-def test_every_override_of_every_experiment_composes_and_passes_the_checks() -> None:
-    assert len({config_hash(composed(overrides)) for overrides in few_jobs()}) > 40
+@pytest.mark.parametrize("third", [0, *(pytest.param(third, marks=pytest.mark.slow) for third in (1, 2))])
+def test_every_override_of_every_experiment_composes_and_passes_the_checks(third: int) -> None:
+    chosen = few_jobs()[third::3]  # the first ones have most of the overrides each
+    assert len({config_hash(composed(overrides)) for overrides in chosen}) > 12
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ssat.core.standing import VARIABLE, Standing, read_standing, standing_file, write_standing
 from ssat.sweeps.board import LINE_EVERY, Board, Running
-from tests.helpers import command
+from tests.helpers import train
 
 JOINT = Standing("joint", 5, 12, share=0.4, measured="test/acc1 93.61", left=45)
 
@@ -90,8 +90,7 @@ def test_a_dumb_terminal_gets_lines(tmp_path, capsys, monkeypatch):
 
 def test_a_run_says_how_far_it_is_over_all_its_phases(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "run.json"))
-    result = command("mode=ssl_ft", "epochs=3", "trainer.max_steps=1", "experiment=told", runs=tmp_path)
-    assert result.returncode == 0, result.stderr
+    train("mode=ssl_ft", "epochs=3", "trainer.max_steps=1", "experiment=told", runs=tmp_path)
     standing = read_standing(tmp_path / "run.json")
     assert standing is not None
     assert (standing.phase, standing.epoch, standing.epochs) == ("finetune", 1, 3)
