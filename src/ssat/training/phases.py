@@ -48,7 +48,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; says where the same command continues.
-        SystemExit: 143 after SIGTERM.
+        SystemExit: 128 + the number of another signal.
     """
     stop = Stop()
     try:
@@ -59,7 +59,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt(where) from None
         if is_main_process():
-            print(f"stopped by SIGTERM: {where}", file=sys.stderr, flush=True)
+            print(f"stopped by {signal.Signals(stopped.number).name}: {where}", file=sys.stderr, flush=True)
         raise
 
 

@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
+from ssat.core.interrupts import SIGNALS
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
-from ssat.training.stop import SIGNALS, Stop, Stopped
+from ssat.training.stop import Stop, Stopped
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
 PENDING = ".best.pending"  # no .ckpt: nobody takes it for a checkpoint
@@ -84,7 +85,6 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for a moment that can be saved."""
         self._saved_at = time.monotonic()
-        self._stop.listen()
         self._stop.waits = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -147,10 +147,6 @@ class Checkpoints(Checkpoint):
         """Obey a signal of the last moment; from here on one ends the process at once."""
         self._stop.waits = False
         self._obey(trainer)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals back from Lightning for an evaluation outside the training, too."""
-        self._stop.listen()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """There is nothing more to wait for."""
