@@ -34,6 +34,7 @@ from ssat.core.launch import begin_log, is_main_process, launched_externally, no
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.begun import note_other_devices, remove_unfinished
 from ssat.runs.decisive import decisive
 from ssat.runs.folder import (
     AFRESH,
@@ -227,6 +228,8 @@ def train(config: Run) -> dict[str, Any] | None:
     if done:
         say_skipped(config, *done)
         return done[1]
+    if is_main_process():
+        note_other_devices(config, run_dir)
     if config.force and is_main_process():
         with usable(config, "written", key="runs_dir"):
             set_aside(run_dir, Path(config.runs_dir))
@@ -305,6 +308,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
     with locked(run_dir):
+        remove_unfinished(run_dir)
         begin(config, run_dir, inputs)
         if config.extend:
             with disk_space():

@@ -14,6 +14,7 @@ from typing import Any
 from ssat.core.parent import end_with_parent
 from ssat.core.ranks import run_ranks
 
+
 def launched_externally() -> bool:
     """Whether torchrun or srun has already started one process per device.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 VARIABLE = "SSAT_PARENT"  # of the environment: the number of the process that a new one is to end with
@@ -16,15 +15,16 @@ def end_with_parent(parent: int) -> None:
 
     Linux kills it as soon as the thread that has started it ends. Elsewhere a thread looks once a second.
     """
-    if sys.platform == "linux":
-        import ctypes
+    import ctypes  # here: most processes need none of this
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "prctl"):
+        library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _end_without(parent)
-        return
-    import threading
+    else:
+        import threading
 
-    threading.Thread(target=_look, args=(parent,), daemon=True).start()
+        threading.Thread(target=_look, args=(parent,), daemon=True).start()
 
 
 def end_with_starter() -> None:

@@ -209,8 +209,9 @@ def _raise_outcome(ranks: Sequence[Rank], received: Sequence[int]) -> None:
     for rank in ordered:
         if rank.report and rank.report.mistake:
             raise rank.report.mistake
-    if ordered and ordered[0].report:
-        raise RankCrashed(f"rank {ordered[0].number} of {len(ranks)}:\n{ordered[0].report.trace}")
+    for rank in ordered:
+        if rank.report and rank.report.trace:
+            raise RankCrashed(f"rank {rank.number} of {len(ranks)}:\n{rank.report.trace}")
     raise RankCrashed(f"rank {failed[0].number} of {len(ranks)} ended with exit code {failed[0].code}")
 
 
@@ -225,7 +226,7 @@ def _killed(rank: Rank, processes: int) -> str:
 
 @contextmanager
 def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """The signals call `handler` in the block, but those that are ignored: nohup, and `&` in a script, ignore Ctrl-C."""
+    """The signals call `handler` in the block, but those that are ignored, as nohup ignores Ctrl-C."""
     taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in taken}
     try:
