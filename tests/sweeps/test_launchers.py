@@ -13,12 +13,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ssat.commands.train import locked
 from ssat.config.fields import parse
 from ssat.config.schema import Launcher, Trainer
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, launched_externally, without_slurm
+from ssat.runs.begun import locked
 from ssat.sweeps.here import JobProcess, check_launcher, read_outcome, run_here, share, thread_words
 from ssat.sweeps.jobs import Job, JobOutcome
 from ssat.sweeps.slurm import resources

@@ -25,6 +25,19 @@ _owner = os.getpid()  # processes that are forked off inherit the handlers
 _codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
 
 
+class Stopped(SystemExit):
+    """A signal has ended the run.
+
+    Attributes:
+        number: of the signal; the exit code is 128 more.
+        where: a sentence that says where the same command continues; empty where nobody knows yet.
+    """
+
+    def __init__(self, number: int, where: str = "") -> None:
+        super().__init__(128 + number)
+        self.number, self.where = number, where
+
+
 def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:
     """From now on a signal ends this process at once: nothing has been begun that could be left half-done.
 

@@ -58,7 +58,7 @@ def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
         UserError, OwnCodeError: as raised in a process; a process was killed, and which.
         RankCrashed: a process crashed; with its traceback.
         KeyboardInterrupt: after Ctrl-C, with what a process says of it.
-        SystemExit: 128 + the number of another signal that has stopped it.
+        Stopped: after another signal, with the same.
     """
     if launched_externally():
         if "TORCHELASTIC_RUN_ID" in os.environ:  # SLURM ends its tasks itself

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
-from ssat.core.interrupts import LEFT, SIGNALS
+from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.core.parent import EndsWithParent
 
 CODES = {128 + number: number for number in SIGNALS}  # with which a process ends that a signal has stopped
@@ -46,7 +46,7 @@ class Report:
         at: seconds of the clock that all processes share: what another rank's end has caused comes later.
         mistake: the exception of a user's mistake; None where it is a crash, or a stop.
         trace: of a crash; empty where there is none.
-        where: of a stop by Ctrl-C: where the same command continues.
+        where: of a stop: where the same command continues.
     """
 
     at: float
@@ -111,8 +111,8 @@ def run_ranks(job: Callable[..., None], args: tuple[Any, ...], processes: int) -
 def _start(ranks: list[Rank], job: Callable[..., None], args: tuple[Any, ...], processes: int) -> None:
     context, port = mp.get_context("spawn"), free_port()
     resource_tracker.ensure_running()  # which takes the mask back
-    # The ranks inherit the mask: a signal during their imports waits, and is no traceback from the midst of one.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # The ranks inherit it: a terminal's Ctrl-C during their imports waits, and is no traceback from the midst of one.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         for number in range(processes):
             ours, theirs = context.Pipe(duplex=False)
@@ -131,7 +131,7 @@ def _work(
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: os._exit(128 + number))  # until the job takes them
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -148,8 +148,8 @@ def _work(
     except KeyboardInterrupt as interrupt:
         pipe.send(Report(time.monotonic(), where=str(interrupt)))
         sys.exit(128 + signal.SIGINT)
-    except SystemExit:  # a signal that the job has obeyed, and said so
-        pipe.send(Report(time.monotonic()))
+    except Stopped as stopped:
+        pipe.send(Report(time.monotonic(), where=stopped.where))
         raise
     except Exception:
         pipe.send(Report(time.monotonic(), trace=traceback.format_exc()))
@@ -172,8 +172,8 @@ def _supervise(ranks: Sequence[Rank], received: Sequence[int]) -> None:
         for rank in ranks:
             rank.read()
         if any(rank.code for rank in ranks):
-            stops = received or all(rank.stopped_by for rank in ranks if rank.code)
-            deadline = min(deadline, time.monotonic() + (TO_CLOSE if stops else GRACE))
+            saved = any(rank.stopped_by and rank.report for rank in ranks)
+            deadline = min(deadline, time.monotonic() + (TO_CLOSE if saved else GRACE))
         elif received:
             deadline = min(deadline, time.monotonic() + PATIENCE)
         if time.monotonic() > deadline:
@@ -190,20 +190,19 @@ def _send(ranks: Sequence[Rank], number: int) -> None:
 
 def _raise_outcome(ranks: Sequence[Rank], received: Sequence[int]) -> None:
     """What the run comes to: done, stopped, or the first cause of its end; what that has caused is not told."""
-    failed = [rank for rank in ranks if rank.code]
+    failed = [rank for rank in ranks if rank.code and not rank.killed]
     if not failed and not received:
         return
     stopped = received[0] if received else next((rank.stopped_by for rank in failed if rank.stopped_by), 0)
     if not received:
         for rank in failed:
-            if not rank.killed and not rank.stopped_by and (rank.code or 0) < 0:
+            if not rank.stopped_by and (rank.code or 0) < 0:
                 raise UserError(_killed(rank, len(ranks)))
+    where = next((rank.report.where for rank in ranks if rank.report and rank.report.where), "")
     if stopped == signal.SIGINT:
-        raise KeyboardInterrupt(next((rank.report.where for rank in ranks if rank.report and rank.report.where), ""))
+        raise KeyboardInterrupt(where)
     if stopped:
-        if ranks[0].report is None:  # it was not at work yet
-            print(f"stopped by {signal.Signals(stopped).name}: {LEFT}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + stopped)
+        raise Stopped(stopped, where)
     reports = sorted((rank.report.at, rank.number) for rank in failed if rank.report)
     ordered = [ranks[number] for _, number in reports]
     for rank in ordered:

@@ -1,9 +1,11 @@
-"""What earlier commands have left of runs that are not finished."""
+"""A run's folder in one command's hand, and what earlier commands have left of runs that are not finished."""
 
 from __future__ import annotations
 
+import fcntl
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -14,6 +16,25 @@ from ssat.config.trust import trusted
 from ssat.core.errors import UserError
 from ssat.core.launch import say
 from ssat.runs.folder import AFRESH, read_config, same_named
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run's folder; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process is training in it, or its lock is no file.
+    """
+    path = run_dir / ".lock"
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file, and it must be the lock of the run: move it away")
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is training in {run_dir}: wait for it, or change seed or name") from error
+        yield
+
 
 UNFINISHED = re.compile(r"\..+\.(\d+\.partial|json\.[0-9a-f]+)")  # the latter of earlier versions
 

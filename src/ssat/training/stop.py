@@ -9,23 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ssat.core.interrupts import SIGNALS
+from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.core.launch import is_main_process
 
 PROMISE = b"\nstopping: saving after this batch or this evaluation; Ctrl-C again ends at once\n"
-
-
-class Stopped(SystemExit):
-    """A signal has ended the run.
-
-    Attributes:
-        number: of the signal; the exit code is 128 more.
-        where: a sentence that says where the same command continues; empty where nobody knows yet.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number, self.where = number, ""
 
 
 class Stop:

@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
-from ssat.core.interrupts import SIGNALS
+from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
-from ssat.training.stop import Stop, Stopped
+from ssat.training.stop import Stop
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
 AGREE_WITHIN = 5.0  # seconds; slower steps are agreed on more often
