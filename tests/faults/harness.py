@@ -27,7 +27,7 @@ from tests.helpers import ROOT, TINY
 SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
 STOPPED = (0, 130, 143, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
 SPENT = ("seconds", "train_seconds", "throughput/images_per_s", "throughput/data_wait")
-HANG = 30.0  # seconds after a signal within which a command must have ended
+HANG = 30.0  # seconds after a signal within which a command must have ended; on a slow machine half of its own time
 ORPHAN = 10.0  # seconds that a process may outlive the command that has started it: a loader looks every 5 s
 LONGEST = 900.0  # seconds of a command that nobody interrupts, on a busy machine
 MARK = "SSAT_KILLS_MARK"  # of the environment, which all processes of a command inherit
@@ -185,15 +185,16 @@ def _kill_once(target: Target, out: Path, seconds: float, draw: random.Random, t
             os.kill(process.pid if aim == "command" else draw.choice(children), how)
     must_end = aim != "child" or target.child_ends
     begin = time.monotonic()
-    said = _ended(process, HANG if must_end else LONGEST)
+    hang = max(HANG, seconds / 2)
+    said = _ended(process, hang if must_end else LONGEST)
     if said is None:
-        tally.faults.append(f"{what}: it hangs")
+        tally.faults.append(f"{what}: it has not ended after {hang:.0f} s")
         for pid in _marked(process):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
         return
-    while (orphans := _marked(process)) and time.monotonic() - begin < HANG + ORPHAN:
+    while (orphans := _marked(process)) and time.monotonic() - begin < hang + ORPHAN:
         time.sleep(0.05)
     if must_end:
         tally.longest = max(tally.longest, time.monotonic() - begin)

@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
         self._history, self._stop, self._monitor, self._whole = history, stop, monitor, whole
         self._seconds, self._saved_at = seconds, 0.0
         self._step, self.place = -1, ""
-        self._agree_every, self._agreed_at = AGREE_EVERY, 0.0
+        self._agree_every, self._agreed_at = 1, 0.0  # until it is known how long a step takes
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
