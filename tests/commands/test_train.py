@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssat.commands.train import locked
 from ssat.core.errors import UserError
 from ssat.encoders.vit import VisionTransformer
+from ssat.runs.begun import locked
 from ssat.training.module import JointModule
 from ssat.training.record import all_macs
 from tests.helpers import (

@@ -1,9 +1,4 @@
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,15 +26,6 @@ def crash() -> None:
 def run_out() -> None:
     with enough_memory("the run"):
         torch.empty(1 << 60, dtype=torch.uint8)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def sleep_forever(folder: Path) -> None:
-    (folder / f"pid_{os.environ['RANK']}.json").write_text(json.dumps(os.getpid()))
-    time.sleep(600)
 
 
 def test_one_process_runs_here():
@@ -77,57 +63,6 @@ def test_memory_that_runs_out_in_a_process_is_known_as_such_here():
     assert refused.value.reason.startswith("DefaultCPUAllocator")
 
 
-def test_a_process_that_the_system_kills_is_said_in_one_sentence():
-    with pytest.raises(UserError, match=r"was killed \(SIGKILL\), as Linux does where the machine's memory has run"):
-        run_processes(die, processes=2)
-
-
 def test_a_crash_keeps_its_traceback():
-    with pytest.raises(Exception, match="ZeroDivisionError: a bug"):
+    with pytest.raises(Exception, match=r"(?s)^rank [01] of 2:.*ZeroDivisionError: a bug"):
         run_processes(crash, processes=2)
-
-
-def start_sleepers(folder: Path) -> tuple[subprocess.Popen, list[int]]:
-    code = (
-        "from pathlib import Path; from ssat.core.launch import run_processes;"
-        "from tests.core.test_launch import sleep_forever; "
-        f"run_processes(sleep_forever, Path({str(folder)!r}), processes=2)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    return parent, [wait_for(folder / f"pid_{rank}.json") for rank in range(2)]
-
-
-@pytest.mark.slow
-def test_processes_end_with_a_killed_parent(tmp_path):
-    parent, pids = start_sleepers(tmp_path)
-    parent.kill()
-    parent.wait()
-    deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(alive(pid) for pid in pids)
-
-
-def wait_for(path: Path) -> int:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if path.exists() and path.read_text():
-            return json.loads(path.read_text())
-        time.sleep(0.1)
-    raise TimeoutError(path)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def test_sigterm_reaches_every_process(tmp_path):
-    parent, pids = start_sleepers(tmp_path)
-    parent.send_signal(signal.SIGTERM)
-    assert parent.wait(timeout=60) == 128 + signal.SIGTERM
-    assert not any(alive(pid) for pid in pids)

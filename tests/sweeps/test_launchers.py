@@ -13,12 +13,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ssat.commands.train import locked
 from ssat.config.fields import parse
 from ssat.config.schema import Launcher, Trainer
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.core.launch import is_main_process, launched_externally, without_slurm
+from ssat.runs.begun import locked
 from ssat.sweeps.here import JobProcess, check_launcher, read_outcome, run_here, share, thread_words
 from ssat.sweeps.jobs import Job, JobOutcome
 from ssat.sweeps.slurm import resources
@@ -307,3 +307,49 @@ def test_a_job_that_is_told_of_its_time_limit_saves_and_goes_on_as_another_job(t
     assert outcomes == [JobOutcome("stopped")]
     assert again.function().status == "finished"
     assert "joint: continuing at step" in (tmp_path / "job.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_preempted_job_of_submitit_saves_and_goes_on(tmp_path: Path) -> None:
+    submitit = pytest.importorskip("submitit")
+    words = [*TINY, "mode=scratch", "epochs=30", "eval_every=30", f"run_dir={tmp_path / 'run'}"]
+    executor = submitit.LocalExecutor(tmp_path / "submitit")
+    executor.update_parameters(timeout_min=30)
+    submitted = executor.submit(JobProcess([*words, "checkpoint_minutes=0.001"], tmp_path / "job.log"))
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "scratch" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    submitted._interrupt()  # what SLURM sends before it takes the machine away
+    assert submitted.result().status == "finished"
+    assert "scratch: continuing at step" in (tmp_path / "job.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_of_submitit_ends_with_its_killed_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    line = [sys.executable, "-m", "src.train", "-m", *TINY, "epochs=1000", f"runs_dir={tmp_path}", "seed=0"]
+    process = subprocess.Popen([*line, "launcher=slurm", "launcher.executor=local"], cwd=ROOT, start_new_session=True)
+    _kill_once_training(process, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["processes", "packed"])
+def test_no_job_outlives_a_killed_sweep(tmp_path: Path, launcher: str) -> None:
+    line = [sys.executable, "-m", "src.train", "-m", *TINY, "epochs=1000", f"runs_dir={tmp_path}", "seed=0,1"]
+    words = ["data.num_workers=1", "checkpoint_minutes=0.001", f"launcher={launcher}"]
+    process = subprocess.Popen([*line, *words], cwd=ROOT, start_new_session=True)
+    _kill_once_training(process, tmp_path)
+
+
+def _kill_once_training(process: subprocess.Popen, runs: Path) -> None:
+    """Kill a sweep when the first of its jobs trains; all of them are to end soon."""
+    deadline = time.monotonic() + 200
+    while not list(runs.glob("*/*/joint/checkpoints")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert pids_of(f"runs_dir={runs}")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while (left := pids_of(f"runs_dir={runs}")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left  # their loaders' processes have the same words

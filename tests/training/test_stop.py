@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from ssat.training.stop import Stop, Stopped
+from ssat.core.interrupts import Stopped
+from ssat.training.stop import Stop
 
 
 @pytest.fixture

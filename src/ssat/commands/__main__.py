@@ -8,6 +8,7 @@ import sys
 
 from ssat.core import interrupts
 from ssat.core.allocator import use_huge_pages
+from ssat.core.parent import end_with_starter
 
 COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
@@ -37,6 +38,7 @@ def main(command: str | None = None) -> None:
     if command is None:
         command = sys.argv[1] if len(sys.argv) > 1 else "--help"
         sys.argv[1:2] = []
+    end_with_starter()
     if "JPY_PARENT_PID" in os.environ:  # a notebook's `!`: a bar would be thousands of lines
         os.environ.setdefault("TTY_COMPATIBLE", "0")  # rich reads it
     # The first seconds of a command are imports.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,12 @@ from ssat.config.schema import Run
 from ssat.config.words import CONF, command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
-from ssat.core.interrupts import ending_at_once
+from ssat.core.interrupts import Stopped, ending_at_once
 from ssat.core.launch import begin_log, is_main_process, launched_externally, note, say
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
+from ssat.runs.begun import locked, note_other_devices, remove_unfinished
 from ssat.runs.decisive import decisive
 from ssat.runs.folder import (
     AFRESH,
@@ -60,24 +61,6 @@ def set_aside(run_dir: Path, runs_dir: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     run_dir.rename(target)
     print(f"force=true: the old run is now {target}")
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run's folder; the lock goes with the process, however it ends.
-
-    Raises:
-        UserError: another process is training in it, or its lock is no file.
-    """
-    path = run_dir / ".lock"
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file, and it must be the lock of the run: move it away")
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is training in {run_dir}: wait for it, or change seed or name") from error
-        yield
 
 
 def begin(config: Run, run_dir: Path, inputs: dict[str, Any]) -> None:
@@ -227,6 +210,8 @@ def train(config: Run) -> dict[str, Any] | None:
     if done:
         say_skipped(config, *done)
         return done[1]
+    if is_main_process():
+        note_other_devices(config, run_dir)
     if config.force and is_main_process():
         with usable(config, "written", key="runs_dir"):
             set_aside(run_dir, Path(config.runs_dir))
@@ -234,6 +219,11 @@ def train(config: Run) -> dict[str, Any] | None:
         return train_in(run_dir, config)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt) or where_it_continues(run_dir)) from None
+    except Stopped as stopped:
+        if is_main_process():
+            name, where = signal.Signals(stopped.number).name, stopped.where or where_it_continues(run_dir)
+            print(f"stopped by {name}: {where}", file=sys.stderr, flush=True)
+        raise
 
 
 def next_lines(run_dir: Path, config: Run) -> Iterator[str]:
@@ -305,6 +295,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
     with locked(run_dir):
+        remove_unfinished(run_dir)
         begin(config, run_dir, inputs)
         if config.extend:
             with disk_space():

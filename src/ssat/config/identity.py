@@ -183,12 +183,35 @@ def check_same_run(ours: Run, theirs: Any, path: Path) -> None:
         built = build(theirs, str(path))
     except UserError as error:
         raise UserError(f"{path} is damaged, its configuration cannot be: {error}", key=error.key) from error
-    changed = differences(ours, trusted(built, like=ours))
+    begun = trusted(built, like=ours)
+    changed = differences(ours, begun)
+    if changed and {text.partition(":")[0] for text in changed} <= {*BATCH_FACTORS}:
+        raise UserError(f"{path} was begun with {_other_factors(begun, ours)}: {continued(ours, begun)}")
     if changed:
         listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise UserError(
             f"{path} belongs to another configuration ({listed}): use another run_dir, or force=true to start afresh"
         )
+
+
+def continued(ours: Run, begun: Run) -> str:
+    """What to type where two runs differ in BATCH_FACTORS alone: to go on, and to train anew on the devices of ours."""
+    other = _other_factors(begun, ours)
+    trainer, images = ours.trainer, _processes(begun.trainer) * begun.trainer.accumulate
+    anew = "force=true to train anew"
+    if images % _processes(trainer) == 0:
+        typed = [f"trainer.devices={trainer.devices}", f"trainer.accumulate={images // _processes(trainer)}"]
+        anew = f"{' '.join(typed)} force=true to train anew on as many images a step"
+    return f"type {other} to continue it, or {anew}"
+
+
+def _other_factors(begun: Run, ours: Run) -> str:
+    pairs = [(key, *(getattr(run.trainer, key.partition(".")[2]) for run in (begun, ours))) for key in BATCH_FACTORS]
+    return " ".join(f"{key}={theirs}" for key, theirs, own in pairs if theirs != own)
+
+
+def _processes(trainer: Trainer) -> int:
+    return trainer.devices * trainer.num_nodes
 
 
 def step_batch(batch_size: Any, flat: Mapping[str, Any]) -> Any:

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM outside of a training: one line and the exit code 130 or 143, never a traceback.
+"""Signals outside of a training: one line and the exit code 128 + the signal's number, never a traceback.
+
+Ctrl-C (130), SIGTERM (143), and SIGUSR1 (138) or SIGUSR2 (140), with which a cluster announces that a job must go.
 
 Imports nothing heavy: it is to be at work before anything else is imported. `ssat.training.stop` takes the signals
 while something can be saved.
@@ -16,11 +18,24 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 AGAIN = "the same command begins again"
 LEFT = "the same command continues with what is left"
 _owner = os.getpid()  # processes that are forked off inherit the handlers
 _codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
+
+
+class Stopped(SystemExit):
+    """A signal has ended the run.
+
+    Attributes:
+        number: of the signal; the exit code is 128 more.
+        where: a sentence that says where the same command continues; empty where nobody knows yet.
+    """
+
+    def __init__(self, number: int, where: str = "") -> None:
+        super().__init__(128 + number)
+        self.number, self.where = number, where
 
 
 def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:
@@ -38,7 +53,7 @@ def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:
 
 
 def raise_once() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM SystemExit; a further one ends at once."""
+    """From now on Ctrl-C raises KeyboardInterrupt and another signal SystemExit; a further one ends at once."""
     _take(_raise)
 
 
@@ -111,7 +126,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 def _tell(number: int, where: str) -> None:
     _take(_ignore)  # one line, however often Ctrl-C is pressed
-    what = "\ninterrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+    what = "\ninterrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     os.write(2, f"{what}: {where}\n".encode())
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import signal
-import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,13 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
-
-KILLED = (
-    "a process of the run was killed (SIGKILL), as Linux does where the machine's memory has run out: lower"
-    " recipe.batch_size, and raise trainer.accumulate with it, or ask for more memory; the same command goes on from"
-    " the last checkpoint"
-)
+from ssat.core.parent import end_with_parent
+from ssat.core.ranks import run_ranks
 
 
 def launched_externally() -> bool:
@@ -55,104 +47,33 @@ def without_slurm() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def free_port() -> int:
-    """A free TCP port of this machine."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def _worker(
-    rank: int, job: Callable[..., None], args: tuple[Any, ...], processes: int, port: int, mistakes: Any
-) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-        "RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-    }
-
-    try:
-        with without_slurm():
-            job(*args)
-    except (NotEnoughMemory, OwnCodeError) as error:
-        mistakes.put(error)
-        sys.exit(1)
-    except UserError as error:
-        mistakes.put(str(error))
-        sys.exit(1)
-    except KeyboardInterrupt as interrupt:
-        if rank == 0:
-            mistakes.put(str(interrupt))
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        import torch.distributed  # not above: whoever only asks for the rank need not wait for torch
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
 def run_processes(job: Callable[..., None], *args: Any, processes: int) -> None:
     """Run `job(*args)` in `processes` fresh processes that form one DDP group; in this one when there is only one.
 
     The processes are started here and not by Lightning, whose launcher repeats the command line and with it a whole
-    Hydra sweep. They end with this process. SIGTERM and Ctrl-C are passed on to them as SIGTERM, so that they save
-    before they stop; a second Ctrl-C kills them.
+    Hydra sweep. They end with this process, and with one another. A signal is passed on to them as SIGTERM, so that
+    they save before they stop; a second Ctrl-C kills them.
 
     Raises:
-        UserError, OwnCodeError: as raised in a process; a process was killed.
-        ProcessRaisedException, ProcessExitedException: a process crashed.
+        UserError, OwnCodeError: as raised in a process; a process was killed, and which.
+        RankCrashed: a process crashed; with its traceback.
         KeyboardInterrupt: after Ctrl-C, with what a process says of it.
-        SystemExit: 143 after SIGTERM.
+        Stopped: after another signal, with the same.
     """
     if launched_externally():
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # SLURM ends its tasks itself
+            end_with_parent(os.getppid())
         job(*args)
         return
     if processes == 1:
-        with without_slurm():
-            job(*args)
+        _without_slurm(job, *args)
         return
-    # Here and not above: a sweep's own process starts none, and torch takes seconds to import.
-    import torch.multiprocessing as mp
+    run_ranks(_without_slurm, (job, *args), processes)
 
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    mistakes = mp.get_context("spawn").SimpleQueue()
-    context = mp.start_processes(
-        _worker, args=(job, args, processes, free_port(), mistakes), nprocs=processes, join=False, start_method="spawn"
-    )
-    received: list[int] = []
 
-    def stop(signum: int, frame: Any) -> None:
-        again = signum == signal.SIGINT and signum in received
-        received.append(signum)
-        for process in context.processes:
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL if again else signal.SIGTERM)
-
-    taken = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, stop) for number in taken}
-    try:
-        while not context.join(timeout=1):
-            pass
-    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
-        for process in context.processes:
-            process.join()
-        if not received:
-            if not mistakes.empty():
-                found = mistakes.get()
-                raise (UserError(found) if isinstance(found, str) else found) from None
-            if isinstance(error, mp.ProcessExitedException) and error.signal_name == "SIGKILL":
-                raise UserError(KILLED) from None
-            raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if signal.SIGINT in received:
-        raise KeyboardInterrupt("" if mistakes.empty() else mistakes.get())
-    if received:
-        raise SystemExit(128 + signal.SIGTERM)
+def _without_slurm(job: Callable[..., None], *args: Any) -> None:
+    with without_slurm():
+        job(*args)
 
 
 def cores() -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ssat.config.identity import check_same_run, config_hash, official_name
 from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
-from ssat.core.interrupts import ending_at_once
+from ssat.core.interrupts import Stopped, ending_at_once
 from ssat.core.launch import is_main_process, run_processes
 from ssat.core.words import duration, many
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, usable
@@ -258,12 +258,12 @@ def interruptible() -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; says how far it was.
-        SystemExit: 143 after SIGTERM, of which a line on stderr says the same.
+        SystemExit: 128 + the number of another signal, of which a line on stderr says the same.
     """
     with ending_at_once():
         import ssat.estimate.cost
         import ssat.estimate.prediction  # noqa: F401  (torch and Lightning)
-        from ssat.training.stop import Stop, Stopped
+        from ssat.training.stop import Stop
 
     try:
         with Stop().listening():
@@ -271,7 +271,7 @@ def interruptible() -> Iterator[None]:
     except Stopped as stopped:
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt(progress()) from None
-        print(f"stopped by SIGTERM: {progress()}", file=sys.stderr, flush=True)
+        print(f"stopped by {signal.Signals(stopped.number).name}: {progress()}", file=sys.stderr, flush=True)
         raise SystemExit(stopped.code) from None
 
 

@@ -24,8 +24,9 @@ from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
-from ssat.core.interrupts import LEFT
+from ssat.core.interrupts import LEFT, SIGNALS
 from ssat.core.launch import cores
+from ssat.core.parent import VARIABLE as PARENT
 from ssat.core.standing import VARIABLE
 from ssat.sweeps.board import Board, Running
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
@@ -36,10 +37,17 @@ STOPPING = "stopping: each run saves first; a second Ctrl-C ends them at once"
 
 
 class JobProcess:
-    """One job as a process; called, it runs to its end and says what became of it."""
+    """One job as a process; called, it runs to its end and says what became of it.
 
-    def __init__(self, words: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
-        self.words, self.log, self.env = list(words), Path(log).resolve(), env or {}
+    Args:
+        words: of its command line.
+        log: file for its output.
+        env: variables beside those of this process.
+        sweep: number of a process of this machine with which the job ends, wherever it is called; 0 = none.
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, env: dict[str, str] | None = None, *, sweep: int = 0) -> None:
+        self.words, self.log, self.env, self.sweep = list(words), Path(log).resolve(), env or {}, sweep
         self.process: subprocess.Popen | None = None
         self.asked: int | None = None  # the signal that `wait` is to send; set by a signal handler or another thread
 
@@ -55,7 +63,7 @@ class JobProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.env,
+                env=os.environ | self.env | {PARENT: str(os.getpid())},  # a killed sweep leaves no job behind
                 start_new_session=True,  # a terminal's Ctrl-C reaches it, and DDP's processes with it, through `asked`
             )
         try:
@@ -78,6 +86,8 @@ class JobProcess:
         while (code := self.process.poll()) is None:
             if time.monotonic() > deadline:
                 self.asked = signal.SIGKILL
+            if self.sweep and not self.asked and not _lives(self.sweep):
+                self.asked = signal.SIGTERM
             if self.asked != sent and self.asked is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, self.asked)
@@ -91,7 +101,17 @@ class JobProcess:
 
         self.asked = signal.SIGTERM
         self.wait()
-        return DelayedSubmission(JobProcess(self.words, self.log, self.env))
+        return DelayedSubmission(JobProcess(self.words, self.log, self.env, sweep=self.sweep))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_outcome(code: int, log: str) -> JobOutcome:
@@ -101,7 +121,7 @@ def read_outcome(code: int, log: str) -> JobOutcome:
     if code == 0:
         skipped = any(line.startswith("skipped, already finished") for line in lines)
         return JobOutcome("skipped" if skipped else "finished", lines[-1] if lines else "")
-    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+    if code in (*(128 + number for number in SIGNALS), *(-number for number in SIGNALS)):
         return JobOutcome("stopped")
     if code == 2 and mistakes:
         return JobOutcome("refused", mistakes[-1].removeprefix("error: "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -32,7 +33,11 @@ def run_on_cluster(jobs: Sequence[Job], launcher: Launcher, folder: Path) -> Ite
         chosen = [(index, job) for index, job in numbered if devices_of(job) == gpus]
         executor = submitit.AutoExecutor(folder / "submitit", cluster=launcher.executor, **requeue(launcher))
         executor.update_parameters(**resources(launcher, gpus))
-        commands = [JobProcess(own_words(job.words), folder / f"{index:03d}-{job.name}.log") for index, job in chosen]
+        sweep = os.getpid() if launcher.executor == "local" else 0
+        commands = [
+            JobProcess(own_words(job.words), folder / f"{index:03d}-{job.name}.log", sweep=sweep)
+            for index, job in chosen
+        ]
         try:
             submitted = executor.submit_array(commands)
         except FailedJobError as error:

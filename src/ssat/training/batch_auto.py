@@ -29,6 +29,7 @@ from ssat.core.allocator import give_back_freed_memory, keep_freed_memory
 from ssat.core.errors import NotEnoughMemory, UserError, enough_memory, refused_memory
 from ssat.core.files import write_text
 from ssat.core.launch import launched_externally, say, without_slurm
+from ssat.core.parent import EndsWithParent
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.build import build_module
 from ssat.training.data import AnyData, build_data
@@ -163,13 +164,15 @@ def _trains_elsewhere(config: Run, size: int) -> bool:
     say(f"  recipe.batch_size={size} ...")
     tried = math.ceil(size * MORE) if runs_on_cpu(config) else size  # on a GPU `_trains` sees how much memory is left
     with without_slurm():
-        process = mp.get_context("spawn").Process(target=_try, args=(with_size(config, tried),), daemon=True)
+        process = mp.get_context("spawn").Process(
+            target=_try, args=(EndsWithParent(), with_size(config, tried)), daemon=True
+        )
         process.start()
         process.join()
     return process.exitcode == 0  # Linux may kill it, too
 
 
-def _try(config: Run) -> None:
+def _try(_: None, config: Run) -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)

@@ -124,7 +124,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer for one phase on `data`, which are set up."""
     t = config.trainer
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.num_nodes,
@@ -147,3 +147,6 @@ def build_trainer(
         deterministic=t.deterministic,
         default_root_dir=str(folder),
     )
+    # Its handler of SIGTERM makes the ranks exchange a word from the midst of any other exchange, which locks them up.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +16,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.allocator import keep_freed_memory
 from ssat.core.checkpoints import check_continuable, load_checkpoint, weights_of
 from ssat.core.errors import UserError, enough_memory, refused_memory
-from ssat.core.interrupts import AGAIN
+from ssat.core.interrupts import AGAIN, Stopped
 from ssat.core.launch import begin_log, is_main_process, say
 from ssat.core.tensors import require_same
 from ssat.data.image import ImageDataModule
@@ -37,7 +36,7 @@ from ssat.training.inputs import module_inputs
 from ssat.training.meters import Meters
 from ssat.training.record import finished_record, over_nodes, phase_record
 from ssat.training.remarks import remarks
-from ssat.training.stop import Stop, Stopped
+from ssat.training.stop import Stop
 from ssat.training.weights import start_from
 
 
@@ -48,7 +47,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; says where the same command continues.
-        SystemExit: 143 after SIGTERM.
+        Stopped: after another signal; says the same.
     """
     stop = Stop()
     try:
@@ -58,8 +57,7 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
         where = stopped.where or where_it_continues(run_dir)
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt(where) from None
-        if is_main_process():
-            print(f"stopped by SIGTERM: {where}", file=sys.stderr, flush=True)
+        stopped.where = where
         raise
 
 

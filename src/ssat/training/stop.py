@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training saves before it ends, anything else ends at once."""
+"""Signals: a training saves before it ends, anything else ends at once."""
 
 from __future__ import annotations
 
@@ -9,27 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.core.launch import is_main_process
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PROMISE = b"\nstopping: saving after this batch or this evaluation; Ctrl-C again ends at once\n"
 
 
-class Stopped(SystemExit):
-    """A signal has ended the run.
-
-    Attributes:
-        number: of the signal; the exit code is 128 more.
-        where: a sentence that says where the same command continues; empty where nobody knows yet.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number, self.where = number, ""
-
-
 class Stop:
-    """The wish of SIGTERM or Ctrl-C that this process ends.
+    """The wish of a signal that this process ends.
 
     Attributes:
         received: number of the signal that waits to be obeyed, 0 = none.
@@ -39,8 +26,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.received, self.waits = 0, False
-        self._process, self._interrupted = os.getpid(), False
-        self._taken: list[int] = []  # signals, while this listens
+        self._process, self._interrupted, self._raised = os.getpid(), False, False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -51,24 +37,22 @@ class Stop:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         # None is a handler that is not Python's; nohup, and `&` in a script, ignore Ctrl-C.
         before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-        self._taken = list(before)
-        self.listen()
+        for number in before:
+            signal.signal(number, self._take)
         try:
             yield
         finally:
-            self._taken = []
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def listen(self) -> None:
-        """Take the signals back, within `listening`: Lightning sets handlers of its own when a loop begins."""
-        for number in self._taken:
-            signal.signal(number, self._take)
-
     def _take(self, number: int, frame: Any) -> None:
-        if not self.waits or (number == signal.SIGINT and self._interrupted):
-            raise Stopped(number)
+        again = number == signal.SIGINT and self._interrupted
         self._interrupted |= number == signal.SIGINT
+        if self._raised and not again:
+            return  # it is on its way out: DDP's ranks get a terminal's Ctrl-C, and SIGTERM of their parent
+        if not self.waits or again:
+            self._raised = True
+            raise Stopped(self.received or number)
         if number == signal.SIGINT and self._process == os.getpid() and is_main_process():  # not a loader's worker
             os.write(2, PROMISE)  # print may have been interrupted by this very signal
         self.received = self.received or number

@@ -20,6 +20,7 @@ import torch
 from ssat.commands.doctor.finding import CheckFailed, Finding, failure
 from ssat.commands.doctor.machine import usable_cpus
 from ssat.core.checkpoints import load_checkpoint
+from ssat.core.parent import VARIABLE as PARENT
 
 TINY = (
     "encoder=vit_micro",
@@ -98,7 +99,7 @@ class Runs:
         process = subprocess.Popen(
             [sys.executable, "-m", "ssat.commands", module, *words],
             cwd=self.folder,
-            env=environment(),
+            env=environment() | {PARENT: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

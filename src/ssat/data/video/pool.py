@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ssat.core.errors import UserError
+from ssat.core.parent import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -157,6 +158,8 @@ def _serve(pipe: Connection, start: Callable[[], Callable[[Any], Any]], bounded:
     """A process: work until the pipe closes, which it does too when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if parent := multiprocessing.parent_process():
+        end_with_parent(parent.pid or 0)  # in the midst of a long video, too
     try:
         work = _prepared(start, bounded)
         pipe.send(("ready", None))

@@ -13,11 +13,13 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
+from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
-from ssat.training.stop import SIGNALS, Stop, Stopped
+from ssat.training.stop import Stop
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
+AGREE_WITHIN = 5.0  # seconds; slower steps are agreed on more often
 PENDING = ".best.pending"  # no .ckpt: nobody takes it for a checkpoint
 
 
@@ -51,6 +53,7 @@ class Checkpoints(Checkpoint):
         self._history, self._stop, self._monitor, self._whole = history, stop, monitor, whole
         self._seconds, self._saved_at = seconds, 0.0
         self._step, self.place = -1, ""
+        self._agree_every, self._agreed_at = 1, 0.0  # until it is known how long a step takes
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -83,8 +86,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for a moment that can be saved."""
-        self._saved_at = time.monotonic()
-        self._stop.listen()
+        self._saved_at = self._agreed_at = time.monotonic()
         self._stop.waits = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -93,7 +95,7 @@ class Checkpoints(Checkpoint):
         ends_epoch = done >= trainer.num_training_batches or 0 <= trainer.max_steps <= trainer.global_step
         if ends_epoch or done % trainer.accumulate_grad_batches:
             return
-        if trainer.world_size > 1 and done // trainer.accumulate_grad_batches % AGREE_EVERY:
+        if trainer.world_size > 1 and done // trainer.accumulate_grad_batches % self._agree_every:
             return
         number, due = self._agreed(trainer)
         if number or due:
@@ -134,8 +136,13 @@ class Checkpoints(Checkpoint):
         due = time.monotonic() - self._saved_at >= self._seconds
         if trainer.world_size == 1:
             return self._stop.received, due
-        flags = torch.tensor([*(self._stop.received == number for number in SIGNALS), due], dtype=torch.int32)
-        *received, dues = trainer.strategy.reduce(flags.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        now = time.monotonic()
+        said = [*(self._stop.received == number for number in SIGNALS), due, now - self._agreed_at]
+        flags = torch.tensor(said, dtype=torch.float32, device=trainer.strategy.root_device)
+        *received, dues, seconds = trainer.strategy.reduce(flags, reduce_op="sum").tolist()
+        self._agreed_at = now
+        within = AGREE_WITHIN * trainer.world_size / max(seconds, 1e-3)  # the same number on each
+        self._agree_every = max(1, min(AGREE_EVERY, int(self._agree_every * within)))
         return next((int(number) for number, count in zip(SIGNALS, received, strict=True) if count), 0), bool(dues)
 
     def _obey(self, trainer: pl.Trainer) -> None:
@@ -147,10 +154,6 @@ class Checkpoints(Checkpoint):
         """Obey a signal of the last moment; from here on one ends the process at once."""
         self._stop.waits = False
         self._obey(trainer)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals back from Lightning for an evaluation outside the training, too."""
-        self._stop.listen()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """There is nothing more to wait for."""
