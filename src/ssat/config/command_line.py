@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from ssat.config.groups import take_folders
-from ssat.config.overrides import FAULTS, mistake, prepared
+from ssat.config.overrides import FAULTS, mistake, of_composition, prepared
 from ssat.config.words import as_typed_here
 from ssat.core import interrupts
 from ssat.core.errors import OwnCodeError, UserError, enough_memory, usable_paths
@@ -63,6 +63,10 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
     except UserError as error:
         fail(str(error))
     except FAULTS as error:
+        fail(explain(error, config_name))
+    except ValueError as error:
+        if not of_composition(error):
+            raise
         fail(explain(error, config_name))
     except KeyboardInterrupt as interrupt:
         in_sweep = {"-m", "--multirun"} & {*words}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -124,8 +125,9 @@ def check(words: Sequence[str], config_name: str) -> None:
         except (HydraException, ValueError) as error:  # ValueError: thousands of digits
             raise _not_understood(key, word) from error
         _check_blanks(key, override, word)
-        if key == "experiments" or (key in groups() and not sign):
-            _check_choice(key, override, word)
+        group = key.partition("@")[0]
+        if group == "experiments" or (group in groups() and not sign):
+            _check_choice(group, override, word)
 
 
 def _not_understood(key: str, word: str) -> UserError:
@@ -216,6 +218,11 @@ def _no_option(group: str, name: str) -> UserError:
     )
 
 
+def of_composition(error: ValueError) -> bool:
+    """Whether OmegaConf has raised it while words were put together: one sets a key below a list."""
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent.name == "omegaconf"
+
+
 def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserError:
     """What Hydra, OmegaConf or YAML found wrong in `words` or a file, as one sentence with the nearest right name."""
     if isinstance(error, MarkedYAMLError):
@@ -241,6 +248,11 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
     if match:
         key, name, known = match[1], match[2], match[3].split()
         return UserError(f"{key}={name} does not exist; {key} can be: {', '.join(known)}", key=key, value=name)
+    match = re.match(r"invalid literal for int\(\) with base 10: '(.*)'", text)
+    if match:  # the key of a list that is no number
+        keys = [word.partition("=")[0] for word in words]
+        key = next((key for key in keys if f".{match[1]}" in key), match[1])
+        return UserError(f"there is no key {key!r}: {key.partition(f'.{match[1]}')[0]} is a list", key=key)
     match = re.search(r"Could not (?:override|append|delete) .*?'([^']+)'", text)
     if match:
         key = getattr(error.__cause__, "full_key", None) or match[1]
@@ -295,7 +307,9 @@ def composed(words: Sequence[str], config_name: str = "train") -> DictConfig:
     overrides = prepared(words, config_name)
     try:
         return _compose(config_name, overrides)
-    except FAULTS as error:
+    except UserError:
+        raise
+    except (*FAULTS, ValueError) as error:
         raise mistake(error, config_name, words) from error
 
 
@@ -318,12 +332,9 @@ def known_keys(config_name: str, words: Sequence[str]) -> list[str]:
 def _chosen(config_name: str, words: Sequence[str]) -> DictConfig:
     """The configuration of the groups that `words` choose; without them where one of their files is wrong."""
     names = groups()
-    chosen = [word for word in words if word.partition("=")[0] in names and _exists(*word.split("=", 1))]
+    parts = [(word, *word.partition("=")[::2]) for word in words]
+    chosen = [word for word, group, name in parts if group in names and name in options(group)]
     try:
         return _compose(config_name, [*chosen, *search_path()])
     except FAULTS:
         return _compose(config_name, [])
-
-
-def _exists(group: str, name: str) -> bool:
-    return name in options(group)
