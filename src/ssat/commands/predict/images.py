@@ -31,7 +31,8 @@ from ssat.commands.progress import progress
 from ssat.core.errors import UserError
 from ssat.core.files import alone_in, file_sha256, write_text
 from ssat.core.words import many, utf_8
-from ssat.data.single import TooLarge, why_no_file
+from ssat.data.pixels import TooLarge
+from ssat.data.single import why_no_file
 from ssat.model import READERS, Model, Prediction, ranked
 from ssat.runs.predicted import CSV, FORMULA, JSON, LABELS, Judge
 
