@@ -107,8 +107,8 @@ def module(root: Path, pipeline: str, **options: object) -> ImageDataModule:
 def test_both_pipelines_refuse_it_or_leave_it_out(tmp_path: Path, pipeline: str, channels: int, workers: int) -> None:
     root = folder_with(tmp_path, jpeg())
     data = module(root, pipeline, channels=channels, num_workers=workers)
+    data.setup()
     with pytest.raises(UserError, match=r"^the image \S+bomb\.jpg is not read: it states 4,290,250,000 pixels"):
-        data.setup()
         list(data.train_dataloader())
     kept = module(root, pipeline, channels=channels, on_bad_image="skip")
     kept.setup()
