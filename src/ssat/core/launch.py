@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
+from ssat.core.words import printable
 
 KILLED = (
     "a process of the run was killed (SIGKILL), as Linux does where the machine's memory has run out: lower"
@@ -167,6 +168,7 @@ def say(line: str) -> None:
     """
     if is_main_process():
         is_terminal = sys.stdout.isatty()
+        line = printable(line)
         print(broken(line, shutil.get_terminal_size().columns) if is_terminal else line, flush=True)
         _log.keep(line)
 
