@@ -52,7 +52,7 @@ def test_of_many_settings_those_with_most_runs_are_shown_in_their_order():
 @pytest.mark.parametrize(
     "show",
     [
-        lambda judged: markdown(judged).replace("\\<", "<"),
+        lambda judged: unescape(markdown(judged)),
         lambda judged: latex(judged).replace("\\_", "_"),
         lambda judged: unescape(render([], {judged.item.name: judged})),
     ],
