@@ -80,6 +80,7 @@ FOLDER = ["data=image_folder", "data.root=x"]
     [
         ([], ["data.pipeline=timm"]),
         ([], ["data.memory_gb=1"]),
+        ([], ["data.max_pixels=1000"]),
         (["ssl=[mae,guidance]"], ["ssl=[mae,guidance]", "ssl.weights={mae:0.5,guidance:0.5}"]),
         ([*FOLDER, "data.classes=[b,1]"], [*FOLDER, 'data.classes=["1",b,b]']),
         (FOLDER, ["data=image_folder", "data.root=./x/"]),

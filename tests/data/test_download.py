@@ -3,9 +3,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import random
+import shutil
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -224,3 +228,66 @@ def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
     archive = tar(tmp_path / "a.tgz", {"jpg/1.jpg": b"1"})
     message = refused(unpack, archive, tmp_path / "out", "jpg", open_file=lambda *args: FullDisk())
     assert message.startswith("no space left on the disk writing") and not list((tmp_path / "out").iterdir())
+
+
+def zipped(path: Path, members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> Path:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as file:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in members:
+            file.writestr(name or zipfile.ZipInfo(name), content, compression)
+    return path
+
+
+def flagged(path: Path) -> Path:
+    """The same archive, whose members say that they are encrypted."""
+    data = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.find(signature) + place] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def nothing_is_left(folder: Path) -> bool:
+    return not folder.exists() or not list(folder.iterdir())
+
+
+ODD_ARCHIVES = {
+    "no name": (lambda path: zipped(path, [("jpg/1.jpg", b"1"), ("", b"2")]), "has the member '', which is a link"),
+    "encrypted": (lambda path: flagged(zipped(path, [("jpg/1.jpg", b"1")])), "is encrypted ('jpg/1.jpg')"),
+    "twice": (lambda path: zipped(path, [("jpg/1.jpg", b"1"), ("jpg//1.jpg", b"2")]), "'jpg//1.jpg' twice"),
+    "twice in a tar": (lambda path: tar(path, {"jpg/1.jpg": b"1", "./jpg/1.jpg": b"2"}), "'./jpg/1.jpg' twice"),
+    "large": (
+        lambda path: zipped(path, [("jpg/1.jpg", bytes(30_000_000))], zipfile.ZIP_DEFLATED),
+        "unpacks to more than the 10 MB that the official archive needs",
+    ),
+    "large tar": (lambda path: tar(path, {"jpg/1.jpg": bytes(30_000_000)}), "unpacks to more than the 10 MB"),
+    "many": (lambda path: zipped(path, [(f"jpg/{n}", b"") for n in range(20_000)]), "unpacks to more than the 10 MB"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ARCHIVES)
+def test_an_odd_archive_is_refused_with_the_reason_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    make, reason = ODD_ARCHIVES[name]
+    message = refused(unpack, make(tmp_path / "archive"), tmp_path / "out", "jpg", most=10e6)
+    assert reason in message and "\n" not in message
+    assert nothing_is_left(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_flipped_bytes_of_an_archive_are_damage(tmp_path: Path, kind: str) -> None:
+    archive = tmp_path / "archive"
+    if kind == "zip":
+        zipped(archive, [(f"jpg/{n}.jpg", CONTENT[:300]) for n in range(3)], zipfile.ZIP_DEFLATED)
+    else:
+        tar(archive, {f"jpg/{n}.jpg": CONTENT[:300] for n in range(3)})
+    sound, draw = archive.read_bytes(), random.Random(0)
+    for _ in range(150):
+        data = bytearray(sound)
+        for place in draw.choices(range(len(data)), k=draw.choice([1, 3, 30])):
+            data[place] = draw.randrange(256)
+        archive.write_bytes(data)
+        with suppress(UserError):
+            unpack(archive, tmp_path / "out", "jpg", most=10e6)
+        left = [path.name for path in (tmp_path / "out").iterdir()] if (tmp_path / "out").exists() else []
+        assert left in ([], ["jpg"])
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)

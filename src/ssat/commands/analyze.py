@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, unquoted, whole_number
 from ssat.core.read import read_json
+from ssat.core.terminal import Console
 from ssat.core.words import nearest
 from ssat.runs.saved import saved_configuration
 

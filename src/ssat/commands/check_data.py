@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssat.config.create import checked_options
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
+from ssat.core.terminal import Console
 from ssat.core.words import printable
 from ssat.data.audit import Audit, Copies, audit, imbalance
 from ssat.data.image import ImageDataModule

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
@@ -19,6 +18,7 @@ from ssat.config.command_line import run_words
 from ssat.config.words import command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.read import read_json, read_yaml
 from ssat.core.words import nearest
 from ssat.tracking.dashboard import digest, sealed, specification, to_report, validate
 from ssat.tracking.start import end_service
@@ -103,12 +103,12 @@ def read(path: Path) -> dict[str, Any]:
         UserError: it cannot be read or is none.
     """
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
+        spec = read_json(path)
     except OSError as error:
         raise UserError(
             f"apply={path} cannot be read ({error.strerror}): python -m src.dashboard out=<file.json> writes one"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(
             f"apply={path} is not JSON ({error}): python -m src.dashboard out=<file.json> writes one"
         ) from error
@@ -167,12 +167,12 @@ def hydra_command(path: Path) -> str:
         UserError: no sweep file, or one whose parameters are not lists of plain values.
     """
     try:
-        sweep: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sweep: Any = read_yaml(path)
         words = [word for word in sweep["command"] if "=" in word]
         grid = {key: entry.get("values", [entry.get("value")]) for key, entry in sweep["parameters"].items()}
     except OSError as error:
         raise UserError(f"sweep={path} cannot be read ({error.strerror}): name a W&B sweep file") from error
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"sweep={path} is no sweep file: it needs command and parameters, as W&B defines them"
         ) from error

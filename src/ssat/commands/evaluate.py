@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ssat.commands.show_images import show_images, show_labels
@@ -16,6 +15,7 @@ from ssat.config.command_line import run_words
 from ssat.config.identity import config_hash
 from ssat.core.errors import UserError
 from ssat.core.options import read_options, whole_number
+from ssat.core.terminal import Console
 from ssat.runs.folder import read_record
 from ssat.runs.saved import saved_configuration
 

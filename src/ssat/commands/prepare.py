@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from ssat.config.words import as_typed_here, command_line
 from ssat.core import interrupts
 from ssat.core.errors import UserError
 from ssat.core.options import read_options
+from ssat.core.terminal import Console
 from ssat.core.words import nearest
 from ssat.data.sets.card import Card
 from ssat.data.sets.catalog import CATALOG

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
-
 from ssat.commands.progress import progress
 from ssat.config.words import as_typed_here, command_line
 from ssat.core import interrupts
 from ssat.core.errors import UserError, usable_paths
 from ssat.core.files import file_sha256
 from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.terminal import Console
 from ssat.core.words import duration, many, printable
 from ssat.data.video import SETS
 from ssat.data.video.decode import MAX_SECONDS

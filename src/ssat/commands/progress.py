@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ssat.core.terminal import Console
 from ssat.core.words import duration
 
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal

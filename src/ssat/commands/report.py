@@ -12,6 +12,7 @@ from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.options import read_options
+from ssat.core.terminal import tell
 from ssat.core.words import nearest
 from ssat.results.analyses import read_analyses
 from ssat.results.copies import without_copies
@@ -110,14 +111,12 @@ def report(words: list[str]) -> None:
     form = options.get("format", "terminal")
     if form == "terminal":
         show(distinct, chosen if names != ["claims"] else {}, claims, names)
-        print(*unfinished_lines(unfinished), sep="\n", end="\n" * bool(unfinished))
-        print(*copies, sep="\n", end="\n" * bool(copies))
+        tell(*unfinished_lines(unfinished), *copies)
     else:
         print_as(form, distinct, chosen, claims, names)
-        for line in copies:
-            print(line, file=sys.stderr)  # what is printed is the table alone
+        tell(*copies, file=sys.stderr)  # what is printed is the table alone
     for warning in warnings[:MOST_WARNINGS]:
-        print(f"skipped {warning}", file=sys.stderr)
+        tell(f"skipped {warning}", file=sys.stderr)
     if warnings:
         files = "file" if len(warnings) == 1 else "files"
         print(f"skipped {len(warnings)} {files} in all; the page lists them", file=sys.stderr)

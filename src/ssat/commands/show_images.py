@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from ssat.core.terminal import Console
 
 WORST = 10  # classes in the table, where there are more
 

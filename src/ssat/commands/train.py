@@ -31,6 +31,7 @@ from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.interrupts import Stopped, ending_at_once
 from ssat.core.launch import begin_log, is_main_process, launched_externally, note, say
+from ssat.core.terminal import tell
 from ssat.data.sets import SOURCES
 from ssat.data.video import SETS
 from ssat.estimate.command import estimate, sum_at_end
@@ -97,7 +98,7 @@ def say_skipped(config: Run, folder: Path, record: dict[str, Any]) -> None:
         note = f"; what it has read was not compared: {error}"
     else:
         refuse_changes(now, recorded(record), folder, CHANGED)
-    print(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again{note})", flush=True)
+    tell(f"skipped, already finished in {folder}: {describe(record)} (force=true trains again{note})")
 
 
 def check_root(config: Run) -> None:
@@ -327,7 +328,7 @@ def run(cfg: DictConfig) -> float | None:
         record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:
             found = find_finished(config)  # a run that is skipped may lie in another experiment's folder
-            print(*next_lines(found[0] if found else find_run_dir(config), config), sep="\n")
+            tell(*next_lines(found[0] if found else find_run_dir(config), config))
     return None if record is None else decisive(record)
 
 

@@ -15,6 +15,7 @@ from ssat.config.loggers import trackers
 from ssat.config.schema import Phase, Recipe, Run
 from ssat.core.errors import UserError
 from ssat.data.options import check_range
+from ssat.data.pixels import MOST_PIXELS
 
 OF_CLASSES = ("acc1", "balanced_acc", "macro_f1", "auroc")  # monitor.select
 OF_LABELS = ("map", "auroc", "macro_f1", "micro_f1", "exact_match", "hamming_acc")  # the same under data.labels
@@ -173,6 +174,7 @@ def check_videos(run: Run, recipe: Recipe) -> None:
         ("fold", run.data.fold, None),
         ("group", run.data.group, None),
         ("value_range", run.data.value_range, None),
+        ("max_pixels", run.data.max_pixels, MOST_PIXELS),
         ("pipeline", run.data.pipeline, None),
         ("subset", run.data.subset, "stratified"),
         ("protocol", run.data.protocol, "paper"),

@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from ssat.config.groups import EXPERIMENT, files
 from ssat.config.register import SECTIONS
 from ssat.config.words import CONF, EXPERIMENTS, FOLDERS
 from ssat.core.errors import UserError
-from ssat.core.read import read_text
+from ssat.core.read import Endless, read_text, read_yaml
 
-LARGEST = 10_000  # values in a file
 NAMED = ("encoder", "ssl", "data")  # groups whose files give a name
 
 
@@ -44,8 +42,6 @@ def check_file(group: str, name: str) -> None:
         raise UserError(f"{path} holds {node!r:.40}, and it must hold keys: write key: value", key=group, value=name)
     if not all(isinstance(key, str) for key in node):
         raise UserError(f"{path} has a key that is no text: write it in quotes", key=group, value=name)
-    if _expanded(node, {}) > LARGEST:
-        raise UserError(f"{path} refers to itself, or is too large with its references", key=group, value=name)
     defaults = node.get("defaults", [])
     if not isinstance(defaults, list) or not all(isinstance(entry, (str, dict)) for entry in defaults):
         raise UserError(f"{path}: defaults={defaults!r:.60} is not a list of names", key=group, value=name)
@@ -63,25 +59,16 @@ def check_file(group: str, name: str) -> None:
         raise UserError(f"{path} has no name: add name: {name}", key=f"{group}.name")
 
 
-def _expanded(node: Any, sizes: dict[int, float]) -> float:
-    """Values in `node` with every reference written out; infinite where one leads back to itself."""
-    if not isinstance(node, (dict, list)):
-        return 1
-    if id(node) not in sizes:
-        sizes[id(node)] = float("inf")  # met again below itself
-        children = list(node.values()) if isinstance(node, dict) else node
-        sizes[id(node)] = 1 + sum(_expanded(child, sizes) for child in children)
-    return sizes[id(node)]
-
-
 def _beginning(group: str) -> str:
     return "defaults: [schema, _self_]" if group in SECTIONS else f"defaults: [{next(iter(files(group)))}]"
 
 
 def _content(path: Path) -> Any:
     try:
-        return yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return read_yaml(path)
+    except Endless as error:
+        raise UserError(f"{path} {str(error).removeprefix('it ')}", key=path.parent.name, value=path.stem) from error
+    except (OSError, ValueError):
         return {"defaults": []}  # Hydra says what is wrong with it, and in which line
 
 

@@ -88,6 +88,13 @@ class Data:
     value_range: tuple[float, float] | None = key(
         None, "[lo,hi]: the files' values of black and of white, e.g. [0,4095] for 12 bits; null = all of their type"
     )
+    max_pixels: int = key(
+        178_956_970,  # where Pillow refuses
+        "pixels of the largest image file that is decoded: a file of a kilobyte can state four billion; one above it"
+        " counts as unreadable",
+        low=1,
+        identity=False,
+    )
     hflip: float | None = key(None, "share of mirrored images; null = the recipe's", low=0, high=1)
     download: bool = key(
         True, "fetch an official set that is missing, where that is allowed; false = only say how", identity=False

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 
 from ssat.config.groups import options
 from ssat.core.errors import UserError
+from ssat.core.read import read_yaml
 from ssat.core.words import nearest
 
 WORD = "hydra/sweeper=optuna"
@@ -87,8 +87,8 @@ def _experiments(words: Sequence[str]) -> tuple[dict[str, str], Mapping[str, Any
 def _content(path: Path | None) -> dict[str, Any]:
     """A file as it is written; {} where it cannot be read, which Hydra says in its place."""
     try:
-        content = None if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        content = None if path is None else read_yaml(path)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

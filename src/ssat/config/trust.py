@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from ssat.config.components import components
 from ssat.config.schema import Run
 from ssat.config.words import FOLDERS
 from ssat.core.errors import UserError
-from ssat.core.read import read_text
+from ssat.core.read import read_yaml
 
 
 def trusted(run: Run, *, like: Run | None = None) -> Run:
@@ -45,8 +43,8 @@ def _named_by_the_user(group: str) -> set[str]:
 
 def _kinds(path: Path) -> Iterator[str]:
     try:
-        node = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError):
+        node = read_yaml(path)
+    except (OSError, ValueError):
         return
     nodes = [node]
     while nodes:

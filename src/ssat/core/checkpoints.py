@@ -35,6 +35,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except pickle.UnpicklingError as error:
+        if not _is_pickled(path):
+            raise UserError(f"{path} is damaged (its beginning is of no checkpoint): move it away") from error
         raise UserError(
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
@@ -48,6 +50,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary: move it away")
     return content
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether the file begins as torch's: a zip file, a pickle of protocol 2 and later, or an old tar file.
+
+    torch takes anything else for a pickle, whose first bytes it then calls unsafe.
+    """
+    with open(path, "rb") as file:
+        start = file.read(512)
+    return start.startswith((b"PK\3\4", b"\x80")) or start[257:262] == b"ustar"
 
 
 def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:
@@ -170,5 +182,7 @@ def read_safetensors(path: Path) -> StateDict:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no readable safetensors file ({error}): give another") from error
+    # Flipped bytes of the header name types that torch has not, or shapes that it takes for other arguments.
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is no readable safetensors file ({reason}): give another") from error

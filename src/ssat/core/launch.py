@@ -13,6 +13,7 @@ from typing import Any
 
 from ssat.core.parent import end_with_parent
 from ssat.core.ranks import run_ranks
+from ssat.core.words import printable
 
 
 def launched_externally() -> bool:
@@ -88,6 +89,7 @@ def say(line: str) -> None:
     """
     if is_main_process():
         is_terminal = sys.stdout.isatty()
+        line = printable(line)
         print(broken(line, shutil.get_terminal_size().columns) if is_terminal else line, flush=True)
         _log.keep(line)
 

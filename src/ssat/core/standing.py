@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ssat.core.read import read_json
 from ssat.core.words import duration
 
 VARIABLE = "SSAT_STANDING"  # of the environment: the file in which a run says how far it is
@@ -65,6 +66,6 @@ def write_standing(path: Path, standing: Standing) -> None:
 def read_standing(path: Path) -> Standing | None:
     """What the file says; None where it is not there yet, or another version has written it."""
     try:
-        return Standing(**json.loads(path.read_text()))
+        return Standing(**read_json(path))
     except (OSError, ValueError, TypeError):
         return None

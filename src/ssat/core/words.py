@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def printable(text: str) -> str:
     """`text` with control characters as they are written in Python: a file's name cannot steer the terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, also in a table: no tag, link, code, emphasis or control character."""
+    plain = html.escape(printable(" ".join(text.splitlines())), quote=False)
+    return re.sub(r"[\\|*`]|\](?=\()", r"\\\g<0>", plain)
 
 
 def utf_8(text: str) -> str:

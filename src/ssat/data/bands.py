@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssat.data.decode import other_values, understood
 from ssat.data.orientation import upright
-from ssat.data.pixels import Pixels, Stored, to_8_bit
+from ssat.data.pixels import Pixels, Stored, TooLarge, refuse_large, to_8_bit
 from ssat.data.stored import is_deep, opened, stored_values
 
 
@@ -61,7 +61,7 @@ def read_bands(path: str | Path | BytesIO, pixels: Pixels, name: str | None = No
         WrongRange: its values mean nothing without a range.
     """
     with understood(path, name):
-        values, high = _stored(path, pixels.channels)
+        values, high = _stored(path, pixels)
         return to_8_bit(Stored(channels_last(values, pixels.channels), high), pixels.value_range)
 
 
@@ -78,31 +78,34 @@ def channels_last(values: NDArray[Any], channels: int) -> NDArray[Any]:
     raise ValueError(f"it has the shape {values.shape}, without {channels} channels first or last: set data.channels")
 
 
-def _stored(path: str | Path | BytesIO, channels: int) -> Stored:
+def _stored(path: str | Path | BytesIO, pixels: Pixels) -> Stored:
     try:
-        with opened(path) as image:
+        with opened(path, pixels.max_pixels) as image:
             if image.format == "TIFF" and image.mode not in ("P", "PA"):
-                return _of_tiff(path, image, channels)
+                return _of_tiff(path, image, pixels)
             return stored_values(image) if is_deep(image) else Stored(_of_8_bits(image), 255.0)
     except UnidentifiedImageError:
-        stored = other_values(path)
+        stored = other_values(path, pixels.max_pixels)
         if stored is None:
             raise
         return stored
 
 
-def _of_tiff(path: str | Path | BytesIO, image: Image.Image, channels: int) -> Stored:
+def _of_tiff(path: str | Path | BytesIO, image: Image.Image, how: Pixels) -> Stored:
     """All samples of a pixel; of a file with as many pages as channels, a page for each."""
-    if getattr(image, "n_frames", 1) != channels:
+    if getattr(image, "n_frames", 1) != how.channels:
         try:
-            stored = other_values(path)
+            stored = other_values(path, how.max_pixels)
+        except TooLarge:
+            raise
         except ValueError:  # JPEG compression, of which Pillow knows the colours
             return Stored(_of_8_bits(image), 255.0)
         assert stored is not None
         return stored
     pages = []
-    for page in range(channels):
+    for page in range(how.channels):
         image.seek(page)
+        refuse_large(image.width * image.height, how.max_pixels)  # of the first one the file has said it
         pages.append(stored_values(image) if is_deep(image) else Stored(_of_8_bits(image)[..., 0], 255.0))
     return Stored(np.stack([values for values, _ in pages], axis=-1), pages[0].high)
 

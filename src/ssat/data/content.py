@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256, write_text
 from ssat.core.launch import say
+from ssat.core.read import read_json
 
 T = TypeVar("T")
 CHUNK = 256  # files that a thread takes at a time
@@ -41,7 +42,7 @@ def remembered(
     home = home or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssat"
     memory = home / kind / f"{table.hexdigest()}.json"
     with suppress(OSError, ValueError):
-        return json.loads(memory.read_text())
+        return read_json(memory)
     found = compute()
     with suppress(OSError):  # without a cache the next start reads the files again
         write_text(memory, json.dumps(found))

@@ -15,8 +15,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ssat.core.errors import UserError
 from ssat.data.content import in_threads, remembered
+from ssat.data.jpeg import size_of_jpeg
 from ssat.data.orientation import orientation_of_jpeg, turned, upright
-from ssat.data.pixels import RGB, Pixels, Stored, WrongRange, table_of, to_8_bit
+from ssat.data.pixels import MOST_PIXELS, RGB, Pixels, Stored, TooLarge, WrongRange, table_of, to_8_bit
 from ssat.data.stored import NUMPY, is_deep, npy_values, opened, stored_values, tiff_values
 from ssat.data.tiff import is_tiff
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 JPEG = b"\xff\xd8\xff"
 COLOURED = ("RGB", "RGBA", "CMYK")
-LEAVE_OUT = ", or leave out such files with data.on_bad_image=skip"
+SKIP = " with data.on_bad_image=skip"
+LEAVE_OUT = f", or leave out such files{SKIP}"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of so many channels
 
 Range = tuple[float, float]
@@ -75,19 +77,25 @@ def _coloured(stored: Stored, value_range: Range | None, mode: str = "") -> Imag
     return Image.fromarray(colours[..., 0] if channels == 1 else colours, "CMYK" if mode == "CMYK" else MODES[channels])
 
 
-def read_rgb(path: str | Path | BytesIO, name: str | None = None, value_range: Range | None = None) -> Image.Image:
+def read_rgb(
+    path: str | Path | BytesIO,
+    name: str | None = None,
+    value_range: Range | None = None,
+    max_pixels: int = MOST_PIXELS,
+) -> Image.Image:
     """The image file `path` as 8-bit RGB, see `to_rgb`; `name` is what a message calls it.
 
     Raises:
         UserError: the file is missing, damaged, truncated or not an image.
         WrongRange: its values mean nothing without a `value_range`.
+        TooLarge: it states more than `max_pixels`, none of which is decoded.
     """
     with understood(path, name):
         try:
-            with opened(path) as image:
+            with opened(path, max_pixels) as image:
                 return to_rgb(image, value_range)
         except UnidentifiedImageError:
-            stored = other_values(path)
+            stored = other_values(path, max_pixels)
             if stored is None:
                 raise
             return _laid_over_white(_coloured(_colours_last(stored), value_range))
@@ -100,16 +108,17 @@ def _colours_last(stored: Stored) -> Stored:
     return Stored(np.ascontiguousarray(np.moveaxis(values, 0, 2)), high) if first else stored
 
 
-def other_values(path: str | Path | BytesIO) -> Stored | None:
+def other_values(path: str | Path | BytesIO, max_pixels: int = MOST_PIXELS) -> Stored | None:
     """The values of a .npy or TIFF file as Pillow cannot tell them: of all channels, of any type; None of other files.
 
     Raises:
+        TooLarge: it states more than `max_pixels`.
         ValueError: a kind of them that is not read.
     """
     data = path.getvalue() if isinstance(path, BytesIO) else Path(path).read_bytes()
     if data.startswith(NUMPY):
-        return npy_values(data)
-    return tiff_values(data) if is_tiff(data) else None
+        return npy_values(data, max_pixels)
+    return tiff_values(data, max_pixels) if is_tiff(data) else None
 
 
 @contextmanager
@@ -119,9 +128,12 @@ def understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
     Raises:
         UserError: of any exception.
         WrongRange: its values mean nothing without `data.value_range`.
+        TooLarge: it states too many pixels.
     """
     try:
         yield
+    except TooLarge as error:
+        raise TooLarge(f"the image {name or path} is not read: {error}{SKIP}", error.pixels) from None
     except WrongRange as error:
         raise WrongRange(f"the image {name or path} cannot be used: {error}", key=error.key) from None
     # Pillow's decoders answer damaged bytes with many kinds of exceptions (OSError, SyntaxError, struct.error, ...).
@@ -131,7 +143,7 @@ def understood(path: str | Path | BytesIO, name: str | None) -> Iterator[None]:
         ) from None
 
 
-def read_tensor(path: str | Path, value_range: Range | None = None) -> Tensor:
+def read_tensor(path: str | Path, value_range: Range | None = None, max_pixels: int = MOST_PIXELS) -> Tensor:
     """`read_rgb` as (3, H, W) uint8; a JPEG by torchvision's decoder, the faster one.
 
     Raises:
@@ -143,7 +155,8 @@ def read_tensor(path: str | Path, value_range: Range | None = None) -> Tensor:
     try:
         with open(path, "rb") as file:
             data = file.read()
-        if data.startswith(JPEG):
+        # The decoder would allocate what the file states, and fill it.
+        if data.startswith(JPEG) and (size := size_of_jpeg(data)) and size[0] * size[1] <= max_pixels:
             image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
             if image.shape[0] in (1, 3):
                 stated = orientation_of_jpeg(data)
@@ -154,7 +167,8 @@ def read_tensor(path: str | Path, value_range: Range | None = None) -> Tensor:
                 return image.expand(3, -1, -1)
     except (OSError, RuntimeError, Image.DecompressionBombError):
         pass  # what Pillow says about it is for people
-    return torch.from_numpy(np.array(read_rgb(path, value_range=value_range))).permute(2, 0, 1)
+    image = read_rgb(path, value_range=value_range, max_pixels=max_pixels)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _reason(path: str | Path | BytesIO, error: Exception) -> str:
@@ -187,7 +201,12 @@ def unreadable(
         good = in_threads(lambda name: (readable or is_readable)(root / name), names)
         return [name for name, read in zip(names, good, strict=True) if not read]
 
-    how = "" if pixels == RGB else f", {pixels.channels} channels of {pixels.value_range}"
+    how = (
+        ""
+        if (pixels.channels, pixels.value_range) == (3, None)
+        else (f", {pixels.channels} channels of {pixels.value_range}")
+    )
+    how += "" if pixels.max_pixels == MOST_PIXELS else f", up to {pixels.max_pixels} pixels"
     return remembered(f"unreadable by ssat with Pillow {PIL.__version__}{how}", root, names, compute)
 
 

@@ -29,7 +29,7 @@ from ssat.data.options import (
 )
 from ssat.data.overview import counts_by_class
 from ssat.data.pipelines import Batched
-from ssat.data.pixels import Pixels
+from ssat.data.pixels import MOST_PIXELS, Pixels
 from ssat.data.sampler import EpochLoader
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
@@ -81,6 +81,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         eval_views: make them of the evaluation images too, for a phase that has no other loss.
         value_range: the values of the image files that are black and white, between them linear; None = 0 and the
             largest of their type, refused where they hold negative or floating-point values or use a part of it.
+        max_pixels: the largest image file that is decoded; a larger one counts as unreadable.
         balance: an epoch shows as many images of each class, those of the larger ones drawn anew in every epoch.
         test_fraction: stratified share of the training images to keep apart as the test, of a source without one; or
         folds: how many stratified parts it has, drawn by `seed`, and
@@ -120,6 +121,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         views: Sequence[View | str] = (),
         eval_views: bool = False,
         value_range: tuple[float, float] | None = None,
+        max_pixels: int = MOST_PIXELS,
         own_statistics: bool = False,
         group: int | str | None = None,
         balance: bool = False,
@@ -148,7 +150,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         check_range(value_range)
         # Grey images are read as colours and become grey after the augmentation.
         self._stored = source
-        self.source = source.read_as(Pixels(3 if channels in COLOURS else channels, value_range))
+        self.source = source.read_as(Pixels(3 if channels in COLOURS else channels, value_range, max_pixels))
         self.img_size, self.channels, self.value_range = img_size, channels, value_range
         self.mean, self.std, self.own_statistics = tuple(mean), tuple(std), own_statistics
         self.choice = Choice(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ssat.core.errors import UserError
 
-KEY = "data.value_range"
+KEY, SIZE_KEY = "data.value_range", "data.max_pixels"
+MOST_PIXELS = 178_956_970  # of an image; from here on Pillow refuses to open one by itself
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Pixels:
     Attributes:
         channels: 3 = as 8-bit RGB, whatever the file holds; else as many channels as the file must have.
         value_range: the values that become 0 and 255, linearly between them; None = 0 and the largest of the type.
+        max_pixels: the largest image that is decoded, width times height.
     """
 
     channels: int = 3
     value_range: tuple[float, float] | None = None
+    max_pixels: int = MOST_PIXELS
 
 
 RGB = Pixels()
@@ -44,6 +47,31 @@ class Stored(NamedTuple):
 
 class WrongRange(UserError):
     """The values of a file mean nothing without `data.value_range`: no damage, so no reason to leave the file out."""
+
+
+class TooLarge(UserError):
+    """A picture states more pixels than are read at once: a file of a kilobyte can state four billion.
+
+    Attributes:
+        pixels: that it states.
+    """
+
+    def __init__(self, message: str, pixels: int = 0) -> None:
+        super().__init__(message, key=SIZE_KEY)
+        self.pixels = pixels
+
+    def __reduce__(self) -> tuple[type[TooLarge], tuple[str, int]]:
+        return TooLarge, (str(self), self.pixels)
+
+
+def refuse_large(pixels: int, most: int) -> None:
+    """Raises: TooLarge: an image of `pixels` is larger than the `most` that are read."""
+    if pixels > most:
+        raise TooLarge(
+            f"it states {pixels:,} pixels, and at most {SIZE_KEY}={most} are read: raise the key if the size is right,"
+            " or leave the file out",
+            pixels,
+        )
 
 
 def largest_of(dtype: np.dtype[Any]) -> float:

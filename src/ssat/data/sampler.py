@@ -137,7 +137,7 @@ class EpochLoader(DataLoader[Any]):
         except UserError as error:
             self.close()
             # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+            raise UserError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
 
     def _finished(self, batches: Iterator[Any]) -> Iterator[Batch]:
         if self._prepare is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import warnings
 from pathlib import Path
@@ -19,7 +18,7 @@ from ssat.data.bands import channels_last
 from ssat.data.decode import LEAVE_OUT, MODES, to_rgb
 from ssat.data.image import ImageDataModule
 from ssat.data.memory import LARGEST_SIDE, DecodedDataset
-from ssat.data.pixels import Pixels, Stored, largest_of, to_8_bit
+from ssat.data.pixels import Pixels, Stored, TooLarge, largest_of, to_8_bit
 from ssat.data.sets.sources import ImageList
 from ssat.data.stored import opened
 from ssat.data.transforms.augment import EvalTransform, Normalise
@@ -27,10 +26,6 @@ from ssat.data.transforms.augment import EvalTransform, Normalise
 AnyImage: TypeAlias = "str | Path | Image.Image | NDArray[Any]"
 READS_HEADERS = threading.Lock()  # Python's filters of warnings are of the whole process
 LARGEST = 89_478_485  # pixels of one image, Pillow's limit: 268 MB as 8-bit colours
-
-
-class TooLarge(UserError):
-    """A picture has more pixels than are read at once."""
 
 
 class ImageTransform:
@@ -57,8 +52,13 @@ class ImageTransform:
         """
         try:
             return self._transformed(self._listed(image))
-        except TooLarge:
-            raise
+        except TooLarge as error:  # no key helps here
+            what = f" {image}" if isinstance(image, (str, Path)) else ""
+            raise TooLarge(
+                f"cannot read the image{what}: its {error.pixels:,} pixels are too many at once, at most {LARGEST:,};"
+                " make it smaller",
+                error.pixels,
+            ) from None
         except UserError as error:
             raise UserError(str(error).removesuffix(LEAVE_OUT), key=error.key) from None  # that is for a training
 
@@ -127,14 +127,10 @@ def check_size(path: Path) -> None:
     """
     try:
         with READS_HEADERS, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with opened(path):
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # which is refused here
+            with opened(path, LARGEST):
                 return  # only the header was read
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        count = next((int(word) for word in re.findall(r"\d+", str(error))), LARGEST)
-        raise TooLarge(
-            f"cannot read the image {path}: its {count:,} pixels are too many at once, at most {LARGEST:,}; make it"
-            " smaller"
-        ) from None
+    except TooLarge:
+        raise
     except Exception:  # Pillow answers damaged bytes with many kinds of exceptions
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssat.data.orientation import orientation, turned, upright
-from ssat.data.pixels import Stored, largest_of
+from ssat.data.pixels import MOST_PIXELS, Stored, largest_of, refuse_large
 from ssat.data.tiff import BITS, FORMAT, SAMPLES, samples
 
 NUMPY = b"\x93NUMPY"
@@ -23,19 +24,33 @@ PNG_HEADER = 8 + 8  # signature; length and name of the first chunk
 
 
 @contextmanager
-def opened(file: str | Path | BytesIO) -> Iterator[Image.Image]:
-    """The image file, opened by Pillow; the one way in which image files are opened here.
+def opened(file: str | Path | BytesIO, max_pixels: int = MOST_PIXELS) -> Iterator[Image.Image]:
+    """The image file, opened by Pillow, which reads its size and no pixels; the one way in which files are opened here.
 
     Pillow is shown a stream and never a path: of a path it maps plain TIFF files into memory, and takes the rows of one
     with the orientation 5 to 8 for as long as its columns (13.0), so that the pixels are scrambled.
 
     Raises:
         UnidentifiedImageError: it is no image.
+        TooLarge: it states more than `max_pixels`.
         OSError: it cannot be read.
     """
+    allow(max_pixels)
     with ExitStack() as stack:
         stream = file if isinstance(file, BytesIO) else stack.enter_context(open(file, "rb"))
-        yield stack.enter_context(Image.open(stream))
+        try:
+            image = stack.enter_context(Image.open(stream))
+        except Image.DecompressionBombError as error:
+            refuse_large(int(re.findall(r"\d+", str(error))[0]), max_pixels)
+            raise
+        refuse_large(image.width * image.height, max_pixels)
+        yield image
+
+
+def allow(max_pixels: int) -> None:
+    """Raise Pillow's own limit, which is the whole process's, where the user has raised ours beyond it."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -76,23 +91,26 @@ def stored_values(image: Image.Image) -> Stored:
     return Stored(values, 65535.0 if sixteen else largest_of(values.dtype))
 
 
-def tiff_values(data: bytes) -> Stored:
+def tiff_values(data: bytes, max_pixels: int = MOST_PIXELS) -> Stored:
     """The values of a TIFF file, (H, W, C), upright.
 
     Raises:
-        ValueError: see `tiff.samples`.
+        TooLarge, ValueError: see `tiff.samples`.
     """
-    values = samples(data)
+    values = samples(data, max_pixels)
     return Stored(values, largest_of(values.dtype))
 
 
-def npy_values(data: bytes) -> Stored:
+def npy_values(data: bytes, max_pixels: int = MOST_PIXELS) -> Stored:
     """The values of a .npy file, as they lie in it.
 
     Raises:
+        TooLarge: more than `max_pixels`.
         ValueError: not two or three dimensions, Python objects, or no numbers.
     """
     values = np.load(BytesIO(data), allow_pickle=False)
+    if values.ndim in (2, 3):  # the channels, which are few, lie first or last
+        refuse_large(values.size // (min(values.shape[0], values.shape[-1]) if values.ndim == 3 else 1), max_pixels)
     if values.ndim not in (2, 3) or not values.size:
         raise ValueError(f"its shape is {values.shape}, expected (H, W), (H, W, C) or (C, H, W)")
     high = largest_of(values.dtype)

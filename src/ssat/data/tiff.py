@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ssat.data.orientation import turned
+from ssat.data.pixels import MOST_PIXELS, refuse_large
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KINDS = {1: "u", 2: "i", 3: "f"}  # of SampleFormat
@@ -29,14 +30,16 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in MAGIC
 
 
-def samples(data: bytes) -> NDArray[Any]:
+def samples(data: bytes, max_pixels: int = MOST_PIXELS) -> NDArray[Any]:
     """The first page of a TIFF file as (H, W, C), upright, in the type in which it is stored.
 
     Raises:
+        TooLarge: it states more than `max_pixels`, or tiles of more.
         ValueError: samples of different types or of a size that is no whole number of bytes, or JPEG-compressed.
     """
     tags = _tags(data)
     width, height, channels = tags[WIDTH], tags[HEIGHT], tags.get(SAMPLES, 1)
+    refuse_large(max(width * height, tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)), max_pixels)
     dtype = _dtype(tags, ">" if data[:2] == b"MM" else "<", channels)
     if tags.get(COMPRESSION, 1) in JPEG:
         raise ValueError(f"{channels} channels of {dtype.itemsize * 8} bits with JPEG compression are not read")

@@ -50,8 +50,9 @@ def busy(rows: list[dict[str, Any]]) -> list[str]:
 
 def show(result: dict[str, Any], path: Path) -> None:
     """One run: a line per phase and in total, then the notes."""
-    from rich.console import Console
     from rich.table import Table
+
+    from ssat.core.terminal import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssat.config.schema import Run
-from ssat.core.words import duration, many
+from ssat.core.words import duration, many, markdown_text
 from ssat.data.sets.catalog import CATALOG
 from ssat.export.parity import agreed
 from ssat.export.prepare import rule
@@ -32,7 +32,7 @@ def model_card(facts: dict[str, Any], config: Run, usage: str) -> str:
         "Licence": _licence(config),
         "Hashes": _hashes(facts),
     }
-    title = f"# {facts['name']}\n\n{config.encoder.name} with {facts['num_classes']}"
+    title = f"# {markdown_text(str(facts['name']))}\n\n{markdown_text(config.encoder.name)} with {facts['num_classes']}"
     title += f" {'labels' if facts.get('multi_label') else 'classes'}, as `{facts['file']}`."
     return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in parts.items())]) + "\n"
 
@@ -56,7 +56,7 @@ def _input(facts: dict[str, Any]) -> str:
 
 
 def _classes(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN])
+    shown = ", ".join(map(markdown_text, names[:SHOWN]))
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more (model.json)"
 
 
@@ -65,7 +65,7 @@ def _data(facts: dict[str, Any], config: Run) -> str:
     counts = facts["data_splits"] or {}
     of = ", ".join(f"{split} {many(count, noun)}" for split, count in counts.items())
     card = CATALOG.get(config.data.name)
-    about = f"{card.title}: {card.citation}" if card else config.data.name
+    about = f"{card.title}: {card.citation}" if card else markdown_text(config.data.name)
     return f"{about} ({of})." if of else f"{about}."
 
 
@@ -73,7 +73,9 @@ def _training(facts: dict[str, Any], config: Run) -> str:
     phases = [f"{phase.name} (lam {phase.lam:g}, {many(phase.epochs, 'epoch')})" for phase in config.mode.phases]
     epoch, at = facts["checkpoint"]["epoch"], facts["checkpoint"]["name"]
     lines = [
-        f"mode={config.mode.name}: {', then '.join(phases)}; recipe={config.recipe.name}, seed={config.seed}.",
+        markdown_text(
+            f"mode={config.mode.name}: {', then '.join(phases)}; recipe={config.recipe.name}, seed={config.seed}."
+        ),
         f"checkpoint={at}{f', epoch {epoch} of ' + str(facts['checkpoint']['epochs']) if epoch else ''}.",
         "The decoder and every other self-supervised part are left out. model.json has the whole configuration.",
     ]
@@ -81,7 +83,7 @@ def _training(facts: dict[str, Any], config: Run) -> str:
 
 
 def _accuracy(facts: dict[str, Any]) -> str:
-    rows = [f"| {name} | {value:.4g} |" for name, value in facts["metrics"].items()]
+    rows = [f"| {markdown_text(name)} | {value:.4g} |" for name, value in facts["metrics"].items()]
     table = ["| metric | value |", "|---|---|", *rows, ""] if rows else []
     notes = [f"- {caveat}" for caveat in [*facts["caveats"], "nothing is known of images from elsewhere"]]
     return "\n".join([*table, "Keep in mind:", "", *notes])
@@ -108,7 +110,7 @@ def _footprint(facts: dict[str, Any]) -> str:
     if facts["macs"] is not None:
         lines.append(f"{facts['macs'] / 1e6:,.1f} M multiply-adds for one image or clip")
     if spent["seconds"] is not None:
-        lines.append(f"trained in {duration(spent['seconds'])} on {spent['device']}")
+        lines.append(f"trained in {duration(spent['seconds'])} on {markdown_text(str(spent['device']))}")
     if spent["energy_kwh"] is not None:
         shared = ", of the whole machine, which did other work too" if spent["energy_shared"] else ""
         lines.append(f"{spent['energy_kwh']:.4g} kWh and {spent['co2_kg'] or 0:.4g} kg CO2, measured{shared}")

@@ -11,11 +11,11 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from ssat.core.words import markdown_text
 from ssat.results.columns import COLUMNS, DAGGER, NOTE, Column, Entry, deciding_titles, is_no_cell
 from ssat.results.comparisons import Arm, Comparison, comparisons
 from ssat.results.content import is_of_videos, unit
 from ssat.results.modes import mode_name
-from ssat.results.text import markdown_text
 from ssat.runs.class_counts import unequal_classes
 from ssat.runs.names import ends, is_automatic
 from ssat.runs.record import Record

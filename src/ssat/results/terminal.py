@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ssat.config.words import as_typed_here, command_line
+from ssat.core.terminal import Console, tell
+from ssat.core.words import markdown_text
 from ssat.results.comparisons import finding, finished_comparisons
 from ssat.results.content import counted
 from ssat.results.intervals import SEED_DEVIATION
@@ -21,7 +22,7 @@ from ssat.results.paper.relevance import NOT_OF_THE_PAPER, concerns_the_paper
 from ssat.results.paper.verdicts import Judged
 from ssat.results.spent import said_extensions
 from ssat.results.tables import runs_table, to_markdown
-from ssat.results.text import FEWER_RUNS, largest, markdown_text, shared_energy
+from ssat.results.text import FEWER_RUNS, largest, shared_energy
 from ssat.runs.record import Record
 
 PIPE_WIDTH = 120  # characters of a table when the output is no terminal
@@ -72,18 +73,18 @@ def print_as(
         names: what the user has named on the command line; empty = everything.
     """
     if form == "csv":
-        print(to_csv([*chosen.values()]), end="")
+        tell(to_csv([*chosen.values()]).rstrip("\n"))
     elif form == "latex":
-        print("\n".join(latex(each) for each in chosen.values()))
+        tell("\n".join(latex(each) for each in chosen.values()))
     else:
         if not names and records:
-            print(to_markdown(records))
+            tell(to_markdown(records))
             for sentence in filter(None, (shared_energy(records), said_extensions(records))):
-                print(f"\n{sentence}")
+                tell(f"\n{markdown_text(sentence)}")
         if names != ["claims"]:
-            print("\n".join(markdown(each) for each in chosen.values()))
+            tell("\n".join(markdown(each) for each in chosen.values()))
         if not names or "claims" in names:
-            print(claims_markdown(claims))
+            tell(claims_markdown(claims))
 
 
 def show(records: list[Record], chosen: dict[str, Judged], claims: list[Claim], names: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -48,11 +47,6 @@ def shorten(text: str, most: int = 36) -> str:
 def distinct(words: Iterable[str]) -> list[str]:
     """The words without repetitions and empty ones, in their order."""
     return list(dict.fromkeys(word for word in words if word))
-
-
-def markdown_text(text: str) -> str:
-    """Text that a Markdown table shows as it is."""
-    return re.sub(r"([\\|<*`])", r"\\\1", " ".join(text.splitlines()))
 
 
 def largest(items: Sequence[Item], size: Callable[[Item], int], *, most: int) -> list[Item]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssat.config.identity import config_hash, differences
 from ssat.config.resolve import build
@@ -170,7 +171,7 @@ def read_config(path: Path, cure: str) -> dict[str, Any]:
         config: Any = OmegaConf.to_container(OmegaConf.create(plain_yaml(path)))
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except (OSError, ValueError, OmegaConfBaseException):
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         config = None
     if not config or not isinstance(config, dict):
         raise UserError(f"{path} is missing or damaged: {cure}")

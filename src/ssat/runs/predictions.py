@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssat.core.files import replacing
+from ssat.core.read import read_arrays
 from ssat.runs.record import Record
 
 FILE = "last-{split}-clean.npz"  # beside the evaluation of the last weights on clean images
@@ -29,9 +28,8 @@ def right_images(record: Record) -> tuple[NDArray[np.int64], NDArray[np.bool_]] 
     """
     try:
         path = record.folder / "evaluations" / FILE.format(split=record.split)
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            kept: dict[str, Any] = {name: file[name] for name in ("hash", "index", "target", "predicted")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = read_arrays(path, ("hash", "index", "target", "predicted"))
+    except (OSError, ValueError):
         return None
     is_own = str(kept["hash"]) == record.get("hash")
     index, target, predicted = (kept[name] for name in ("index", "target", "predicted"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssat.core.files import write_text
-from ssat.core.read import read_text
+from ssat.core.read import parse_json, read_text
 from ssat.runs.settings import START, read_settings, settings_of, with_start
 
 SCHEMA = 1
@@ -198,14 +198,16 @@ def read_json(path: Path) -> Any:
     """
     try:
         text = read_text(path)
-        values = json.loads(text)
+        values = parse_json(text)
         if "\\ud" not in text and "\\uD" not in text:  # only an escape can be a surrogate
             return values
         return json.loads(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace"))
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError("damaged, not JSON") from error
+    except ValueError as error:
+        # What json says is of the JSON's letters.
+        reason = "not JSON" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else error
+        raise ValueError(f"damaged, {reason}") from error
 
 
 def read_records(runs: Path, tree: Tree | None = None) -> tuple[list[Record], list[str]]:

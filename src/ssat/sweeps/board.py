@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ssat.core.standing import read_standing
+from ssat.core.terminal import Console, tell
 
 LINE_EVERY = 30.0  # seconds between two lines of a run when the output is no terminal
 BAR = 10  # characters
@@ -60,12 +61,12 @@ class Board:
         now = self._clock()
         if note and note not in self._said:
             self._said[note] = now
-            print(note, flush=True)
+            tell(note)
         for run in running:
             standing, begins = read_standing(run.standing), run.standing not in self._said
             if begins or (standing is not None and now - self._said[run.standing] >= LINE_EVERY):
                 self._said[run.standing] = now
-                print(f"started: {run.name}" if begins else f"{run.name}: {standing}", flush=True)
+                tell(f"started: {run.name}" if begins else f"{run.name}: {standing}")
 
 
 def table(running: Sequence[Running]) -> Table:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from ssat.config.schema import Run
 from ssat.config.words import FOLDERS, as_typed_here, command_line, expand_tasks, words_of_cell
 from ssat.core.errors import OwnCodeError, UserError
+from ssat.core.terminal import tell
 from ssat.core.words import many
 
 NAMED = 3  # jobs of one reason in the summary
@@ -233,9 +234,9 @@ def report_failure(job: Request, outcome: JobOutcome, told: set[str] | None = No
         return
     if reason_of(outcome) in told:
         if begun and not outcome.common:
-            print(f"error: {job.name}: as before", file=sys.stderr, flush=True)
+            tell(f"error: {job.name}: as before", file=sys.stderr)
         return
     told.add(reason_of(outcome))
     if outcome.details:
-        print(outcome.details.rstrip(), file=sys.stderr)
-    print(f"error: {job}: {outcome.reason}", file=sys.stderr, flush=True)
+        tell(outcome.details.rstrip(), file=sys.stderr)
+    tell(f"error: {job}: {outcome.reason}", file=sys.stderr)

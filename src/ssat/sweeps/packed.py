@@ -19,6 +19,7 @@ from typing import Any
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
 from ssat.core.launch import cores
+from ssat.core.terminal import tell
 from ssat.core.words import duration, many
 from ssat.sweeps.here import Placement, devices_of, visible_gpus
 from ssat.sweeps.jobs import Job, JobOutcome
@@ -159,7 +160,7 @@ def sharing(packing: Packing, folder: Path) -> Iterator[Packing]:
     shares = bool(packing.gpus) and packing.per_device > 1
     with mps() if shares else _nothing() as (env, line):
         lines = (*packing.lines, *([line] if line else []))
-        print(*lines, sep="\n", flush=True)
+        tell(*lines)
         keep(folder, lines)
         yield replace(packing, env=env, lines=lines)
 

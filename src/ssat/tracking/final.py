@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssat.core.read import read_json
 from ssat.tracking.names import figures
 
 CONFIG = "config.yaml"  # in a run's folder
@@ -55,7 +55,7 @@ def log_final(logger: Any, values: dict[str, Any]) -> None:
 def _read(run_dir: Path, folder: Path) -> dict[str, Any]:
     for path in (run_dir / "result.json", folder / "phase.json"):
         with suppress(OSError, ValueError):
-            record = json.loads(path.read_text())
+            record = read_json(path)
             if record.get("status", "finished") == "finished":
                 return record
     return {}

@@ -30,6 +30,7 @@ from ssat.core.errors import NotEnoughMemory, UserError, enough_memory, refused_
 from ssat.core.files import write_text
 from ssat.core.launch import launched_externally, say, without_slurm
 from ssat.core.parent import EndsWithParent
+from ssat.runs.folder import read_record
 from ssat.runs.machine import runs_on_cpu
 from ssat.training.build import build_module
 from ssat.training.data import AnyData, build_data
@@ -114,7 +115,7 @@ def with_batch(config: Run) -> Run:
         return start
     key = f"{config_hash(start)} {torch.cuda.get_device_name()}"
     path = Path(config.runs_dir) / KEPT
-    kept = json.loads(path.read_text()) if path.is_file() else {}
+    kept = read_record(path, "remove it") if path.is_file() else {}
     if key not in kept:
         phases = range(len(start.mode.phases))
         found = largest_fitting(

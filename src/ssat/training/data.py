@@ -161,6 +161,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         eval_views=phase.lam == 0,
         memory_gb=data.memory_gb,
         value_range=data.value_range,
+        max_pixels=data.max_pixels,
         group=data.group,
         balance=recipe.balance and phase.lam > 0,
         test_fraction=0.0 if "test_fraction" in data.source.options else data.test_fraction,  # its reader takes it

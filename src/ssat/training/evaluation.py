@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
 from ssat.core.tensors import fill
+from ssat.core.terminal import Console
 from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.data.video.module import VideoDataModule

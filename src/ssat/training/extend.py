@@ -6,7 +6,6 @@ last checkpoint are taken over; then the learning rate is that of the longer sch
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from datetime import datetime, timezone
@@ -23,7 +22,7 @@ from ssat.core.checkpoints import check_continuable, load_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.files import replacing
 from ssat.core.launch import launched_externally, say
-from ssat.runs.folder import find_finished, find_run_dir, read_phase
+from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, read_record
 from ssat.runs.record import as_number, lookup, write_record
 from ssat.training.record import lacoste_of
 
@@ -163,4 +162,4 @@ def _restamp(path: Path, config: Run) -> None:
 def about_extension(run_dir: Path) -> dict[str, Any] | None:
     """What the record says of the run that this one extends; None where it extends none."""
     path = run_dir / FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_record(path, AFRESH) if path.is_file() else None

@@ -8,13 +8,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from rich.console import Console
-
 from ssat.commands.predict import show
 from ssat.commands.predict.command import CHOICES
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.terminal import Console
 
 USAGE = """\
 python -m src.demo run=<run folder> [key=value ...]

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from ssat.commands.doctor.finding import MARKS, Finding, guarded
@@ -23,6 +22,7 @@ from ssat.config.command_line import fail
 from ssat.core import interrupts
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options
+from ssat.core.terminal import Console
 from ssat.core.words import nearest
 from ssat.data.sets.catalog import CATALOG
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from ssat.commands.doctor.finding import Finding
 from ssat.commands.prepare import counts, treat
 from ssat.config.words import command_line
 from ssat.core.errors import UserError
+from ssat.core.terminal import Console
 from ssat.data.sets.card import Card
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import Missing, locate

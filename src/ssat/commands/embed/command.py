@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from ssat.commands.predict import show
 from ssat.commands.predict.command import CHOICES, SOME_FAILED
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import read_options, whole_number
+from ssat.core.terminal import Console
 from ssat.core.words import many
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ssat.commands.predict.images import Row, read_image
 from ssat.commands.predict.inputs import Inputs
 from ssat.commands.progress import progress
 from ssat.core.batch import NO_LABEL
 from ssat.core.errors import UserError
+from ssat.core.terminal import Console
 from ssat.core.words import many
 from ssat.data.image import ImageDataModule
 from ssat.model import READERS, Model

@@ -6,12 +6,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from ssat.commands.predict import show
 from ssat.config.command_line import run_words
 from ssat.core.errors import UserError
 from ssat.core.options import is_true, read_options, whole_number
+from ssat.core.terminal import Console
 from ssat.runs.predicted import CSV, JSON, Judge
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from ssat.commands.predict import show
@@ -30,8 +29,10 @@ from ssat.commands.predict.trained import Trained
 from ssat.commands.progress import progress
 from ssat.core.errors import UserError
 from ssat.core.files import alone_in, file_sha256, write_text
+from ssat.core.terminal import Console
 from ssat.core.words import many, utf_8
-from ssat.data.single import TooLarge, why_no_file
+from ssat.data.pixels import TooLarge
+from ssat.data.single import why_no_file
 from ssat.model import READERS, Model, Prediction, ranked
 from ssat.runs.predicted import CSV, FORMULA, JSON, LABELS, Judge
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
-
+from ssat.core.terminal import Console
 from ssat.core.words import many, printable
 from ssat.runs.predicted import Judge, Predicted
 

@@ -9,8 +9,6 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rich.console import Console
-
 from ssat.commands.predict import show
 from ssat.commands.predict.inputs import sha256_of, writable
 from ssat.commands.predict.strip import draw, seen_during
@@ -18,6 +16,7 @@ from ssat.commands.predict.trained import Trained
 from ssat.commands.prepare_videos import stoppable
 from ssat.commands.progress import progress
 from ssat.core.files import alone_in, file_sha256
+from ssat.core.terminal import Console
 from ssat.core.words import many
 from ssat.data.video.prepare_set import versions
 from ssat.data.video.unseen import Unseen, place_of, prepared

@@ -6,9 +6,12 @@ import errno
 import gzip
 import hashlib
 import http.client
+import lzma
+import math
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import time
 import urllib.error
@@ -16,7 +19,8 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ssat.core.errors import UserError
@@ -26,6 +30,9 @@ Report = Callable[[int, "int | None"], None]  # bytes done, bytes in all where k
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+# What readers of archives answer flipped bytes with besides.
+GARBLED = (lzma.LZMAError, struct.error, LookupError, ValueError, RuntimeError, OverflowError, MemoryError)
+BLOCK = 512  # bytes that a file takes on a disk at least: many empty ones fill it, too
 # Servers with a bot filter (Zenodo) refuse programs that pretend to be a browser.
 AGENT = {"User-Agent": "ssat-prepare/0.1"}
 
@@ -157,7 +164,8 @@ class writing:  # noqa: N801 - reads as a statement: `with writing(path):`
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if not isinstance(error, OSError) or isinstance(error, DAMAGED):
+        # One without a number is no word of the system's: a decompressor has found wrong bytes.
+        if not isinstance(error, OSError) or isinstance(error, DAMAGED) or error.errno is None:
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             goes_on = f", it goes on from the {_size(self.path):,} bytes in {self.path}" if self.kept else ""
@@ -197,20 +205,35 @@ def file_md5(path: Path, report: Report = silent) -> str:
 
 
 def unpack(
-    archive: Path, folder: Path, inner: str, *, report: Report = silent, open_file: Callable[..., IO[bytes]] = open
+    archive: Path,
+    folder: Path,
+    inner: str,
+    *,
+    most: float = math.inf,
+    report: Report = silent,
+    open_file: Callable[..., IO[bytes]] = open,
 ) -> None:
     """Unpack `inner/` of a tar or zip file to `folder/inner`, by way of a hidden folder beside it.
 
     Only plain files are written, and only below `folder`.
 
+    Args:
+        archive: the file.
+        folder: that `inner` is put into.
+        inner: the folder in the archive.
+        most: bytes that it may unpack to.
+        report: called with the bytes done.
+        open_file: opens a file to write.
+
     Raises:
-        UserError: the archive is damaged, has no such folder, or has a member that points elsewhere; the disk is full.
+        UserError: the archive is damaged, encrypted or too large, has no such folder, or has a member that points
+            elsewhere or is there twice; the disk is full. Nothing of it is left.
     """
     temporary = folder / f".{inner}.unpacking"
     shutil.rmtree(temporary, ignore_errors=True)
     done = 0
     try:
-        for name, stream in _members(archive):
+        for name, stream in _members(archive, most):
             target = temporary / name
             with writing(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +248,12 @@ def unpack(
             )
         with writing(folder / inner):
             os.replace(temporary / inner, folder / inner)
-    except DAMAGED as error:
+    except UserError:
+        raise
+    except (*DAMAGED, *GARBLED, OSError) as error:
+        # An invalid argument is a place that the archive has not.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL) and not isinstance(error, DAMAGED):
+            raise
         raise UserError(
             f"{archive} is damaged or truncated ({first_line(error)}): remove it and repeat the command"
         ) from None
@@ -233,23 +261,50 @@ def unpack(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            for info in file.infolist():
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise _unsafe(archive, info.filename)
-                if not info.is_dir():
-                    yield safe_name(archive, info.filename), file.open(info)
-        return
+def _members(archive: Path, most: float) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of every file, each of which is as long as its header says."""
+    seen, size = set[PurePosixPath](), 0
+    for name, length, content in _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive):
+        size += max(length, BLOCK)
+        if size > most:
+            raise UserError(
+                f"{archive} unpacks to more than the {most / 1e6:,.0f} MB that the official archive needs:"
+                " it is another one, remove it"
+            )
+        path = PurePosixPath(safe_name(archive, name))
+        if path in seen:
+            raise UserError(f"{archive} has the member {name!r} twice: it is not the official archive, remove it")
+        seen.add(path)
+        yield name, content()
+
+
+def _zipped(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            if stat.S_ISLNK(info.external_attr >> 16) or not info.filename:
+                raise _unsafe(archive, info.filename)
+            if info.flag_bits & 1:
+                raise UserError(
+                    f"{archive} is encrypted ({info.filename!r}), which the official archive is not: remove it"
+                )
+            if not info.is_dir():
+                yield info.filename, info.file_size, partial(file.open, info)
+
+
+def _tarred(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isdir():
                 continue
-            stream = tar.extractfile(member) if member.isreg() else None
-            if stream is None:
+            if not member.isreg():
                 raise _unsafe(archive, member.name)
-            yield safe_name(archive, member.name), stream
+            yield member.name, member.size, partial(_content, tar, member)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member)
+    assert content is not None  # of a plain file
+    return content
 
 
 def safe_name(archive: Path, name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from pathlib import Path
 
 import numpy as np
 
 from ssat.core.errors import UserError
+from ssat.core.read import parse_json
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import checked, listed, locate
 from ssat.data.sets.folder import class_folders, list_images
@@ -119,7 +119,7 @@ def chaoyang(root: str | Path, verify: bool = True) -> Source:
     for split in ("train", "test"):
         path = folder / f"{split}.json"
         try:
-            entries = json.loads(_text(path))
+            entries = parse_json(_text(path))
             images = [str(entry["name"]) for entry in entries]
             labels = [operator.index(entry["label"]) for entry in entries]
         except (ValueError, TypeError, KeyError) as error:

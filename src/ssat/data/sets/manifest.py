@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssat.core.files import write_text
+from ssat.core.read import read_json
 from ssat.data.sets.card import Card
 from ssat.data.sets.sources import ImageList, Source
 
@@ -71,7 +72,7 @@ def write(root: Path, name: str, manifest: dict[str, Any]) -> None:
 def read(root: Path, name: str) -> dict[str, Any] | None:
     """The manifest of a prepared set; None where there is none that can be read."""
     try:
-        manifest = json.loads(path_of(root, name).read_text())
+        manifest = read_json(path_of(root, name))
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None

@@ -28,6 +28,7 @@ READERS: dict[str, Callable[..., Source]] = {
     "chaoyang": lists.chaoyang,
     "pmnist": readers.pmnist,
 }
+UNPACKED = 2.0  # times the size on the disk that the catalog states, which is rounded
 Meter = Callable[[str], "AbstractContextManager[Report]"]
 
 
@@ -135,7 +136,8 @@ def _stage(card: Card, root: Path, stage: Path, mirror: str | None, meter: Meter
             )
         if file.unpacks:
             with meter(f"unpacking {file.name}") as report:
-                unpack(archive, stage / file.folder, file.unpacks, report=report)
+                most = UNPACKED * 1e6 * max(card.disk, file.megabytes)
+                unpack(archive, stage / file.folder, file.unpacks, most=most, report=report)
             target.unlink(missing_ok=True)  # an archive of the user's stays
         elif archive != target:
             with writing(target):

@@ -101,7 +101,8 @@ class ImageList:
         if pixels.value_range is None:
             found = Extremes(high, len(values), float(values.min()), float(values.max()), "the set")
             refuse_unused_range([found], "this set")
-        return replace(self, images=to_8_bit(Stored(values, high), pixels.value_range), pixels=Pixels(pixels.channels))
+        read = replace(pixels, value_range=None)  # it is applied here
+        return replace(self, images=to_8_bit(Stored(values, high), pixels.value_range), pixels=read)
 
     def read(self, index: int) -> Image.Image | Bands:
         """Image `index` as 8-bit RGB, or of as many channels as `pixels` says.
@@ -111,12 +112,12 @@ class ImageList:
         """
         if self.pixels.channels != RGB.channels:
             return bands_of(self._read_bands(index))
-        image, value_range = self.images[index], self.pixels.value_range
+        image, value_range, most = self.images[index], self.pixels.value_range, self.pixels.max_pixels
         if isinstance(image, bytes):
-            return read_rgb(BytesIO(image), f"number {index}", value_range)
+            return read_rgb(BytesIO(image), f"number {index}", value_range, most)
         if self.root is None:
             return to_rgb(Image.fromarray(np.asarray(image)), value_range)
-        return read_rgb(self.root / str(image), value_range=value_range)
+        return read_rgb(self.root / str(image), value_range=value_range, max_pixels=most)
 
     def _read_bands(self, index: int) -> NDArray[np.uint8]:
         image, channels = self.images[index], self.pixels.channels
@@ -139,7 +140,7 @@ class ImageList:
             import torch  # not above: preparing a data set needs none
 
             return torch.from_numpy(np.array(self.read(index))).permute(2, 0, 1)
-        return read_tensor(self.root / str(self.images[index]), self.pixels.value_range)
+        return read_tensor(self.root / str(self.images[index]), self.pixels.value_range, self.pixels.max_pixels)
 
     def readable(self) -> tuple[NDArray[np.int64], list[str]]:
         """Indices of the images that can be read, and the paths of the files that cannot."""
@@ -157,7 +158,8 @@ class ImageList:
         if self.pixels == RGB:
             return is_readable(file)
         if self.pixels.channels == RGB.channels:
-            return takes(partial(read_rgb, value_range=self.pixels.value_range), file)
+            value_range, max_pixels = self.pixels.value_range, self.pixels.max_pixels
+            return takes(partial(read_rgb, value_range=value_range, max_pixels=max_pixels), file)
         return takes(partial(read_bands, pixels=self.pixels), file)
 
     def moments(self, indices: NDArray[np.int64], channels: int) -> Moments:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from ssat.core.files import write_text
-from ssat.core.words import many, printable
+from ssat.core.words import many, markdown_text, printable
 from ssat.data.video.manifest import MANIFEST, USABLE, Entry, Status
 from ssat.data.video.preparation import CLIP_FRAMES, NO_FACE, REPEATS
 
@@ -77,7 +77,7 @@ def _lines(dataset: str, entries: Sequence[Entry], undone: int, notes: Sequence[
     usable = sum(entry.status in USABLE for entry in entries)
     lines = [f"# {dataset}: {usable:,} of {many(len(entries), 'video')} can be used", ""]
     for note in notes:
-        lines += [f"{_plain(note)}.", ""] if note else []
+        lines += [f"{markdown_text(note)}.", ""] if note else []
     if undone:
         has = "has" if undone == 1 else "have"
         lines += [f"{many(undone, 'video')} of the set {has} not been prepared yet (interrupted, limit or shard).", ""]
@@ -96,15 +96,15 @@ def _lines(dataset: str, entries: Sequence[Entry], undone: int, notes: Sequence[
 
 
 def _item(status: str, reason: str, names: Sequence[str]) -> str:
-    named = ", ".join(f"`{_plain(name)}`" for name in names[:NAMED])
+    named = ", ".join(f"`{_as_code(name)}`" for name in names[:NAMED])
     if len(names) == 1:
-        return f"- {named}: {status}: {_plain(reason)}"
+        return f"- {named}: {status}: {markdown_text(reason)}"
     more = f" and {len(names) - NAMED:,} more ({MANIFEST} has all)" if len(names) > NAMED else ""
-    return f"- {many(len(names), 'video')}: {status}: {_plain(reason)}: {named}{more}"
+    return f"- {many(len(names), 'video')}: {status}: {markdown_text(reason)}: {named}{more}"
 
 
-def _plain(text: str) -> str:
-    """A file's name may hold anything; the page stays a page."""
+def _as_code(text: str) -> str:
+    """A file's name may hold anything; between backticks Markdown has no other escape."""
     return printable(text.replace("\n", " ")).replace("`", "'").replace("|", "/")
 
 
@@ -116,5 +116,5 @@ def _table(entries: Sequence[Entry]) -> list[str]:
     lines = [f"| split | method | level | {' | '.join(statuses)} |", "|---|---|---|" + "---|" * len(statuses)]
     for (split, method, level), of_status in sorted(counts.items()):
         numbers = " | ".join(f"{of_status[status]:,}" for status in statuses)
-        lines.append(f"| {split} | {_plain(method)} | {level} | {numbers} |")
+        lines.append(f"| {split} | {markdown_text(method)} | {level} | {numbers} |")
     return lines

@@ -17,6 +17,8 @@ from PIL import Image
 
 from ssat.core.errors import UserError
 from ssat.core.files import replacing
+from ssat.data.stored import opened
+from ssat.data.video.decode import MAX_PIXELS
 
 if TYPE_CHECKING:  # a process that writes clips starts in a tenth of the time without it
     from torch import Tensor
@@ -26,7 +28,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that equal frames make equa
 # What zipfile, json and Pillow raise on flipped bytes; a flipped flag reads as "encrypted" or "not implemented".
 DAMAGE = (
     *(OSError, KeyError, ValueError, SyntaxError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile),
-    *(Image.DecompressionBombError, MemoryError),
+    MemoryError,
 )
 Coding = Literal["jpeg", "png", "webp"]
 OPTIONS: dict[Coding, dict[str, Any]] = {
@@ -114,11 +116,13 @@ class StoredClip:
             raise _damaged(self.path, error) from error
 
     def _image(self, name: str) -> NDArray[np.uint8]:
-        image = Image.open(BytesIO(self._file.read(name)))
-        side = self.meta.get("size")  # stills have none
-        if side is not None and image.size != (side, side):
-            raise ValueError(f"frame {name} has {image.width} x {image.height} pixels, and {side} a side were stored")
-        return np.array(image.convert("RGB"))
+        with opened(BytesIO(self._file.read(name)), MAX_PIXELS) as image:
+            side = self.meta.get("size")  # stills have none
+            if side is not None and image.size != (side, side):
+                raise ValueError(
+                    f"frame {name} has {image.width} x {image.height} pixels, and {side} a side were stored"
+                )
+            return np.array(image.convert("RGB"))
 
 
 def _name(index: int) -> str:

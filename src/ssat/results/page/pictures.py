@@ -9,11 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from ssat.data.stored import opened
 from ssat.results.page.space import PageSpace
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 PICTURE_BYTES = 200_000  # a larger picture is made smaller
+MOST_PIXELS = 40_000_000  # of a picture that the page shows: a browser decodes what a small file states
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,13 @@ def embeddable(folder: Path, name: str, limit: int) -> bytes | None:
         data = path.read_bytes()
         if not data.startswith(SIGNATURE):
             return None
-        return data if len(data) <= limit else _shrunk(data, limit)
-    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError):
+        with opened(io.BytesIO(data), MOST_PIXELS) as image:
+            return data if len(data) <= limit else _shrunk(image.convert("RGB"), limit)
+    except (OSError, ValueError, RuntimeError, SyntaxError):
         return None
 
 
-def _shrunk(data: bytes, limit: int) -> bytes | None:
-    with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGB")
+def _shrunk(image: Image.Image, limit: int) -> bytes | None:
     for scale in SCALES:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         buffer = io.BytesIO()

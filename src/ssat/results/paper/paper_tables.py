@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssat.config.words import as_typed_here
+from ssat.core.words import markdown_text
 from ssat.results.paper.paper import Cell
 from ssat.results.paper.verdicts import (
     ACCURACIES,
@@ -32,7 +33,7 @@ from ssat.results.paper.verdicts import (
     Judged,
     Part,
 )
-from ssat.results.text import FEWER_RUNS, markdown_text, with_minus
+from ssat.results.text import FEWER_RUNS, with_minus
 
 STYLES = {
     REPRODUCED: "green",
