@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssat.core.checksum import damage, seal, with_crc32
 from ssat.core.errors import UserError
+from ssat.core.files import replacing
 
 StateDict = dict[str, Tensor]
 
@@ -24,10 +26,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint on the CPU; nothing but tensors and plain values is ever unpickled.
 
     Raises:
-        UserError: the file is missing, cut short, or holds code.
+        UserError: the file is missing, cut short, damaged by its checksums, or holds code.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
+    if reason := damage(path):
+        raise UserError(f"{path} is not a readable checkpoint, it is damaged ({reason}): move it away")
     try:
         # MAE-style checkpoints carry their command line as a Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -48,6 +52,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary: move it away")
     return content
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write `content` to `path` with a checksum, whole or not at all."""
+    with replacing(path) as partial, open(partial, "w+b") as file:
+        try:
+            with with_crc32():
+                torch.save(content, file)
+        except RuntimeError as error:
+            # On a full disk or after a signal torch.save stumbles over its own cut file, which hides the reason.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt, SystemExit)):
+                raise error.__context__ from None
+            raise
+        seal(file)
 
 
 def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:

@@ -1,14 +1,13 @@
-"""How Lightning writes checkpoints here: whole or not at all."""
+"""How Lightning writes checkpoints here: whole or not at all, and with a checksum."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ssat.core.files import replacing
+from ssat.core.checkpoints import write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -20,11 +19,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`, whole or not at all."""
-        try:
-            with replacing(Path(path)) as partial, open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:
-            # On a full disk or after a signal torch.save stumbles over its own cut file, which hides the reason.
-            if isinstance(error.__context__, (OSError, KeyboardInterrupt, SystemExit)):
-                raise error.__context__ from None
-            raise
+        write_checkpoint(checkpoint, Path(path))
