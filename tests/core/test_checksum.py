@@ -86,6 +86,14 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
+def outcome(path: Path) -> tuple[str, Whole | None]:
+    """What is said of the file, or what it holds."""
+    try:
+        return "", load_checkpoint(path)
+    except UserError as error:
+        return str(error), None
+
+
 MUTATIONS: list[tuple[str, Callable[[bytes, random.Random], bytes], int]] = [
     *((of, flip, 70) for of in ("ours", "theirs")),
     *((of, cut, 30) for of in ("ours", "theirs")),
@@ -103,13 +111,9 @@ def test_no_mutated_file_is_taken_for_the_whole_one(
     path, refused = tmp_path / "x.ckpt", 0
     for seed in range(count):
         path.write_bytes(mutate(whole[of], random.Random(seed)))
-        try:
-            read = load_checkpoint(path)
-        except UserError as error:
-            refused += 1
-            assert str(path) in str(error) and "\n" not in str(error)
-        else:
-            assert same(read, content()), f"seed {seed}"
+        said, read = outcome(path)
+        refused += read is None
+        assert (str(path) in said and "\n" not in said) if read is None else same(read, content()), f"seed {seed}"
     assert refused >= count / 4  # the rest lies between the records, where PyTorch aligns them
 
 
@@ -129,9 +133,7 @@ def test_a_flipped_byte_is_named_with_its_record(whole: dict[str, bytes], tmp_pa
     changed = bytearray(whole["theirs"])
     changed[changed.index(content()["state_dict"]["block.2"].numpy().tobytes()) + 5] ^= 1
     (tmp_path / "x.pth").write_bytes(changed)
-    with pytest.raises(
-        UserError, match=r"x\.pth is not a readable checkpoint, it is damaged \(the checksum of its rec"
-    ):
+    with pytest.raises(UserError, match=r"x\.pth is not a readable checkpoint, it is damaged \(the checksum of"):
         load_checkpoint(tmp_path / "x.pth")
 
 

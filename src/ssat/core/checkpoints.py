@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from ssat.core.checksum import damage, seal, with_crc32
 from ssat.core.errors import UserError
 from ssat.core.files import replacing
+from ssat.core.tensors import non_finite, tensors_in
 
 StateDict = dict[str, Tensor]
 
@@ -54,8 +55,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Write `content` to `path` with a checksum, whole or not at all."""
+def write_checkpoint(content: Mapping[str, Any], path: Path, *, before: Callable[[], None] = lambda: None) -> None:
+    """Write `content` to `path` with a checksum, whole or not at all; `before` it takes its place, call that."""
     with replacing(path) as partial, open(partial, "w+b") as file:
         try:
             with with_crc32():
@@ -66,6 +67,7 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
                 raise error.__context__ from None
             raise
         seal(file)
+        before()
 
 
 def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:
@@ -98,9 +100,10 @@ def check_continuable(checkpoint: Mapping[str, Any], path: Path, cure: str, *, e
         value = checkpoint.get(key)
         if not isinstance(value, kind) or value == {} or (isinstance(value, list) and len(value) != 1):
             raise UserError(f"{path} is damaged, its {key} is {value!r:.40}: {cure}")
-    bad = [key for key, value in weights_of(checkpoint, path).items() if not torch.isfinite(value).all()]
-    if bad:
-        raise UserError(f"{path} is damaged, {bad[0]} is not finite: {cure}")
+    weights_of(checkpoint, path)
+    for part in ("state_dict", "optimizer_states"):
+        if bad := non_finite(dict(tensors_in(checkpoint[part], part))):
+            raise UserError(f"{path} is damaged, {bad} is not finite: {cure}")
     if not isinstance(checkpoint["callbacks"].get("History"), dict):
         raise UserError(f"{path} is damaged, it has no history of the epochs: {cure}")
     if not 0 <= checkpoint["epoch"] <= epochs or checkpoint["global_step"] < 0:
