@@ -304,13 +304,15 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         return None
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
+    then = partial(where_it_continues, run_dir)
     with locked(run_dir):
-        begin(config, run_dir, inputs)
+        with disk_space(then):
+            begin(config, run_dir, inputs)
         if config.extend:
-            with disk_space():
+            with disk_space(then):
                 adopt(config, run_dir)
         try:
-            with disk_space(), naming_the_batch(config, prepared.values()):
+            with disk_space(then), naming_the_batch(config, prepared.values()):
                 run_processes(job, config, run_dir, processes=config.trainer.devices)
         except Exception as error:
             if not isinstance(error, UserError):

@@ -104,8 +104,10 @@ def fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def disk_space() -> Iterator[None]:
-    """Turns a full disk into a sentence.
+def disk_space(then: Callable[[], str] = lambda: interrupts.AGAIN) -> Iterator[None]:
+    """Turns a full disk, a used-up quota or a limit of the file size into a sentence.
+
+    `then`: what the same command does when there is room.
 
     Raises:
         UserError: there is no space left.
@@ -113,13 +115,19 @@ def disk_space() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
+        what, cure = FULL[error.errno]
         where = f" writing {error.filename}" if error.filename else ""
-        raise UserError(
-            f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint"
-            " if there is one"
-        ) from error
+        raise UserError(f"{what}{where}: {cure}, then {then()}") from error
+
+
+# Why nothing more can be written, and what to do.
+FULL = {
+    errno.ENOSPC: ("no space left on the disk", "free some"),
+    errno.EDQUOT: ("your quota of the disk is used up", "free some of it"),
+    errno.EFBIG: ("files may not grow that large here", "raise the limit (ulimit -f)"),
+}
 
 
 def explain(error: Exception, config_name: str, words: Sequence[str] | None = None) -> str:

@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssat.config.command_line import disk_space
 from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.allocator import keep_freed_memory
@@ -58,7 +60,8 @@ def run_phases(config: Run, run_dir: Path, *, prepared: Mapping[str, AnyData] | 
     """
     stop = Stop()
     try:
-        with stop.listening(), enough_memory("the run"):  # here: each process of a run says it itself
+        # Here: each process of a run says it itself.
+        with stop.listening(), enough_memory("the run"), disk_space(partial(where_it_continues, run_dir)):
             _run_phases(config, run_dir, prepared or {}, stop)
     except Stopped as stopped:
         where = stopped.where or where_it_continues(run_dir)
