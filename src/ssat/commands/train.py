@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import hydra
@@ -297,6 +298,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".lock").touch()  # the folder may be another user's
+        TemporaryFile(dir=run_dir).close()  # or read-only since, with its files our own
     # Processes of their own set their data up themselves: copying them there would cost more.
     job = run_phases if config.trainer.devices > 1 else partial(run_phases, prepared=prepared)
     if not is_main_process():

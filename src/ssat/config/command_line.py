@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -112,6 +113,14 @@ def disk_space(then: Callable[[], str] = lambda: interrupts.AGAIN) -> Iterator[N
     Raises:
         UserError: there is no space left.
     """
+    hook = threading.excepthook
+
+    def pass_over(thread: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread, which hands the error over to the next call.
+        if getattr(thread.exc_value, "errno", None) not in FULL:
+            hook(thread)
+
+    threading.excepthook = pass_over
     try:
         yield
     except OSError as error:
@@ -120,6 +129,8 @@ def disk_space(then: Callable[[], str] = lambda: interrupts.AGAIN) -> Iterator[N
         what, cure = FULL[error.errno]
         where = f" writing {error.filename}" if error.filename else ""
         raise UserError(f"{what}{where}: {cure}, then {then()}") from error
+    finally:
+        threading.excepthook = hook
 
 
 # Why nothing more can be written, and what to do.

@@ -46,6 +46,7 @@ from ssat.training.remarks import remarks
 from ssat.training.stop import Stop, Stopped
 from ssat.training.weights import start_from
 
+NOT_DETERMINISTIC = re.compile(r"(.+?) does not have a deterministic implementation")
 ROLLBACKS = 3  # of a phase, with on_nan=rollback
 
 
@@ -77,6 +78,8 @@ def _run_phases(config: Run, run_dir: Path, prepared: Mapping[str, AnyData], sto
     begin_log(run_dir / LOG)
     keep_freed_memory()
     t = config.trainer
+    if t.deterministic:  # cuBLAS reads it when the GPU is used first
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if t.threads or t.devices > 1:
         torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -200,6 +203,13 @@ def _fit_once(
         stopped.where = AGAIN if nothing_kept else f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if lacks := NOT_DETERMINISTIC.match(str(error)):
+            raise UserError(
+                f"trainer.deterministic=true: PyTorch has no deterministic {lacks[1]} here: set it to false, or"
+                " use trainer=cpu",
+                key="trainer.deterministic",
+                value=True,
+            ) from error
         if isinstance(error, UserError) or history.began or not last.exists() or refused_memory(error) is not None:
             raise
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.120}" if str(error) else repr(error)
