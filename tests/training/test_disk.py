@@ -15,7 +15,7 @@ import pytest
 from ssat.config.command_line import disk_space
 from ssat.core.errors import UserError
 from ssat.core.interrupts import AGAIN, LEFT
-from tests.helpers import ROOT, TINY, command, fail_of, largest_difference, only_run, record_of, train, weights
+from tests.helpers import ROOT, TINY, command, fail_of, largest_difference, record_of, train, weights
 
 WORDS = ["mode=ssat", "epochs=2", "ssl.decoder_dim=32", "ssl.decoder_heads=2", "monitor.pictures=true"]
 SIZE = 6 * 2**20
@@ -126,16 +126,6 @@ def test_what_a_logger_cannot_write_is_no_traceback(tmp_path: Path, logger: str)
     assert "raise the limit (ulimit -f)" in fail_of(result)
     again = command(*WORDS, f"logger={logger}", runs=tmp_path)
     assert again.returncode == 0, again.stderr
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_a_sentence_of_several_processes_too(disk: Path) -> None:
-    words = [*WORDS, "trainer=ddp_cpu", "trainer.threads=1", "recipe.batch_size=8"]
-    (disk / "filler").write_bytes(b"x" * (SIZE - 600_000))
-    assert "no space left on the disk" in fail_of(command(*words, runs=disk))
-    (disk / "filler").unlink()
-    assert command(*words, runs=disk).returncode == 0
-    assert record_of(only_run(disk))["status"] == "finished"
 
 
 def test_a_used_up_quota_is_a_sentence() -> None:
