@@ -186,7 +186,10 @@ def test_a_save_that_meets_a_full_disk_says_so_wherever_it_is_cut(tiny_disk, fre
 
 
 def test_a_full_disk_is_a_sentence_and_no_traceback():
-    with pytest.raises(UserError, match="no space left on the disk writing /x: free some and repeat"), disk_space():
+    with (
+        pytest.raises(UserError, match="no space left on the disk writing /x: free some, then the same command"),
+        disk_space(),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device", "/x")
 
 

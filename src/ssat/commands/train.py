@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import hydra
@@ -288,6 +289,7 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
     with usable(config, "written"):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".lock").touch()  # the folder may be another user's
+        TemporaryFile(dir=run_dir).close()  # or read-only since, with its files our own
     # Processes of their own set their data up themselves: copying them there would cost more.
     job = run_phases if config.trainer.devices > 1 else partial(run_phases, prepared=prepared)
     if not is_main_process():
@@ -295,14 +297,16 @@ def train_in(run_dir: Path, config: Run) -> dict[str, Any] | None:
         return None
     begin_log(run_dir / LOG)
     say(f"run folder: {run_dir}")
+    then = partial(where_it_continues, run_dir)
     with locked(run_dir):
         remove_unfinished(run_dir)
-        begin(config, run_dir, inputs)
+        with disk_space(then):
+            begin(config, run_dir, inputs)
         if config.extend:
-            with disk_space():
+            with disk_space(then):
                 adopt(config, run_dir)
         try:
-            with disk_space(), naming_the_batch(config, prepared.values()):
+            with disk_space(then), naming_the_batch(config, prepared.values()):
                 run_processes(job, config, run_dir, processes=config.trainer.devices)
         except Exception as error:
             if not isinstance(error, UserError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -108,22 +109,40 @@ def fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def disk_space() -> Iterator[None]:
-    """Turns a full disk into a sentence.
+def disk_space(then: Callable[[], str] = lambda: interrupts.AGAIN) -> Iterator[None]:
+    """Turns a full disk, a used-up quota or a limit of the file size into a sentence.
+
+    `then`: what the same command does when there is room.
 
     Raises:
         UserError: there is no space left.
     """
+    hook = threading.excepthook
+
+    def pass_over(thread: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread, which hands the error over to the next call.
+        if getattr(thread.exc_value, "errno", None) not in FULL:
+            hook(thread)
+
+    threading.excepthook = pass_over
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
+        what, cure = FULL[error.errno]
         where = f" writing {error.filename}" if error.filename else ""
-        raise UserError(
-            f"no space left on the disk{where}: free some and repeat the command, it goes on from its last checkpoint"
-            " if there is one"
-        ) from error
+        raise UserError(f"{what}{where}: {cure}, then {then()}") from error
+    finally:
+        threading.excepthook = hook
+
+
+# Why nothing more can be written, and what to do.
+FULL = {
+    errno.ENOSPC: ("no space left on the disk", "free some"),
+    errno.EDQUOT: ("your quota of the disk is used up", "free some of it"),
+    errno.EFBIG: ("files may not grow that large here", "raise the limit (ulimit -f)"),
+}
 
 
 def explain(error: Exception, config_name: str, words: Sequence[str] | None = None) -> str:

@@ -59,7 +59,7 @@ INSTEAD = {
     "max_time": "trainer.max_steps=... ends early, and a run that is stopped goes on when its command is repeated",
     "min_epochs": "epochs=... are all trained unless callbacks=[early_stopping] is given",
     "min_steps": "epochs=... are all trained unless callbacks=[early_stopping] is given",
-    "enable_checkpointing": "checkpoints are always written; checkpoint_minutes=... says how often within an epoch",
+    "enable_checkpointing": "checkpoints are always written: checkpoint_minutes=... and checkpoint_keep=...",
     "enable_model_summary": "callbacks=[model_summary] prints the layers",
     "scheduler": "the learning rate is a cosine with a warm-up: recipe.warmup_epochs, recipe.min_lr",
     "lr_scheduler": "the learning rate is a cosine with a warm-up: recipe.warmup_epochs, recipe.min_lr",

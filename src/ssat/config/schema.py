@@ -261,5 +261,17 @@ class Run:
     )
     reconstruct_every: int = key(10, "epochs between two pictures of reconstructions; 0 = none", low=0, identity=False)
     checkpoint_minutes: float = key(10, "also save the last checkpoint inside long epochs", above=0, identity=False)
+    checkpoint_keep: int = key(
+        1,
+        "so many last checkpoints: where the newest is damaged, a run goes on from the one before",
+        low=1,
+        identity=False,
+    )
+    on_nan: Literal["stop", "rollback"] = key(
+        "stop",
+        "a loss, weight or optimizer state that is not finite ends the run | rollback = go back to the last checkpoint"
+        " and take the images that are left in another order, at most 3 times in a phase",
+        identity=False,
+    )
     # The plain values that this was built from; records and checkpoints hold them.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -8,14 +8,17 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssat.core.checksum import damage, seal, with_crc32
 from ssat.core.errors import UserError
+from ssat.core.files import replacing
+from ssat.core.tensors import non_finite, tensors_in
 
 StateDict = dict[str, Tensor]
 
@@ -24,10 +27,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint on the CPU; nothing but tensors and plain values is ever unpickled.
 
     Raises:
-        UserError: the file is missing, cut short, or holds code.
+        UserError: the file is missing, cut short, damaged by its checksums, or holds code.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
+    if reason := damage(path):
+        raise UserError(f"{path} is not a readable checkpoint, it is damaged ({reason}): move it away")
     try:
         # MAE-style checkpoints carry their command line as a Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -50,6 +55,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary: move it away")
     return content
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path, *, before: Callable[[], None] = lambda: None) -> None:
+    """Write `content` to `path` with a checksum, whole or not at all; `before` it takes its place, call that."""
+    with replacing(path) as partial, open(partial, "w+b") as file:
+        try:
+            with with_crc32():
+                torch.save(content, file)
+        except RuntimeError as error:
+            # On a full disk or after a signal torch.save stumbles over its own cut file, which hides the reason.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt, SystemExit)):
+                raise error.__context__ from None
+            raise
+        seal(file)
+        before()
 
 
 def _is_pickled(path: Path) -> bool:
@@ -92,9 +112,10 @@ def check_continuable(checkpoint: Mapping[str, Any], path: Path, cure: str, *, e
         value = checkpoint.get(key)
         if not isinstance(value, kind) or value == {} or (isinstance(value, list) and len(value) != 1):
             raise UserError(f"{path} is damaged, its {key} is {value!r:.40}: {cure}")
-    bad = [key for key, value in weights_of(checkpoint, path).items() if not torch.isfinite(value).all()]
-    if bad:
-        raise UserError(f"{path} is damaged, {bad[0]} is not finite: {cure}")
+    weights_of(checkpoint, path)
+    for part in ("state_dict", "optimizer_states"):
+        if bad := non_finite(dict(tensors_in(checkpoint[part], part))):
+            raise UserError(f"{path} is damaged, {bad} is not finite: {cure}")
     if not isinstance(checkpoint["callbacks"].get("History"), dict):
         raise UserError(f"{path} is damaged, it has no history of the epochs: {cure}")
     if not 0 <= checkpoint["epoch"] <= epochs or checkpoint["global_step"] < 0:

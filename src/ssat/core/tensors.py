@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssat.core.errors import UserError
@@ -39,6 +42,36 @@ class Differences:
                 word = "" if parts else " tensor" + "s" * (len(names) > 1)
                 parts.append(f"{len(names)}{word} {'are' if len(names) > 1 else 'is'} {kind} ({first_few(names)})")
         return ", ".join(parts)
+
+
+def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested dictionaries and lists, each with its way there.
+
+    Example:
+        >>> dict(tensors_in({"state": [torch.ones(1)]}, "optimizer"))
+        {'optimizer.state.0': tensor([1.])}
+    """
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, each in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from tensors_in(each, f"{name}.{key}" if name else str(key))
+
+
+def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor with an infinity or a NaN; None where all numbers are finite.
+
+    Each tensor is read once, where it lies, and the host waits once for each device.
+    """
+    real = [(name, value) for name, value in tensors.items() if value.is_floating_point()]
+    for _, group in groupby(sorted(real, key=lambda item: str(item[1].device)), key=lambda item: item[1].device):
+        names, values = zip(*group, strict=True)
+        # A sum is faster than a look at each number. It may overflow where all of them are finite.
+        sums = torch.stack([value.detach().sum(dtype=torch.float32) for value in values])
+        for index in (~torch.isfinite(sums)).nonzero().flatten().tolist():
+            if not torch.isfinite(values[index]).all():
+                return str(names[index])
+    return None
 
 
 def compare(module: nn.Module, given: Mapping[str, Tensor], written: Written = str) -> Differences:

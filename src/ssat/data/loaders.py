@@ -29,6 +29,7 @@ class LoaderModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.drop_last, self.pin_memory = drop_last, pin_memory
         self.skipped: list[str] = []  # files that were left out
+        self.reshuffled = 0  # how often a training went back behind a loss that was not finite
         self._place = {"epoch": 0, "batches": 0}
         self._train_loader: EpochLoader | None = None
 
@@ -108,6 +109,7 @@ class LoaderModule(pl.LightningDataModule):
             rank=rank,
             world=world,
             drop_last=self._drops_last(samples, world),
+            reshuffled=self.reshuffled,
         )
         options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
         if getattr(self.trainer, "overfit_batches", 0):

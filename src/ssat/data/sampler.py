@@ -43,6 +43,7 @@ class EpochSampler(Sampler[Key]):
         seed: of the order.
         rank, world: this process and their number.
         drop_last: drop the images that do not fill a batch of all ranks; else see `images_per_rank`.
+        reshuffled: how often the training went back and took another order of what was left.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class EpochSampler(Sampler[Key]):
         rank: int = 0,
         world: int = 1,
         drop_last: bool = True,
+        reshuffled: int = 0,
     ) -> None:
         self.indices = indices if callable(indices) else lambda epoch: indices
         self.batch_size = batch_size
-        self.seed = seed
+        self.seed, self.reshuffled = seed, reshuffled
         self.rank, self.world = rank, world
         self.total = world * images_per_rank(len(self.indices(0)), batch_size, world, drop_last=drop_last)
         self.epoch = 0
@@ -72,7 +74,8 @@ class EpochSampler(Sampler[Key]):
         return self.total // self.world
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.random.RandomState([self.seed, self.epoch]).permutation(self.indices(self.epoch))[: self.total]
+        of = [self.seed, self.epoch, *([self.reshuffled] if self.reshuffled else [])]
+        order = np.random.RandomState(of).permutation(self.indices(self.epoch))[: self.total]
         first, self.start = self.start * self.batch_size, 0
         return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
 

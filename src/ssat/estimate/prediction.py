@@ -97,7 +97,8 @@ def predict(config: Run, phase: Phase, cost: Cost, amount: Amount, done: Done) -
     other += (train + evaluation) // (60 * config.checkpoint_minutes) * cost.checkpoint
     seconds = train + evaluation + other if left.steps else 0.0
     lines = phase.epochs * (amount.batches / log_every(config) + 2)
-    files = cost.last_bytes + cost.best_bytes + lines * cost.csv_bytes + left.pictures * cost.picture_bytes
+    kept = config.checkpoint_keep * (cost.last_bytes + cost.best_bytes)
+    files = kept + lines * cost.csv_bytes + left.pictures * cost.picture_bytes
     return {
         "name": phase.name,
         "status": "interrupted" if done.steps else "estimated",

@@ -159,11 +159,12 @@ class ClassLoss:
             return batch.images.new_zeros(())
         assert batch.targets is not None, "a batch without targets cannot be classified"
         targets = torch.cat([batch.targets] * (len(logits) // len(batch.targets)))
+        logits = logits.float()
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(logits.device)
-            return self._weighted(logits.float(), targets, self.class_weights)
+            return self._weighted(logits, targets, self.class_weights)
         if self.focal_gamma:
-            return self._weighted(logits.float(), targets, logits.new_ones(logits.shape[1], dtype=torch.float32))
+            return self._weighted(logits, targets, logits.new_ones(logits.shape[1], dtype=torch.float32))
         if targets.is_floating_point():
             return SoftTargetCrossEntropy()(logits, targets)
         if self.partly_labelled:
@@ -181,7 +182,9 @@ class ClassLoss:
             if self.focal_gamma:
                 raise UserError("the focal loss has no mixed labels: set recipe.mixup=0 and recipe.cutmix=0")
             total = F.cross_entropy(logits, targets.float(), weights, reduction="sum")
-            sizes, counted = targets.float() @ weights, targets.new_ones(len(targets), dtype=torch.bool)
+            with torch.autocast(logits.device.type, enabled=False):  # a product would be in half precision
+                sizes = targets.float() @ weights
+            counted = targets.new_ones(len(targets), dtype=torch.bool)
         else:
             options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "ignore_index": NO_LABEL}
             if self.focal_gamma:

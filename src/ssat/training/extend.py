@@ -12,15 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from ssat.config.identity import check_same_run, config_hash
 from ssat.config.resolve import build
 from ssat.config.schema import Run
-from ssat.core.checkpoints import check_continuable, load_checkpoint
+from ssat.core.checkpoints import check_continuable, load_checkpoint, write_checkpoint
 from ssat.core.errors import UserError
-from ssat.core.files import replacing
 from ssat.core.launch import launched_externally, say
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, read_record
 from ssat.runs.record import as_number, lookup, write_record
@@ -155,8 +153,7 @@ def _restamp(path: Path, config: Run) -> None:
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.startswith("EarlyStopping"):
             checkpoint["callbacks"][name] = state | RUNNING
-    with replacing(path) as partial, open(partial, "wb") as file:
-        torch.save(checkpoint, file)
+    write_checkpoint(checkpoint, path)
 
 
 def about_extension(run_dir: Path) -> dict[str, Any] | None:

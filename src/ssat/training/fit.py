@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
 
@@ -18,7 +20,7 @@ from ssat.config.schema import Phase, Run
 from ssat.core.standing import standing_file
 from ssat.runs.machine import log_every, runs_on_cpu
 from ssat.training.callbacks.averaging import MovingAverage
-from ssat.training.callbacks.checkpoints import Checkpoints
+from ssat.training.callbacks.checkpoints import AGREE_EVERY, Checkpoints
 from ssat.training.callbacks.chosen import build_chosen
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
@@ -28,6 +30,7 @@ from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
 from ssat.training.data import AnyData
 from ssat.training.ddp import strategy_of
+from ssat.training.loss_scale import scaled_precision
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.remarks import evaluated_every
@@ -52,12 +55,18 @@ def build_callbacks(
     meter: Meter,
     inputs: dict[str, Any],
     stop: Stop,
+    *,
+    back: int = 0,
+    rollbacks: Sequence[Mapping[str, Any]] = (),
 ) -> list[Callback]:
-    """History first: the others read its rows; checkpoints last: they save what the others hold."""
+    """History first: the others read its rows; checkpoints last: they save what the others hold.
+
+    `back`: how many checkpoints before the last one the training goes on from; `rollbacks`: of the phase so far.
+    """
     label = f"{config.mode.name}/{phase.name}"
     callbacks: list[Callback] = [
         history,
-        FiniteGuard(folder, every=1 if runs_on_cpu(config) else log_every(config)),
+        FiniteGuard(folder, every=guarded_every(config), rollbacks=rollbacks),
         meter,
         Stamp(config.values, inputs, drop_last=data.drop_last, phase=phase.name, mean=data.mean, std=data.std),
     ]
@@ -93,9 +102,18 @@ def build_callbacks(
             seconds=config.checkpoint_minutes * 60,
             monitor=monitor,
             whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
+            keep=config.checkpoint_keep,
+            back=back,
         )
     )
     return callbacks
+
+
+def guarded_every(config: Run) -> int:
+    """Steps between two looks at the losses: on a CPU they cost nothing, unless processes wait for one another."""
+    if not runs_on_cpu(config):
+        return log_every(config)
+    return 1 if config.trainer.processes == 1 else AGREE_EVERY
 
 
 def quiet() -> None:
@@ -124,12 +142,13 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer for one phase on `data`, which are set up."""
     t = config.trainer
+    scaled = [scaled_precision("cuda" if torch.cuda.is_available() else "mps")] if t.precision == "16" else []
     trainer = pl.Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.num_nodes,
         strategy=strategy_of(t),
-        precision=PRECISIONS[t.precision],  # type: ignore[arg-type]
+        precision=None if scaled else PRECISIONS[t.precision],  # type: ignore[arg-type]
         max_epochs=phase.epochs,
         max_steps=t.max_steps or -1,
         accumulate_grad_batches=t.accumulate,
@@ -142,7 +161,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=progress_style(config) == "bar",
         enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(config.checkpoint_keep), *scaled],
         use_distributed_sampler=False,
         deterministic=t.deterministic,
         default_root_dir=str(folder),

@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.interrupts import SIGNALS, Stopped
+from ssat.core.launch import say
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
+from ssat.training.earlier import keep_earlier, put_back, put_back_best
 from ssat.training.stop import Stop
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
@@ -32,7 +34,8 @@ class Checkpoints(Checkpoint):
     after the last batch of an epoch, whose evaluation and row of the history it would lose: the epoch's end follows.
 
     `best.ckpt` holds the first epoch whose `monitor` is the highest of the history. It is written beside its place and
-    takes it when `last.ckpt` knows of it, so that the two always belong together.
+    takes it when `last.ckpt` knows of it, so that the two always belong together. Where a damaged `last.ckpt` falls
+    back to the one before, `best.ckpt` goes back with it.
 
     Args:
         folder: of the checkpoints.
@@ -41,19 +44,31 @@ class Checkpoints(Checkpoint):
         seconds: between two checkpoints within an epoch.
         monitor: accuracy of the best, or None for no best.
         whole: whether `best.ckpt` is whole; else it holds the weights only.
+        keep: so many checkpoints of each name.
+        back: how many checkpoints before the last one this training goes on from.
 
     Attributes:
         place: step and epoch of `last.ckpt` in words; empty before it is read or written.
     """
 
     def __init__(
-        self, folder: Path, history: History, stop: Stop, *, seconds: float, monitor: str | None, whole: bool
+        self,
+        folder: Path,
+        history: History,
+        stop: Stop,
+        *,
+        seconds: float,
+        monitor: str | None,
+        whole: bool,
+        keep: int = 1,
+        back: int = 0,
     ) -> None:
         self.last, self.best, self._pending = folder / "last.ckpt", folder / "best.ckpt", folder / PENDING
         self._history, self._stop, self._monitor, self._whole = history, stop, monitor, whole
         self._seconds, self._saved_at = seconds, 0.0
         self._step, self.place = -1, ""
         self._agree_every, self._agreed_at = 1, 0.0  # until it is known how long a step takes
+        self._keep, self._back = keep, back
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -65,9 +80,14 @@ class Checkpoints(Checkpoint):
         self._step, self.place = step, f"step {step} (epoch {epoch + 1} of {trainer.max_epochs})"
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Finish, or take back, what a killed run has begun to write."""
+        """Finish, or take back, what a killed run has begun to write, and put an earlier checkpoint in its place."""
+        trainer.strategy.barrier("every process has read its checkpoint")
         if not trainer.is_global_zero:
             return
+        if self._back:
+            put_back(self.last, self._back)
+            if not put_back_best(self.best, self._best_step()):
+                say("there is no best.ckpt any more: those that were kept are of later epochs")
         for partial in self.last.parent.glob(".*.partial"):
             partial.unlink()
         if self._pending.exists():
@@ -80,9 +100,17 @@ class Checkpoints(Checkpoint):
         except (UserError, KeyError):
             known = False
         if known:
-            os.replace(self._pending, self.best)
+            self._place_best()
         else:
             self._pending.unlink()
+
+    def _place_best(self) -> None:
+        keep_earlier(self.best, self._keep)
+        os.replace(self._pending, self.best)
+
+    def _best_step(self) -> int | None:
+        rows = [row for row in self._history.rows if self._monitor in row]
+        return int(max(rows, key=lambda row: row[str(self._monitor)])["step"]) if rows else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for a moment that can be saved."""
@@ -108,7 +136,7 @@ class Checkpoints(Checkpoint):
         if self._is_best():
             trainer.save_checkpoint(self._pending, weights_only=not self._whole)
             if trainer.is_global_zero:
-                os.replace(self._pending, self.best)
+                self._place_best()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the epoch, evaluated."""
@@ -117,7 +145,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self._pending, weights_only=not self._whole)
         self._save_last(trainer)
         if best and trainer.is_global_zero:
-            os.replace(self._pending, self.best)
+            self._place_best()
         self._obey(trainer)
 
     def _is_best(self) -> bool:

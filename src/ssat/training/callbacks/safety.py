@@ -11,10 +11,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
+from ssat.core.tensors import non_finite, tensors_in
 from ssat.training.callbacks.spare import spare
 
 
@@ -53,19 +55,42 @@ class Stamp(Callback):
 
 
 class NonFiniteLoss(UserError):
-    """The loss became infinite or not a number."""
+    """A loss, a weight or a number of the optimizer became infinite or not a number.
+
+    Attributes:
+        event: the same on all processes: `step` and `epoch` (from 0) of the first one, and `what` it is.
+    """
+
+    def __init__(self, message: str, event: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.event = dict(event)
+
+    def __reduce__(self) -> Any:
+        """Crosses processes."""
+        return type(self), (str(self), self.event)
 
 
 @spare
 class FiniteGuard(Callback):
     """Stops at a non-finite loss, before any checkpoint of it is written, and saves the batch's indices.
 
-    Losses are read every `every` steps (1 on a CPU, where reading is free) and before each checkpoint.
+    Losses are read every `every` steps (1 on a CPU, where reading is free) and before each checkpoint, and so are the
+    weights and the optimizer's numbers before each checkpoint. All processes stop at the same step.
+
+    Args:
+        folder: of the phase.
+        every: steps between two looks.
+        rollbacks: of the phase so far; checkpoints hold them.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, rollbacks: Sequence[Mapping[str, Any]] = ()) -> None:
         self._folder, self._every = folder, every
         self._pending: list[tuple[int, int, Tensor, Tensor | None]] = []
+        self._rollbacks = [dict(each) for each in rollbacks]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rollbacks, where there are some."""
+        return {"rollbacks": self._rollbacks} if self._rollbacks else {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -75,33 +100,73 @@ class FiniteGuard(Callback):
         if len(self._pending) >= self._every:
             self.verify(trainer)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Look at the kept losses first: no checkpoint holds NaN."""
-        self.verify(trainer)
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look before an epoch's evaluation, which could only say that the network predicts NaN."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.verify(trainer, {"state_dict": pl_module.state_dict()})
 
-    def verify(self, trainer: pl.Trainer) -> None:
-        """Raises: NonFiniteLoss naming the first bad step and the checkpoint to go back to."""
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Look at the kept losses first, and at what is to be saved: no checkpoint holds NaN."""
+        parts = {part: checkpoint[part] for part in ("state_dict", "optimizer_states") if part in checkpoint}
+        self.verify(trainer, parts)
+
+    def verify(self, trainer: pl.Trainer, parts: Mapping[str, Any] | None = None) -> None:
+        """Look at the losses since the last time, and at the tensors in `parts`.
+
+        Raises:
+            NonFiniteLoss: names the first bad step of all processes, and the checkpoint to go back to.
+        """
+        bad = self._bad_loss() if parts is None else self._bad_loss() or _bad_tensor(trainer, parts)
+        step = _first_of_all(trainer, bad["step"] if bad else None)
+        if step is None:
+            return
+        if bad is None or bad["step"] > step:
+            bad = {"step": step, "epoch": trainer.current_epoch, "what": "the loss of another process"}
+        event = {key: bad[key] for key in ("step", "epoch", "what")}
+        raise NonFiniteLoss(f"{self._sentence(trainer, bad)}{ADVICE}", event)
+
+    def _bad_loss(self) -> dict[str, Any] | None:
         pending, self._pending = self._pending, []
         if not pending or (len(pending) == 1 and math.isfinite(pending[0][2])):  # one needs no tensors
-            return
+            return None
         bad = (~torch.isfinite(torch.stack([loss for _, _, loss, _ in pending]))).nonzero()
         if not len(bad):
-            return
+            return None
         step, epoch, loss, indices = pending[int(bad[0])]
-        path = self._folder / f"non_finite_step_{step}_rank_{trainer.global_rank}.json"
-        path.write_text(
-            json.dumps(
-                {
-                    "step": step,
-                    "epoch": epoch,
-                    "loss": str(float(loss)),
-                    "indices": None if indices is None else indices.tolist(),
-                }
-            )
-        )
+        kept = None if indices is None else indices.tolist()
+        return {"step": step, "epoch": epoch, "what": f"the loss became {float(loss)}", "indices": kept}
+
+    def _sentence(self, trainer: pl.Trainer, bad: Mapping[str, Any]) -> str:
         last = self._folder / "checkpoints" / "last.ckpt"
         kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        raise NonFiniteLoss(
-            f"the loss became {float(loss)} at step {step} (epoch {epoch}): {kept}; the batch's indices are in {path};"
-            f" lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
-        )
+        said = f"{bad['what']} at step {bad['step']} (epoch {bad['epoch']}): {kept}"
+        if "indices" not in bad:
+            return said
+        path = self._folder / f"non_finite_step_{bad['step']}_rank_{trainer.global_rank}.json"
+        path.write_text(json.dumps(dict(bad)))
+        return f"{said}; the batch's indices are in {path}"
+
+
+ADVICE = (
+    "; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32; on_nan=rollback goes back and takes"
+    " another order of the images"
+)
+
+
+def _bad_tensor(trainer: pl.Trainer, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+    name = non_finite(dict(tensors_in(parts)))
+    what = f"{name} is not finite"
+    return None if name is None else {"step": trainer.global_step, "epoch": trainer.current_epoch, "what": what}
+
+
+def _first_of_all(trainer: pl.Trainer, step: int | None) -> int | None:
+    """The lowest of all processes' steps; None where none has one."""
+    if trainer.world_size == 1:
+        return step
+    mine = torch.tensor(NEVER if step is None else step, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(mine, torch.distributed.ReduceOp.MIN)
+    first = int(mine)
+    return None if first == NEVER else first
+
+
+NEVER = 2**62
