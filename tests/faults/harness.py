@@ -123,6 +123,8 @@ TARGETS = {
 def start(target: Target, out: Path) -> subprocess.Popen[str]:
     """The command, in a session of its own; all its processes carry a mark."""
     mark = uuid.uuid4().hex
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # bash's `&`; the command would be deaf, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [word.format(out=out, root=out.parents[1]) for word in target.words],
         cwd=ROOT,

@@ -319,7 +319,9 @@ def test_a_preempted_job_of_submitit_saves_and_goes_on(tmp_path: Path) -> None:
     deadline = time.monotonic() + 200
     while not (tmp_path / "run" / "scratch" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    submitted._interrupt()  # what SLURM sends before it takes the machine away
+    controller = submitted._process.pid
+    (task,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)  # what SLURM sends before it takes the machine away
     assert submitted.result().status == "finished"
     assert "scratch: continuing at step" in (tmp_path / "job.log").read_text()
 
