@@ -92,6 +92,6 @@ def test_a_run_on_a_read_only_disk_of_data_trains(tmp_path):
     lines = [f"exec {sys.executable} -m src.train {' '.join(words)}"]
     done = subprocess.run(mounted(read_only(data), *lines), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    checked = [f"exec {sys.executable} -m src.check_data data=folder data.root={data}"]
+    checked = [f"exec {sys.executable} -m src.prepare data=folder data.root={data} --check"]
     done = subprocess.run(mounted(read_only(data), *checked), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

@@ -78,7 +78,7 @@ def lost_rank(runs: Runs) -> Finding:
     """Where the system kills one of two ranks, as it does when memory runs out, the run ends and says why."""
     process, others = training_ranks(runs, "lost_rank")
     begun = time.monotonic()
-    rank = next(each for each in others if "ssat.commands" in " ".join(each.cmdline()))
+    rank = next(each for each in others if "spawn_main" in " ".join(each.cmdline()))
     rank.kill()
     try:
         output, _ = process.communicate(timeout=SIGNAL_SECONDS)
@@ -95,18 +95,20 @@ def lost_rank(runs: Runs) -> Finding:
 
 
 def orphans(runs: Runs) -> Finding:
-    """Where the first rank is killed, the others end too."""
+    """Where the process that has started two ranks is killed, they end too."""
     process, others = training_ranks(runs, "orphans")
     begun = time.monotonic()
     process.kill()
     if alive := left_over(others):
-        text = f"{SIGNAL_SECONDS:.0f} s after the first of two ranks was killed {alive} processes go on"
+        text = f"{SIGNAL_SECONDS:.0f} s after a run was killed {alive} of its processes go on"
         raise CheckFailed(text, cure=REPORT_IT)
-    return Finding("orphans", "ok", f"{len(others)} processes ended {time.monotonic() - begun:.1f} s after the first rank")
+    return Finding(
+        "orphans", "ok", f"{len(others)} processes ended {time.monotonic() - begun:.1f} s after a killed run"
+    )
 
 
 def stopped_ranks(runs: Runs) -> Finding:
-    """SIGTERM to the first of two ranks alone ends both, with a checkpoint."""
+    """SIGTERM to a run of two ranks, and not to them, ends all of them with a checkpoint."""
     process, others = training_ranks(runs, "stopped_ranks")
     try:
         code, seconds, output = ended(process, signal.SIGTERM)
