@@ -119,16 +119,21 @@ def config(*overrides: str) -> dict:
 
 
 def on_two_ranks(work: Callable[[Path, int, int], None], folder: Path) -> tuple[Any, Any]:
-    """What `work(folder, rank, 2)` saves as <rank>.pt in two processes at once.
+    """What `work(folder, rank, 2)` saves as <rank>.pt in two processes at once."""
+    first, second = on_ranks(work, folder, 2)
+    return first, second
+
+
+def on_ranks(work: Callable[[Path, int, int], None], folder: Path, world: int) -> list[Any]:
+    """What `work(folder, rank, world)` saves as <rank>.pt in so many processes at once.
 
     Forked as a loader's workers are: two new programs would spend 10 CPU seconds on imports.
     """
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(folder, rank, 2), daemon=True) for rank in (0, 1)]
+    processes = [context.Process(target=work, args=(folder, rank, world), daemon=True) for rank in range(world)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
-    return first, second
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]

@@ -1,5 +1,6 @@
 """The doctor on this repository as it is, and on set-ups that are broken on purpose."""
 
+import io
 import json
 import os
 import shutil
@@ -7,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
+from PIL import Image
 
-from ssat.commands.doctor import data_sets, fit, machine, trainings
+from ssat.commands.doctor import data_sets, fit, machine, promises, trainings
 from ssat.commands.doctor.command import doctor, main, parse
 from ssat.commands.doctor.finding import CheckFailed, Finding, guarded
 from ssat.commands.doctor.machine import Driver, check_disk, check_lock, check_versions, gpu_problem
@@ -291,4 +295,53 @@ def test_ctrl_c_ends_its_runs_and_removes_their_folder(tmp_path):
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130 and "interrupted: nothing is left behind" in err
     assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert not list(tmp_path.glob("ssat-doctor-*"))
+
+
+def test_a_file_with_code_that_is_read_or_run_is_found(tmp_path, monkeypatch):
+    class Whole:
+        folder = tmp_path
+        whole = SimpleNamespace(result=lambda: tmp_path)
+
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+
+    def read(path):
+        return torch.load(path, weights_only=False)
+
+    def refuse(*_):
+        raise UserError("not read")
+
+    monkeypatch.setattr(promises, "saved_configuration", refuse)
+    monkeypatch.setattr(promises, "load_checkpoint", read)
+    with pytest.raises(CheckFailed, match="a pickled call has run its code"):
+        promises.code_in_files(Whole())
+    shutil.rmtree(tmp_path / "strangers")
+    monkeypatch.setattr(promises, "load_checkpoint", lambda path: {})
+    with pytest.raises(CheckFailed, match="a pickled call was read without a word"):
+        promises.code_in_files(Whole())
+    shutil.rmtree(tmp_path / "strangers")
+    monkeypatch.setattr(promises, "load_checkpoint", refuse)
+    assert promises.code_in_files(Whole()).mark == "ok"
+
+
+def test_the_image_bomb_is_small_and_claims_gigabytes():
+    assert len(promises.bomb()) < 1000
+    with warnings.catch_warnings(), pytest.raises(Image.DecompressionBombError, match="4290250000 pixels"):
+        Image.open(io.BytesIO(promises.bomb()))
+
+
+def test_promises_and_quick_exclude_each_other():
+    assert parse(["promises=true"]).promises and not parse([]).promises
+    with pytest.raises(UserError, match="leave one of them out"):
+        parse(["promises=true", "quick=true"])
+
+
+@pytest.mark.slow
+def test_the_promises_hold_here_and_nothing_is_left(tmp_path):
+    process = command("promises=true", "--json", tmp=tmp_path)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    assert {check["check"]: check["mark"] for check in json.loads(out)["checks"]} == dict.fromkeys(
+        promises.CHECKS, "ok"
+    )
     assert not list(tmp_path.glob("ssat-doctor-*"))

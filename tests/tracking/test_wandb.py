@@ -25,7 +25,7 @@ from ssat.tracking.final import final_figures
 from ssat.tracking.logger import WandbLogger
 from ssat.tracking.start import run_id
 from tests.helpers import TINY, record_of, train
-from tests.tracking.wandb_files import KEY, Service, recordings
+from tests.tracking.wandb_files import KEY, Service, read_recording, recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "http://127.0.0.1:9"  # a port where nobody listens
@@ -279,6 +279,51 @@ def test_a_reachable_service_gets_every_row(drive):
     (given, *_) = [asked for name, asked in service.queries if name == "UpsertBucket" and asked.get("groupName")]
     assert (given["groupName"], given["jobType"], given["name"]) == ("runs", "joint", "abcd1234-joint")
     assert len(losses(service.history["abcd1234-joint"])) == ROWS
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("when", ["start", "middle"])
+@pytest.mark.parametrize("fault", ["hang", "500", "reset"])
+def test_a_failing_service_holds_up_nothing_and_loses_nothing(tmp_path, drive, fault, when):
+    service = Service()
+
+    def fail() -> None:
+        if when == "middle":
+            while not service.history:
+                time.sleep(0.01)
+        service.fault = fault
+
+    if when == "start":
+        fail()
+    found = drive(middle=fail, WANDB_BASE_URL=service.url, WANDB_API_KEY=KEY)
+    print(f"{fault} {when}: start {found.opened:.1f} s, slowest row {found.slowest:.4f} s, end {found.closed:.1f} s")
+    (line,) = found.lines
+    option, kind = (" ", "offline-") if when == "start" else (" --include-online ", "")
+    assert f"with: wandb sync{option}{tmp_path}/run/wandb" in line
+    (file,) = (tmp_path / "run" / "wandb").glob(f"{kind}run-*/*.wandb")
+    one = read_recording(file)
+    assert len(losses(one.history)) == ROWS and one.summary["result/seconds"] == 3.0
+    assert max(found.opened, found.slowest, found.closed) < service.delay / 2  # it waited for no answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["scratch", "ssl_ft"])
+def test_a_training_whose_service_hangs_from_the_middle_on_has_the_result_of_one_without(tmp_path, mode):
+    service, words = Service(), (f"mode={mode}", "experiment=x", "epochs=4", "logger.finish_timeout=2")
+
+    def hang() -> None:
+        while not service.history:
+            time.sleep(0.01)
+        service.fault = "hang"
+
+    threading.Thread(target=hang, daemon=True).start()
+    done = command(tmp_path / "hangs", *words, WANDB_BASE_URL=service.url, WANDB_API_KEY=KEY)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert all(line.startswith("logger=wandb: ") for line in done.stderr.splitlines())
+    alone = command(tmp_path / "alone", *words, WANDB_MODE="disabled")
+    assert alone.returncode == 0
+    metrics = [record_of(next((tmp_path / name / "x").iterdir()))["metrics"] for name in ("hangs", "alone")]
+    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.slow

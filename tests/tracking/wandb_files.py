@@ -1,6 +1,7 @@
 """What W&B's side of a test needs: a reader of its offline recordings and a stand-in for its service on 127.0.0.1."""
 
 import json
+import socket
 import struct
 import threading
 import time
@@ -91,7 +92,17 @@ def recordings(run: Path, *, patience: float = 20) -> dict[str, Recording]:
 
 
 class Service:
-    """Answers what wandb asks of its service and keeps what it is told. `refuse`: paths that are answered with 401."""
+    """Answers what wandb asks of its service and keeps what it is told.
+
+    Attributes:
+        fault: what it does in place of an answer: `hang` for 60 s, `500`, `reset` the connection; "" = it answers.
+        delay: seconds that `hang` takes.
+
+    Args:
+        refuse: paths that are answered with 401.
+    """
+
+    fault, delay = "", 60.0
 
     def __init__(self, *, refuse: str = "nothing") -> None:
         self.queries: list[tuple[str, dict[str, Any]]] = []
@@ -116,12 +127,26 @@ class Service:
             def body(self) -> bytes:
                 return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
+            def fails(self) -> bool:
+                if service.fault == "hang":
+                    time.sleep(service.delay)
+                if service.fault == "500":
+                    self.reply({"errors": [{"message": "made-up fault"}]}, 500)
+                if service.fault == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.close_connection = True
+                    self.connection.close()
+                return bool(service.fault)
+
             def do_PUT(self) -> None:
                 self.body()
-                self.reply({})
+                if not self.fails():
+                    self.reply({})
 
             def do_POST(self) -> None:
                 body = self.body()
+                if self.fails():
+                    return
                 if refuse in self.path:
                     self.reply({"errors": [{"message": "made-up key refused"}]}, 401)
                 elif self.path == "/graphql":

@@ -251,6 +251,7 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
     # Heavy imports only for a command line that can be right.
     from ssat.analysis.figures import analysis_of
     from ssat.commands.models import load_models
+    from ssat.core.files import refuse_unwritable
 
     full_precision()
     values = options.values
@@ -268,6 +269,7 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
         settings = options.settings(name)
         done = None if values["force"] else already_done(out / f"{name}.json", models, settings)
         if done is None:
+            refuse_unwritable(out, key="out", value=out, cure="name another folder")
             done = run_analysis(name, analysis, models, values, settings, out, console)
             show(done, console)
             console.print(f"  written to {out / name}.json")

@@ -224,9 +224,12 @@ def evaluate(words: list[str], console: Console) -> dict[str, Any]:
             console.print(f"already evaluated, from {done} (force=true evaluates again):")
             show(record, console)
             return record
+    from ssat.core.files import refuse_unwritable
     from ssat.training.evaluation import Evaluator
     from ssat.training.image_scores import PICTURES
 
+    cure = "evaluations are written to the run's folder: allow it, or copy the run to a folder of yours"
+    refuse_unwritable(done.parent, key="run", value=run, cure=cure)
     evaluator = Evaluator(
         config,
         run,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -59,7 +60,10 @@ def set_aside(run_dir: Path, runs_dir: Path) -> None:
     """Move an old run out of the way; nothing is deleted."""
     if not run_dir.exists():
         return
-    target = runs_dir / ".replaced" / f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    place = runs_dir / ".replaced"
+    name = f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    # The same second comes again where the clock goes back.
+    target = next(path for path in (place / name, *(place / f"{name}-{n}" for n in count(2))) if not path.exists())
     target.parent.mkdir(parents=True, exist_ok=True)
     run_dir.rename(target)
     print(f"force=true: the old run is now {target}")

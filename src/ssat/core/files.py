@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,28 @@ def write_text(path: Path, text: str) -> Path:
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
     return path
+
+
+def refuse_unwritable(folder: Path, *, key: str, value: Path, cure: str) -> None:
+    """Refuse a folder in which nothing can be written, before the work whose result would be lost.
+
+    Args:
+        folder: need not be there yet.
+        key, value: the option that names it, or a folder that holds it, and what was given.
+        cure: what the user can do.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):  # rights alone do not tell: root has all of them on a read-only disk
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key}={value} cannot be written ({error.strerror}): {cure}", key=key, value=str(value)
+        ) from None
 
 
 def file_sha256(path: Path) -> str:

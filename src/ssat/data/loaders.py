@@ -11,6 +11,7 @@ import torch
 from ssat.core.batch import Batch
 from ssat.data.options import check_batch
 from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
+from ssat.data.shared import Shared
 from ssat.data.subsets import Indices
 
 EVALUATIONS = ("validate", "test", "predict")  # Lightning's stages that need no training samples
@@ -148,7 +149,7 @@ class LoaderModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self.pin_memory,
-            collate_fn=collate_fn,
+            collate_fn=Shared(collate_fn) if workers else collate_fn,
             **kwargs,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
 from ssat.data.ahead import on_side_stream
+from ssat.data.shared import telling
 
 Key = tuple[int, int]  # epoch, index of the image; the epoch is part of the key because workers live across epochs
 
@@ -132,7 +134,7 @@ class EpochLoader(DataLoader[Any]):
         self._place, self.seconds_waited = (epoch, start), 0.0
         try:
             asked = time.perf_counter()
-            for served, batch in enumerate(self._finished(super().__iter__()), start + 1):
+            for served, batch in enumerate(self._finished(self._loaded()), start + 1):
                 self._place = (epoch, served)
                 self.seconds_waited += time.perf_counter() - asked
                 yield batch
@@ -141,6 +143,10 @@ class EpochLoader(DataLoader[Any]):
             self.close()
             # PyTorch wraps a worker's exception into its traceback; the sentence is the end of it.
             raise UserError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
+
+    def _loaded(self) -> Iterator[Any]:
+        with telling() if self.num_workers else nullcontext():
+            yield from super().__iter__()
 
     def _finished(self, batches: Iterator[Any]) -> Iterator[Batch]:
         if self._prepare is None:

@@ -28,6 +28,7 @@ from ssat.data.sets.catalog import CATALOG
 
 USAGE = f"""\
 python -m src.doctor [data=<name>,...|all] [data.root=<folder>] [runs_dir=<folder>] [quick=true] [out=<file>] [--json]
+python -m src.doctor promises=true [out=<file>] [--json]
 
 Checks versions, devices, disk, data sets, patches and masks, and trains some tiny runs in a temporary folder: one batch
 learnt by heart, a killed run continued, the same seed twice, two processes against one, the report. Nothing is uploaded
@@ -38,6 +39,8 @@ minute and a half on two cores. Exit code 0: nothing failed; 1: something did; 2
   data.root=data   folder of the data sets
   runs_dir=runs    where training would write
   quick=true       no training, four encoders, only small data sets are read: some seconds
+  promises=true    what docs/doctor.md promises of faults, and nothing else: killed and stopped runs, lost processes,
+                   files that carry code or fill the memory
   out=<file.json>  also write the findings for a bug report, without your folders, names or keys
   --json           print that to the standard output, and the lines to the standard error
   --help           this text
@@ -47,6 +50,7 @@ KEYS = {
     "data.root": "<folder>",
     "runs_dir": "<folder>",
     "quick": "true or false",
+    "promises": "true or false",
     "out": "<file.json>",
 }
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
@@ -62,6 +66,7 @@ class Options:
     root: Path = Path("data")
     runs_dir: Path = Path("runs")
     quick: bool = False
+    promises: bool = False
     out: Path | None = None
     json: bool = False
     help: bool = False
@@ -79,7 +84,9 @@ def parse(words: list[str]) -> Options:
         if name not in ("all", *CATALOG):
             listed = ", ".join([*CATALOG, "all"])
             raise UserError(f"data={name} does not exist{nearest(name, list(CATALOG))}; it can be: {listed}")
-    quick = is_true("quick", given.get("quick", "false"))
+    quick, promises = (is_true(name, given.get(name, "false")) for name in ("quick", "promises"))
+    if quick and promises:
+        raise UserError("promises=true trains and quick=true does not: leave one of them out", key="promises")
     root, out = Path(given.get("data.root", "data")).expanduser(), given.get("out")
     if "data.root" in given and not root.is_dir():
         raise UserError(f"data.root={given['data.root']!r} is not a folder: name the one that holds the data sets")
@@ -90,6 +97,7 @@ def parse(words: list[str]) -> Options:
         root=root,
         runs_dir=Path(given.get("runs_dir", "runs")).expanduser(),
         quick=quick,
+        promises=promises,
         out=None if out is None else Path(out),
         json="--json" in flags,
         help="--help" in flags,
@@ -169,7 +177,7 @@ def running(futures: dict[str, Future[Finding]], screen: Screen) -> Iterator[Fin
 def examine(options: Options, screen: Screen) -> Generator[Finding, None, None]:
     """Every check; the trainings run in the background of the others."""
     screen.working("loading PyTorch")
-    from ssat.commands.doctor import trainings
+    from ssat.commands.doctor import promises, trainings
 
     if options.quick:
         yield from still_checks(options, screen)
@@ -179,8 +187,10 @@ def examine(options: Options, screen: Screen) -> Generator[Finding, None, None]:
     with tempfile.TemporaryDirectory(prefix="ssat-doctor-", ignore_cleanup_errors=True) as folder:
         runs = trainings.Runs(Path(folder))
         try:
-            futures = {name: runs.submit(check, name) for name, check in trainings.checks().items()}
-            yield from still_checks(options, screen)
+            chosen = promises.CHECKS if options.promises else trainings.checks()
+            futures = {name: runs.submit(check, name) for name, check in chosen.items()}
+            if not options.promises:
+                yield from still_checks(options, screen)
             yield from running(futures, screen)
         finally:
             runs.stop()
@@ -197,6 +207,7 @@ def as_json(findings: list[Finding], options: Options, seconds: float) -> dict[s
         "schema": SCHEMA,
         "command": "doctor",
         "quick": options.quick,
+        "promises": options.promises,
         "seconds": round(seconds, 1),
         "git_commit": git_commit(),
         **snapshot(),

@@ -57,6 +57,7 @@ SSL_BOUND = 0.5  # of the reconstruction loss, as a share of its first value; 0.
 RANKS_BOUND = 1e-5
 EVERYTHING = ("epochs=2", "logger=wandb", "footprint.energy=true", "reconstruct_every=1", "data.num_workers=2")
 RUN_SECONDS = 300.0  # after which a run counts as hanging
+SIGNAL_SECONDS = 60.0  # in which a run ends after a signal
 LOG_CHARACTERS = 3000
 # Of a job in which this command was started, which a run would take for its own ranks.
 OTHERS_VARIABLES = ("SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "WANDB_SERVICE")
@@ -210,26 +211,43 @@ def same_seed(runs: Runs) -> Finding:
     return compared("determinism", "the same seed twice", runs.whole.result(), again)
 
 
-def killed_and_continued(runs: Runs) -> Finding:
-    """A run killed with SIGKILL after its first epoch and continued by the same command, against an undisturbed one."""
-    run = runs.folder / "runs" / "killed"
-    process = runs.start("train", *runs.settings("killed"))
+def interrupted(runs: Runs, check: str = "resume", number: signal.Signals = signal.SIGKILL) -> Finding:
+    """A run ended by a signal after its first epoch and continued by the same command, against an undisturbed one."""
+    run = runs.folder / "runs" / number.name
+    process = runs.start("train", *runs.settings(run.name))
     deadline = time.monotonic() + RUN_SECONDS
     while not last_checkpoint(run).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     early = process.poll() is None
-    kill(process)
-    if not early and process.returncode:
-        output = process.stdout.read() if process.stdout else ""
-        raise CheckFailed(
-            f"the run failed before it could be killed (exit code {process.returncode})", log=output[-LOG_CHARACTERS:]
-        )
+    code, seconds, output = ended(process, number)
+    if not early and code:
+        raise CheckFailed(f"the run failed before its signal (exit code {code})", log=output[-LOG_CHARACTERS:])
     if (run / "result.json").exists():
-        return Finding("resume", "skipped", "the run had ended before it could be killed: repeat the command")
+        return Finding(check, "skipped", "the run had ended before its signal: repeat the command")
+    expected = -number if number == signal.SIGKILL else 128 + number  # a shell's number of it
+    if code != expected or "Traceback" in output:
+        text = f"after {number.name} the run ends with {code} in place of {expected}"
+        raise CheckFailed(text, cure=REPORT_IT, log=output[-LOG_CHARACTERS:])
     step = load_checkpoint(last_checkpoint(run))["global_step"]
-    runs.train("killed")
-    what = f"killed after step {step} of {record(run)['steps']} and continued"
-    return compared("resume", what, runs.whole.result(), run)
+    runs.train(run.name)
+    what = f"{number.name} after step {step} of {record(run)['steps']}, ended in {seconds:.1f} s and continued"
+    return compared(check, what, runs.whole.result(), run)
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, float, str]:
+    """Send a signal to a process alone, as `kill` does; its exit code, the seconds that it took and what it printed.
+
+    Raises:
+        CheckFailed: it does not end.
+    """
+    begun = time.monotonic()
+    process.send_signal(number)
+    try:
+        output, _ = process.communicate(timeout=SIGNAL_SECONDS)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise CheckFailed(f"{SIGNAL_SECONDS:.0f} s after {number.name} the run goes on", cure=REPORT_IT) from None
+    return process.returncode, time.monotonic() - begun, output
 
 
 def two_ranks(runs: Runs) -> Finding:
@@ -279,7 +297,7 @@ def report_page(runs: Runs) -> Finding:
 
 CHECKS: dict[str, Callable[[Runs], Finding]] = {
     "determinism": same_seed,
-    "resume": killed_and_continued,
+    "resume": interrupted,
     "two ranks": two_ranks,
     "overfit, CPU": one_batch,
     "run, all on": everything_on,

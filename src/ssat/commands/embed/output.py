@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ssat.commands.embed.features import Embedded
 from ssat.commands.predict.images import no_formula
 from ssat.core.errors import UserError
-from ssat.core.files import replacing, write_text
+from ssat.core.files import refuse_unwritable, replacing, write_text
 from ssat.core.words import utf_8
 from ssat.runs.predicted import LABELS
 from ssat.runs.prediction_rows import write_rows
@@ -25,7 +25,7 @@ def check_out(path: Path) -> None:
     """Refuse a file that cannot be written, before anything is computed.
 
     Raises:
-        UserError: another ending, or .parquet without its library.
+        UserError: another ending, .parquet without its library, or a folder that cannot be written.
     """
     if path.suffix not in ENDINGS:
         raise UserError(
@@ -33,6 +33,7 @@ def check_out(path: Path) -> None:
         )
     if path.is_dir():
         raise UserError(f"out={path} is a folder: name a file", key="out", value=str(path))
+    refuse_unwritable(path.parent, key="out", value=path, cure="name a file in another folder")
     if path.suffix == ".parquet":
         _pyarrow(path)
 

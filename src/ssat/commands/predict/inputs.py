@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 
 from ssat.core.errors import UserError
-from ssat.core.files import file_sha256
+from ssat.core.files import file_sha256, refuse_unwritable
 from ssat.core.words import many
 
+CURE = "name another folder, or free space there"  # where `out` cannot be written
 COLUMN, FEW = "path", 3  # of a list; files in one line
 
 # Endings of what lies beside images and is plainly none; any other file is tried.
@@ -169,12 +170,13 @@ def writable(out: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot.
     """
+    refuse_unwritable(out, key="out", value=out, cure=CURE)
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise UserError(
-            f"out={out} cannot be written ({error.strerror}): name another folder, or free space there",
+            f"out={out} cannot be written ({error.strerror}): {CURE}",
             key="out",
             value=str(out),
         ) from error
