@@ -14,7 +14,7 @@ from ssat.core.checkpoints import load_checkpoint, write_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.tensors import non_finite, tensors_in
 from ssat.training.earlier import earlier, keep_earlier, put_back_best
-from tests.helpers import largest_difference, record_of, train, weights
+from tests.helpers import command, largest_difference, record_of, start, train, wait_for, weights
 
 WORDS = ["mode=scratch", "epochs=4", "recipe.drop_path=0.1", "checkpoint_keep=3"]
 FOLDER = Path("scratch/checkpoints")
@@ -64,6 +64,19 @@ def test_so_many_checkpoints_are_kept_one_an_epoch(whole: Path) -> None:
     an_epoch = record_of(whole)["steps"] // 4
     assert steps == [4 * an_epoch, 3 * an_epoch, 2 * an_epoch]
     assert not earlier(folder / "last.ckpt", 3).exists() and not list(folder.glob(".*"))
+
+
+def test_by_default_the_one_before_is_kept_while_a_phase_trains_and_no_longer(tmp_path: Path) -> None:
+    words = ["mode=scratch", "epochs=30", "name=begun", "checkpoint_minutes=0.0005"]
+    process = start(*words, runs=tmp_path)
+    wait_for(lambda: [*tmp_path.glob("*/*/scratch/checkpoints/last-1.ckpt")], process)
+    process.kill()
+    process.communicate()
+    (folder,) = tmp_path.glob("*/*/scratch/checkpoints")
+    flip(folder / "last.ckpt")
+    finished = command(*words, runs=tmp_path)
+    assert finished.returncode == 0 and "going on from the checkpoint before it, last-1.ckpt" in finished.stdout
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "best.ckpt", "last.damaged"}
 
 
 @pytest.mark.parametrize(

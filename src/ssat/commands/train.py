@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -63,7 +63,8 @@ def set_aside(run_dir: Path, runs_dir: Path) -> None:
     place = runs_dir / ".replaced"
     name = f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}"
     # The same second comes again where the clock goes back.
-    target = next(path for path in (place / name, *(place / f"{name}-{n}" for n in count(2))) if not path.exists())
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    target = next(place / each for each in names if not (place / each).exists())
     target.parent.mkdir(parents=True, exist_ok=True)
     run_dir.rename(target)
     print(f"force=true: the old run is now {target}")

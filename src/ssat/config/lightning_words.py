@@ -33,6 +33,7 @@ NAMES = {
         name: f"recipe.{name}"
         for name in ("optimizer", "weight_decay", "label_smoothing", "warmup_epochs", "drop_path")
     },
+    **{f"checkpoint.{name}": f"checkpoint_{name}" for name in ("keep", "minutes")},
     **{"num_workers": "data.num_workers", "seed_everything": "seed"},
 }
 GROUPS = {"model": "encoder", "net": "encoder", "datamodule": "data", "optimizer": "recipe"}  # for their other keys

@@ -261,9 +261,10 @@ class Run:
     )
     reconstruct_every: int = key(10, "epochs between two pictures of reconstructions; 0 = none", low=0, identity=False)
     checkpoint_minutes: float = key(10, "also save the last checkpoint inside long epochs", above=0, identity=False)
-    checkpoint_keep: int = key(
-        1,
-        "so many last checkpoints: where the newest is damaged, a run goes on from the one before",
+    checkpoint_keep: int | None = key(
+        None,
+        "so many last checkpoints: where the newest is damaged, a run goes on from the one before; null = 2 while a"
+        " phase trains, 1 afterwards",
         low=1,
         identity=False,
     )

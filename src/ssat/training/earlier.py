@@ -9,8 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ssat.config.schema import Run
 from ssat.core.checkpoints import load_checkpoint
 from ssat.core.errors import UserError
+
+
+def checkpoints_kept(config: Run) -> int:
+    """So many of each name while a phase trains."""
+    return config.checkpoint_keep or 2
 
 
 def earlier(path: Path, number: int) -> Path:
@@ -83,6 +89,12 @@ def put_back(last: Path, number: int) -> None:
         earlier(last, skipped).unlink(missing_ok=True)
     for source in range(number, number + len(list(_there(last, number)))):
         os.replace(earlier(last, source), earlier(last, source - number))
+
+
+def forget_earlier(path: Path) -> None:
+    """Remove what was `path` before: nothing goes on from it any more."""
+    for other in [*_there(path, 1)]:
+        other.unlink(missing_ok=True)
 
 
 def _there(path: Path, start: int) -> Iterator[Path]:

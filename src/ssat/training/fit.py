@@ -30,6 +30,7 @@ from ssat.training.callbacks.safety import FiniteGuard, Stamp
 from ssat.training.checkpoint_io import AtomicCheckpointIO
 from ssat.training.data import AnyData
 from ssat.training.ddp import strategy_of
+from ssat.training.earlier import checkpoints_kept
 from ssat.training.loss_scale import scaled_precision
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
@@ -102,7 +103,7 @@ def build_callbacks(
             seconds=config.checkpoint_minutes * 60,
             monitor=monitor,
             whole=bool(phase.recipe.ema_decay),  # only that holds the averaged weights, those that were evaluated
-            keep=config.checkpoint_keep,
+            keep=checkpoints_kept(config),
             back=back,
         )
     )
@@ -161,7 +162,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=progress_style(config) == "bar",
         enable_model_summary=False,
-        plugins=[AtomicCheckpointIO(config.checkpoint_keep), *scaled],
+        plugins=[AtomicCheckpointIO(checkpoints_kept(config)), *scaled],
         use_distributed_sampler=False,
         deterministic=t.deterministic,
         default_root_dir=str(folder),

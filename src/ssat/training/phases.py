@@ -193,6 +193,8 @@ def _fit_once(
         if not any(name.startswith(f"{data.eval_split}/") for name in history.rows[-1]):
             history.rows[-1] |= trainer.validate(module, datamodule=data, verbose=False)[0]
             checkpoints.keep_best(trainer)
+        if config.checkpoint_keep is None and trainer.is_global_zero:
+            checkpoints.forget_earlier()
         record = phase_record(config, phase, run_dir, trainer, module, data, inputs, history.rows, totals)
         return record | {"rollbacks": rollbacks, "skipped_steps": skipped_steps(trainer)}
     except Stopped as stopped:

@@ -17,7 +17,7 @@ from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.core.launch import say
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
-from ssat.training.earlier import keep_earlier, put_back, put_back_best
+from ssat.training.earlier import forget_earlier, keep_earlier, put_back, put_back_best
 from ssat.training.stop import Stop
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
@@ -107,6 +107,11 @@ class Checkpoints(Checkpoint):
     def _place_best(self) -> None:
         keep_earlier(self.best, self._keep)
         os.replace(self._pending, self.best)
+
+    def forget_earlier(self) -> None:
+        """The phase has been trained: `last.ckpt` and `best.ckpt` alone stay."""
+        for path in (self.last, self.best):
+            forget_earlier(path)
 
     def _best_step(self) -> int | None:
         rows = [row for row in self._history.rows if self._monitor in row]
