@@ -47,7 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts = {"index.md": home, **api_pages()}
     for page in sorted(Path(config.docs_dir).rglob("*.md")):
         for name in LINK.findall(page.read_text()):
-            texts[f"files/{name}"] = (ROOT / name).read_text()
+            texts[f"files/{name}"] = (ROOT / name).read_text().replace("](docs/", "](../")
     for name, text in texts.items():
         files.append(File.generated(config, name, content=text))
     return files
