@@ -55,4 +55,4 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links that leave docs/ to the copies of their files."""
-    return LINK.sub(r"files/\1", markdown)
+    return markdown if page.file.src_uri.startswith("files/") else LINK.sub(r"files/\1", markdown)
