@@ -43,7 +43,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the home, the API and every file of the repository that a page links."""
-    home = (ROOT / "README.md").read_text().replace("](docs/", "](")
+    home = (ROOT / "README.md").read_text().replace("](docs/", "](").replace("](SECURITY", "](files/SECURITY")
     texts = {"index.md": home, **api_pages()}
     for page in sorted(Path(config.docs_dir).rglob("*.md")):
         for name in LINK.findall(page.read_text()):
