@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import ssat
 from ssat.commands.report import FORMATS, report
 from ssat.core.errors import UserError
 from tests.fuzz.fields import WRONG, Place, cases, drawn, read, replaced, write
@@ -53,18 +54,14 @@ def reported(record: dict[str, Any], wrong: Sequence[tuple[Place, str]], folder:
     report([f"runs={folder}", f"format={form}"])
 
 
-@pytest.mark.parametrize(
-    ("seed", "count"), [(0, TOGETHER), pytest.param(SEED, 100 * TOGETHER, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("seed", "count"), [(0, TOGETHER), pytest.param(SEED, 100 * TOGETHER, marks=pytest.mark.slow)])
 def test_a_report_shows_or_leaves_out_every_record_with_a_wrong_value(
     seed: int, count: int, finished: Path, tmp_path: Path
 ) -> None:
     record = read(finished / "result.json")
     chosen = random.Random(seed).sample(cases(record), count)
     for start in range(0, count, TOGETHER):
-        reported(
-            record, chosen[start : start + TOGETHER], tmp_path / "runs", FORMATS[start // TOGETHER % len(FORMATS)]
-        )
+        reported(record, chosen[start : start + TOGETHER], tmp_path / "runs", FORMATS[start // TOGETHER % len(FORMATS)])
 
 
 def changed_run(finished: Path, folder: Path, name: str, draw: random.Random) -> tuple[Path, str]:
@@ -106,22 +103,21 @@ def faults(seed: int, count: int, finished: Path, folder: Path) -> list[str]:
     return found
 
 
-GROUPS = ("encoder", "data", "mode", "ssl", "recipe", "trainer", "logger", "launcher", "monitor", "footprint", "checkpoint")
+GROUPS = ("encoder", "data", "mode", "ssl", "recipe", "trainer", "logger", "launcher", "monitor", "footprint")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("wrong", ["missing", "null", "list", "text"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_configuration_with_a_group_that_is_none_is_one_sentence(
     group: str, wrong: str, finished: Path, tmp_path: Path
 ) -> None:
-    import ssat
-
     shutil.copytree(finished, tmp_path / "run")
-    values = read(tmp_path / "run/config.yaml")
-    if group not in values:
-        pytest.skip("is no group of a run")
-    write(tmp_path / "run/config.yaml", replaced(values, (group,), WRONG[wrong]))
+    path = tmp_path / "run/config.yaml"
+    write(path, replaced(read(path), (group,), WRONG[wrong]))
+    said = ""
     try:
-        ssat.load(str(tmp_path / "run"))
+        ssat.load(str(path.parent))
     except UserError as error:
-        assert "\n" not in str(error) and len(str(error)) < 500
+        said = str(error)
+    assert "\n" not in said and (said or group not in ("encoder", "data", "mode", "recipe"))
