@@ -380,7 +380,7 @@ def test_a_huge_picture_is_left_out_for_what_it_states_also_where_it_is_explaine
         (["input={home}/photos", "explain=yes"], "explain=yes is not one of true, false"),
         (["input={home}/photos", "face=all"], "face= is of videos"),
         (["input={home}/photos", "run={home}/empty"], "has no config.yaml of a run and no model.json of an export"),
-        (["input={home}/photos", "run={home}/none.csv"], "holds more than tensors and plain values"),
+        (["input={home}/photos", "run={home}/none.csv"], "is damaged (its beginning is of no checkpoint)"),
     ],
 )
 def test_a_mistake_is_one_sentence(photos: Path, home: Path, console: Console, words: list[str], sentence: str) -> None:
