@@ -14,6 +14,7 @@ from ssat.config.identity import config_hash
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.core.errors import UserError
+from tests.data.bombs import BOMBS
 from tests.helpers import record_of, train
 
 TRAINING = (
@@ -51,6 +52,15 @@ def test_findings_are_told_all_and_exit_with_one(root: Path, capsys) -> None:
     assert len(found["unreadable"]) == 30 and found["findings"] == ["30 files cannot be read"]
     assert prepare([word for word in words if word != "--json"]) == 1
     assert capsys.readouterr().out.count(".png: not an image") == 30
+
+
+def test_a_huge_picture_is_a_finding_and_is_not_decoded(root: Path, capsys) -> None:
+    for ending, bomb in BOMBS.items():
+        (root / "real" / "video0" / f"bomb.{ending}").write_bytes(bomb())
+    assert prepare(["--check", "data=image_folder", f"data.root={root}", "data.on_bad_image=skip"]) == 1
+    said = capsys.readouterr().out
+    assert f"{len(BOMBS)} files cannot be read" in said
+    assert all(f"bomb.{ending}: it states" in said for ending in BOMBS)
 
 
 @pytest.mark.parametrize(

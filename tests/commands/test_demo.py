@@ -22,6 +22,7 @@ from ssat.commands.demo.command import free_port, parse
 from ssat.core.errors import UserError
 from ssat.data.sets.sources import digits
 from ssat.training.reconstructor import Reconstructor, reconstructor_of
+from tests.data.bombs import BOMBS
 from tests.helpers import ROOT, train
 from tests.results.browser import browser, find_browser
 
@@ -57,6 +58,15 @@ def test_classes_and_heat_map_are_those_of_predict(run: Path, image: Path) -> No
     with pytest.raises(UserError) as caught:
         answers.classes(str(bad))
     assert "cannot read the image bad.png" in str(caught.value)  # the server's folders are nobody's business
+
+
+@pytest.mark.parametrize("ending", BOMBS)
+def test_a_huge_picture_is_refused_by_what_it_states(run: Path, tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"a.{ending}").write_bytes(BOMBS[ending]())
+    answers = Answers(ssat.load(run))
+    for answer in (answers.classes, answers.heat, lambda path: answers.reconstruction(path, 0.5, 1)):
+        with pytest.raises(UserError, match="pixels are too many at once"):
+            answer(str(tmp_path / f"a.{ending}"))
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])

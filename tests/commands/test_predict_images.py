@@ -31,6 +31,7 @@ from ssat.model import Model
 from ssat.runs.saved import saved_configuration
 from ssat.training.evaluation import Evaluator
 from ssat.training.saved_network import find_network
+from tests.data.bombs import BOMBS
 from tests.helpers import ROOT, train
 
 CLASSES = ("dark", "light")
@@ -351,6 +352,22 @@ def test_paths_come_from_standard_input(
     assert [float(row[f"prob_{name}"]) for name in CLASSES] == pytest.approx(expected.tolist())
 
 
+@pytest.mark.parametrize("run", ["photos", "numbers"])
+def test_a_huge_picture_is_left_out_for_what_it_states_also_where_it_is_explained(
+    run: str, tmp_path: Path, console: Console, request: pytest.FixtureRequest
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    Image.fromarray(photo(0, 1)).save(files / "sound.png")
+    for ending, bomb in BOMBS.items():
+        (files / f"bomb.{ending}").write_bytes(bomb())
+    words = [f"run={request.getfixturevalue(run)}", f"input={files}", f"out={tmp_path / 'out'}", "explain=true"]
+    assert predict(words, console) == 3
+    said = console.export_text()
+    assert said.count("pixels are too many at once") == len(BOMBS)
+    assert len([*(tmp_path / "out").rglob("*.png")]) == 2  # the explained one and the sheet
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -363,7 +380,7 @@ def test_paths_come_from_standard_input(
         (["input={home}/photos", "explain=yes"], "explain=yes is not one of true, false"),
         (["input={home}/photos", "face=all"], "face= is of videos"),
         (["input={home}/photos", "run={home}/empty"], "has no config.yaml of a run and no model.json of an export"),
-        (["input={home}/photos", "run={home}/none.csv"], "holds more than tensors and plain values"),
+        (["input={home}/photos", "run={home}/none.csv"], "is damaged (its beginning is of no checkpoint)"),
     ],
 )
 def test_a_mistake_is_one_sentence(photos: Path, home: Path, console: Console, words: list[str], sentence: str) -> None:

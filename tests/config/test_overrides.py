@@ -137,6 +137,12 @@ def test_what_adds_a_file_or_an_option_of_sbatch_is_accepted(words):
     accepted(*words)
 
 
+@pytest.mark.parametrize("flag", [["--experimental-rerun", "a.pickle"], ["--exp=a.pickle"]])
+def test_hydras_pickles_are_not_read(flag: list[str]) -> None:
+    with pytest.raises(UserError, match="--experimental-rerun=a.pickle reads a pickle, which can run any code"):
+        prepared([*flag, "epochs=1"], "train")
+
+
 def test_flags_may_stand_between_the_overrides():
     assert prepared(["seed=3", "-m", "epochs=2"], "train") == ["-m", "seed=3", "epochs=2"]
 

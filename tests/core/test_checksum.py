@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -155,3 +156,10 @@ def test_files_without_checksums_are_read_as_before(tmp_path: Path) -> None:
     assert same(load_checkpoint(tmp_path / "bare.pth"), content())
     with ZipFile(tmp_path / "ours.ckpt") as archive:  # ours has them whatever the program has set
         assert archive.testzip() is None and all(record.CRC for record in archive.infolist())
+
+
+def test_the_end_of_an_archive_in_several_files_is_damage(tmp_path: Path) -> None:
+    locator, end = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 2), b"PK\5\6" + bytes(18)
+    (tmp_path / "a.ckpt").write_bytes(b"no archive" + locator + end)
+    with pytest.raises(UserError, match="its first bytes are not those of an archive"):
+        load_checkpoint(tmp_path / "a.ckpt")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import random
 import shutil
 import tarfile
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -249,6 +251,46 @@ def flagged(path: Path) -> Path:
 
 def nothing_is_left(folder: Path) -> bool:
     return not folder.exists() or not list(folder.iterdir())
+
+
+def packed_tar(path: Path, kind: bytes, content: bytes) -> Path:
+    """A small .tar.gz whose first member is a header of `kind` with `content`, followed by a plain file."""
+    with gzip.open(path, "wb") as file:
+        for name, type_, data in ((b"x", kind, content), (b"jpg/1.jpg", tarfile.REGTYPE, bytes(1_000_000))):
+            info = tarfile.TarInfo(name.decode())
+            info.type, info.size = type_, len(data)
+            file.write(info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512))
+    return path
+
+
+def pax(**records: str) -> bytes:
+    """Records of a pax header, each with its length in front."""
+    lines = [f" {key.replace('_', '.')}={value}\n".encode() for key, value in records.items()]
+    return b"".join(str(len(line) + 2).encode() + line for line in lines)
+
+
+FILLER = b"a" * 30_000_000
+TAR_BOMBS = {
+    "pax": (tarfile.XHDTYPE, b"30000000 path=" + FILLER),
+    "global pax": (tarfile.XGLTYPE, b"30000000 comment=" + FILLER),
+    "long name": (tarfile.GNUTYPE_LONGNAME, FILLER),
+    "long link": (tarfile.GNUTYPE_LONGLINK, FILLER),
+    "holes": (tarfile.GNUTYPE_SPARSE, b""),
+    "holes in pax": (tarfile.XHDTYPE, pax(GNU_sparse_major="1", GNU_sparse_minor="0")),
+}
+
+
+@pytest.mark.parametrize("name", TAR_BOMBS)
+def test_a_tar_header_that_unpacks_to_much_is_refused_unread(tmp_path: Path, name: str) -> None:
+    archive = packed_tar(tmp_path / "archive", *TAR_BOMBS[name])
+    assert archive.stat().st_size < 1_000_000
+    tracemalloc.start()
+    message = refused(unpack, archive, tmp_path / "out", "jpg", most=10e6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "is damaged or truncated" in message and "\n" not in message
+    assert peak < len(FILLER) / 2
+    assert nothing_is_left(tmp_path / "out")
 
 
 ODD_ARCHIVES = {

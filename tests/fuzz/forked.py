@@ -146,6 +146,18 @@ def _child(words: list[str], limit: float) -> dict[str, Any]:
     }
 
 
+def load(run: str) -> None:
+    """`ssat.load` as a command."""
+    import ssat
+    from ssat.core.errors import UserError
+
+    try:
+        ssat.load(run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def _command(words: list[str], reading: int, writing: int) -> None:
     os.close(reading)
     os.setpgid(0, 0)
@@ -162,7 +174,7 @@ def _command(words: list[str], reading: int, writing: int) -> None:
         sys.argv = ["ssat", *words]
         # Those of the server know of other files.
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-        main()
+        load(words[1]) if words[0] == "load" else main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -19,6 +19,7 @@ from ssat.config.words import command_line
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.read import read_json, read_yaml
+from ssat.core.terminal import tell
 from ssat.core.words import nearest
 from ssat.tracking.dashboard import digest, sealed, specification, to_report, validate
 from ssat.tracking.start import end_service
@@ -266,7 +267,7 @@ def dashboard(words: list[str]) -> None:
     """Write or read the specification, then create the report from it if that is possible."""
     options = parse(words)
     if options.sweep:
-        print(hydra_command(options.sweep))
+        tell(hydra_command(options.sweep))
         return
     path = options.apply or options.out or Path("runs/dashboard.json")
     if options.apply:
@@ -274,16 +275,16 @@ def dashboard(words: list[str]) -> None:
     else:
         spec = built(options, path)
         write(path, spec)
-        print(f"wrote {path}")
+        tell(f"wrote {path}")
     try:
         spec["url"] = apply(spec)
     except Unreachable as error:
         if options.apply:
             raise UserError(f"{error}: {path} is unchanged, repeat this command once that is mended") from error
-        print(f"no report yet, {error}: create it later with {command_line('dashboard', [f'apply={path}'])}")
+        tell(f"no report yet, {error}: create it later with {command_line('dashboard', [f'apply={path}'])}")
         return
     write(path, spec)
-    print(f"report: {spec['url']}")
+    tell(f"report: {spec['url']}")
 
 
 def given_to(old: dict[str, Any], options: Options) -> dict[str, Any]:

@@ -96,7 +96,11 @@ def _flags_and_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         raise UserError(f"{message}: write key=value {LISTS}", key=message.rpartition(" ")[2])
 
     parser.error = error  # type: ignore[method-assign]
-    words = parser.parse_intermixed_args(list(argv)).overrides
+    found = parser.parse_intermixed_args(list(argv))
+    if found.experimental_rerun is not None:
+        what = "reads a pickle, which can run any code: begin the run again by its own words"
+        raise UserError(f"--experimental-rerun={found.experimental_rerun} {what}", key="--experimental-rerun")
+    words = found.overrides
     return [word for word in argv if word not in words], words
 
 

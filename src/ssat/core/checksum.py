@@ -16,6 +16,7 @@ import torch
 
 MARK = b"ssat sha256 "  # begins the comment of the archive, which torch.load passes over
 CHUNK = 1 << 20  # bytes that are read at a time
+ODD = (struct.error, zlib.error, OverflowError, MemoryError)
 
 
 @contextmanager
@@ -53,11 +54,13 @@ def damage(path: Path) -> str | None:
             return "its first bytes are not those of an archive" if is_zipfile(path) else None
     except OSError:
         return None
+    except BadZipFile:  # it ends as an archive in several files does
+        return "its first bytes are not those of an archive"
     try:
         with ZipFile(path) as archive:
             return _damage(archive)
     # The module reads what a damaged directory says: it seeks, decodes and inflates wrongly in many ways.
-    except (BadZipFile, OSError, RuntimeError, ValueError, LookupError, EOFError, struct.error, zlib.error):
+    except (BadZipFile, OSError, RuntimeError, ValueError, LookupError, EOFError, *ODD):
         return "it was cut short, or its table of contents is wrong"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # a command that only reads JSON starts without it
 DEEPEST = 64  # levels of lists and mappings in one another; no file of ours has ten
 MOST_TEXT, MOST_YAML = 64_000_000, 250_000  # bytes of a file; in memory JSON takes up to 25 times as many
 MOST_VALUES, MOST_NODES = 1_000_000, 10_000  # lists and mappings in a JSON file; values of a plain YAML file
+MOST_TABLE, MOST_CELLS, ROW = 512_000_000, 20_000_000, 3  # bytes; cells, and how many of them a row's list weighs
+LONGEST_LINE = 16_000_000  # bytes of a line of JSON
 MOST_ARRAYS = 512_000_000  # bytes of the arrays in a .npz file, which a small file can hold packed
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may come without its parser in C
 PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")))
@@ -25,6 +28,32 @@ class Endless(ValueError):
     """A file whose references lead back to themselves, or make much of little."""
 
 
+def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
+    """The content of a file; a pipe or a device of its name, which may never end, is not opened.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, or has more than `most` bytes.
+    """
+    with opened(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read bytes from.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no file")
+    return open(path, "rb")
+
+
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
     """The UTF-8 text of a file; a pipe or a device of its name, which may never end, is not opened.
 
@@ -32,13 +61,34 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
         OSError: it cannot be read.
         ValueError: it is no UTF-8, no file, or has more than `most` bytes.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError("it is no file")
-    with open(path, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return read_bytes(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """The values of a file with JSON in each line; a line that is none, as one that was cut off, is left out.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file.
+    """
+    with opened(path) as file:
+        while line := file.readline(LONGEST_LINE):
+            with suppress(ValueError):
+                yield parse_json(line.decode())
+
+
+def table_lines(file: Iterable[str], separator: str = ",") -> Iterator[str]:
+    """The lines of a table, for a reader of CSV.
+
+    Raises:
+        ValueError: there are more cells than the memory takes.
+    """
+    cells = 0
+    for line in file:
+        cells += line.count(separator) + ROW
+        if cells > MOST_CELLS:
+            raise ValueError(f"it has more than {MOST_CELLS:,} cells (a row counts as {ROW} more): take a part of it")
+        yield line
 
 
 def read_json(path: Path, *, unique: bool = False) -> Any:

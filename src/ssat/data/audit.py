@@ -143,8 +143,8 @@ def _look(images: ImageList, index: int) -> Seen:
             digest = hashlib.sha256(content if isinstance(content, bytes) else np.asarray(content).tobytes()).digest()
     except UserError as error:
         where = _name(images, index) if images.root is None else images.root / _name(images, index)
-        said = str(error).partition(": repair or remove")[0].removeprefix(f"cannot read the image {where} ")
-        return Seen(fault=said.removeprefix("(").removesuffix(")"))
+        said = str(error).partition(": repair or remove")[0].removeprefix(f"the image {where} is not read: ")
+        return Seen(fault=said.removeprefix(f"cannot read the image {where} ").removeprefix("(").removesuffix(")"))
     except OSError as error:
         return Seen(fault=error.strerror or str(error))
     return Seen(image.size, digest, signature(image if isinstance(image, Image.Image) else image.picture))

@@ -19,6 +19,7 @@ from ssat.config.schema import Component, Phase, Run
 from ssat.core.errors import UserError
 from ssat.core.interrupts import Stopped, ending_at_once
 from ssat.core.launch import is_main_process, run_processes
+from ssat.core.terminal import tell
 from ssat.core.words import duration, many
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, usable
 from ssat.runs.record import as_number, lookup, write_record
@@ -30,7 +31,6 @@ from ssat.estimate.show import busy, line, show, size
 
 FOLDER = ".estimates"  # below runs_dir; reports pass over folders with a dot
 SUMMED = ("seconds", "gpu_hours", "kwh", "co2_kg", "co2_kg_lacoste", "disk_bytes")
-
 # Of this process, as a sweep's jobs have nothing else in common.
 COSTS: dict[str, Cost] = {}  # the rows of a table share their calibrations
 ESTIMATES: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def _estimate(config: Run, run_dir: Path, done: tuple[Path, dict[str, Any]] | No
         path = write_record(runs / FOLDER, result, name=f"{config.name}-{result['hash']}.json")
     ESTIMATES.append(result)
     if in_sweep():
-        print(line(config.name, result["left"], result["peak_memory_bytes"], notes), flush=True)
+        tell(line(config.name, result["left"], result["peak_memory_bytes"], notes))
     else:
         show(result, path)
 
@@ -202,7 +202,7 @@ def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
     if is_main_process():
         planned = {key for key, _ in PLANNED.values()}
         place = f" ({len(planned & COSTS.keys()) + 1} of {len(planned)})" if key in planned else ""
-        print(f"calibrating {config.name}, phase {phase.name}{place} ...", flush=True)
+        tell(f"calibrating {config.name}, phase {phase.name}{place} ...")
     with usable(config, "written", key="runs_dir"):
         (runs / FOLDER).mkdir(parents=True, exist_ok=True)
         # On the disk of the run, as writing checkpoints is timed.
@@ -347,4 +347,4 @@ def sum_at_end() -> Iterator[None]:
             for runs in dict.fromkeys(result["runs_dir"] for result in ESTIMATES):
                 needed = sum(each["left"]["disk_bytes"] for each in ESTIMATES if each["runs_dir"] == runs)
                 notes += short_of_disk(Path(runs), needed, "the runs write")
-            print(line(counted, sums, memory, notes).strip(), flush=True)
+            tell(line(counted, sums, memory, notes).strip())

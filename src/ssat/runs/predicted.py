@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.files import write_text
+from ssat.core.read import json_lines
 from ssat.core.words import utf_8
 from ssat.data.video.manifest import FINISHED
 
@@ -221,15 +222,13 @@ class Kept:
         found: dict[tuple[str, str], Predicted] = {}
         if not self._path.is_file():
             return found
-        with open(self._path, "rb") as file:
-            for line in file:
-                try:
-                    content = json.loads(line)
-                    if content["how"] == self._key:
-                        row = _row(content["row"])
-                        found[row.name, row.sha256] = row
-                except (KeyError, TypeError, ValueError):
-                    continue  # a command was killed while it wrote the line: the file is predicted again
+        for content in json_lines(self._path):
+            try:
+                if content["how"] == self._key:
+                    row = _row(content["row"])
+                    found[row.name, row.sha256] = row
+            except (KeyError, TypeError, ValueError):
+                continue  # a command was killed while it wrote the line: the file is predicted again
         return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.read import MOST_TABLE, read_bytes, table_lines
 from ssat.core.words import utf_8
 
 
@@ -29,7 +30,7 @@ def read_rows(path: Path) -> list[list[str]]:
         UserError: there is no such file, or it is no CSV.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(read_bytes(path, MOST_TABLE).decode(), newline="")
+        return list(csv.reader(table_lines(text), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"the predictions {path} cannot be read ({error}): evaluate the run again") from error

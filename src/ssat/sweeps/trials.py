@@ -20,6 +20,7 @@ from ssat.config.overrides import FAULTS
 from ssat.config.resolve import resolve
 from ssat.config.search import TARGET
 from ssat.core.errors import UserError
+from ssat.core.terminal import tell
 from ssat.runs.folder import find_finished, run_name
 from ssat.runs.names import ends_of, with_swept
 from ssat.sweeps.jobs import Job, JobOutcome, Request, key_of, outcome_of, repeat_command, report_failure, summary
@@ -104,7 +105,7 @@ class Trials:
     def _launch(self, words: tuple[str, ...]) -> JobReturn:
         number, self.begun = self.begun, self.begun + 1
         chosen = tuple(word for word in words if key_of(word) not in self.fixed)
-        print(f"\n[{self.begun}/{self.sweeper.n_trials}] {' '.join(chosen)}", flush=True)
+        tell("", f"[{self.begun}/{self.sweeper.n_trials}] {' '.join(chosen)}")
         trial, returned = self._run(words, chosen, number)
         self.done.append(trial)
         report_failure(trial.request, trial.outcome, self.told)
@@ -174,7 +175,7 @@ def report(trials: Trials, words: Sequence[str]) -> None:
     lines = ["", *table(trials.done), "", *summary(counted, trials.sweeper.n_trials, "search")]
     if "best_value" in (found := trials.best):
         lines += best_lines(found, words)
-    print("\n".join(lines), flush=True)
+    tell(*lines)
 
 
 def best_lines(found: Mapping[str, Any], words: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
 from ssat.core.launch import is_main_process
+from ssat.core.terminal import tell
 from ssat.tracking.final import log_final
 
 
@@ -40,10 +41,9 @@ class Guarded(Logger):
         except Exception as error:
             self._inner = None
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-            print(
+            tell(
                 f"logger={self._kind}: {reason}; training goes on without it; the CSV file has every value",
                 file=sys.stderr,
-                flush=True,
             )
 
     def _do(self, name: str, *values: Any, **options: Any) -> None:

@@ -15,6 +15,7 @@ import psutil
 from ssat.config.schema import Phase, Run
 from ssat.core.files import write_text
 from ssat.core.launch import is_main_process
+from ssat.core.terminal import tell
 from ssat.runs.machine import git_commit
 from ssat.tracking.names import RESULT_TAG, columns
 
@@ -27,7 +28,7 @@ def warn(run_dir: Path, problem: str, cure: str) -> None:
     """Print one line per run folder: a second problem has the same cure."""
     if run_dir not in _warned:
         _warned.add(run_dir)
-        print(f"logger=wandb: {' '.join(problem.split())[:200].rstrip('.')}; training goes on; {cure}", file=sys.stderr)
+        tell(f"logger=wandb: {' '.join(problem.split())[:200].rstrip('.')}; training goes on; {cure}", file=sys.stderr)
 
 
 class MessageFilter:
@@ -108,7 +109,7 @@ def _start(mode: str, config: Run, arguments: dict[str, Any], lost: list[str]) -
         raise LookupError("no W&B key found: wandb login")
     run = wandb.init(**arguments, resume="allow", settings=settings)
     if mode == "online":
-        print(f"W&B: {run.url}", flush=True)
+        tell(f"W&B: {run.url}")
     return run
 
 

@@ -32,6 +32,14 @@ TIMEOUT = 30  # seconds without a byte
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 # What readers of archives answer flipped bytes with besides.
 GARBLED = (lzma.LZMAError, struct.error, LookupError, ValueError, RuntimeError, OverflowError, MemoryError)
+LONGEST_HEADER = 1 << 20  # bytes of a long name in a tar file, which are read at once
+EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 BLOCK = 512  # bytes that a file takes on a disk at least: many empty ones fill it, too
 # Servers with a bot filter (Zenodo) refuse programs that pretend to be a browser.
 AGENT = {"User-Agent": "ssat-prepare/0.1"}
@@ -291,8 +299,22 @@ def _zipped(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]
                 yield info.filename, info.file_size, partial(file.open, info)
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, which is short and has no map of holes: packed, both fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type == tarfile.GNUTYPE_SPARSE or (header.type in EXTENDED and header.size > LONGEST_HEADER):
+            raise tarfile.ReadError("a member has a map of holes, or a name that is too long")
+        return header
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("a member has a map of holes")
+
+
 def _tarred(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, tarinfo=_Header) as tar:
         for member in tar:
             if member.isdir():
                 continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssat.core.errors import UserError
-from ssat.core.read import parse_json
+from ssat.core.read import parse_json, read_bytes
 from ssat.data.sets.catalog import CATALOG
 from ssat.data.sets.checks import checked, listed, locate
 from ssat.data.sets.folder import class_folders, list_images
@@ -151,7 +151,9 @@ def _domainnet_list(path: Path, domain: str) -> tuple[list[str], list[int]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_bytes(path).decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    except ValueError as error:
+        raise UserError(f"cannot read {path} ({error}): get it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): get it again or change its permissions") from None
 

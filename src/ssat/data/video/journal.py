@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
-from ssat.core.read import read_json
+from ssat.core.read import json_lines, read_json
 from ssat.data.video.manifest import MANIFEST, Entry
 
 FOLDER, ABOUT = "journal", "prepare.json"  # in the prepared folder
@@ -111,15 +111,13 @@ def _files(out: Path) -> list[Path]:
 
 def _lines(path: Path, name: str) -> Iterator[tuple[float, Line]]:
     """Lines and when they were written, in seconds; 0 of those that do not say."""
-    with open(path, "rb") as file:
-        for text in file:
-            try:
-                content = json.loads(text)
-                if content["options"] == name:
-                    line = Line(Entry(**content["entry"]), _stamp(content.get("raw")), _stamp(content.get("lent")))
-                    yield float(content.get("at", 0)), line
-            except (KeyError, TypeError, ValueError):
-                continue  # another shard is writing it, or was killed: its video is prepared again
+    for content in json_lines(path):
+        try:
+            if content["options"] == name:
+                line = Line(Entry(**content["entry"]), _stamp(content.get("raw")), _stamp(content.get("lent")))
+                yield float(content.get("at", 0)), line
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue  # another shard is writing it, or was killed: its video is prepared again
 
 
 def _stamp(content: Any) -> Stamp | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from ssat.core.errors import UserError
 from ssat.core.files import write_text
+from ssat.core.read import MOST_TABLE, read_bytes, table_lines
 
 MANIFEST = "manifest.csv"  # in the folder of a prepared set
 
@@ -117,8 +118,8 @@ def read_manifest(folder: Path, dataset: str = "<name>") -> list[Entry]:
     """
     path = folder / MANIFEST
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        text = io.StringIO(read_bytes(path, MOST_TABLE).decode(), newline="")
+        rows = list(csv.DictReader(table_lines(text)))
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no prepared videos ({MANIFEST} is missing): make them with python -m src.prepare"
@@ -126,7 +127,7 @@ def read_manifest(folder: Path, dataset: str = "<name>") -> list[Entry]:
             key="data.root",
             value=str(folder),
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}): {AGAIN}") from error
     entries: dict[str, Entry] = {}
     for number, row in enumerate(rows, 2):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ssat.core.errors import UserError
 from ssat.core.files import replacing
+from ssat.core.read import parse_json
 from ssat.data.stored import opened
 from ssat.data.video.decode import MAX_PIXELS
 
@@ -84,7 +85,7 @@ class StoredClip:
                 raise ValueError("the frames are not numbered in order")
             if any(member.compress_type != zipfile.ZIP_STORED for member in self._file.infolist()):
                 raise ValueError("its members are compressed")  # to what size nobody knows
-            self.meta: dict[str, Any] = json.loads(self._file.read(META))
+            self.meta: dict[str, Any] = parse_json(self._file.read(META).decode())
             if not isinstance(self.meta, dict):
                 raise ValueError(f"{META} is no mapping")
         except DAMAGE as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import os
 import posixpath
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssat.core.errors import UserError
-from ssat.core.read import read_json
+from ssat.core.read import MOST_TABLE, read_bytes, read_json, table_lines
 from ssat.data.sets.checks import listed
 
 ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")  # of videos, in any case
@@ -193,20 +194,22 @@ def read_table(
     refusal = partial(damaged, path, key=key, cure=cure)
     rows: list[tuple[int, dict[str, str]]] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = [str(name).strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            if not any(header):
-                raise refusal(f"it is empty, line 1 must be {','.join(columns)}")
-            lacking = [name for name in columns if name not in header]
-            if lacking:
-                raise refusal(f"line 1 has no column {listed(lacking)}, it has {listed(header, 12)}")
-            for row in reader:
-                if any(row[name] is None for name in columns):
-                    raise refusal(f"line {reader.line_num} has fewer cells than the header")
-                rows.append((reader.line_num, {name: row[name].strip() for name in columns}))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(read_bytes(path, MOST_TABLE).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(table_lines(text))
+        header = [str(name).strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        if not any(header):
+            raise refusal(f"it is empty, line 1 must be {','.join(columns)}")
+        lacking = [name for name in columns if name not in header]
+        if lacking:
+            raise refusal(f"line 1 has no column {listed(lacking)}, it has {listed(header, 12)}")
+        for row in reader:
+            if any(row[name] is None for name in columns):
+                raise refusal(f"line {reader.line_num} has fewer cells than the header")
+            rows.append((reader.line_num, {name: row[name].strip() for name in columns}))
+    except UserError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
         raise refusal(str(error)) from error
     return rows
 
