@@ -22,8 +22,10 @@ from ssat.core.tensors import non_finite, tensors_in
 
 StateDict = dict[str, Tensor]
 # How torch.load stumbles over damaged bytes.
-STUMBLED = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
-STUMBLED += (OverflowError, AssertionError)
+STUMBLED: tuple[type[Exception], ...] = (
+    *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(struct.error, OverflowError, AssertionError),
+)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
