@@ -76,3 +76,13 @@ def test_a_table_of_runs_in_markdown_has_no_tag_of_a_record(tmp_path: Path) -> N
     lines = to_markdown([read]).strip().splitlines()
     assert len(lines) == 3 and "<" not in lines[2]
     assert len(re.findall(r"(?<!\\)\|", lines[2])) == len(re.findall(r"\|", lines[0]))
+
+
+# What these print by Python's own `print` is fixed text, numbers and words of the command line, or `printable`.
+PLAIN = ("terminal", "launch", "interrupts", "command_line", "help", "command", "check_data", "prepare")
+PLAIN += ("slurm", "packed", "energy", "__main__", "report", "prepare_videos")
+
+
+def test_text_of_files_is_printed_by_tell() -> None:
+    printing = [path for path in SOURCES if re.search(r"^\s*print\(", path.read_text(), re.MULTILINE)]
+    assert {path.stem for path in printing} <= {*PLAIN}

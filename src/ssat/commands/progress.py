@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ssat.core.terminal import Console
+from ssat.core.terminal import Console, tell
 from ssat.core.words import duration
 
 LINE_EVERY = 10.0  # seconds between two lines of progress when the output is no terminal
@@ -84,6 +84,6 @@ def progress(console: Console, verbs: tuple[str, str], noun: str, *, at_once: in
         text = about(done, total, kept, also)  # at every call: it measures
         if time.monotonic() - last >= LINE_EVERY and kept + done < total:
             last = time.monotonic()
-            print(", ".join(filter(None, (f"{verbs[1]} {kept + done:,} of {total:,} {noun}", text))), flush=True)
+            tell(", ".join(filter(None, (f"{verbs[1]} {kept + done:,} of {total:,} {noun}", text))))
 
     yield line

@@ -67,7 +67,7 @@ def set_aside(run_dir: Path, runs_dir: Path) -> None:
     target = next(place / each for each in names if not (place / each).exists())
     target.parent.mkdir(parents=True, exist_ok=True)
     run_dir.rename(target)
-    print(f"force=true: the old run is now {target}")
+    tell(f"force=true: the old run is now {target}")
 
 
 def begin(config: Run, run_dir: Path, inputs: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ def train(config: Run) -> dict[str, Any] | None:
     except Stopped as stopped:
         if is_main_process():
             name, where = signal.Signals(stopped.number).name, stopped.where or where_it_continues(run_dir)
-            print(f"stopped by {name}: {where}", file=sys.stderr, flush=True)
+            tell(f"stopped by {name}: {where}", file=sys.stderr)
         raise
 
 

@@ -22,8 +22,10 @@ from ssat.core.tensors import non_finite, tensors_in
 
 StateDict = dict[str, Tensor]
 # How torch.load stumbles over damaged bytes.
-STUMBLED = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
-STUMBLED += (OverflowError, AssertionError)
+STUMBLED: tuple[type[Exception], ...] = (
+    *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(struct.error, OverflowError, AssertionError, OSError),
+)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds more than tensors and plain values, so it is not loaded: save only its state_dict"
         ) from error
-    except (*STUMBLED, OSError) as error:
+    except STUMBLED as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).split(". ")[0]
         # A number, a key or an invalid argument is where torch stumbled, and says nothing of the file.
         said = f" ({reason})" if reason and " " in reason and reason != os.strerror(errno.EINVAL) else ""

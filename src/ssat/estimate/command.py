@@ -248,7 +248,7 @@ def plan(runs: Sequence[Run]) -> dict[int, UserError]:
                     except UserError as error:
                         refused.setdefault(number, error)
     calibrations = len({key for key, _ in PLANNED.values()} - COSTS.keys())
-    print(f"{many(len(runs), 'run')} to estimate, {many(calibrations, 'calibration')} to come", flush=True)
+    tell(f"{many(len(runs), 'run')} to estimate, {many(calibrations, 'calibration')} to come")
     return refused
 
 
@@ -271,7 +271,7 @@ def interruptible() -> Iterator[None]:
     except Stopped as stopped:
         if stopped.number == signal.SIGINT:
             raise KeyboardInterrupt(progress()) from None
-        print(f"stopped by {signal.Signals(stopped.number).name}: {progress()}", file=sys.stderr, flush=True)
+        tell(f"stopped by {signal.Signals(stopped.number).name}: {progress()}", file=sys.stderr)
         raise SystemExit(stopped.code) from None
 
 

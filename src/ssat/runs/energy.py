@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssat.core.errors import UserError
+from ssat.core.words import printable
 
 # codecarbon's names of the ways in which it reads a processor's power from sensors.
 SENSORS = ("intel_rapl", "intel_power_gadget", "apple_powermetrics", "windows_emi")
@@ -72,9 +73,8 @@ class EnergyMeter:
         except Exception as error:
             self._tracker = None
             reason = " ".join(str(error).split()) or type(error).__name__
-            print(
-                f"footprint.energy: codecarbon failed ({reason:.200}), so the energy is not recorded", file=sys.stderr
-            )
+            said = f"codecarbon failed ({printable(reason):.200}), so the energy is not recorded"
+            print(f"footprint.energy: {said}", file=sys.stderr)
             return {}
 
     def _start(self) -> dict[str, Any]:
