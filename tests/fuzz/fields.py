@@ -13,6 +13,7 @@ import yaml
 
 Place = tuple[str | int, ...]
 MISSING = object()
+MODE = ("mode=ssl_ft", "epochs=1", "eval_every=1", "reconstruct_every=0")  # of the run that is changed
 WRONG: dict[str, Any] = {
     "missing": MISSING,
     "null": None,

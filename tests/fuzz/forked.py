@@ -65,12 +65,11 @@ class Ended:
 class Server:
     """A process that has imported everything, and forks a child for each command."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.forked"],
-            cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -78,9 +77,9 @@ class Server:
         )
         self._ask({})
 
-    def run(self, words: Sequence[str], *, limit: float = 120.0) -> Ended:
-        """`ssat <words>`, at most `limit` seconds of wall-clock time."""
-        return Ended(**self._ask({"words": list(words), "limit": limit}))
+    def run(self, words: Sequence[str], folder: Path, *, limit: float = 120.0) -> Ended:
+        """`ssat <words>` in `folder`, at most `limit` seconds of wall-clock time."""
+        return Ended(**self._ask({"words": list(words), "folder": str(folder), "limit": limit}))
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
@@ -92,9 +91,10 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait(timeout=30)
+        self._process.stdout.close()
 
 
 def serve() -> None:
@@ -107,17 +107,17 @@ def serve() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         question = json.loads(line)
-        answer = _child(question["words"], question["limit"]) if question else {}
+        answer = _child(**question) if question else {}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _child(words: list[str], limit: float) -> dict[str, Any]:
+def _child(words: list[str], folder: str, limit: float) -> dict[str, Any]:
     reading, writing = os.pipe()
     start = time.monotonic()
     child = os.fork()
     if child == 0:
-        _command(words, reading, writing)
+        _command(words, folder, reading, writing)
     os.close(writing)
     said, ended = bytearray(), False
     while (left := start + limit - time.monotonic()) > 0:
@@ -158,9 +158,10 @@ def load(run: str) -> None:
         raise SystemExit(2) from None
 
 
-def _command(words: list[str], reading: int, writing: int) -> None:
+def _command(words: list[str], folder: str, reading: int, writing: int) -> None:
     os.close(reading)
     os.setpgid(0, 0)
+    os.chdir(folder)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(writing, 1)

@@ -10,24 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 import ssat
 from ssat.commands.report import FORMATS, report
 from ssat.core.errors import UserError
-from tests.fuzz.fields import WRONG, Place, cases, drawn, read, replaced, write
+from tests.fuzz.fields import MODE, WRONG, Place, cases, drawn, read, replaced, write
 from tests.fuzz.forked import Server
-from tests.helpers import TINY, train
+from tests.helpers import TINY
 
 SEED = int(os.environ.get("SSAT_FUZZ_SEED", "1"))
 PATIENCE = 10.0
 TOGETHER = 40  # records that one report reads, each with one wrong value
-MODE = ("mode=ssl_ft", "epochs=1", "eval_every=1", "reconstruct_every=0")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(*MODE, runs=tmp_path_factory.mktemp("runs"))
 
 
 def commands(run: Path, photo: Path) -> list[list[str]]:
@@ -77,29 +70,28 @@ def changed_run(finished: Path, folder: Path, name: str, draw: random.Random) ->
 
 @pytest.mark.parametrize(("seed", "count"), [(0, 3), pytest.param(SEED, 300, marks=pytest.mark.slow)])
 def test_no_command_ends_in_a_traceback_where_a_value_is_wrong(
-    seed: int, count: int, finished: Path, tmp_path: Path
+    seed: int, count: int, finished: Path, server: Server, photo: Path
 ) -> None:
-    Image.new("RGB", (40, 30), (200, 90, 10)).save(tmp_path / "photo.png")
-    found = faults(seed, count, finished, tmp_path)
+    found = faults(seed, count, finished, server, photo)
     assert not found, f"{len(found)} of {count}\n" + "\n".join(found[:5])
 
 
-def faults(seed: int, count: int, finished: Path, folder: Path) -> list[str]:
+def faults(seed: int, count: int, finished: Path, server: Server, photo: Path) -> list[str]:
     """Faults of the commands on a finished run, and of a training that goes on with one."""
     draw, found = random.Random(seed), []
-    with Server(folder) as server:
-        for number in range(count):
-            goes_on = number % 3 == 0
-            names = ["config.yaml", "inputs.json", "pretrain/phase.json", "finetune/phase.json"]
-            names += [] if goes_on else ["config.yaml", "result.json"]
-            run, wrong = changed_run(finished, folder / "runs", draw.choice(names), draw)
-            if goes_on:
-                (run / "result.json").unlink()
-                words = ["train", *TINY, *MODE, f"run_dir={run}"]
-            else:
-                words = draw.choice(commands(run, folder / "photo.png"))
-            ended = server.run(words)
-            found += [f"{number}: {fault}: {wrong}: {words[0]}\n{ended.out[-900:]}" for fault in ended.faults(PATIENCE)]
+    folder = photo.parent
+    for number in range(count):
+        goes_on = number % 3 == 0
+        names = ["config.yaml", "inputs.json", "pretrain/phase.json", "finetune/phase.json"]
+        names += [] if goes_on else ["config.yaml", "result.json"]
+        run, wrong = changed_run(finished, folder / "runs", draw.choice(names), draw)
+        if goes_on:
+            (run / "result.json").unlink()
+            words = ["train", *TINY, *MODE, f"run_dir={run}"]
+        else:
+            words = draw.choice(commands(run, photo))
+        ended = server.run(words, folder)
+        found += [f"{number}: {fault}: {wrong}: {words[0]}\n{ended.out[-900:]}" for fault in ended.faults(PATIENCE)]
     return found
 
 
