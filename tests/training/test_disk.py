@@ -88,13 +88,13 @@ def test_a_disk_that_is_full_at_any_write_stops_the_run_until_there_is_room(disk
 def test_a_disk_that_is_full_after_the_training_keeps_the_training(
     disk: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
-    """Then records, predictions and pictures are written."""
+    """Then records, predictions and pictures are written; removing earlier checkpoints would make room for them."""
     (tmp_path / "fill_callback.py").write_text(FILL)
     monkeypatch.syspath_prepend(str(tmp_path))
     options = f"{{file: {disk}/filler, size: {SIZE}, free: {free}}}"
     fill = f"callbacks=[{{kind: 'fill_callback:Fill', {options[1:-1]}}}]"
     with pytest.raises(UserError, match=rf"no space left on the disk.*, then {LEFT}$"):
-        train(*WORDS, fill, f"run_dir={disk / 'run'}", runs=disk)
+        train(*WORDS, fill, "checkpoint_keep=1", f"run_dir={disk / 'run'}", runs=disk)
     (disk / "filler").unlink()
     continues_as(disk / "run", whole, fill)
 

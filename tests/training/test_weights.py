@@ -208,6 +208,7 @@ def test_a_run_on_a_full_disk_stops_with_a_good_checkpoint_and_continues_when_th
     filler = tiny_disk / "filler"
     run = tiny_disk / "run"
     settings = [f"run_dir={run}", "epochs=2", "ssl.decoder_dim=32", "ssl.decoder_heads=2", "reconstruct_every=0"]
+    settings += ["checkpoint_keep=1"]
     filler.write_bytes(b"x" * 1_300_000)
     with pytest.raises(UserError, match="no space left on the disk"):
         train(*settings, "epochs=3", runs=tiny_disk)

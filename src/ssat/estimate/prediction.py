@@ -17,7 +17,6 @@ from ssat.runs.energy import device_tdp
 from ssat.runs.footprint import lacoste_co2
 from ssat.runs.machine import hardware, log_every
 from ssat.training.data import AnyData
-from ssat.training.earlier import checkpoints_kept
 
 WEIGHING = 4 / 3  # of a step: two more backward passes through the encoder
 # Of a recipe, what changes no step's cost.
@@ -98,7 +97,7 @@ def predict(config: Run, phase: Phase, cost: Cost, amount: Amount, done: Done) -
     other += (train + evaluation) // (60 * config.checkpoint_minutes) * cost.checkpoint
     seconds = train + evaluation + other if left.steps else 0.0
     lines = phase.epochs * (amount.batches / log_every(config) + 2)
-    kept = checkpoints_kept(config) * (cost.last_bytes + cost.best_bytes)
+    kept = (config.checkpoint_keep or 1) * (cost.last_bytes + cost.best_bytes)
     files = kept + lines * cost.csv_bytes + left.pictures * cost.picture_bytes
     return {
         "name": phase.name,
