@@ -46,6 +46,31 @@ def test_a_huge_picture_is_refused_and_not_called_damaged(tmp_path: Path, ending
     assert str(pickle.loads(pickle.dumps(caught.value))) == said  # it crosses from a loader's worker
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("reader", ["rgb", "tensor"])
+def test_a_narrow_picture_that_resizing_would_make_huge_is_refused(tmp_path: Path, ending: str, reader: str) -> None:
+    Image.new("L", (1, 20_000)).save(tmp_path / f"a.{ending}")
+    with pytest.raises(TooLarge, match=r"it is 1 x 20000, and resized to a short side of 256 it has [\d,]+ pixels"):
+        READERS[reader](tmp_path / f"a.{ending}")
+    Image.new("L", (10, 20_000)).save(tmp_path / f"b.{ending}")
+    READERS[reader](tmp_path / f"b.{ending}")
+
+
+@pytest.mark.parametrize("name", ["eps.png", "eps.eps"])
+def test_a_drawing_that_another_program_would_run_is_no_picture(tmp_path: Path, monkeypatch, name: str) -> None:
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    (tmp_path / name).write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    with pytest.raises(UserError, match="not an image"):
+        read_rgb(tmp_path / name)
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.mark.parametrize("reader", ["rgb", "tensor", "bands"])
 def test_the_key_bounds_what_is_read(tmp_path: Path, reader: str) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")

@@ -9,7 +9,8 @@ from PIL import Image, features
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
 from ssat.data.overview import NO_CLASS, not_read
-from ssat.data.sets.folder import NO_PICTURES, USUAL, extensions, image_folder
+from ssat.data.sets.folder import USUAL, extensions, image_folder
+from ssat.data.stored import NO_PICTURES
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
 CLASSES = ("train/a", "train/b", "test/a", "test/b")

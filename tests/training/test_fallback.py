@@ -118,6 +118,17 @@ def test_a_checkpoint_that_was_moved_away_is_the_one_before(whole: Path, begun: 
     assert largest_difference(weights(begun, "scratch"), weights(whole, "scratch")) == 0
 
 
+def test_what_is_no_file_is_moved_aside_once_more(whole: Path, begun: Path) -> None:
+    folder = begun / FOLDER
+    (folder / "last.ckpt").unlink()
+    for name in ("last.ckpt", "last.damaged"):
+        (folder / name).mkdir()
+        (folder / name / "x").touch()
+    train(*WORDS, f"run_dir={begun}", runs=begun.parent)
+    assert (folder / "last.damaged-2" / "x").exists()
+    assert largest_difference(weights(begun, "scratch"), weights(whole, "scratch")) == 0
+
+
 def test_where_all_are_damaged_the_newest_is_named(begun: Path) -> None:
     for path in (begun / FOLDER).glob("last*.ckpt"):
         flip(path)

@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+def one_line(text: str) -> str:
+    """`printable`, with a line feed as `\\n`, too: a name is no more than its line."""
+    return printable(text).replace("\n", "\\n")
+
+
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, also in a table: no tag, link, code, emphasis or control character."""
     plain = html.escape(printable(" ".join(text.splitlines())), quote=False)

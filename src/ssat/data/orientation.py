@@ -48,7 +48,7 @@ def orientation_of_jpeg(data: bytes) -> int:
     """`orientation` of an encoded JPEG; the pixels are not decoded."""
     if b"Exif" not in data and b"tiff:Orientation" not in data:  # most files: do without Pillow's parser
         return 1
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=["JPEG"]) as image:
         return orientation(image)
 
 

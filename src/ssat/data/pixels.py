@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ssat.core.errors import UserError
 
 KEY, SIZE_KEY = "data.value_range", "data.max_pixels"
+NARROW = 256  # pixels of the short side that an evaluation resizes to, at the usual 224
 MOST_PIXELS = 178_956_970  # of an image; from here on Pillow refuses to open one by itself
 
 
@@ -70,6 +71,22 @@ def refuse_large(pixels: int, most: int) -> None:
         raise TooLarge(
             f"it states {pixels:,} pixels, and at most {SIZE_KEY}={most} are read: raise the key if the size is right,"
             " or leave the file out",
+            pixels,
+        )
+
+
+def resized_pixels(width: int, height: int) -> int:
+    """Of an image whose short side is resized to 256 pixels."""
+    short, long = sorted((max(1, width), max(1, height)))
+    return NARROW * NARROW * long // short
+
+
+def refuse_narrow(width: int, height: int, most: int) -> None:
+    """Raises: TooLarge: an image whose short side is resized has more than the `most` pixels that are read."""
+    if (pixels := resized_pixels(width, height)) > max(most, MOST_PIXELS):
+        raise TooLarge(
+            f"it is {width} x {height}, and resized to a short side of {NARROW} it has {pixels:,} pixels, more than"
+            f" {SIZE_KEY}={max(most, MOST_PIXELS)}: cut it into pieces, or leave the file out",
             pixels,
         )
 

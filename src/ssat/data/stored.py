@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssat.data.orientation import orientation, turned, upright
-from ssat.data.pixels import MOST_PIXELS, Stored, largest_of, refuse_large
+from ssat.data.pixels import MOST_PIXELS, Stored, largest_of, refuse_large, refuse_narrow
 from ssat.data.tiff import BITS, FORMAT, SAMPLES, samples
 
 NUMPY = b"\x93NUMPY"
+# Registered by Pillow, but weather data, tables and films of which it reads the head only, or drawings and programs
+# that it cannot draw by itself.
+NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "EPS", "WMF", "PDF")
 PNG_HEADER = 8 + 8  # signature; length and name of the first chunk
 
 
@@ -39,12 +43,20 @@ def opened(file: str | Path | BytesIO, max_pixels: int = MOST_PIXELS) -> Iterato
     with ExitStack() as stack:
         stream = file if isinstance(file, BytesIO) else stack.enter_context(open(file, "rb"))
         try:
-            image = stack.enter_context(Image.open(stream))
+            image = stack.enter_context(Image.open(stream, formats=formats()))
         except Image.DecompressionBombError as error:
             refuse_large(int(re.findall(r"\d+", str(error))[0]), max_pixels)
             raise
         refuse_large(image.width * image.height, max_pixels)
+        refuse_narrow(image.width, image.height, max_pixels)
         yield image
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those that are read, whatever the ending of the file: Pillow draws EPS by a program that runs what is in it."""
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind not in NO_PICTURES)
 
 
 def allow(max_pixels: int) -> None:
@@ -134,7 +146,7 @@ def _png_samples(data: bytes, raw: str) -> NDArray[np.uint16]:
     if raw == "LA;16B":  # two channels of two bytes lie in the file as four of one byte do
         header = data[PNG_HEADER - 4 : PNG_HEADER + 8] + bytes([8, 6]) + data[PNG_HEADER + 10 : PNG_HEADER + 13]
         data = data[: PNG_HEADER - 4] + header + struct.pack(">I", zlib.crc32(header)) + data[PNG_HEADER + 17 :]
-        with Image.open(BytesIO(data)) as quads:
+        with Image.open(BytesIO(data), formats=["PNG"]) as quads:
             return np.ascontiguousarray(np.asarray(quads)).view(">u2").astype(np.uint16)
     upper = _with_raw_mode(data, raw).astype(np.uint16)
     lower = _with_raw_mode(data, raw.replace(";16B", ";16L"))  # read the other way round, Pillow keeps this byte
@@ -142,7 +154,7 @@ def _png_samples(data: bytes, raw: str) -> NDArray[np.uint16]:
 
 
 def _with_raw_mode(data: bytes, raw: str) -> NDArray[np.uint8]:
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=["PNG"]) as image:
         tiles: Any = image.tile
         image.tile = [tile._replace(args=raw) for tile in tiles]
         return np.array(image)

@@ -103,7 +103,7 @@ def _values(
             raise ValueError("image file is truncated")
         stored = np.frombuffer(plain, dtype=np.uint8).reshape(height, width * pixel)
     else:
-        with Image.open(BytesIO(_relabelled(data, entries))) as image:
+        with Image.open(BytesIO(_relabelled(data, entries)), formats=["TIFF"]) as image:
             stored = np.array(image)
     # A predictor works within the rows of a strip or a tile.
     pieces = [stored[:, start : start + tile * pixel] for start in range(0, width * pixel, tile * pixel)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ def newest_sound(
 def put_back(last: Path, number: int) -> None:
     """Make the checkpoint of `number` before `last` the last one; a damaged last one becomes last.damaged."""
     if os.path.lexists(last):
-        os.replace(last, last.with_suffix(".damaged"))
+        names = chain([".damaged"], (f".damaged-{number}" for number in count(2)))
+        os.replace(last, next(path for path in map(last.with_suffix, names) if not path.is_dir()))
     for skipped in range(1, number):
         earlier(last, skipped).unlink(missing_ok=True)
     for source in range(number, number + len(list(_there(last, number)))):

@@ -127,10 +127,14 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
         try:
             return _fit_once(config, phase, run_dir, stop, data, rollbacks)
         except NonFiniteLoss as error:
-            if config.on_nan == "stop" or len(rollbacks) >= ROLLBACKS:
+            if config.on_nan == "stop":
                 raise
+            if len(rollbacks) >= ROLLBACKS:
+                cause = str(error).partition("; on_nan=rollback")[0]
+                raise UserError(f"{cause}; on_nan=rollback has gone back {ROLLBACKS} times in this phase") from error
             rollbacks.append(error.event)
-            say(f"{phase.name}: {str(error).partition(';')[0]}: going back, with another order of the images")
+            said = str(error).partition(";")[0].replace(": there is no checkpoint yet", "")
+            say(f"{phase.name}: {said}: going back, with another order of the images")
 
 
 def _good_checkpoint(phase: Phase, last: Path) -> tuple[int, dict[str, Any]] | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ssat.core.terminal import Console
-from ssat.core.words import many, printable
+from ssat.core.words import many, one_line, printable
 from ssat.runs.predicted import Judge, Predicted
 
 SHOWN = 40  # rows of the table in the terminal
@@ -42,7 +42,7 @@ def show(console: Console, rows: Sequence[Predicted], judge: Judge) -> None:
 
 def columns(console: Console, cells: Sequence[Sequence[str]], *, right: Sequence[int]) -> None:
     """Rows of cells as lines, in columns of one width; those of `right` are aligned there."""
-    printed = [[printable(cell) for cell in row] for row in cells]
+    printed = [[one_line(cell) for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*printed, strict=True)]
     for row in printed:
         padded = [
@@ -54,7 +54,7 @@ def columns(console: Console, cells: Sequence[Sequence[str]], *, right: Sequence
 
 def _cells(row: Predicted, judge: Judge, *, faces: bool) -> list[str]:
     reason = printable("; ".join(filter(None, (row.reason, row.note))))
-    name = printable(row.name)
+    name = one_line(row.name)
     if not row.faces:
         return [name, "-", "-", "0", "-", row.status, reason]
     face, probs = row.faces[row.face], row.probs

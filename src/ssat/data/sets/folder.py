@@ -18,9 +18,6 @@ from ssat.data.sets.sources import ImageList, Source
 from ssat.data.sets.walk import entries, files_below, leads_back, subfolders
 
 USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-# Registered by Pillow, but weather data, tables and films of which it reads the head only, or drawings and programs
-# that it cannot draw by itself.
-NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "EPS", "WMF", "PDF")
 BESIDES = (".mpo", ".npy")  # opened as JPEG; arrays, see `decode.other_values`
 SHOWN = 8  # folders with files that are no images, in one line
 LOOKALIKES = ("training", "testing", "tests", "valid", "validation", "eval", "evaluation")
@@ -31,7 +28,9 @@ def extensions() -> tuple[str, ...]:
     """The endings, in lower case, of the files that are taken for images: the pictures that this Pillow opens."""
     from PIL import Image  # not above: with all of its plugins it takes a while
 
-    opened = [ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - {*NO_PICTURES}]
+    from ssat.data.stored import formats
+
+    opened = [ext for ext, kind in Image.registered_extensions().items() if kind in formats()]
     return tuple(dict.fromkeys([*USUAL, *sorted(opened), *BESIDES]))
 
 
