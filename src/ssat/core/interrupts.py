@@ -90,7 +90,8 @@ class handling:  # noqa: N801  (see above)
     """Around what passes signals on or saves first: they call `handler`; only the main thread can set that."""
 
     def __init__(self, handler: Callable[[int, Any], None]) -> None:
-        self._handler, self._before = handler, {}
+        self._handler = handler
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         import threading
