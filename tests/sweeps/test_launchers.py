@@ -22,7 +22,7 @@ from ssat.runs.begun import locked
 from ssat.sweeps.here import JobProcess, check_launcher, read_outcome, run_here, share, thread_words
 from ssat.sweeps.jobs import Job, JobOutcome
 from ssat.sweeps.slurm import resources
-from tests.helpers import ROOT, TINY, record_of
+from tests.helpers import ROOT, TINY, record_of, start, wait_for
 from tests.sweeps.test_sweep import QUICK, finished_in, sweep
 
 SLURM = {  # of a batch script with one task, as submitit's
@@ -235,6 +235,29 @@ def test_ctrl_c_stops_the_jobs_and_prints_the_summary_so_far(tmp_path):
     assert "interrupted: the same command continues" in err
     assert "Traceback" not in err
     assert not pids_of(f"runs_dir={tmp_path}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "signals"),
+    [
+        (["launcher=processes", "launcher.jobs=1"], ["SIGUSR1"]),
+        (["launcher=packed", "launcher.per_device=1"], ["SIGTERM", "SIGTERM", "SIGUSR2"]),
+    ],
+    ids=["processes", "packed"],
+)
+def test_all_signals_let_the_jobs_save_however_many_come(tmp_path, launcher, signals):
+    process = start("-m", *QUICK, *launcher, "mode=scratch", "seed=0,1", "epochs=1000", runs=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/*/scratch/checkpoints/last.ckpt")), process)
+    for name in signals:
+        process.send_signal(signal.Signals[name])
+        time.sleep(0.05)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 128 + signal.Signals[signals[0]]
+    assert err.endswith(f"stopped by {signals[0]}: the same command continues with what is left\n")
+    assert "sweep: 0 finished, 0 skipped (already finished), 0 failed, 2 not finished" in out
+    (log,) = tmp_path.glob(".sweeps/*/*.log")  # the other job has not begun
+    assert "stopped by SIGTERM: the same command continues from step" in log.read_text()
 
 
 @pytest.mark.slow

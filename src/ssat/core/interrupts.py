@@ -15,6 +15,7 @@ import sys
 
 TYPE_CHECKING = False  # type checkers know the name; typing and contextlib would take a part of the first moment
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -83,6 +84,26 @@ class ending_at_once:  # noqa: N801  (it is used like a function, as contextlib'
     def __exit__(self, *_: object) -> None:
         for number in self._before:
             signal.signal(number, _raise)
+
+
+class handling:  # noqa: N801  (see above)
+    """Around what passes signals on or saves first: they call `handler`; only the main thread can set that."""
+
+    def __init__(self, handler: Callable[[int, Any], None]) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        import threading
+
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in SIGNALS}
+            _take(self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            if before is not None:  # a handler that is not Python's
+                signal.signal(number, before)
 
 
 def _take(handler: Any) -> None:

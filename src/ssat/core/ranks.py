@@ -13,15 +13,15 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
-from ssat.core.interrupts import SIGNALS, Stopped
+from ssat.core.interrupts import SIGNALS, Stopped, handling
 from ssat.core.parent import EndsWithParent
 
 CODES = {128 + number: number for number in SIGNALS}  # with which a process ends that a signal has stopped
@@ -94,7 +94,7 @@ def run_ranks(job: Callable[..., None], args: tuple[Any, ...], processes: int) -
         received.append(number)
         _send(ranks, signal.SIGKILL if again else signal.SIGTERM)
 
-    with _handling(stop):
+    with handling(stop):
         try:
             _start(ranks, job, args, processes)
             if received:
@@ -221,18 +221,6 @@ def _killed(rank: Rank, processes: int) -> str:
         f"rank {rank.number} of {processes} was killed ({name}){why}, and the others were ended with it; the same"
         " command goes on from the last checkpoint"
     )
-
-
-@contextmanager
-def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """The signals call `handler` in the block, but those that are ignored, as nohup ignores Ctrl-C."""
-    taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in taken}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def free_port() -> int:

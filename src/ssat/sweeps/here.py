@@ -13,21 +13,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
-from ssat.core.interrupts import LEFT, SIGNALS
+from ssat.core.interrupts import LEFT, SIGNALS, Stopped, handling
 from ssat.core.launch import cores
 from ssat.core.parent import VARIABLE as PARENT
 from ssat.core.standing import VARIABLE
+from ssat.core.terminal import tell
 from ssat.sweeps.board import Board, Running
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
 
@@ -215,7 +215,11 @@ def run_here(
 
     What goes on is shown in the meantime (`Board`).
 
-    Ctrl-C, SIGTERM and leaving the iteration stop the jobs that run; each saves before it ends. A second Ctrl-C kills.
+    Signals and leaving the iteration stop the jobs that run; each saves before it ends. Only a second Ctrl-C kills.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once all jobs have ended; says where the same command continues.
+        Stopped: after another signal; that has been said on stderr.
     """
     placement = placement or place(launcher, jobs)
     at_once, threads, gpus = min(placement.at_once, len(jobs)), placement.threads, placement.gpus
@@ -240,10 +244,10 @@ def run_here(
             slots.put(slot)
 
     def stop(signum: int, frame: Any = None) -> None:
-        again = bool(received)
         received.append(signum)
+        kills = received.count(signal.SIGINT) > 1
         for process in list(running):
-            process.asked = signal.SIGKILL if again else signal.SIGTERM  # at which a training saves
+            process.asked = signal.SIGKILL if kills else signal.SIGTERM  # at which a training saves
 
     with handling(stop), ThreadPoolExecutor(at_once) as threads_of_jobs:  # each waits for a process
         left = {threads_of_jobs.submit(run, index, job) for index, job in enumerate(jobs)}
@@ -256,24 +260,13 @@ def run_here(
                 else:
                     board.show(list(running.values()), STOPPING if received else "")
         except BaseException:  # leaving the block waits for the jobs
-            stop(signal.SIGINT)
+            stop(signal.SIGTERM)
             raise
         finally:
             board.clear()
     if received:
         # Said here: an experiment file starts a sweep without -m on the command line.
-        raise KeyboardInterrupt(LEFT) if signal.SIGINT in received else SystemExit(128 + received[0])
-
-
-@contextmanager
-def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `handler` inside the block; only the main thread can set that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+        if received[0] == signal.SIGINT:
+            raise KeyboardInterrupt(LEFT)
+        tell(f"stopped by {signal.Signals(received[0]).name}: {LEFT}", file=sys.stderr)
+        raise Stopped(received[0], LEFT)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from ssat.core.interrupts import SIGNALS, Stopped
+from ssat.core.interrupts import Stopped, handling
 from ssat.core.launch import is_main_process
 
 PROMISE = b"\nstopping: saving after this batch or this evaluation; Ctrl-C again ends at once\n"
@@ -28,22 +25,9 @@ class Stop:
         self.received, self.waits = 0, False
         self._process, self._interrupted, self._raised = os.getpid(), False, False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the signals inside the block; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        # None is a handler that is not Python's; nohup, and `&` in a script, ignore Ctrl-C.
-        before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-        for number in before:
-            signal.signal(number, self._take)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> handling:
+        """Around a training: takes the signals; only the main thread can."""
+        return handling(self._take)
 
     def _take(self, number: int, frame: Any) -> None:
         again = number == signal.SIGINT and self._interrupted
