@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
+from copy import copy
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -163,3 +164,30 @@ def test_the_end_of_an_archive_in_several_files_is_damage(tmp_path: Path) -> Non
     (tmp_path / "a.ckpt").write_bytes(b"no archive" + locator + end)
     with pytest.raises(UserError, match="its first bytes are not those of an archive"):
         load_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("name", ["ours", "theirs"])
+def test_a_compressed_record_is_refused_before_it_is_read(whole: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.ckpt"
+    with ZipFile(BytesIO(whole[name])) as packed, ZipFile(path, "w", ZIP_DEFLATED) as bomb:
+        for record in packed.infolist():
+            is_first = record.filename.endswith("data/0")
+            bomb.writestr(record.filename, bytes(64_000_000) if is_first else packed.read(record))
+        bomb.comment = packed.comment
+    with pytest.raises(UserError, match="is compressed, and torch.save compresses none"):
+        load_checkpoint(path)
+
+
+def test_records_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A table of contents may name the same bytes many times."""
+    path = tmp_path / "a.ckpt"
+    with ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", bytes(100_000))
+        first = archive.infolist()[0]
+        for number in range(20):
+            again = copy(first)
+            again.filename = f"a/data/{number}"
+            archive.filelist.append(again)
+        archive._didModify = True
+    with pytest.raises(UserError, match="larger together than the file"):
+        load_checkpoint(path)

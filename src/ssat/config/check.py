@@ -62,7 +62,8 @@ def check(run: Run) -> None:
     check_exchange(run)
     check_callbacks(run)
     trackers(run.logger)
-    for key, value in (("name", run.name), ("experiment", run.experiment)):
+    phases = [(f"mode.phases.{number}.name", phase.name) for number, phase in enumerate(run.mode.phases)]
+    for key, value in (("name", run.name), ("experiment", run.experiment), *phases):
         plain = value is None or (Path(value).name == value and value.isprintable() and len(value.encode()) < 200)
         if value is not None and (not plain or value.startswith(".") or not value.strip()):
             raise UserError(

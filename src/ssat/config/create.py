@@ -151,14 +151,18 @@ LIMITS = {
     **dict.fromkeys(("drop", "dropout", "drop_path", "drop_rate", "momentum"), {"low": 0, "high": 1}),
     **dict.fromkeys(("mlp_ratio", "eps", "temp", "temperature"), {"above": 0}),
     **dict.fromkeys(("weight", "beta", "share"), {"low": 0}),
+    # Far beyond any network: a stranger's file must not keep the machine busy before its weights are compared.
+    **dict.fromkeys(("depth", "depths", "blocks"), {"high": 1_000}),
+    **dict.fromkeys(
+        ("dim", "dims", "heads", "chans", "patch_size", "window_size", "tubelet_size"), {"high": 1_000_000}
+    ),
 }
 
 
-def _limits(name: str, default: Any) -> Mapping[str, float] | None:
+def _limits(name: str, default: Any) -> Mapping[str, float]:
     """What the value of an argument can be, from its default and its name."""
-    if _is_size(default):
-        return {"low": 1}
-    return next((limits for term, limits in LIMITS.items() if name == term or name.endswith(f"_{term}")), None)
+    size = {"low": 1} if _is_size(default) else {}
+    return size | next((limits for term, limits in LIMITS.items() if name == term or name.endswith(f"_{term}")), {})
 
 
 def _is_size(default: Any) -> bool:

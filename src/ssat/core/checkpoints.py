@@ -91,12 +91,25 @@ def weights_of(checkpoint: Mapping[str, Any], path: Path) -> StateDict:
     """The tensors of all modules in the checkpoint that `path` holds.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or one that is not dense or holds no values.
     """
     weights = checkpoint.get("state_dict")
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
-    return weights
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise UserError(f"{path} is damaged, it has no state_dict of named tensors: move it away")
+    return _dense(weights, path)
+
+
+def _dense(tensors: StateDict, path: Path) -> StateDict:
+    """`tensors`, of which each has all its values in memory; a sparse or a meta tensor claims any shape for nothing."""
+    for name, value in tensors.items():
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+            kind = "quantized" if value.is_quantized else "on the meta device" if value.is_meta else "not dense"
+            raise UserError(
+                f"{path} is damaged, its tensor {name[:60]!r} is {kind}, without plain values: move it away"
+            )
+    return tensors
 
 
 # What a training that is continued reads of its checkpoint.
@@ -167,6 +180,7 @@ def encoder_weights(path: Path, own: Collection[str], *, teacher: bool = False) 
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} is damaged, it has no state_dict of tensors: move it away")
+    _dense(tensors, path)
     if teacher:
         averaged = {TEACHER.sub("", name): value for name, value in tensors.items() if TEACHER.match(name)}
         if not averaged:

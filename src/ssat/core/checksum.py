@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 
@@ -58,10 +58,20 @@ def damage(path: Path) -> str | None:
         return "its first bytes are not those of an archive"
     try:
         with ZipFile(path) as archive:
-            return _damage(archive)
+            return _too_large(archive, path.stat().st_size) or _damage(archive)
     # The module reads what a damaged directory says: it seeks, decodes and inflates wrongly in many ways.
     except (BadZipFile, OSError, RuntimeError, ValueError, LookupError, EOFError, *ODD):
         return "it was cut short, or its table of contents is wrong"
+
+
+def _too_large(archive: ZipFile, size: int) -> str | None:
+    """Records that would make more bytes than their file of `size` bytes has: torch.save stores them as they are."""
+    records = archive.infolist()
+    if packed := next((record for record in records if record.compress_type != ZIP_STORED), None):
+        return f"its record {packed.filename.partition('/')[2]!r:.40} is compressed, and torch.save compresses none"
+    if sum(record.file_size for record in records) > size:
+        return "its records are larger together than the file"
+    return None
 
 
 def _damage(archive: ZipFile) -> str | None:

@@ -20,6 +20,7 @@ MOST_VALUES, MOST_NODES = 1_000_000, 10_000  # lists and mappings in a JSON file
 MOST_TABLE, MOST_CELLS, ROW = 512_000_000, 20_000_000, 3  # bytes; cells, and how many of them a row's list weighs
 LONGEST_LINE = 16_000_000  # bytes of a line of JSON
 MOST_ARRAYS = 512_000_000  # bytes of the arrays in a .npz file, which a small file can hold packed
+SCALARS = (str, int, float, bool, type(None))
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may come without its parser in C
 PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")))
 
@@ -192,6 +193,33 @@ def _written_out(value: Any, sizes: dict[int, float]) -> float:
         children = list(value.values()) if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_written_out(child, sizes) for child in children)
     return sizes[id(value)]
+
+
+def check_plain(value: Any, most: int = MOST_NODES) -> None:
+    """Refuse what no file of plain values could say: `value` was unpickled, and may contain itself or any object.
+
+    Raises:
+        Endless: it contains itself, is nested too deep, or holds more than `most` values with references written out.
+        ValueError: it holds something else than text, numbers, lists and mappings by text or number.
+    """
+    level, size = [value], 1
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if not isinstance(item, (dict, list, tuple, *SCALARS)):
+                raise ValueError(f"it holds a {type(item).__name__}, which is no plain value")
+            if isinstance(item, SCALARS):
+                continue
+            size += len(item)
+            if size > most:
+                raise Endless(f"it contains itself, or holds more than {most:,} values")
+            if isinstance(item, dict) and not all(isinstance(key, SCALARS) for key in item):
+                raise ValueError("it holds a key that is no plain value")
+            below += item.values() if isinstance(item, dict) else item
+        if not below:
+            return
+        level = below
+    raise Endless("it contains itself, or is nested too deep")
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None, most: int = MOST_ARRAYS) -> dict[str, NDArray[Any]]:

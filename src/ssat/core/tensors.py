@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from ssat.core.errors import UserError
 from ssat.core.words import first_few
@@ -109,6 +113,41 @@ def require_same(module: nn.Module, given: Mapping[str, Tensor], wrong: str, cur
     """
     if found := compare(module, given, written):
         raise UserError(f"{wrong}: {found}; {cure}")
+
+
+@contextmanager
+def built_within(path: Path, wrong: str, cure: str) -> Iterator[None]:
+    """Inside the block, no more parameters are made than the file of their weights has bytes.
+
+    A configuration of a few bytes can describe a network of any size. Memory is only taken where a parameter is
+    filled, which comes after the look at it here.
+
+    Args:
+        path: of the weights.
+        wrong: how the sentence begins, such as 'x.ckpt does not hold the network of runs/a'.
+        cure: what to do then.
+
+    Raises:
+        UserError: the network is larger.
+    """
+    most, made = path.stat().st_size, 0
+    too_large = f"{wrong}: the network has more parameters than the {most:,} bytes of its weights can hold; {cure}"
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 0 if parameter is None or is_lazy(parameter) else parameter.numel()
+        if made > most:
+            raise UserError(too_large)
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise UserError(too_large) from error
+    finally:
+        hook.remove()
 
 
 def fill(module: nn.Module, given: Mapping[str, Tensor], wrong: str, cure: str, written: Written = str) -> None:

@@ -16,6 +16,7 @@ from ssat.config.schema import Data, Run
 from ssat.config.trust import trusted
 from ssat.config.upgrade import upgrade
 from ssat.core.errors import UserError
+from ssat.core.read import check_plain
 from ssat.core.words import flatten, nearest
 from ssat.runs.folder import read_config
 
@@ -69,6 +70,10 @@ def stored_configuration(values: Mapping[str, Any], where: str) -> Run:
     Raises:
         UserError: it is damaged, of a newer version, or names code that is not the user's own.
     """
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged, of its configuration {error}: {COPY}") from error
     return _built(_in_todays_form(values, where), where)
 
 

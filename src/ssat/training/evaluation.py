@@ -19,7 +19,7 @@ from ssat.core.batch import Batch
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
 from ssat.core.launch import say
-from ssat.core.tensors import fill
+from ssat.core.tensors import built_within, fill
 from ssat.core.terminal import Console
 from ssat.core.words import many
 from ssat.data.image import ImageDataModule
@@ -73,9 +73,11 @@ def load_network(config: Run, run: Path, phase: Phase, path: Path, num_classes: 
         UserError: the checkpoint is of another network, or damaged.
     """
     eager = replace(config, trainer=replace(config.trainer, compile=False))
-    module = build_module(eager, phase, num_classes)
+    wrong = f"{path} does not hold the network of {run}"
+    with built_within(path, wrong, OTHER_FILE):
+        module = build_module(eager, phase, num_classes)
     checkpoint = load_checkpoint(path)
-    fill(module, weights_of(checkpoint, path), f"{path} does not hold the network of {run}", OTHER_FILE)
+    fill(module, weights_of(checkpoint, path), wrong, OTHER_FILE)
     epoch = checkpoint.get("epoch")
     return module.eval(), min(epoch + 1, phase.epochs) if isinstance(epoch, int) else None
 

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from ssat.config.create import create, load
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.errors import UserError
-from ssat.core.tensors import Differences, compare, fill
+from ssat.core.tensors import Differences, built_within, compare, fill
 from ssat.encoders import ENCODERS
 from ssat.encoders.base import Encoder
 from ssat.tasks import TASKS
@@ -105,7 +105,7 @@ def rebuilt(cls: type[Made], path: str | Path, given: Mapping[str, Any], *, stri
             " module.load_state_dict(torch.load(path, weights_only=True)['state_dict'])"
         )
     if "run" in saved and not given:
-        module: Any = _module_of_run(saved)
+        module: Any = _module_of_run(saved, Path(path))
     else:
         module = cls(**_arguments(saved, given, path))
     weights = weights_of(checkpoint, Path(path))
@@ -119,15 +119,15 @@ def rebuilt(cls: type[Made], path: str | Path, given: Mapping[str, Any], *, stri
     return module
 
 
-def _module_of_run(saved: dict[str, Any]) -> JointModule:
-    from ssat.config.resolve import build
-    from ssat.config.trust import trusted
+def _module_of_run(saved: dict[str, Any], path: Path) -> JointModule:
+    from ssat.runs.saved import stored_configuration
     from ssat.training.build import build_module
 
-    run = trusted(build(saved["run"], "hyper_parameters"))
+    run = stored_configuration(saved["run"], f"{path}: hyper_parameters")
     phase = {phase.name: phase for phase in run.mode.phases}[saved["phase"]]
     eager = replace(run, trainer=replace(run.trainer, compile=False))
-    with isolate_rng():  # building seeds the generators
+    # Building seeds the generators.
+    with isolate_rng(), built_within(path, f"{path} has other weights than its module", "name another file"):
         return build_module(eager, phase, saved["num_classes"])
 
 

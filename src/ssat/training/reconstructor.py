@@ -11,7 +11,7 @@ from torch import Tensor
 from ssat.config.schema import Phase
 from ssat.core.checkpoints import load_checkpoint, weights_of
 from ssat.core.noise import sample_noise
-from ssat.core.tensors import fill
+from ssat.core.tensors import built_within, fill
 from ssat.encoders.base import Encoder
 from ssat.tasks.masking import mask_from_noise, mask_scores
 from ssat.tasks.reconstruction import Reconstruction
@@ -81,12 +81,14 @@ def reconstructor_of(saved: SavedNetwork, device: torch.device) -> Reconstructor
         if _reads_as(phase) != _reads_as(saved.phase):
             return f"its decoder, of phase {phase.name}, was trained on images that are normalised or cropped otherwise"
         eager = replace(config, trainer=replace(config.trainer, compile=False))
-        module = build_module(eager, phase, len(saved.known.classes))
+        wrong = f"{path} does not hold the network of {saved.run or saved.name}"
+        with built_within(path, wrong, OTHER_FILE):
+            module = build_module(eager, phase, len(saved.known.classes))
         parts = [] if module.ssl is None else module.ssl.modules()
         task = next((part for part in parts if isinstance(part, Reconstruction) and part.has_pictures), None)
         if task is None:
             return f"ssl={config.ssl.name} reconstructs no pixels"
-        fill(module, weights, f"{path} does not hold the network of {saved.run or saved.name}", OTHER_FILE)
+        fill(module, weights, wrong, OTHER_FILE)
         module = module.eval().to(device)
         ratios = tuple(ratio for ratio in RATIOS if 0 < int(task.length * (1 - ratio)) < task.length)
         if not ratios:

@@ -16,7 +16,7 @@ from ssat.core.checkpoints import StateDict, load_checkpoint, read_safetensors, 
 from ssat.core.errors import UserError
 from ssat.core.files import file_sha256
 from ssat.core.read import read_json
-from ssat.core.tensors import fill
+from ssat.core.tensors import built_within, fill
 from ssat.runs.calibration import recorded_temperature
 from ssat.runs.folder import read_record
 from ssat.runs.inputs import PASSPORT, read_inputs, recorded
@@ -82,7 +82,11 @@ class SavedNetwork:
         Raises:
             UserError: the weights are of another network.
         """
-        with isolate_rng():  # drawing the first weights must not change the user's random numbers
+        wrong, cure = f"{self.path} does not hold the network of {self.run or self.name}", OTHER_FILE
+        if self.path.name == WEIGHTS:  # whose checksum is right
+            wrong, cure = f"{self.path.parent / MODEL} describes another network than {WEIGHTS}", AGAIN
+        # Drawing the first weights must not change the user's random numbers.
+        with isolate_rng(), built_within(self.path, wrong, cure):
             encoder = build_encoder(self.config, self.phase)
             check_dimensions(self.config, encoder)
             head = None
@@ -94,11 +98,7 @@ class SavedNetwork:
             module = JointModule(encoder, lam=1.0, head=head, num_classes=len(self.known.classes), **options)
             if head is None:
                 module.head = None  # a run that has learned no labels still has features
-        if self.path.name == WEIGHTS:  # whose checksum is right
-            fill(module, self.tensors, f"{self.path.parent / MODEL} describes another network than {WEIGHTS}", AGAIN)
-        else:
-            wrong = f"{self.path} does not hold the network of {self.run or self.name}"
-            fill(module, self.tensors, wrong, OTHER_FILE)
+        fill(module, self.tensors, wrong, cure)
         return module.eval()
 
 
