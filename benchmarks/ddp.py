@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.device import Arguments, at_least, output_file, refuse, told
 from benchmarks.step import ROOT, build, data, is_plain
-from ssat.core.launch import free_port
+from ssat.core.ranks import free_port
 from ssat.training.ddp import HOOKS
 
 VARIANTS = ("2 ranks", "2 ranks bf16", "2 ranks static")

@@ -82,7 +82,7 @@ def test_colours_of_16_bits_keep_their_lower_bits_in_a_range(tmp_path: Path, nam
 
 
 def test_the_whole_16_bits_as_a_range_are_what_no_range_is(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", np.arange(0, 65536, 5, dtype=np.uint16).reshape(1, -1))
+    path = save(tmp_path / "a.png", np.arange(0, 65536, 5, dtype=np.uint16).reshape(4, -1))
     assert np.array_equal(np.asarray(read_rgb(path, value_range=(0, 65535))), np.asarray(read_rgb(path)))
 
 

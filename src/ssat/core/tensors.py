@@ -115,9 +115,12 @@ def require_same(module: nn.Module, given: Mapping[str, Tensor], wrong: str, cur
         raise UserError(f"{wrong}: {found}; {cure}")
 
 
+SMALL = 100_000_000  # parameters of a network that is built whatever its file holds: what is missing is said then
+
+
 @contextmanager
 def built_within(path: Path, wrong: str, cure: str) -> Iterator[None]:
-    """Inside the block, no more parameters are made than the file of their weights has bytes.
+    """Inside the block, no more parameters are made than the file of their weights has bytes, or a small network has.
 
     A configuration of a few bytes can describe a network of any size. Memory is only taken where a parameter is
     filled, which comes after the look at it here.
@@ -130,8 +133,9 @@ def built_within(path: Path, wrong: str, cure: str) -> Iterator[None]:
     Raises:
         UserError: the network is larger.
     """
-    most, made = path.stat().st_size, 0
-    too_large = f"{wrong}: the network has more parameters than the {most:,} bytes of its weights can hold; {cure}"
+    size, made = path.stat().st_size, 0
+    most = max(size, SMALL)
+    too_large = f"{wrong}: the network has more parameters than the {size:,} bytes of its weights can hold; {cure}"
 
     def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
         nonlocal made
