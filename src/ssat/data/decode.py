@@ -17,7 +17,7 @@ from ssat.core.errors import UserError
 from ssat.data.content import in_threads, remembered
 from ssat.data.jpeg import size_of_jpeg
 from ssat.data.orientation import orientation_of_jpeg, turned, upright
-from ssat.data.pixels import MOST_PIXELS, RGB, Pixels, Stored, TooLarge, WrongRange, resized_pixels, table_of, to_8_bit
+from ssat.data.pixels import MOST_PIXELS, RGB, Pixels, Stored, TooLarge, WrongRange, fits, table_of, to_8_bit
 from ssat.data.stored import NUMPY, is_deep, npy_values, opened, stored_values, tiff_values
 from ssat.data.tiff import is_tiff
 
@@ -156,7 +156,7 @@ def read_tensor(path: str | Path, value_range: Range | None = None, max_pixels: 
         with open(path, "rb") as file:
             data = file.read()
         # The decoder would allocate what the file states, and fill it.
-        if data.startswith(JPEG) and (size := size_of_jpeg(data)) and _fits(size, max_pixels):
+        if data.startswith(JPEG) and (size := size_of_jpeg(data)) and fits(*size, max_pixels):
             image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
             if image.shape[0] in (1, 3):
                 stated = orientation_of_jpeg(data)
@@ -169,10 +169,6 @@ def read_tensor(path: str | Path, value_range: Range | None = None, max_pixels: 
         pass  # what Pillow says about it is for people
     image = read_rgb(path, value_range=value_range, max_pixels=max_pixels)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _fits(size: tuple[int, int], max_pixels: int) -> bool:
-    return size[0] * size[1] <= max_pixels and resized_pixels(*size) <= max(max_pixels, MOST_PIXELS)
 
 
 def _reason(path: str | Path | BytesIO, error: Exception) -> str:
@@ -205,11 +201,8 @@ def unreadable(
         good = in_threads(lambda name: (readable or is_readable)(root / name), names)
         return [name for name, read in zip(names, good, strict=True) if not read]
 
-    how = (
-        ""
-        if (pixels.channels, pixels.value_range) == (3, None)
-        else (f", {pixels.channels} channels of {pixels.value_range}")
-    )
+    plain = (pixels.channels, pixels.value_range) == (RGB.channels, RGB.value_range)
+    how = "" if plain else f", {pixels.channels} channels of {pixels.value_range}"
     how += "" if pixels.max_pixels == MOST_PIXELS else f", up to {pixels.max_pixels} pixels"
     return remembered(f"unreadable by ssat with Pillow {PIL.__version__}{how}", root, names, compute)
 

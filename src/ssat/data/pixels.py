@@ -81,6 +81,11 @@ def resized_pixels(width: int, height: int) -> int:
     return NARROW * NARROW * long // short
 
 
+def fits(width: int, height: int, most: int) -> bool:
+    """Whether neither `refuse_large` nor `refuse_narrow` refuses an image of this size."""
+    return width * height <= most and resized_pixels(width, height) <= max(most, MOST_PIXELS)
+
+
 def refuse_narrow(width: int, height: int, most: int) -> None:
     """Raises: TooLarge: an image whose short side is resized has more than the `most` pixels that are read."""
     if (pixels := resized_pixels(width, height)) > max(most, MOST_PIXELS):
