@@ -41,6 +41,10 @@ TINY = [
 ]
 
 
+class Killed(BaseException):
+    """In place of SIGKILL: nothing that comes after it takes effect."""
+
+
 def start(*overrides: str, runs: Path) -> subprocess.Popen:
     """The command; the overrides come last and win."""
     flags = [word for word in overrides if word.startswith("-")]

@@ -24,6 +24,7 @@ from ssat.training.record import all_macs
 from tests.helpers import (
     ROOT,
     TINY,
+    Killed,
     command,
     fail_of,
     largest_difference,
@@ -268,10 +269,6 @@ def better(tmp_path_factory) -> tuple[tuple[str, ...], dict]:
     first, second = (row["test/acc1"] for row in whole["rows"])
     assert second > first
     return words, whole
-
-
-class Killed(BaseException):
-    """In place of SIGKILL: nothing that comes after it takes effect."""
 
 
 @pytest.mark.sampled

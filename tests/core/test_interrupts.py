@@ -14,7 +14,7 @@ import pytest
 from ssat.commands.__main__ import STOPPED_AS_INTERRUPTED
 from tests.helpers import ROOT, TINY
 
-AGAIN = "the same command begins again"
+AGAIN, LEFT = "the same command begins again", "the same command continues with what is left"
 # Says when the handlers are there: what Python does before its first line is not ours.
 READY = """import sys; sys.argv[1:] = {words}
 from ssat.commands.__main__ import main
@@ -56,6 +56,11 @@ COMMANDS = ["train", "evaluate", "analyze", "report", "prepare", "predict", "emb
 )
 def test_a_signal_during_the_imports_is_one_line(name: str, signals: tuple, code: int, said: str) -> None:
     assert ended(name, [], 0.05, *signals) == (130 if name in STOPPED_AS_INTERRUPTED else code, said)
+
+
+def test_a_sweep_that_has_not_begun_goes_on_with_what_is_left() -> None:
+    code, said = ended("train", ["-m", "seed=0,1"], 0.05, signal.SIGTERM)
+    assert (code, said) == (143, f"stopped by SIGTERM: {LEFT}\n")
 
 
 @pytest.mark.parametrize("delay", [0.4, 0.8, 1.2, 1.6, 2.4])

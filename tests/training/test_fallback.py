@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from ssat.core.checkpoints import load_checkpoint, write_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.tensors import non_finite, tensors_in
 from ssat.training.earlier import earlier, keep_earlier, put_back_best
-from tests.helpers import command, largest_difference, record_of, start, train, wait_for, weights
+from tests.helpers import Killed, largest_difference, record_of, train, weights
 
 WORDS = ["mode=scratch", "epochs=4", "recipe.drop_path=0.1", "checkpoint_keep=3"]
 FOLDER = Path("scratch/checkpoints")
@@ -66,16 +67,24 @@ def test_so_many_checkpoints_are_kept_one_an_epoch(whole: Path) -> None:
     assert not earlier(folder / "last.ckpt", 3).exists() and not list(folder.glob(".*"))
 
 
-def test_by_default_the_one_before_is_kept_while_a_phase_trains_and_no_longer(tmp_path: Path) -> None:
-    words = ["mode=scratch", "epochs=30", "name=begun", "checkpoint_minutes=0.0005"]
-    process = start(*words, runs=tmp_path)
-    wait_for(lambda: [*tmp_path.glob("*/*/scratch/checkpoints/last-1.ckpt")], process)
-    process.kill()
-    process.communicate()
-    (folder,) = tmp_path.glob("*/*/scratch/checkpoints")
+def test_by_default_the_one_before_is_kept_while_a_phase_trains_and_no_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, replace = ["mode=scratch", "epochs=3", f"run_dir={tmp_path / 'run'}"], os.replace
+
+    def killed_after_the_second(source: str, target: str) -> None:
+        replace(source, target)
+        if Path(target).name == "last.ckpt" and (Path(target).parent / "last-1.ckpt").exists():
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", killed_after_the_second)
+    with pytest.raises(Killed):
+        train(*words, runs=tmp_path)
+    monkeypatch.undo()
+    folder = tmp_path / "run" / FOLDER
     flip(folder / "last.ckpt")
-    finished = command(*words, runs=tmp_path)
-    assert finished.returncode == 0 and "going on from the checkpoint before it, last-1.ckpt" in finished.stdout
+    train(*words, runs=tmp_path)
+    assert "going on from the checkpoint before it, last-1.ckpt" in capsys.readouterr().out
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "best.ckpt", "last.damaged"}
 
 

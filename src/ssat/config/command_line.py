@@ -50,7 +50,6 @@ def users_mistakes() -> Iterator[None]:
 def run_command(command: Callable[[], None], config_name: str) -> None:
     """Run a Hydra command; a user's mistake prints one sentence and exits with 2, a bug keeps its traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    words = sys.argv[1:]
     try:
         with usable_paths():
             words = take_folders(sys.argv[1:])
@@ -70,9 +69,7 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
             raise
         fail(explain(error, config_name))
     except KeyboardInterrupt as interrupt:
-        in_sweep = {"-m", "--multirun"} & {*words}
-        where = str(interrupt) or (interrupts.LEFT if in_sweep else interrupts.AGAIN)
-        interrupts.last_word(where)
+        interrupts.last_word(str(interrupt) or interrupts.then())
         raise SystemExit(130) from None
     if reported:
         raise SystemExit(2)

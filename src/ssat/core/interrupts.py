@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 AGAIN = "the same command begins again"
 LEFT = "the same command continues with what is left"
+PATIENCE = 900.0  # seconds after a signal: longer than any evaluation that is waited for
 _owner = os.getpid()  # processes that are forked off inherit the handlers
 _codes: dict[int, int] = {number: 128 + number for number in SIGNALS}
 
@@ -37,6 +38,11 @@ class Stopped(SystemExit):
     def __init__(self, number: int, where: str = "") -> None:
         super().__init__(128 + number)
         self.number, self.where = number, where
+
+
+def then() -> str:
+    """What the same command does where a signal comes before a run could say it: a sweep skips what is finished."""
+    return LEFT if {"-m", "--multirun"} & {*sys.argv} else AGAIN
 
 
 def end_at_once(*, stopped: int = 128 + signal.SIGTERM) -> None:
@@ -114,7 +120,7 @@ def _take(handler: Any) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     if not _is_forked(number):
-        _tell(number, AGAIN)
+        _tell(number, then())
         _leave(number)
 
 
@@ -124,7 +130,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         _take(_end_impatiently)
         raise KeyboardInterrupt
-    _tell(number, AGAIN)
+    _tell(number, then())
     _take(_end_silently)
     raise SystemExit(_codes[number])
 

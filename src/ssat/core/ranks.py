@@ -21,13 +21,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ssat.core.errors import NotEnoughMemory, OwnCodeError, UserError
-from ssat.core.interrupts import SIGNALS, Stopped, handling
+from ssat.core.interrupts import PATIENCE, SIGNALS, Stopped, handling
 from ssat.core.parent import EndsWithParent
 
 CODES = {128 + number: number for number in SIGNALS}  # with which a process ends that a signal has stopped
 GRACE = 5.0  # seconds that the other ranks may take to say what they know once one has ended before its work was done
 TO_CLOSE = 10.0  # the same where it was stopped: all have saved by then, and close their loggers
-PATIENCE = 900.0  # seconds after a signal: longer than any evaluation that is waited for
 OUT_OF_MEMORY = (
     ", as Linux does where the machine's memory has run out: lower recipe.batch_size, and raise trainer.accumulate with"
     " it, or ask for more memory"

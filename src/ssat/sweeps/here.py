@@ -23,7 +23,7 @@ from typing import Any
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
-from ssat.core.interrupts import LEFT, SIGNALS, Stopped, handling
+from ssat.core.interrupts import LEFT, PATIENCE, SIGNALS, Stopped, handling
 from ssat.core.launch import cores
 from ssat.core.parent import VARIABLE as PARENT
 from ssat.core.standing import VARIABLE
@@ -31,7 +31,7 @@ from ssat.core.terminal import tell
 from ssat.sweeps.board import Board, Running
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
 
-PATIENCE = 120.0  # seconds that a stopped job may take to save
+TO_END = 60.0  # seconds more than the ranks of a job have: what ends them says why
 LOOK_EVERY = 0.5  # seconds between two looks at how far the jobs are
 STOPPING = "stopping: each run saves first; a second Ctrl-C ends them at once"
 
@@ -77,7 +77,7 @@ class JobProcess:
         return read_outcome(code, self.log.read_bytes()[start:].decode(errors="replace"))
 
     def wait(self) -> int:
-        """The exit code, at the end; passes `asked` on, and kills what has not ended PATIENCE seconds later.
+        """The exit code, at the end; passes `asked` on, and kills what has not ended long after.
 
         It polls: a signal handler that waits for the same process must not lock up.
         """
@@ -91,7 +91,7 @@ class JobProcess:
             if self.asked != sent and self.asked is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, self.asked)
-                sent, deadline = self.asked, time.monotonic() + PATIENCE
+                sent, deadline = self.asked, time.monotonic() + PATIENCE + TO_END
             time.sleep(0.2)
         return code
 
