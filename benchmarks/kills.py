@@ -1,7 +1,8 @@
 """Kills trainings, sweeps and `prepare` at random moments, runs them on, and compares them with uninterrupted ones.
 
 python -m benchmarks.kills --kills 200 [--seed 0] [--what ddp,sweep,prepare] [--out <folder>]; exit status 1 where one
-differs, hangs, or leaves a process or a file that cannot be read.
+differs, hangs, or leaves a process or a file that cannot be read. With `--out` the same command goes on where it was
+interrupted.
 """
 
 from __future__ import annotations

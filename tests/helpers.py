@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
@@ -42,7 +44,29 @@ TINY = [
 
 
 class Killed(BaseException):
-    """In place of SIGKILL: nothing that comes after it takes effect."""
+    """In place of SIGKILL."""
+
+
+@contextmanager
+def killed_after(name: str, times: int) -> Iterator[None]:
+    """What is done within is killed once a file `name` has been put in its place so many times.
+
+    A real SIGKILL would cost a process of its own; here no file is put in its place any more after it.
+    """
+    replace, count = os.replace, 0
+
+    def kill(source: Any, target: Any) -> None:
+        nonlocal count
+        if count < times:
+            replace(source, target)
+            count += Path(target).name == name
+        if count == times:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+        patch.setattr(os, "replace", kill)
+        yield
+    assert count == times, "it ended before"
 
 
 def start(*overrides: str, runs: Path) -> subprocess.Popen:

@@ -24,9 +24,9 @@ from ssat.training.record import all_macs
 from tests.helpers import (
     ROOT,
     TINY,
-    Killed,
     command,
     fail_of,
+    killed_after,
     largest_difference,
     record_of,
     start,
@@ -174,11 +174,15 @@ def test_a_validation_split_selects_and_test_is_read_at_the_end(tmp_path):
     assert record["data_fingerprint"]["splits"] == {"val": 40, "train": 120, "test": 360}
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])  # 2: really killed
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, workers):
     settings = ["mode=ssat", "epochs=4", "recipe.drop_path=0.1", "recipe.mixup=0.8", f"data.num_workers={workers}"]
     settings += ["checkpoint_minutes=0.002", "recipe.patch_dropout=0.25"]
-    start_and_kill(*settings, runs=tmp_path / "killed")
+    if workers:
+        start_and_kill(*settings, runs=tmp_path / "killed")
+    else:
+        with killed_after("last.ckpt", 3):
+            train(*settings, runs=tmp_path / "killed")
     killed = train(*settings, runs=tmp_path / "killed")
     whole = train(*settings, runs=tmp_path / "whole")
     assert largest_difference(weights(whole), weights(killed)) == 0
@@ -276,25 +280,10 @@ def better(tmp_path_factory) -> tuple[tuple[str, ...], dict]:
     ("after", "on_disk"),
     [("last.ckpt", [".best.pending", "best.ckpt", "last.ckpt"]), (".best.pending", [".best.pending", "last.ckpt"])],
 )
-def test_best_and_last_belong_together_wherever_a_run_is_killed_between_them(
-    tmp_path, monkeypatch, better, after, on_disk
-):
+def test_best_and_last_belong_together_wherever_a_run_is_killed_between_them(tmp_path, better, after, on_disk):
     words, whole = better
-    replace, count = os.replace, []
-
-    def kill(source, target):
-        if count == ["killed"]:
-            raise Killed
-        replace(source, target)
-        count.append(Path(target).name)
-        if count.count(after) == (2 if after == "last.ckpt" else 1):
-            count[:] = ["killed"]
-            raise Killed
-
-    monkeypatch.setattr(os, "replace", kill)
-    with pytest.raises(Killed):
+    with killed_after(after, 2 if after == "last.ckpt" else 1):
         train(*words, runs=tmp_path / "killed")
-    monkeypatch.undo()
     (folder,) = tmp_path.glob("killed/*/*/scratch/checkpoints")
     assert {path.name for path in folder.iterdir()} <= {*on_disk, "last-1.ckpt"}
     assert measured(train(*words, runs=tmp_path / "killed"), "scratch") == whole

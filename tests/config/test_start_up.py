@@ -70,6 +70,7 @@ def images(tmp_path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_run_on_images_imports_no_plots_trackers_or_tables(images, tmp_path):
     words = ["data=image_folder", f"data.root={images}", "data.img_size=32", "footprint.energy=false"]
     found = first_step(tmp_path, *words, "recipe.batch_size=4")
@@ -95,6 +96,7 @@ def test_the_default_run_takes_its_first_step_soon_and_says_what_it_is(tmp_path)
         ["evaluate", "run=nope"],
         ["analyze", "runs=[nope]"],
         ["prepare", "data=svhn", "--check"],
+        ["dashboard", "sweep=nope"],
     ],
 )
 def test_what_can_be_refused_without_torch_is(tmp_path, words):

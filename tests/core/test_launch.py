@@ -57,6 +57,7 @@ def test_a_users_mistake_in_a_process_is_raised_here_without_a_traceback(capfd):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_process_is_known_as_such_here():
     with pytest.raises(NotEnoughMemory, match="lower recipe.batch_size") as refused:
         run_processes(run_out, processes=2)

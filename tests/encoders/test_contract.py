@@ -16,6 +16,8 @@ from ssat.encoders.contract import check_contract
 from ssat.training.optim import parameter_groups
 from tests.encoders.cases import CASES, Least, build, hidden_pixels, images_for
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture(params=list(CASES))
 def encoder(request) -> Encoder:

@@ -7,6 +7,8 @@ from torch import Tensor
 from ssat.encoders.base import Encoder, Latent
 from tests.encoders.cases import CASES, build, hidden_pixels, images_for, mask_for
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture(params=list(CASES))
 def encoder(request) -> Encoder:

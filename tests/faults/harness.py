@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssat.core.files import write_text
 from ssat.core.read import read_json
 from tests.helpers import ROOT, TINY
 
@@ -30,6 +32,7 @@ SPENT = ("seconds", "train_seconds", "throughput/images_per_s", "throughput/data
 HANG = 30.0  # seconds after a signal within which a command must have ended; on a slow machine half of its own time
 ORPHAN = 10.0  # seconds that a process may outlive the command that has started it: a loader looks every 5 s
 LONGEST = 900.0  # seconds of a command that nobody interrupts, on a busy machine
+OURS = str(ROOT / "src/ssat")  # of a traceback's lines; what Python does before its first line is not ours
 MARK = "SSAT_KILLS_MARK"  # of the environment, which all processes of a command inherit
 COMMON = ["epochs=6", "checkpoint_minutes=0.0005", "trainer.progress=off"]
 TRAIN = [sys.executable, "-m", "src.train"]
@@ -148,7 +151,7 @@ def whole(target: Target, out: Path) -> tuple[dict[str, Any], float]:
 
 
 def kill(target: Target, out: Path, seconds: float, draw: random.Random, tally: Tally) -> None:
-    """Kill the command once or twice, each time after it was begun anew, and run it to its end.
+    """Kill the command once to three times, each time after it was begun anew, and run it to its end.
 
     Args:
         target: the command.
@@ -157,7 +160,7 @@ def kill(target: Target, out: Path, seconds: float, draw: random.Random, tally: 
         draw: of what is random.
         tally: to which kills and faults are added.
     """
-    for _ in range(draw.choice((1, 1, 2))):
+    for _ in range(draw.choice((1, 2, 3))):
         _kill_once(target, out, seconds, draw, tally)
     process = start(target, out)
     _, said = process.communicate(timeout=LONGEST)
@@ -172,7 +175,7 @@ def _kill_once(target: Target, out: Path, seconds: float, draw: random.Random, t
     process = start(target, out)
     _wait(process, after)
     if saving:
-        _wait(process, seconds, lambda: any(out.rglob(".*.partial")))
+        _wait(process, seconds, lambda: _writes(out))
     members = _marked(process)
     children = [pid for pid in members if pid != process.pid]
     if process.poll() is not None or (aim == "child" and not children):
@@ -204,7 +207,7 @@ def _kill_once(target: Target, out: Path, seconds: float, draw: random.Random, t
         tally.faults.append(f"{what}: process {pid} is left")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if (process.returncode not in STOPPED and aim != "child") or ("Traceback" in said and "ssat" in said):
+    if (process.returncode not in STOPPED and aim != "child") or OURS in said:
         tally.faults.append(f"{what}: exit status {process.returncode}: {said[-500:]}")
     tally.faults += [f"{what}: {fault}" for fault in (*_unreadable(out), *_lost(steps, _steps(out)))]
 
@@ -222,6 +225,11 @@ def _wait(process: subprocess.Popen[str], seconds: float, until: Callable[[], bo
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline and not until():
         time.sleep(0.005)
+
+
+def _writes(out: Path) -> bool:
+    """Whether a file is being written; folders may vanish meanwhile, at which Path.rglob raises."""
+    return any(name.startswith(".") and name.endswith(".partial") for _, _, names in os.walk(out) for name in names)
 
 
 def _marked(process: subprocess.Popen[str]) -> list[int]:
@@ -284,20 +292,31 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
 
 
 def campaign(names: Sequence[str], kills: int, seed: int, out: Path, say: Callable[[str], None]) -> Tally:
-    """Kill the targets in turn until there have been so many kills; each run is compared with the uninterrupted one."""
-    draw, tally = random.Random(seed), Tally()
+    """Kill the targets in turn until there have been so many kills; each run is compared with the uninterrupted one.
+
+    What has been tried is kept in `out`: the same campaign goes on where it was interrupted.
+    """
     wanted, seconds = {}, {}
     for name in names:
+        shutil.rmtree(out / "whole" / name, ignore_errors=True)
         wanted[name], seconds[name] = whole(TARGETS[name], out / "whole" / name)
         say(f"{name}: {seconds[name]:.1f} s uninterrupted")
-    number = 0
-    while len(tally.kills) < kills:
+    total, number = Tally(), 0
+    while len(total.kills) < kills:
         name = names[number % len(names)]
-        before, faults = len(tally.kills), len(tally.faults)
-        kill(TARGETS[name], out / "killed" / str(number), seconds[name], draw, tally)
-        differs = unequal(TARGETS[name].left(out / "killed" / str(number)), wanted[name], TARGETS[name].tolerance)
-        tally.faults += [f"{name}: {key} differs" for key in differs[:5]]
-        said = "; ".join(tally.kills[before:]) or "no kill"
-        say(f"{name}: {said}: {'; '.join(tally.faults[faults:]) or 'equal'}")
+        record, folder = out / f"{seed}-{number}.json", out / "killed" / f"{seed}-{number}"
+        if record.is_file():
+            tally = Tally(**read_json(record))
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            tally = Tally()
+            kill(TARGETS[name], folder, seconds[name], random.Random(f"{seed} {number}"), tally)
+            differs = unequal(TARGETS[name].left(folder), wanted[name], TARGETS[name].tolerance)
+            tally.faults += [f"{name}: {key} differs" for key in differs[:5]]
+            write_text(record, json.dumps(asdict(tally)))
+            if not tally.faults:
+                shutil.rmtree(folder)
+        say(f"{name}: {'; '.join(tally.kills) or 'no kill'}: {'; '.join(tally.faults) or 'equal'}")
+        total = Tally(total.kills + tally.kills, total.faults + tally.faults, max(total.longest, tally.longest))
         number += 1
-    return tally
+    return total

@@ -22,6 +22,8 @@ from tests.encoders.cases import Least, build
 from tests.tasks.cases import CASES, batch_for
 from tests.tasks.rotation import Rotation
 
+pytestmark = pytest.mark.sampled
+
 
 class Setting(NamedTuple):
     encoder: Encoder
@@ -81,7 +83,6 @@ def test_evaluation_repeats_itself_and_changes_no_state(setting):
     assert all(torch.equal(value, before[name]) for name, value in setting.task.state_dict().items())
 
 
-@pytest.mark.sampled
 def test_a_restored_task_continues_where_the_saved_one_was(setting, request):
     with torch.no_grad():
         for _ in range(2):

@@ -21,7 +21,7 @@ from ssat.core.errors import UserError
 from ssat.training.build import build_module, use_channels_last
 from ssat.training.optim import adamw
 from tests import helpers
-from tests.helpers import command, fail_of, largest_difference, only_run, record_of, start_and_kill, train, weights
+from tests.helpers import command, largest_difference, only_run, record_of, start_and_kill, train, weights
 from tests.training.test_encoder_configs import composed
 
 LAST = "trainer.channels_last=true"
@@ -106,9 +106,9 @@ def test_a_convolutional_teacher_is_laid_out_and_a_patch_embedding_is_not() -> N
     assert all(layer.weight.is_contiguous() for layer in convolutions(module.encoder))
 
 
-def test_the_command_says_one_sentence_and_leaves_no_run(tmp_path: Path) -> None:
-    line = fail_of(command(LAST, runs=tmp_path))
-    assert "trainer.channels_last=true is for 2-D convolutions whose windows overlap" in line
+def test_a_training_is_refused_in_one_sentence_and_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainer\.channels_last=true is for 2-D convolutions whose windows overlap"):
+        train(LAST, runs=tmp_path)
     assert not list(tmp_path.glob("[!.]*/*/result.json"))
 
 

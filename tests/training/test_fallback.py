@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from ssat.core.checkpoints import load_checkpoint, write_checkpoint
 from ssat.core.errors import UserError
 from ssat.core.tensors import non_finite, tensors_in
 from ssat.training.earlier import earlier, keep_earlier, put_back_best
-from tests.helpers import Killed, largest_difference, record_of, train, weights
+from tests.helpers import killed_after, largest_difference, record_of, train, weights
 
 WORDS = ["mode=scratch", "epochs=4", "recipe.drop_path=0.1", "checkpoint_keep=3"]
 FOLDER = Path("scratch/checkpoints")
@@ -68,19 +67,11 @@ def test_so_many_checkpoints_are_kept_one_an_epoch(whole: Path) -> None:
 
 
 def test_by_default_the_one_before_is_kept_while_a_phase_trains_and_no_longer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, replace = ["mode=scratch", "epochs=3", f"run_dir={tmp_path / 'run'}"], os.replace
-
-    def killed_after_the_second(source: str, target: str) -> None:
-        replace(source, target)
-        if Path(target).name == "last.ckpt" and (Path(target).parent / "last-1.ckpt").exists():
-            raise Killed
-
-    monkeypatch.setattr(os, "replace", killed_after_the_second)
-    with pytest.raises(Killed):
+    words = ["mode=scratch", "epochs=3", f"run_dir={tmp_path / 'run'}"]
+    with killed_after("last.ckpt", 2):
         train(*words, runs=tmp_path)
-    monkeypatch.undo()
     folder = tmp_path / "run" / FOLDER
     flip(folder / "last.ckpt")
     train(*words, runs=tmp_path)

@@ -22,7 +22,7 @@ from ssat.core.read import read_json, read_yaml
 from ssat.core.terminal import tell
 from ssat.core.words import nearest
 from ssat.tracking.dashboard import digest, sealed, specification, to_report, validate
-from ssat.tracking.start import end_service
+from ssat.tracking.service import end_service
 
 USAGE = """\
 python -m src.dashboard [project=<project>] [entity=<user or team>] [out=<file.json>] [force=true]

@@ -17,7 +17,8 @@ from lightning.pytorch import loggers
 
 from ssat.config.schema import Phase, Run
 from ssat.tracking.names import AXES, STEP
-from ssat.tracking.start import end_service, open_run, warn
+from ssat.tracking.service import end_service
+from ssat.tracking.start import open_run, warn
 
 GRACE = 5  # seconds beyond logger.finish_timeout after which W&B's own process is given up
 ROWS_PER_STEP = 10  # more than a training logs

@@ -10,14 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ssat.config.schema import Phase, Run
 from ssat.core.files import write_text
 from ssat.core.launch import is_main_process
 from ssat.core.terminal import tell
 from ssat.runs.machine import git_commit
 from ssat.tracking.names import RESULT_TAG, columns
+from ssat.tracking.service import end_service
 
 ID_FILE = "wandb_id"  # in a phase's folder
 CSV_HAS_ALL = "the CSV file has every value"
@@ -133,16 +132,3 @@ def run_arguments(config: Run, phase: Phase, run_dir: Path) -> dict[str, Any]:
         "config": dict(config.values) | known | {"run_folder": run_dir.name, "git_commit": git_commit()},
         "dir": str(run_dir),
     }
-
-
-def end_service() -> None:
-    """End W&B's own process, which may hang, and forget it: the next run starts another."""
-    import wandb
-
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if child.name().startswith("wandb-core"):
-                child.kill()
-    with suppress(Exception, SystemExit):  # it says farewell to a process that is not there
-        wandb.teardown()
-    os.environ.pop("WANDB_SERVICE", None)
