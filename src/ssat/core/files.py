@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ssat.core.errors import UserError
+
+UNFINISHED = re.compile(r"\..+\.\d+\.partial")
+_tidied: set[Path] = set()  # folders in which this process has looked for what others have left
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to, which takes its place when the block ends and is removed when it fails.
 
-    A reader sees the old file or the new one, never a part; several processes may write the same path at once.
+    A reader sees the old file or the new one, never a part; several processes may write the same path at once. What
+    a killed process has left in the folder is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with _being_written(partial):
+            yield partial
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a write says only why it fails
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def _being_written(partial: Path) -> Iterator[None]:
+    """Lock a file that others would take for one that a killed process has left."""
+    with open(partial, "wb") as file:
+        with suppress(OSError):  # no locks on this disk
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing in `folder`, once a process: there may be many files."""
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
+    with suppress(OSError):  # a folder that may be written, and not be read
+        for entry in os.scandir(folder):
+            if UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError), open(entry.path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is being written
+                    os.unlink(entry.path)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -87,8 +117,6 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            import fcntl
-
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(
@@ -96,7 +124,7 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 key="out",
                 value=str(folder),
             ) from None
-        except (ImportError, OSError):
+        except OSError:
             pass  # no locks on this system or disk
         yield
     finally:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
-from ssat.core.files import alone_in, replacing, write_text
+from ssat.core.files import UNFINISHED, alone_in, replacing, write_text
 from ssat.export.card import model_card
 from ssat.export.classifier import Classifier
 from ssat.export.formats import FORMATS
 from ssat.export.parity import BATCHES, compare, require
 
 FACTS, CARD = "model.json", "README.md"
-UNFINISHED = re.compile(r"\..*\.\d+\.partial")
 TestImages = Callable[[], "tuple[Iterable[Tensor], str]"]  # batches (B, C, H, W), or none and the reason
 
 
