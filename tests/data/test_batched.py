@@ -83,6 +83,16 @@ def test_every_operation_is_within_one_grey_level_of_pillow(photos, name: str, i
             assert differences(ours, expected).float().mean() < 0.03
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_a_rotation_of_another_device_is_within_one_grey_level_of_that_of_a_cpu(photos, interpolation: str) -> None:
+    images = tensor(photos(32))
+    degrees, fill = torch.linspace(-30, 30, len(images)), torch.tensor(FILL, dtype=torch.uint8)
+    ours = geometry._rotated(images, degrees, fill, interpolation)
+    expected = geometry.rotate(images, degrees, fill, interpolation=interpolation)
+    assert differences(ours, expected).max() <= 1
+    assert differences(ours, expected).float().mean() < 0.03
+
+
 def test_posterize_at_magnitude_ten_is_black(photos) -> None:
     ours = randaugment.apply(
         tensor(photos(8)),

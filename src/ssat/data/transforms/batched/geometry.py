@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 TABLE_BYTES = 2**23  # of the weights of every crop of an axis; those of 32 pixels take 4.5 MB
-CACHED_PIXELS = 2**15  # of one step of a rotation on a CPU
 ATTEMPTS = 10  # draws of timm's random crop and random erasing before they give up
 
 
@@ -225,21 +225,25 @@ def shift_columns(images: Tensor, shift: Tensor, fill: Tensor, *, interpolation:
 
 def rotate(images: Tensor, degrees: Tensor, fill: Tensor, *, interpolation: str = "bicubic") -> Tensor:
     """Rotate each of (B, C, H, W) uint8 images by `degrees` (B,) counter-clockwise around its centre."""
-    b, _, height, width = images.shape
-    angle = -torch.deg2rad(degrees.double()).view(-1, 1, 1)
-    # On a CPU some rows at a time: sixteen taps of whole photographs would pass through memory, not the cache.
-    count = max(1, CACHED_PIXELS // (b * width)) if picks(images) else height
-    rows = torch.arange(height, device=images.device, dtype=torch.float64).split(count)
-    pixels = images.float()
-    return torch.cat([_rotated(pixels, angle, y, fill, interpolation) for y in rows], 2)
+    return (_rotated_by_pillow if picks(images) else _rotated)(images, degrees, fill, interpolation)
 
 
-def _rotated(images: Tensor, angle: Tensor, y: Tensor, fill: Tensor, interpolation: str) -> Tensor:
-    """The rows `y` of (B, C, H, W) float images that are rotated by `angle` (B, 1, 1)."""
+def _rotated_by_pillow(images: Tensor, degrees: Tensor, fill: Tensor, interpolation: str) -> Tensor:
+    """Channel by channel on a CPU: three times as fast there as gathering sixteen taps."""
+    method, turned = Image.Resampling[interpolation.upper()], torch.empty_like(images)
+    for image, out, angle in zip(images.numpy(), turned.numpy(), degrees.tolist(), strict=True):
+        for channel, value in enumerate(fill.tolist()):
+            out[channel] = Image.fromarray(image[channel]).rotate(angle, method, fillcolor=value)
+    return turned
+
+
+def _rotated(images: Tensor, degrees: Tensor, fill: Tensor, interpolation: str) -> Tensor:
+    """All at once on any device."""
     b, c, height, width = images.shape
+    angle = -torch.deg2rad(degrees.double()).view(-1, 1, 1)
     cos, sin = angle.cos(), angle.sin()
     y, x = torch.meshgrid(
-        y + (0.5 - height / 2),
+        torch.arange(height, device=images.device, dtype=torch.float64) + (0.5 - height / 2),
         torch.arange(width, device=images.device, dtype=torch.float64) + (0.5 - width / 2),
         indexing="ij",
     )
@@ -250,7 +254,7 @@ def _rotated(images: Tensor, angle: Tensor, y: Tensor, fill: Tensor, interpolati
     x0, y0 = xs.floor(), ys.floor()
     x_taps, y_taps = _taps((xs - x0).float(), interpolation), _taps((ys - y0).float(), interpolation)
     columns = [(x0.long() + k).clamp_(0, width - 1) for k in (-1, 0, 1, 2)]
-    flat, turned = images.flatten(2), torch.zeros(b, c, y.numel(), device=images.device)
+    flat, turned = images.float().flatten(2), torch.zeros(b, c, y.numel(), device=images.device)
     for k, y_tap in zip((-1, 0, 1, 2), y_taps, strict=True):
         row = (y0.long() + k).clamp_(0, height - 1) * width
         for column, x_tap in zip(columns, x_taps, strict=True):
