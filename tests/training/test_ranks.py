@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from ssat.core.errors import UserError
 from ssat.data.sampler import eval_batches
 from ssat.training.label_meters import LabelMeters
+from ssat.training.means import EpochMeans
 from ssat.training.meters import Meters
 from ssat.training.video_meters import VideoMeters
 from tests.helpers import on_ranks
@@ -75,3 +77,31 @@ def test_fewer_samples_than_processes_are_refused(world):
     for n in range(1, world):
         with pytest.raises(UserError, match=f"{n} evaluation images cannot be shared by {world} processes"):
             eval_batches(np.arange(n), batch_size=BATCH, rank=0, world=world)
+
+
+def go_on_within_an_epoch(folder: Path, rank: int, world: int) -> None:
+    """Two steps of a rank's own, a checkpoint of the first rank that all go on from, and a third step."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+
+    def summed(values: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        dist.all_reduce(values)
+        return values
+
+    strategy, means = SimpleNamespace(reduce=summed), EpochMeans()
+    for step in range(2):
+        means.add({"loss": torch.tensor(10.0 * rank + step)}, 4 + rank)
+    state = [means.state(strategy)]
+    dist.broadcast_object_list(state)
+    again = EpochMeans()
+    again.load(state[0], first=rank == 0)
+    for each in (means, again):
+        each.add({"loss": torch.tensor(100.0 * rank)}, 4)
+    torch.save((means.take(strategy), again.take(strategy)), folder / f"{rank}.pt")
+    dist.barrier()
+
+
+def test_the_means_of_an_epoch_that_goes_on_from_a_checkpoint_are_over_all_ranks(tmp_path: Path) -> None:
+    images = 2 * 4 + 2 * 5 + 2 * 4
+    loss = (4 * (0 + 1) + 5 * (10 + 11) + 4 * 100) / images
+    for whole, continued in on_ranks(go_on_within_an_epoch, tmp_path, 2):
+        assert whole == continued == {"train/loss": pytest.approx(loss)}

@@ -216,7 +216,7 @@ def test_epoch_means_are_over_images_or_divide_by_a_count_of_their_own() -> None
 def test_epoch_means_go_on_from_a_checkpoint() -> None:
     before, after = EpochMeans(), EpochMeans()
     before.add({"loss": torch.tensor(1.0)}, 64)
-    after.load(before.state())
+    after.load(before.state(ONE_PROCESS), first=True)
     after.add({"loss": torch.tensor(4.0)}, 32)
     assert after.take(ONE_PROCESS) == {"train/loss": 2.0}
 
@@ -234,7 +234,7 @@ def test_epoch_means_that_go_on_from_a_checkpoint_are_those_of_an_epoch_in_one_g
         whole.add(values, 7)
         parts.add(values, 7)
         again = EpochMeans()
-        again.load(parts.state())
+        again.load(parts.state(ONE_PROCESS), first=True)
         parts = again
     assert parts.take(ONE_PROCESS) == whole.take(ONE_PROCESS)  # to the last bit
 
@@ -242,10 +242,10 @@ def test_epoch_means_that_go_on_from_a_checkpoint_are_those_of_an_epoch_in_one_g
 def test_epoch_means_go_on_from_a_checkpoint_of_single_sums() -> None:
     """As earlier versions wrote them: a number for each name."""
     means = EpochMeans()
-    means.load({"images": torch.tensor(64.0), "loss": torch.tensor(64.0)})
+    means.load({"images": torch.tensor(64.0), "loss": torch.tensor(64.0)}, first=True)
     means.add({"loss": torch.tensor(4.0)}, 32)
     assert means.take(ONE_PROCESS) == {"train/loss": 2.0}
-    means.load({"loss": torch.tensor(64.0)})  # of before 0.2: nobody knows of how many images
+    means.load({"loss": torch.tensor(64.0)}, first=True)  # of before 0.2: nobody knows of how many images
     assert means.take(ONE_PROCESS) == {}
 
 

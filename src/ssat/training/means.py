@@ -93,8 +93,7 @@ class EpochMeans:
         """The means since the last call, over all processes, under their logged names; starts the next sums."""
         if not self.sums:
             return {}
-        names = [name for together in self.sums for name in together.split()]
-        summed = strategy.reduce(torch.cat([row.reshape(-1) for row in self.sums.values()]), reduce_op="sum")
+        names, summed = [name for together in self.sums for name in together.split()], self._summed(strategy)
         self.sums, totals = {}, dict.fromkeys(names, 0.0)
         for name, value in zip(names, summed.tolist(), strict=True):
             totals[name] += value
@@ -103,12 +102,20 @@ class EpochMeans:
         divisors = {name: counts.get(_count_of(name), images) for name in totals}
         return {f"train/{name}": total / max(divisors[name], 1.0) for name, total in totals.items()}
 
-    def state(self) -> dict[str, Tensor]:
-        """The sums as a checkpoint holds them: to the last bit, so in their own precision."""
-        return {name: value.cpu() for name, value in self.sums.items()}
+    def _summed(self, strategy: Strategy) -> Tensor:
+        """All sums over all processes, one after the other."""
+        return strategy.reduce(torch.cat([row.reshape(-1) for row in self.sums.values()]), reduce_op="sum")
 
-    def load(self, state: Mapping[str, Tensor | float]) -> None:
-        """Go on from a checkpoint's sums: those of its first process, which only make the means of that epoch."""
+    def state(self, strategy: Strategy) -> dict[str, Tensor]:
+        """The sums over all processes as a checkpoint holds them: to the last bit, so in their own precision."""
+        if not self.sums:
+            return {}
+        rows = self._summed(strategy).cpu().split([row.numel() for row in self.sums.values()])
+        return {names: row.clone() for names, row in zip(self.sums, rows, strict=True)}
+
+    def load(self, state: Mapping[str, Tensor | float], *, first: bool) -> None:
+        """Go on from a checkpoint's sums, which the `first` process has: the others add nothing to them."""
         # Before 0.2 every step counted alike: that epoch's means begin anew.
         weighed = any(IMAGES in names.split() for names in state)
-        self.sums = {names: torch.as_tensor(value) for names, value in state.items()} if weighed else {}
+        rows = {names: torch.as_tensor(value) for names, value in state.items()} if weighed else {}
+        self.sums = rows if first else {names: torch.zeros_like(row) for names, row in rows.items()}

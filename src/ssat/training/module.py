@@ -282,11 +282,11 @@ class JointModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The running sums are part of a checkpoint, which may be written within an epoch, and so is the stamp."""
-        checkpoint |= {"epoch_sums": self.means.state(), **self.stamp}
+        checkpoint |= {"epoch_sums": self.means.state(self.trainer.strategy), **self.stamp}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The counterpart of `on_save_checkpoint`."""
-        self.means.load(checkpoint.get("epoch_sums", {}))
+        self.means.load(checkpoint.get("epoch_sums", {}), first=self.global_rank == 0)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
