@@ -14,8 +14,9 @@ SPENT = {"seconds", "train_seconds", "throughput/images_per_s", "throughput/data
 
 
 def test_what_was_being_written_is_removed_and_all_else_stays(tmp_path: Path) -> None:
-    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint" / "reconstructions").mkdir(parents=True)
     left = [".config.yaml.17.partial", "joint/.phase.json.17.partial", "joint/.phase.json.9f3a01bc"]
+    left += ["joint/reconstructions/.epoch_0003.png.17.partial"]
     kept = [".lock", "joint/phase.json", "joint/.phase.json", "joint/.mine", "notes.partial"]
     for name in left + kept:
         (tmp_path / name).touch()

@@ -41,7 +41,7 @@ UNFINISHED = re.compile(r"\..+\.(\d+\.partial|json\.[0-9a-f]+)")  # the latter o
 
 def remove_unfinished(run_dir: Path) -> None:
     """Remove the files that killed processes were writing in a folder that this one holds (`locked`)."""
-    for path in [*run_dir.glob(".*"), *run_dir.glob("*/.*")]:
+    for path in [*run_dir.rglob(".*")]:
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
