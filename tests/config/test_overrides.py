@@ -85,6 +85,8 @@ def refusal(*words: str) -> UserError:
         ("trainer=", "trainer", "trainer can be: auto, cpu, ddp, ddp_cpu, gpu"),
         ("ssl=5", "ssl", "ssl can be: convmae"),
         ("ssl=[mae,", "ssl", "is not a list of tasks such as ssl=[mae,guidance]"),
+        ("ssl=[mae,2]", "ssl", "is not a list of tasks such as ssl=[mae,guidance]"),
+        ("ssl=[mae,NaN]", "ssl", "is not a list of tasks such as ssl=[mae,guidance]"),
         ("ssl=[mae,nope]", "ssl", "ssl=nope does not exist"),
         ("+experiments=tabel1", "experiments", "experiments=tabel1 does not exist (did you mean table1?)"),
         ("+experiments=claims", "experiments", "experiments=claims does not exist"),

@@ -62,7 +62,8 @@ def expand_tasks(words: list[str]) -> list[str]:
             continue
         listed = re.fullmatch(r"ssl=\[([\w\s,]*)\]", word)
         names = [name.strip() for name in listed[1].split(",")] if listed else []
-        if not all(names) or not names:
+        # Numbers, true and null are no words to Hydra, which takes them for a mistake of its own.
+        if not names or not all(re.fullmatch(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_]\w*", name, re.I) for name in names):
             raise UserError(
                 f"{word} is not a list of tasks such as ssl=[mae,guidance]; to sweep over lists, run one command each",
                 key="ssl",
