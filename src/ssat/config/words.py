@@ -49,6 +49,10 @@ def words_of_cell(cells: Mapping[str, Sequence[str]] | None, row: str, column: s
     return [re.sub(r"\{(runs_dir|seed)\}", r"${\1}", word) for words in found for word in words]
 
 
+# Numbers, true and null are no words to Hydra, which takes them for a mistake of its own.
+TASK = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_]\w*", re.IGNORECASE)
+
+
 def expand_tasks(words: list[str]) -> list[str]:
     """ssl=[a,b] as what Hydra composes: ssl=several with the configuration of each task under ssl.tasks.
 
@@ -62,8 +66,7 @@ def expand_tasks(words: list[str]) -> list[str]:
             continue
         listed = re.fullmatch(r"ssl=\[([\w\s,]*)\]", word)
         names = [name.strip() for name in listed[1].split(",")] if listed else []
-        # Numbers, true and null are no words to Hydra, which takes them for a mistake of its own.
-        if not names or not all(re.fullmatch(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_]\w*", name, re.I) for name in names):
+        if not names or not all(TASK.fullmatch(name) for name in names):
             raise UserError(
                 f"{word} is not a list of tasks such as ssl=[mae,guidance]; to sweep over lists, run one command each",
                 key="ssl",
