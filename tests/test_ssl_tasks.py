@@ -89,6 +89,7 @@ def test_views_of_images_that_must_not_be_mirrored_are_not():
     assert flips == [0.0, 0.5]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

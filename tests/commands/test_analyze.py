@@ -168,6 +168,7 @@ def test_weights_that_have_changed_are_measured_again(runs: list[Path], tmp_path
     assert before["models"][0]["series"] != after["models"][0]["series"]
 
 
+@pytest.mark.slow
 def test_every_set_of_runs_has_a_default_folder_of_its_own_beside_the_experiments(
     runs: list[Path], console: Console
 ) -> None:
@@ -238,6 +239,7 @@ def test_runs_of_other_images_are_refused(tmp_path: Path, console: Console) -> N
     analyze([listed(two), "analysis=distance", "images=3"], console)  # the test images are the same
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_has_tokens_but_no_classes(tmp_path: Path, console: Console) -> None:
     run = train("mode=ssl", "epochs=1", "reconstruct_every=0", runs=tmp_path)
     analyze([listed([run]), "analysis=attention,distance,variance,maps", "images=3", "pictures=2"], console)

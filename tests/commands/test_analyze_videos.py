@@ -63,6 +63,7 @@ def test_the_default_is_what_there_is_of_clips(out: Path) -> None:
             assert np.asarray(Image.open(out / picture)).std() > 10
 
 
+@pytest.mark.slow
 def test_an_analysis_of_clips_decides_no_claim_about_images(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_decoder_predicts_the_hidden_patches_and_keeps_the_others(run: Path,
     assert not torch.equal(hidden, decoder.pictures(images, 0.5, draw=2)[0])
 
 
+@pytest.mark.slow
 def test_the_decoder_of_ssl_ft_is_that_of_its_first_phase(runs: Path, run: Path, tmp_path: Path) -> None:
     both = train("mode=ssl_ft", "mode.ssl_epochs=1", "epochs=1", runs=runs)
     found = reconstructor_of(ssat.load(both).saved, CPU)

@@ -57,7 +57,8 @@ COMMANDS = {
 
 
 @needs_mounts
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "evaluate" else pytest.mark.slow) for n in COMMANDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_read_only_run_is_refused_before_the_work_in_one_sentence(run, name):
     pictures = run.parent / "pictures"
     pictures.mkdir(exist_ok=True)

@@ -544,6 +544,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         train(run, "encoder.depth=3", runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_ssl_ft_is_not_continued_with_another_encoder(tmp_path):
     run = f"run_dir={tmp_path / 'run'}"
     train("mode=ssl_ft", run, runs=tmp_path)

@@ -148,6 +148,7 @@ def test_a_set_without_a_folder_keeps_its_name():
     assert config_hash(config("data=digits")) == config_hash(without)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("option", sorted(f"{p.parent.name}={p.stem}" for p in CONF.glob("encoder/*.yaml")))
 def test_every_encoder_can_be_shown_resolved(option: str) -> None:
     """What `--cfg job --resolve` prints."""

@@ -88,6 +88,7 @@ def test_the_default_run_takes_its_first_step_soon_and_says_what_it_is(tmp_path)
     assert found["seconds"] < 7 * cpu_seconds_of_torch()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "words",
     [

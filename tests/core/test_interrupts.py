@@ -63,6 +63,7 @@ def test_a_sweep_that_has_not_begun_goes_on_with_what_is_left() -> None:
     assert (code, said) == (143, f"stopped by SIGTERM: {LEFT}\n")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("delay", [0.4, 0.8, 1.2, 1.6, 2.4])
 def test_two_signals_while_a_training_starts_are_one_line(tmp_path: Path, delay: float) -> None:
     words = [*TINY, "mode=scratch", f"runs_dir={tmp_path}"]

@@ -51,17 +51,20 @@ def test_counts_are_those_of_table_9_or_the_note_says_which(card: Card) -> None:
     assert card.classes == classes and (card.name in ("imagenet", "sketch")) == (ours != (train, test))
 
 
+@pytest.mark.sampled
 def test_the_configuration_has_the_sizes_of_table_14(card: Card) -> None:
     config = data_config(card.name)
     assert (config.img_size, config.patch_size) == PAPER[card.name][3:] == (card.img_size, config.patch_size)
     assert config.name == card.name and config.channels == 3 and config.root == "data" and config.verify is True
 
 
+@pytest.mark.sampled
 def test_the_configuration_names_a_reader_of_the_set(card: Card) -> None:
     source = data_config(card.name).source
     assert source.kind == ("domainnet" if card.folder == "domainnet" else card.name)
 
 
+@pytest.mark.sampled
 def test_the_official_statistics_are_imagenets_but_for_cifar10(card: Card) -> None:
     assert (data_config(card.name).statistics.official == IMAGENET_STATISTICS) == (card.name != "cifar10")
 

@@ -75,6 +75,7 @@ def ranged(mode: str) -> tuple[float, float] | None:
     return {"I": (0.0, 12e6 * 53), "F": (0.0, 53.0)}.get(mode)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tiff_of_every_mode_is_upright_in_every_reader(tmp_path: Path, mode: str, compression: str | None) -> None:

@@ -66,6 +66,7 @@ def test_corners_move_inwards_by_up_to_a_quarter_of_the_side(monkeypatch: pytest
     assert inwards.max() == 8
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("side", [28, 32, 224])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_corruptions_keep_size_and_kind_and_follow_from_the_index(family: str, side: int) -> None:

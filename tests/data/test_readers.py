@@ -60,6 +60,7 @@ def name(request: pytest.FixtureRequest) -> str:
 # --- every set
 
 
+@pytest.mark.sampled
 def test_the_official_files_are_read_in_their_folder_or_as_the_root(name: str, tmp_path: Path) -> None:
     folder = WRITERS[name](tmp_path)
     below, itself = read(name, tmp_path), read(name, folder)
@@ -78,6 +79,7 @@ def test_a_set_that_is_not_there_says_how_to_get_it(name: str, tmp_path: Path) -
     assert CATALOG[name].request in message
 
 
+@pytest.mark.sampled
 def test_a_part_of_a_set_shows_expected_and_found(name: str, tmp_path: Path) -> None:
     folder = WRITERS[name](tmp_path)
     mark = CATALOG[name].marks[-1]
@@ -89,6 +91,7 @@ def test_a_part_of_a_set_shows_expected_and_found(name: str, tmp_path: Path) -> 
         assert f"it has no '{mark}': expected" in message and "'an_other'" in message and "\n" not in message
 
 
+@pytest.mark.sampled
 def test_a_wrong_number_of_images_is_refused_unless_verify_is_off(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     with pytest.raises(UserError, match=r"images, expected .* train") as caught:

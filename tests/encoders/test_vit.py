@@ -253,6 +253,7 @@ def test_last_block_of_the_full_view_costs_one_query():
     assert macs_of(lambda: encoder.forward_features(images)) < macs_of(lambda: encoder.forward_map(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("forward_features", marks=pytest.mark.slow), "forward_joint"])
 def test_passes_compile_into_one_graph(name):
     encoder = build("vit")

@@ -67,6 +67,7 @@ def test_every_encoder_is_tried() -> None:
     assert tuple(FORMATS) == NAMES
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_tensors_alone_give_the_same_logits_and_timm_does_or_is_refused(name: str, tmp_path: Path) -> None:
     model = network(name)

@@ -132,6 +132,7 @@ def configured(run: Path, change: Callable[[Content], object]) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(values))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [

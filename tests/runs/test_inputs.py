@@ -98,6 +98,7 @@ def test_an_interrupted_run_is_not_continued_with_shifted_labels(images: Path, t
         train(*words(images, "epochs=2"), runs=runs)
 
 
+@pytest.mark.slow
 def test_replaced_start_weights_make_another_run(images: Path, tmp_path: Path) -> None:
     runs, source = tmp_path / "runs", tmp_path / "start.ckpt"
     first, second = (train(*words(images, f"seed={seed}"), runs=tmp_path / "starts") for seed in (1, 2))

@@ -125,6 +125,7 @@ def refusal(command: Callable[..., object], *words: object) -> str:
     return said
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("place", PLACES)
 def test_no_path_in_a_configuration_is_imported_or_called(folder: Path, place: str) -> None:
     sound = values()
@@ -140,6 +141,7 @@ def test_no_path_in_a_configuration_is_imported_or_called(folder: Path, place: s
             refusal(stored_configuration, changed, "config.yaml")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_imports_or_calls_what_a_run_folder_names(folder: Path, text: str, name: str) -> None:
     named = yaml.safe_load(text)
@@ -180,6 +182,7 @@ GROUPS = ("encoder", "data", "ssl", "mode", "recipe", "trainer", "monitor", "log
 ODD: tuple[Any, ...] = (None, 3, "x", [], [1], {"a": None}, True)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("key", [*GROUPS, "data.source", "mode.phases", "seed", "callbacks", "epochs"])
 def test_a_group_that_is_missing_or_of_another_type_is_named(key: str) -> None:
     sound = values()

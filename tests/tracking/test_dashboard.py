@@ -130,6 +130,7 @@ def test_without_a_key_the_command_writes_the_file_and_says_how_to_apply_it(tmp_
     assert (spec["project"], spec["entity"], spec["url"]) == ("mine", "team", None)
 
 
+@pytest.mark.slow
 def test_without_a_network_apply_is_one_sentence_and_changes_nothing(tmp_path):
     out = tmp_path / "dashboard.json"
     out.write_text(json.dumps(specification("ssat", None)))

@@ -75,6 +75,7 @@ def trained(encoder: nn.Module, steps: int) -> dict[str, Tensor]:
     return encoder.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_56", "resnet_50"])
 def test_in_fp64_both_layouts_train_to_the_same_weights(name: str) -> None:
     plain = module_of(name).encoder.double()
@@ -128,6 +129,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
     assert largest_difference(weights(whole, "scratch"), weights(killed, "scratch")) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("any_encoder")
 def test_a_run_is_loaded_exported_and_started_from_in_the_usual_layout(tmp_path: Path) -> None:
     run = train(*RUN, runs=tmp_path)

@@ -123,6 +123,7 @@ def test_without_a_compiler_the_step_stays_eager_and_counts_every_draw_once(caps
     assert "cannot be compiled and runs as without it" in line
 
 
+@pytest.mark.slow
 def test_a_backward_pass_that_cannot_be_compiled_leaves_the_step_eager(capsys: Any) -> None:
     def killed(graph: Any, inputs: Any) -> Any:
         raise CppCompileError(["g++"], "killed")

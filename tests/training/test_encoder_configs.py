@@ -56,6 +56,7 @@ def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
     out.loss.backward()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "overrides", "inference", "decoder"),
     [

@@ -116,6 +116,7 @@ def test_an_interrupted_run_is_extended_as_a_run_of_more_epochs(before, tmp_path
     assert len(rates(run)) == 3 and not record_of(run)["extended"]["finished"]
 
 
+@pytest.mark.slow
 def test_of_two_phases_the_last_is_extended(tmp_path):
     words = ["mode=ssl_ft", "epochs=1", "reconstruct_every=0"]
     before = train(*words, runs=tmp_path)

@@ -78,6 +78,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_a_step_copies_nothing_between_host_and_device(task: dict[str, Any] | None) -> None:
     module, before = module_with(task), host_randomness()
