@@ -93,7 +93,7 @@ def test_what_has_been_evaluated_is_not_evaluated_again(run: Path, console: Cons
         ([], "say which run"),
         (["run=/proc/nowhere"], "/proc/nowhere is no run folder"),
         (["run={run}", "checkpont=last"], "did you mean checkpoint"),
-        (["run={run}", "checkpoint=first.ckpt"], "first.ckpt does not exist, the run has best, last"),
+        (["run={run}", "checkpoint=first.ckpt"], "first.ckpt does not exist, name another by checkpoint=best or last"),
         (["run={run}", "split=val"], "the data have train, test"),
         (["run={run}", "data.perturb=fogg"], "did you mean fog"),
         (["run={run}", "severities=6"], "choose from 1,2,3,4,5"),

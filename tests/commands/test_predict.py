@@ -259,7 +259,7 @@ def test_a_threshold_decides_the_verdict(run: Path, tmp_path: Path, console: Con
         (["run={run}", "input={video}", "device=cuda"], "PyTorch finds no GPU"),
         (["run={run}", "input={video}", "workers=-1"], "workers=-1 is not possible"),
         (["run={run}", "input={video}", "batch_size=0"], "batch_size=0 is not possible"),
-        (["run={run}", "input={video}", "checkpoint=first"], "the run has best, last"),
+        (["run={run}", "input={video}", "checkpoint=first"], "name another by checkpoint=best or last"),
         (["run={run}", "input={video}", "out=/proc/x"], "out=/proc/x cannot be written"),
         (["run={run}", "input={video}", "top_k=3"], "top_k= is of images, and this run is of videos"),
         (["run={run}", "input={video}", "explain"], "explain= is of images, and this run is of videos"),

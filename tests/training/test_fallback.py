@@ -171,3 +171,28 @@ def test_non_finite_numbers_are_found_and_a_sum_that_overflows_is_not_taken_for_
     assert non_finite({"huge": huge, "opposite": opposite}) == "opposite"
     assert non_finite({"empty": torch.empty(0), "nan": torch.tensor([1.0, torch.nan])}) == "nan"
     assert non_finite({}) is None
+
+
+def test_a_damaged_best_is_put_aside_and_said_and_the_training_goes_on(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    with killed_after("last.ckpt", 2):
+        train(*WORDS, f"run_dir={run}", runs=tmp_path)
+    flip(run / FOLDER / "best.ckpt")
+    train(*WORDS, f"run_dir={run}", runs=tmp_path)
+    assert "it is best.damaged now, and a best.ckpt comes with the next better epoch" in capsys.readouterr().out
+    assert (run / FOLDER / "best.damaged").is_file()
+    assert largest_difference(weights(run, "scratch"), weights(whole, "scratch")) == 0
+    rows = [row["test/acc1"] for row in record_of(run)["phases"][0]["history"]]
+    assert (run / FOLDER / "best.ckpt").is_file() == (max(rows[2:]) > max(rows[:2]))
+    assert ("best" in record_of(run)["phases"][0]["checkpoints"]) == (run / FOLDER / "best.ckpt").is_file()
+
+
+def test_where_no_checkpoint_is_sound_all_are_named(begun: Path) -> None:
+    for name in ("last", "last-1", "last-2"):
+        flip(begun / FOLDER / f"{name}.ckpt")
+    with pytest.raises(
+        UserError, match="and so are the 2 before it: move all of them away, and the phase begins anew$"
+    ):
+        train(*WORDS, f"run_dir={begun}", runs=begun.parent)

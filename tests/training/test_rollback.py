@@ -66,7 +66,7 @@ def test_at_the_end_of_an_epoch_nothing_of_it_is_written(tmp_path: Path, poison:
     """The poison comes after the last loss of the epoch, which was finite."""
     run = tmp_path / "run"
     with pytest.raises(
-        UserError, match=r"(state_dict|optimizer_states)\S+ is not finite at step 20 \(epoch 1\): the last"
+        UserError, match=r"(state_dict|optimizer_states)\S+ is not finite at step 20 \(epoch 2\): the last"
     ):
         train(*WORDS, poison(step=20, what=what), f"run_dir={run}", runs=tmp_path)
     assert all_finite(run) and load_checkpoint(run / "scratch/checkpoints/last.ckpt")["global_step"] == 10
@@ -92,7 +92,7 @@ def test_rollback_before_the_first_checkpoint_begins_again(tmp_path: Path, poiso
 def test_rollback_is_tried_three_times_and_then_the_run_stops(tmp_path: Path, poison: Any, capsys: Any) -> None:
     with pytest.raises(UserError, match=r"the loss became nan at step 4.*; on_nan=rollback has gone back 3 times"):
         train(*WORDS, "on_nan=rollback", poison(step=3, good=9), runs=tmp_path)
-    assert capsys.readouterr().out.count("going back, with another order") == 3
+    assert capsys.readouterr().out.count("beginning anew, with another order") == 3
 
 
 def test_a_run_that_stopped_goes_on_with_rollback_as_if_it_had_been_asked_at_once(tmp_path: Path, poison: Any) -> None:

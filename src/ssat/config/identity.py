@@ -190,7 +190,8 @@ def check_same_run(ours: Run, theirs: Any, path: Path) -> None:
     if changed:
         listed = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise UserError(
-            f"{path} belongs to another configuration ({listed}): use another run_dir, or force=true to start afresh"
+            f"{path} belongs to another configuration ({listed}): repeat the words it was begun with, use another"
+            " run_dir, or force=true to start afresh"
         )
 
 

@@ -62,7 +62,7 @@ def newest_sound(
     Raises:
         UserError: there are some, and none is sound; says what is wrong with the newest.
     """
-    wrong: UserError | None = None
+    wrong: list[UserError] = []
     for number in count():
         path = earlier(last, number)
         if not os.path.lexists(path):
@@ -73,23 +73,43 @@ def newest_sound(
             content = load_checkpoint(path)
             check(content, path)
         except UserError as error:
-            wrong = wrong or error
+            wrong.append(error)
         else:
-            return number, content, wrong
+            return number, content, wrong[0] if wrong else None
+    if len(wrong) > 1:
+        text = str(wrong[0]).removesuffix("; move it away").removesuffix(": move it away")
+        cure = f"and so are the {len(wrong) - 1} before it" if len(wrong) > 2 else "and so is the one before it"
+        raise UserError(f"{text}, {cure}: move all of them away, and the phase begins anew") from wrong[0]
     if wrong:
-        raise wrong
+        raise wrong[0]
     return None
 
 
 def put_back(last: Path, number: int) -> None:
     """Make the checkpoint of `number` before `last` the last one; a damaged last one becomes last.damaged."""
     if os.path.lexists(last):
-        names = chain([".damaged"], (f".damaged-{number}" for number in count(2)))
-        os.replace(last, next(path for path in map(last.with_suffix, names) if not path.is_dir()))
+        _put_aside(last)
     for skipped in range(1, number):
         earlier(last, skipped).unlink(missing_ok=True)
     for source in range(number, number + len(list(_there(last, number)))):
         os.replace(earlier(last, source), earlier(last, source - number))
+
+
+def _put_aside(path: Path) -> None:
+    names = chain([".damaged"], (f".damaged-{number}" for number in count(2)))
+    os.replace(path, next(other for other in map(path.with_suffix, names) if not other.is_dir()))
+
+
+def put_aside_damaged(best: Path) -> str:
+    """Make a `best` that cannot be read best.damaged; says what is wrong with it, nothing where nothing is."""
+    if not os.path.lexists(best):
+        return ""
+    try:
+        load_checkpoint(best)
+    except UserError as error:
+        _put_aside(best)
+        return str(error).removesuffix(": move it away").removesuffix("; move it away")
+    return ""
 
 
 def forget_earlier(path: Path) -> None:

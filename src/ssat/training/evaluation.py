@@ -55,11 +55,9 @@ def find_checkpoint(run: Path, phase: str, name: str) -> Path:
     folder = run / phase / "checkpoints"
     path = folder / f"{name}.ckpt" if name in ("last", "best") else Path(name)
     if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.ckpt") if file.is_file())
-        raise UserError(
-            f"checkpoint={name}: {path} does not exist, "
-            + (f"the run has {', '.join(there)}" if there else f"the run has not finished an epoch of phase {phase}")
-        )
+        there = " or ".join(sorted(file.stem for file in folder.glob("*.ckpt") if file.is_file()))
+        cure = f"name another by checkpoint={there}" if there else f"the run has not finished an epoch of phase {phase}"
+        raise UserError(f"checkpoint={name}: {path} does not exist, {cure}")
     return path
 
 

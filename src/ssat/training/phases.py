@@ -133,8 +133,9 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
                 cause = str(error).partition("; on_nan=rollback")[0]
                 raise UserError(f"{cause}; on_nan=rollback has gone back {ROLLBACKS} times in this phase") from error
             rollbacks.append(error.event)
-            said = str(error).partition(";")[0].replace(": there is no checkpoint yet", "")
-            say(f"{phase.name}: {said}: going back, with another order of the images")
+            said, there_is_none = str(error).partition(";")[0], ": there is no checkpoint yet"
+            where = "beginning anew" if there_is_none in said else "going back"
+            say(f"{phase.name}: {said.replace(there_is_none, '')}: {where}, with another order of the images")
 
 
 def _good_checkpoint(phase: Phase, last: Path) -> tuple[int, dict[str, Any]] | None:

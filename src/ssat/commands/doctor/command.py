@@ -170,7 +170,7 @@ def running(futures: dict[str, Future[Finding]], screen: Screen) -> Iterator[Fin
     while waiting:
         for name in [name for name, future in waiting.items() if future.done()]:
             yield waiting.pop(name).result()
-        screen.working(f"training: {', '.join(waiting)}")
+        screen.working(f"in the background: {', '.join(waiting)}")
         time.sleep(0.1)
 
 

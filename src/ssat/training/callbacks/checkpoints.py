@@ -17,7 +17,7 @@ from ssat.core.interrupts import SIGNALS, Stopped
 from ssat.core.launch import say
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.spare import spare
-from ssat.training.earlier import forget_earlier, keep_earlier, put_back, put_back_best
+from ssat.training.earlier import forget_earlier, keep_earlier, put_aside_damaged, put_back, put_back_best
 from ssat.training.stop import Stop
 
 AGREE_EVERY = 8  # optimizer steps of several processes: to agree they wait for one another, and for the device
@@ -88,6 +88,8 @@ class Checkpoints(Checkpoint):
             put_back(self.last, self._back)
             if not put_back_best(self.best, self._best_step()):
                 say("there is no best.ckpt any more: those that were kept are of later epochs")
+        elif lost := put_aside_damaged(self.best):
+            say(f"{lost}; it is best.damaged now, and a best.ckpt comes with the next better epoch")
         for partial in self.last.parent.glob(".*.partial"):
             partial.unlink()
         if self._pending.exists():

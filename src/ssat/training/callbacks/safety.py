@@ -139,7 +139,7 @@ class FiniteGuard(Callback):
     def _sentence(self, trainer: pl.Trainer, bad: Mapping[str, Any]) -> str:
         last = self._folder / "checkpoints" / "last.ckpt"
         kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        said = f"{bad['what']} at step {bad['step']} (epoch {bad['epoch']}): {kept}"
+        said = f"{bad['what']} at step {bad['step']} (epoch {bad['epoch'] + 1}): {kept}"
         if "indices" not in bad:
             return said
         path = self._folder / f"non_finite_step_{bad['step']}_rank_{trainer.global_rank}.json"
@@ -148,8 +148,8 @@ class FiniteGuard(Callback):
 
 
 ADVICE = (
-    "; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32; on_nan=rollback goes back and takes"
-    " another order of the images"
+    "; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32; on_nan=rollback goes back to the last"
+    " good checkpoint, or to the beginning, and takes another order of the images"
 )
 
 
