@@ -118,7 +118,7 @@ def stopped_ranks(runs: Runs) -> Finding:
     if code != 128 + signal.SIGTERM or alive or "Traceback" in output:
         text = f"two ranks end with {code} after SIGTERM, and {alive} processes are left"
         raise CheckFailed(text, cure=REPORT_IT, log=output[-LOG_CHARACTERS:])
-    return Finding("SIGTERM to two ranks", "ok", f"both ended in {seconds:.1f} s, with a checkpoint of step {step}")
+    return Finding("SIGTERM to ranks", "ok", f"both ended in {seconds:.1f} s, with a checkpoint of step {step}")
 
 
 def code_in_files(runs: Runs) -> Finding:
@@ -186,7 +186,7 @@ CHECKS: dict[str, Callable[[Runs], Finding]] = {
     "SIGTERM": partial(interrupted, check="SIGTERM", number=signal.SIGTERM),
     "Ctrl-C": partial(interrupted, check="Ctrl-C", number=signal.SIGINT),
     "two ranks": two_ranks,
-    "SIGTERM to two ranks": stopped_ranks,
+    "SIGTERM to ranks": stopped_ranks,
     "lost rank": lost_rank,
     "orphans": orphans,
 }
