@@ -28,6 +28,12 @@ class UserError(ValueError):
         self.key, self.value = (first[0] if first else None) if key is None else key, value
 
 
+def cause_of(error: UserError, *cures: str) -> str:
+    """The sentence of a mistake without the cure at its end: `move it away`, or one of `cures`."""
+    ends = "|".join(map(re.escape, ("move it away", *cures)))
+    return re.sub(rf"[:;] (?:{ends})$", "", str(error))
+
+
 class NotEnoughMemory(UserError):
     """An allocation on a CPU or a GPU was refused.
 

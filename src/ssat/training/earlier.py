@@ -11,7 +11,8 @@ from typing import Any
 
 from ssat.config.schema import Run
 from ssat.core.checkpoints import load_checkpoint
-from ssat.core.errors import UserError
+from ssat.core.errors import UserError, cause_of
+from ssat.runs.folder import AFRESH
 
 
 def checkpoints_kept(config: Run) -> int:
@@ -77,9 +78,10 @@ def newest_sound(
         else:
             return number, content, wrong[0] if wrong else None
     if len(wrong) > 1:
-        text = str(wrong[0]).removesuffix("; move it away").removesuffix(": move it away")
-        cure = f"and so are the {len(wrong) - 1} before it" if len(wrong) > 2 else "and so is the one before it"
-        raise UserError(f"{text}, {cure}: move all of them away, and the phase begins anew") from wrong[0]
+        others = f"and so are the {len(wrong) - 1} before it" if len(wrong) > 2 else "and so is the one before it"
+        raise UserError(
+            f"{cause_of(wrong[0], AFRESH)}, {others}: move all of them away, and the phase begins anew"
+        ) from wrong[0]
     if wrong:
         raise wrong[0]
     return None
@@ -108,7 +110,7 @@ def put_aside_damaged(best: Path) -> str:
         load_checkpoint(best)
     except UserError as error:
         _put_aside(best)
-        return str(error).removesuffix(": move it away").removesuffix("; move it away")
+        return cause_of(error)
     return ""
 
 

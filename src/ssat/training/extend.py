@@ -18,7 +18,7 @@ from ssat.config.identity import check_same_run, config_hash
 from ssat.config.resolve import build
 from ssat.config.schema import Run
 from ssat.core.checkpoints import check_continuable, load_checkpoint, write_checkpoint
-from ssat.core.errors import UserError
+from ssat.core.errors import UserError, cause_of
 from ssat.core.launch import launched_externally, say
 from ssat.runs.folder import AFRESH, find_finished, find_run_dir, read_phase, read_record
 from ssat.runs.record import as_number, lookup, write_record
@@ -70,7 +70,7 @@ def _readable(parent: Run, folder: Path, epochs: int) -> dict[str, Any]:
         check_continuable(checkpoint, path, CURE, epochs=parent.mode.phases[-1].epochs)
         check_same_run(parent, checkpoint.get("config"), folder)
     except UserError as error:
-        reason = str(error).removesuffix("; move it away").removesuffix(": move it away").removesuffix(f": {CURE}")
+        reason = cause_of(error, CURE)
         afresh = "train that run again (the same command without extend, with force=true), or set epochs"
         raise UserError(f"extend: {reason}; {afresh}={epochs}", key="extend") from error
     for phase in parent.mode.phases[:-1]:

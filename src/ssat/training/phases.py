@@ -18,7 +18,7 @@ from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.allocator import keep_freed_memory
 from ssat.core.checkpoints import check_continuable, weights_of
-from ssat.core.errors import UserError, enough_memory, refused_memory
+from ssat.core.errors import UserError, cause_of, enough_memory, refused_memory
 from ssat.core.interrupts import AGAIN, Stopped
 from ssat.core.launch import begin_log, is_main_process, say
 from ssat.core.tensors import require_same
@@ -145,8 +145,8 @@ def _good_checkpoint(phase: Phase, last: Path) -> tuple[int, dict[str, Any]] | N
         return None
     back, checkpoint, wrong = found
     if wrong:
-        reason = re.sub(rf"[:;] (move it away|{re.escape(AFRESH)})$", "", str(wrong))
-        say(f"{phase.name}: {reason}; going on from the checkpoint before it, {earlier(last, back).name}")
+        goes_on = f"going on from the checkpoint before it, {earlier(last, back).name}"
+        say(f"{phase.name}: {cause_of(wrong, AFRESH)}; {goes_on}")
     return back, checkpoint
 
 
