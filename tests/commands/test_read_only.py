@@ -80,19 +80,20 @@ def test_a_run_on_a_read_only_disk_of_data_trains(tmp_path):
     import numpy as np
     from PIL import Image
 
+    draw = np.random.default_rng(0)
     for split, number in (("train", 8), ("test", 4)):
         for label in ("a", "b"):
             folder = tmp_path / "data" / split / label
             folder.mkdir(parents=True)
             for index in range(number):
-                pixels = np.random.default_rng(index).integers(0, 255, (16, 16, 3), np.uint8)
+                pixels = draw.integers(0, 255, (16, 16, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     data = tmp_path / "data"
-    words = [*TINY, "data=folder", f"data.root={data}", "data.img_size=16", "data.num_workers=1", "epochs=1"]
+    words = [*TINY, "data=image_folder", f"data.root={data}", "data.img_size=16", "data.num_workers=1", "epochs=1"]
     words += ["data.samples_per_class=null", "recipe.batch_size=4", f"runs_dir={tmp_path / 'runs'}"]
     lines = [f"exec {sys.executable} -m src.train {' '.join(words)}"]
     done = subprocess.run(mounted(read_only(data), *lines), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    checked = [f"exec {sys.executable} -m src.prepare data=folder data.root={data} --check"]
+    checked = [f"exec {sys.executable} -m src.prepare data=image_folder data.root={data} --check"]
     done = subprocess.run(mounted(read_only(data), *checked), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
