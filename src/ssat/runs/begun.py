@@ -14,6 +14,7 @@ from ssat.config.resolve import build
 from ssat.config.schema import Run
 from ssat.config.trust import trusted
 from ssat.core.errors import UserError
+from ssat.core.files import UNFINISHED
 from ssat.core.launch import say
 from ssat.runs.folder import AFRESH, read_config, same_named
 
@@ -36,13 +37,13 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-UNFINISHED = re.compile(r"\..+\.(\d+\.partial|json\.[0-9a-f]+)")  # the latter of earlier versions
+OF_EARLIER_VERSIONS = re.compile(r"\..+\.json\.[0-9a-f]+")
 
 
 def remove_unfinished(run_dir: Path) -> None:
     """Remove the files that killed processes were writing in a folder that this one holds (`locked`)."""
     for path in [*run_dir.rglob(".*")]:
-        if UNFINISHED.fullmatch(path.name) and path.is_file():
+        if (UNFINISHED.fullmatch(path.name) or OF_EARLIER_VERSIONS.fullmatch(path.name)) and path.is_file():
             path.unlink(missing_ok=True)
 
 
