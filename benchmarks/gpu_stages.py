@@ -153,7 +153,7 @@ def train(asked: Asked) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and is waited for
     code: Any = 0
     try:
-        trained(asked, name, *asked.more, epochs=20 if asked.on_gpu else 1)
+        trained(asked, name, *asked.more, epochs=10 if asked.on_gpu else 1)
     except SystemExit as ended:
         code = ended.code
     run = asked.work / name

@@ -96,7 +96,7 @@ def test_a_stage_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         ("limit=-3", "error: limit=-3 is not a number of seconds above 0: give e.g. limit=480"),
         ("device=tpu", "error: device=tpu is not one of cpu, cuda"),
         ("limits=4", "error: 'limits' is not an option; options: limit, device, out, only, images"),
-        ("only=env,stepp", "error: only=stepp is not a stage; stages: env, tests, step_64"),
+        ("only=env,stepp", "error: only=stepp is not a stage; stages: env, input, step_64"),
         ("images=nowhere", "error: images=nowhere has no folder train"),
         ("out=/proc/none", "error: out=/proc/none cannot be written"),
     ],

@@ -100,7 +100,7 @@ def test_training_accuracy_of_an_epoch_is_that_of_its_labelled_images():
         given = torch.where(torch.tensor([True, True, True, False]), right, (right + 1) % 3)
         batch = Batch(images, torch.where(torch.tensor(known), given, -1), indices=torch.arange(4))
         joint.means.add(joint.joint_step(batch, Progress(0, 0.0))[1], len(images))
-    alone = SimpleNamespace(reduce=lambda values, reduce_op: values)
+    alone = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda values, reduce_op: values)
     assert joint.means.take(alone)["train/acc1"] == pytest.approx(100 * 3 / 4)
 
 

@@ -20,7 +20,8 @@ class Lacking(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         import torch
 
-        torch.zeros(4, device=pl_module.device).kthvalue(1) if pl_module.device.type == 'cuda' else None
+        place, value = torch.tensor([0]), torch.tensor([1.0])
+        torch.zeros(4, device=pl_module.device).put_(place.to(pl_module.device), value.to(pl_module.device))
 """
 
 
@@ -37,15 +38,21 @@ def test_two_runs_on_a_gpu_are_equal_to_the_last_bit(tmp_path: Path) -> None:
     assert largest_difference(weights(first), weights(second)) == 0
 
 
-@pytest.mark.gpu
-def test_a_kernel_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("device", "cure"),
+    [("cpu", "set it to false$"), pytest.param("gpu", "set it to false, or use trainer=cpu$", marks=pytest.mark.gpu)],
+)
+def test_a_kernel_that_is_not_there_is_named(
+    device: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "lacking_callback.py").write_text(LACKING)
     monkeypatch.syspath_prepend(str(tmp_path))
     words = [
         "mode=scratch",
-        "trainer=gpu",
+        f"trainer={device}",
         "trainer.deterministic=true",
         "callbacks=[{kind: 'lacking_callback:Lacking'}]",
     ]
-    with pytest.raises(UserError, match=r"trainer\.deterministic=true: PyTorch has no deterministic kthvalue CUDA"):
+    sentence = rf"trainer\.deterministic=true: PyTorch has no deterministic put_ here: {cure}"
+    with pytest.raises(UserError, match=sentence):
         train(*words, runs=tmp_path)

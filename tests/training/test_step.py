@@ -197,7 +197,7 @@ def test_a_heads_weights_have_the_deviation_of_their_source(init: str, deviation
 # --- epoch means
 
 
-ONE_PROCESS: Any = SimpleNamespace(reduce=lambda values, reduce_op: values)
+ONE_PROCESS: Any = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda values, reduce_op: values)
 
 
 def test_epoch_means_are_over_images_or_divide_by_a_count_of_their_own() -> None:

@@ -97,6 +97,12 @@ def refused_memory(error: BaseException) -> str | None:
     return re.sub(r"^\[enforce fail at .*?\] err == 0\. |\. Error code .*$", "", text)
 
 
+def lacks_deterministic(error: BaseException) -> str | None:
+    """The operation that PyTorch refuses under deterministic algorithms; None where `error` is another one."""
+    found = re.match(r"(.+?) does not have a deterministic implementation", str(error))
+    return found[1] if found and isinstance(error, RuntimeError) else None
+
+
 @contextmanager
 def enough_memory(what: str) -> Iterator[None]:
     """Turns a refused allocation, on a CPU or a GPU, into a sentence about `what`.

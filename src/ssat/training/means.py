@@ -104,7 +104,8 @@ class EpochMeans:
 
     def _summed(self, strategy: Strategy) -> Tensor:
         """All sums over all processes, one after the other."""
-        return strategy.reduce(torch.cat([row.reshape(-1) for row in self.sums.values()]), reduce_op="sum")
+        rows = [row.reshape(-1).to(strategy.root_device) for row in self.sums.values()]  # a checkpoint's are on the CPU
+        return strategy.reduce(torch.cat(rows), reduce_op="sum")
 
     def state(self, strategy: Strategy) -> dict[str, Tensor]:
         """The sums over all processes as a checkpoint holds them: to the last bit, so in their own precision."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from ssat.config.identity import check_same_run
 from ssat.config.schema import Phase, Run
 from ssat.core.allocator import keep_freed_memory
 from ssat.core.checkpoints import check_continuable, weights_of
-from ssat.core.errors import UserError, cause_of, enough_memory, refused_memory
+from ssat.core.errors import UserError, cause_of, enough_memory, lacks_deterministic, refused_memory
 from ssat.core.interrupts import AGAIN, Stopped
 from ssat.core.launch import begin_log, is_main_process, say
 from ssat.core.tensors import require_same
@@ -45,7 +44,6 @@ from ssat.training.remarks import remarks
 from ssat.training.stop import Stop
 from ssat.training.weights import start_from
 
-NOT_DETERMINISTIC = re.compile(r"(.+?) does not have a deterministic implementation")
 ROLLBACKS = 3  # of a phase, with on_nan=rollback
 
 
@@ -208,10 +206,11 @@ def _fit_once(
         stopped.where = AGAIN if nothing_kept else f"the same command continues from {place} of phase {phase.name}"
         raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        if lacks := NOT_DETERMINISTIC.match(str(error)):
+        if operation := lacks_deterministic(error):
+            elsewhere = "" if trainer.strategy.root_device.type == "cpu" else ", or use trainer=cpu"
             raise UserError(
-                f"trainer.deterministic=true: PyTorch has no deterministic {lacks[1]} here: set it to false, or"
-                " use trainer=cpu",
+                f"trainer.deterministic=true: PyTorch has no deterministic {operation} here: set it to"
+                f" false{elsewhere}",
                 key="trainer.deterministic",
                 value=True,
             ) from error

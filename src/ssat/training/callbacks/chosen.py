@@ -15,7 +15,7 @@ from ssat.config import callbacks as named
 from ssat.config import create as creation
 from ssat.config.create import checked_options, create, load
 from ssat.config.schema import Run
-from ssat.core.errors import OwnCodeError, UserError, refused_memory
+from ssat.core.errors import OwnCodeError, UserError, lacks_deterministic, refused_memory
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -110,7 +110,7 @@ def naming_callbacks(config: Run, callbacks: Sequence[pl.Callback], cure: Callab
     except UserError:
         raise
     except Exception as error:
-        if refused_memory(error) is not None:  # of the device, whoever asks for the last block
+        if refused_memory(error) is not None or lacks_deterministic(error):  # of the machine, whoever asks for it
             raise
         frames = traceback.extract_tb(error.__traceback__)
         for place, (frame, _) in enumerate(traceback.walk_tb(error.__traceback__)):
