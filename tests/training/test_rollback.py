@@ -81,7 +81,8 @@ def test_rollback_goes_back_once_and_the_record_says_where(tmp_path: Path, poiso
     assert event["step"] == 16 and event["epoch"] == 1 and event["back_to"] == 10 and "loss became nan" in event["what"]
     assert record["steps"] == 30 and len(phase["history"]) == 3 and all_finite(run)
     assert any("went back 1 time behind" in reason for reason in record["unfaithful_reasons"])
-    assert "going back, with another order of the images" in capsys.readouterr().out
+    last = run / phase["name"] / "checkpoints" / "last.ckpt"
+    assert f": going back to {last}, with another order of the images" in capsys.readouterr().out
 
 
 def test_rollback_before_the_first_checkpoint_begins_again(tmp_path: Path, poison: Any) -> None:

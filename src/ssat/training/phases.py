@@ -128,12 +128,11 @@ def run_phase(config: Run, phase: Phase, run_dir: Path, stop: Stop, data: AnyDat
             if config.on_nan == "stop":
                 raise
             if len(rollbacks) >= ROLLBACKS:
-                cause = str(error).partition("; on_nan=rollback")[0]
-                raise UserError(f"{cause}; on_nan=rollback has gone back {ROLLBACKS} times in this phase") from error
+                often = f"on_nan=rollback has gone back {ROLLBACKS} times in this phase"
+                raise UserError(f"{error.cause}; {often}") from error
             rollbacks.append(error.event)
-            said, there_is_none = str(error).partition(";")[0], ": there is no checkpoint yet"
-            where = "beginning anew" if there_is_none in said else "going back"
-            say(f"{phase.name}: {said.replace(there_is_none, '')}: {where}, with another order of the images")
+            where = f"going back to {error.checkpoint}" if error.checkpoint else "beginning anew"
+            say(f"{phase.name}: {error.what}: {where}, with another order of the images")
 
 
 def _good_checkpoint(phase: Phase, last: Path) -> tuple[int, dict[str, Any]] | None:

@@ -54,20 +54,36 @@ class Stamp(Callback):
         pl_module.stamp = self._stamp
 
 
+CURES = "lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32"
+ROLLBACK = (
+    "on_nan=rollback goes back to the last good checkpoint, or to the beginning, and takes another order of the images"
+)
+
+
 class NonFiniteLoss(UserError):
     """A loss, a weight or a number of the optimizer became infinite or not a number.
 
-    Attributes:
+    Args:
         event: the same on all processes: `step` and `epoch` (from 0) of the first one, and `what` it is.
+        checkpoint: the last good one, if there is one.
+        indices: the file with those of the batch, if it is known.
+
+    Attributes:
+        what: happened, and when.
+        cause: that, the checkpoint, the indices, and what helps but for going back.
     """
 
-    def __init__(self, message: str, event: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.event = dict(event)
+    def __init__(self, event: Mapping[str, Any], checkpoint: Path | None, indices: Path | None = None) -> None:
+        self.event, self.checkpoint, self.indices = dict(event), checkpoint, indices
+        self.what = f"{event['what']} at step {event['step']} (epoch {event['epoch'] + 1})"
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+        batch = f"; the batch's indices are in {indices}" if indices else ""
+        self.cause = f"{self.what}: {kept}{batch}; {CURES}"
+        super().__init__(f"{self.cause}; {ROLLBACK}")
 
     def __reduce__(self) -> Any:
         """Crosses processes."""
-        return type(self), (str(self), self.event)
+        return type(self), (self.event, self.checkpoint, self.indices)
 
 
 @spare
@@ -123,7 +139,8 @@ class FiniteGuard(Callback):
         if bad is None or bad["step"] > step:
             bad = {"step": step, "epoch": trainer.current_epoch, "what": "the loss of another process"}
         event = {key: bad[key] for key in ("step", "epoch", "what")}
-        raise NonFiniteLoss(f"{self._sentence(trainer, bad)}{ADVICE}", event)
+        last = self._folder / "checkpoints" / "last.ckpt"
+        raise NonFiniteLoss(event, last if last.exists() else None, self._indices_file(trainer, bad))
 
     def _bad_loss(self) -> dict[str, Any] | None:
         pending, self._pending = self._pending, []
@@ -136,21 +153,12 @@ class FiniteGuard(Callback):
         kept = None if indices is None else indices.tolist()
         return {"step": step, "epoch": epoch, "what": f"the loss became {float(loss)}", "indices": kept}
 
-    def _sentence(self, trainer: pl.Trainer, bad: Mapping[str, Any]) -> str:
-        last = self._folder / "checkpoints" / "last.ckpt"
-        kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        said = f"{bad['what']} at step {bad['step']} (epoch {bad['epoch'] + 1}): {kept}"
+    def _indices_file(self, trainer: pl.Trainer, bad: Mapping[str, Any]) -> Path | None:
         if "indices" not in bad:
-            return said
+            return None
         path = self._folder / f"non_finite_step_{bad['step']}_rank_{trainer.global_rank}.json"
         path.write_text(json.dumps(dict(bad)))
-        return f"{said}; the batch's indices are in {path}"
-
-
-ADVICE = (
-    "; lower recipe.base_lr, set recipe.clip_grad=1 or use trainer.precision=32; on_nan=rollback goes back to the last"
-    " good checkpoint, or to the beginning, and takes another order of the images"
-)
+        return path
 
 
 def _bad_tensor(trainer: pl.Trainer, parts: Mapping[str, Any]) -> dict[str, Any] | None:
