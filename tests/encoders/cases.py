@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssat.config.create import load
 from ssat.encoders.base import Encoder
+from ssat.encoders.cct import CompactTransformer
 from ssat.encoders.cvt import ConvolutionalVisionTransformer
 from ssat.encoders.resnet import ResNet
 from ssat.encoders.resnet_cifar import CifarResNet
@@ -48,6 +49,9 @@ small_swin = partial(
     num_heads=(1, 2, 2, 4),
     drop_path=0.0,
 )
+small_cct = partial(
+    CompactTransformer, img_size=16, embed_dim=24, depth=2, num_heads=3, convs=2, attn_drop=0.0, drop_path=0.0
+)
 small_sl_vit = partial(sl_vit, img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, drop_path=0.0)
 small_video = partial(VideoTransformer, 4, 8, 4, embed_dim=24, depth=2, num_heads=2)
 small_vit = partial(VisionTransformer, 12, 3, embed_dim=24, depth=3, num_heads=2)
@@ -80,6 +84,11 @@ CASES: dict[str, Callable[[], Encoder]] = {
     "resnet-grey": partial(ResNet, (64, 32), in_chans=1, depths=(1, 1, 1, 1)),
     "resnet-cifar": partial(CifarResNet, 16, blocks=1),
     "resnet-cifar-rectangular-grey": partial(CifarResNet, (8, 16), in_chans=1, blocks=2),
+    "cct": small_cct,
+    "cct-one-convolution": partial(small_cct, img_size=8, convs=1, pos_embed="sincos"),
+    "cct-rectangular-grey": partial(
+        small_cct, img_size=(16, 32), kernel=7, convs=1, in_chans=1, checkpoint_blocks=True
+    ),
     "sl-vit": small_sl_vit,
     "sl-vit-rectangular-grey": partial(small_sl_vit, img_size=(8, 16), patch_size=2, in_chans=1, pos_embed="sincos"),
     "timm": partial(TimmVisionTransformer, "test_vit", 32, patch_size=8),

@@ -13,7 +13,7 @@ from ssat.encoders.base import Encoder, kept_patches
 from ssat.runs.footprint import count_step_macs
 from tests.encoders.cases import build, images_for, mask_for
 
-PLAIN = ["vit", "vit-learnable", "sl-vit", "timm", "timm-registers-average", "timm-no-class-token"]
+PLAIN = ["vit", "vit-learnable", "sl-vit", "cct", "timm", "timm-registers-average", "timm-no-class-token"]
 
 
 def blocks_of(encoder: Any) -> nn.Module:

@@ -68,6 +68,9 @@ def test_an_encoder_takes_a_joint_step_with_its_default_task(name: str) -> None:
         ("swin_t", ["ssl=swin_light"], 27_505_108, 303_152),
         ("swin_t", ["data=cifar10", "input=up224"], 27_527_044, 2_362_368),
         ("sl_vit", [], 2_729_878, None),
+        ("cct_7", [], 3_760_139, None),  # the authors' network counted
+        ("cct_2", [], 283_723, None),
+        ("cct_7", ["data=cifar10", "input=up224"], 4_550_091, None),
         ("deit_ti", ["data=cifar100", "input=up224"], 5_526_346, None),
         ("videomae_s", ["data=cifar10", "input=up224", "data.frames=16"], 21_879_936 + 3_850, 2_149_440),
     ],

@@ -38,6 +38,16 @@ def default_mask_unit(img_size: int) -> int:
     return 16 if img_size >= 128 else 8 if img_size >= 64 else 4
 
 
+def default_kernel(img_size: int) -> int:
+    """Of CCT's convolutions: 3 for small images, 7 for large ones, as its authors."""
+    return 7 if img_size >= 128 else 3
+
+
+def default_convolutions(img_size: int) -> int:
+    """Of CCT-7's tokenizer: one for 32 pixels and two for larger images, so that some 200 tokens are left."""
+    return 2 if img_size >= 64 else 1
+
+
 def default_stem(img_size: int) -> str:
     """ResNet's stem: the original one would leave a single position of a 32-pixel image."""
     return "imagenet" if img_size >= 64 else "cifar"
@@ -50,7 +60,7 @@ def default_frames(frames: int | None) -> int:
 
 RESOLVERS = (
     *(default_patch, default_strides, default_swin_patch, default_window, default_mask_unit, default_stem),
-    default_frames,
+    *(default_frames, default_kernel, default_convolutions),
 )
 for resolver in RESOLVERS:
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -4,6 +4,7 @@ ENCODERS = {
     "vit": "ssat.encoders.vit:VisionTransformer",
     "timm": "ssat.encoders.timm_vit:TimmVisionTransformer",
     "sl_vit": "ssat.encoders.sl_vit:sl_vit",
+    "cct": "ssat.encoders.cct:CompactTransformer",
     "cvt": "ssat.encoders.cvt:ConvolutionalVisionTransformer",
     "swin": "ssat.encoders.swin:SwinTransformer",
     "resnet": "ssat.encoders.resnet:ResNet",

@@ -8,14 +8,9 @@ from torch import Tensor, nn
 
 from ssat.core.errors import UserError
 from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, split_mask
-from ssat.encoders.layers import Mlp, drop_path
+from ssat.encoders.layers import Mlp, drop_path, only_visible, up
 
 EPS = 1e-5
-
-
-def up(visible: Tensor, side: tuple[int, int]) -> Tensor:
-    """(B, 1, g, g) repeated to (B, 1, *side), whole pixels per cell."""
-    return visible.repeat_interleave(side[0] // visible.shape[2], 2).repeat_interleave(side[1] // visible.shape[3], 3)
 
 
 def on_grid(tokens: Tensor, grid: tuple[int, int], ids: Tensor | None) -> Tensor:
@@ -163,9 +158,7 @@ class Stage(nn.Module):
         With their positions `ids` (B, V) in the stage's own grid the blocks compute the visible tokens alone. Each
         block's tokens are appended to `each`.
         """
-        if cells is not None:
-            x = x * up(cells, (x.shape[2], x.shape[3]))
-        x = self.embed(x)
+        x = self.embed(only_visible(x, cells))
         grid = (x.shape[2], x.shape[3])
         visible = None if cells is None else up(cells, grid)
         x = self.norm(x.flatten(2).transpose(1, 2))
@@ -304,7 +297,7 @@ class ConvolutionalVisionTransformer(Encoder):
     def _latent(self, images: Tensor, mask: Tensor, ids: Tensor | None) -> Latent:
         cells = (~mask).view(len(mask), 1, *self.mask_grid).to(images.dtype)
         maps, cls = self.maps(images, cells, ids=ids)
-        shown = [image * up(cells, (image.shape[2], image.shape[3])) for image in maps]
+        shown = [only_visible(image, cells) for image in maps]
         return Latent(maps=shown, cls=cls[:, 0], visible_only=False)
 
     def forward_map(self, images: Tensor) -> Tensor:

@@ -52,6 +52,16 @@ def sincos_sequence(length: int, dim: int) -> Tensor:
     return torch.where(channel % 2 == 0, angles.sin(), angles.cos()).float()
 
 
+def up(visible: Tensor, side: tuple[int, int]) -> Tensor:
+    """(B, 1, g, g) repeated to (B, 1, *side), whole pixels per cell."""
+    return visible.repeat_interleave(side[0] // visible.shape[2], 2).repeat_interleave(side[1] // visible.shape[3], 3)
+
+
+def only_visible(x: Tensor, visible: Tensor | None) -> Tensor:
+    """A map (B, D, H, W) with 0 at the hidden cells of `visible` (B, 1, g, g); None = none is hidden."""
+    return x if visible is None else x * up(visible, (x.shape[2], x.shape[3]))
+
+
 # Heads at least as wide gain from two bf16 products on a CPU (docs/benchmarks.md); of longer rows they would keep too
 # many weights.
 WIDE, LONG = 32, 512
