@@ -63,6 +63,24 @@ def test_labelled_images_are_spread_over_the_batches_of_every_epoch(pipeline):
         assert min(counts) >= 3
 
 
+@pytest.mark.parametrize("pipeline", ["timm", "batched"])
+def test_half_of_every_batch_has_labels_where_a_share_is_named(pipeline):
+    words = ["data.labelled_share=0.5", f"data.pipeline={pipeline}", "recipe.batch_size=40"]
+    loader = data_of("mode=ssat", *words).train_dataloader()
+    known = labelled(data_of())
+    for _ in range(2):
+        batches = list(loader)
+        assert [int((batch.targets >= 0).sum()) for batch in batches] == [20] * 10  # as many steps as without
+        assert {int(index) for batch in batches for index in batch.indices[batch.targets >= 0]} == known
+
+
+@pytest.mark.parametrize("mode", ["mode=scratch", "mode=ssl_ft"])
+def test_a_share_changes_nothing_where_no_image_lacks_a_label(mode):
+    ones = [data_of(mode, *share).train_dataloader() for share in ([], ["data.labelled_share=0.5"])]
+    first, second = ([batch.indices.tolist() for batch in one] for one in ones)
+    assert first == second
+
+
 def test_evaluation_keeps_all_its_labels():
     assert all((batch.targets >= 0).all() for batch in data_of("mode=ssat").val_dataloader())
 
@@ -129,6 +147,8 @@ def test_a_run_on_few_labels_says_so(tmp_path):
         ),
         (["data.label_fraction=0.001"], "fewer than one for each of the 10 classes"),
         (["data.label_fraction=0.5", "recipe.mixup=0.8"], "mix labelled images with unlabelled"),
+        (["data.labelled_share=0.5"], r"data.labelled_share=0.5 .* every image has one: take labels away"),
+        (["data.labelled_share=1", "data.label_fraction=0.5"], r"leaves no place for the others: give less than 1"),
     ],
 )
 def test_impossible_label_fractions_are_refused(tmp_path, overrides, sentence):

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from ssat.core.errors import UserError
-from ssat.data.sampler import EpochSampler, eval_batches, images_per_rank
+from ssat.data.sampler import EpochSampler, Labelled, eval_batches, images_per_rank
 
 INDICES = np.arange(1000, 1103)
 
@@ -89,3 +90,37 @@ def test_evaluation_counts_every_image_once_in_equally_many_batches(world: int, 
 def test_more_processes_than_evaluation_images_are_refused() -> None:
     with pytest.raises(UserError, match="2 evaluation images cannot be shared by 3 processes: use fewer devices"):
         eval_batches(np.arange(2), batch_size=8, world=3)
+
+
+KNOWN = np.arange(1000, 1007)
+
+
+@pytest.mark.parametrize(("world", "per_batch"), [(1, 3), (1, 1), (1, 5), (2, 3), (3, 2)])
+def test_every_batch_of_every_rank_has_so_many_labelled_images(world: int, per_batch: int) -> None:
+    labelled = Labelled(KNOWN, per_batch)
+    for rank in range(world):
+        for batch in batches(4, rank=rank, world=world, labelled=labelled):
+            assert len(batch) == 6 and sum(index in KNOWN for index in batch) == per_batch
+            assert len({*batch} - {*KNOWN}) == 6 - per_batch  # no other image twice
+
+
+def test_labelled_images_come_equally_often_and_the_others_at_most_once() -> None:
+    (order,) = [list(itertools.chain(*batches(1, labelled=Labelled(KNOWN, 3))))]
+    counts = Counter(order)
+    known = [counts[index] for index in KNOWN.tolist()]
+    assert sum(known) == len(order) // 2 and max(known) - min(known) <= 1
+    assert max(counts[index] for index in counts if index not in KNOWN) == 1
+    assert order == list(itertools.chain(*batches(1, labelled=Labelled(KNOWN, 3))))
+    assert order != list(itertools.chain(*batches(2, labelled=Labelled(KNOWN, 3))))
+
+
+def test_ranks_with_labelled_images_see_the_batches_of_one_process() -> None:
+    alone = batches(2, batch_size=12, labelled=Labelled(KNOWN, 6))
+    ranks = [batches(2, rank=rank, world=2, labelled=Labelled(KNOWN, 3)) for rank in range(2)]
+    assert [sorted(batch) for batch in alone] == [sorted(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)]
+
+
+def test_more_labelled_images_than_others_bring_the_others_again() -> None:
+    order = list(itertools.chain(*batches(labelled=Labelled(INDICES[:95], 2))))
+    others = Counter(index for index in order if index >= 1095)
+    assert len(others) == 8 and max(others.values()) - min(others.values()) <= 1

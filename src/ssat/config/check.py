@@ -168,6 +168,7 @@ def check_videos(run: Run, recipe: Recipe) -> None:
     of_images: tuple[tuple[str, Any, Any], ...] = (
         ("fraction", run.data.fraction, 1.0),
         ("label_fraction", run.data.label_fraction, 1.0),
+        ("labelled_share", run.data.labelled_share, None),
         ("samples_per_class", run.data.samples_per_class, None),
         ("test_fraction", 0.0 if "test_fraction" in run.data.source.options else run.data.test_fraction, 0.0),
         ("max_test", run.data.max_test, None),

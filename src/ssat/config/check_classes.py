@@ -52,6 +52,22 @@ def check_classes(run: Run, phase: Phase) -> None:
         )
     if recipe.focal_gamma and phase.lam > 0:
         _check_focal(recipe)
+    if run.data.labelled_share is not None:
+        _check_labelled_share(run, run.data.labelled_share)
+
+
+def _check_labelled_share(run: Run, share: float) -> None:
+    if run.data.label_fraction == 1:
+        problem = "and every image has one: take labels away with data.label_fraction=0.1, or leave it out"
+    elif share == 1:
+        problem = "and leaves no place for the others: give less than 1, e.g. 0.5"
+    else:
+        return
+    raise UserError(
+        f"data.labelled_share={share:g} says how much of a batch has labels, {problem}",
+        key="data.labelled_share",
+        value=share,
+    )
 
 
 def check_labels(run: Run, recipe: Recipe) -> None:

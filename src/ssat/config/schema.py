@@ -117,6 +117,13 @@ class Data:
     label_fraction: float = key(
         1.0, "of those, the share whose labels are used: L_SSAT learns from all, L_cls from these", above=0, high=1
     )
+    labelled_share: float | None = key(
+        None,
+        "share of each batch that has labels, which come again as often as needed, with label_fraction below 1 and"
+        " mode=ssat; null = as they come",
+        above=0,
+        high=1,
+    )
     subset: Literal["stratified", "official"] = key(
         "stratified", "how fraction chooses: by class and seed | official = the authors' seed-127 choice (Figure 5)"
     )

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from ssat.core.batch import Batch
+from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.errors import UserError
 from ssat.core.views import View
 from ssat.data.choose import STRICT_FRACTION, Choice, Indices
@@ -30,7 +30,7 @@ from ssat.data.options import (
 from ssat.data.overview import counts_by_class
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import MOST_PIXELS, Pixels
-from ssat.data.sampler import EpochLoader
+from ssat.data.sampler import EpochLoader, Labelled
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
 from ssat.data.subsets import balanced, balanced_size
@@ -64,6 +64,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         samples_per_class: as many of each class.
         label_fraction: stratified share of those whose labels are used.
         unlabelled: what becomes of the others: `drop` them, or `keep` them with the target -1.
+        labelled_share: of each training batch that has labels, where others are kept; None = as they come.
         val_fraction: stratified share of those to keep apart for validation.
         seed: of subsets, split, order and augmentation.
         on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
@@ -109,6 +110,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         fraction: float = 1.0,
         label_fraction: float = 1.0,
         unlabelled: str = "drop",
+        labelled_share: float | None = None,
         samples_per_class: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
@@ -167,7 +169,7 @@ class ImageDataModule(SplitImages, LoaderModule):
             folds=folds,
             fold=fold,
         )
-        self.balance = balance
+        self.balance, self.labelled_share = balance, labelled_share
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
         check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
@@ -263,6 +265,15 @@ class ImageDataModule(SplitImages, LoaderModule):
             return indices
         labels, classes, seed = images.labels[indices], self.num_classes, self.seed
         return lambda epoch: indices[balanced(labels, classes, seed, epoch)]
+
+    def _labelled(self) -> Labelled | None:
+        if self.labelled_share is None:
+            return None
+        images, indices = self._splits["train"]
+        known = indices[images.labels[indices] != NO_LABEL]
+        if len(known) == len(indices):
+            return None
+        return Labelled(known, min(max(1, round(self.labelled_share * self.batch_size)), self.batch_size - 1))
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         if self.pipeline == "timm":

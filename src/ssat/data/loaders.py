@@ -10,7 +10,15 @@ import torch
 
 from ssat.core.batch import Batch
 from ssat.data.options import check_batch
-from ssat.data.sampler import Batches, EpochLoader, EpochSampler, eval_batches, images_per_rank, rank_and_world
+from ssat.data.sampler import (
+    Batches,
+    EpochLoader,
+    EpochSampler,
+    Labelled,
+    eval_batches,
+    images_per_rank,
+    rank_and_world,
+)
 from ssat.data.shared import Shared
 from ssat.data.subsets import Indices
 
@@ -64,6 +72,10 @@ class LoaderModule(pl.LightningDataModule):
         """
         raise NotImplementedError
 
+    def _labelled(self) -> Labelled | None:
+        """How many samples of a training batch have labels; None = as they come."""
+        return None
+
     def _train_samples(self, **options: Any) -> EpochLoader:
         """A loader of training samples; `options` say which when."""
         raise NotImplementedError
@@ -111,6 +123,7 @@ class LoaderModule(pl.LightningDataModule):
             world=world,
             drop_last=self._drops_last(samples, world),
             reshuffled=self.reshuffled,
+            labelled=self._labelled(),
         )
         options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
         if getattr(self.trainer, "overfit_batches", 0):

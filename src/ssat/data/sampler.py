@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,35 @@ def images_per_rank(images: int, batch_size: int, world: int = 1, *, drop_last: 
     return each - (rest if drop_last else rest % 2 if each > batch_size else 0)
 
 
+class Labelled(NamedTuple):
+    """How many images of each batch have labels.
+
+    Attributes:
+        indices: (L,) the training images with labels.
+        per_batch: of them in each batch of one rank, at least 1 and less than the batch.
+    """
+
+    indices: NDArray[np.int64]
+    per_batch: int
+
+
+def with_labelled(
+    order: NDArray[np.int64], labelled: Labelled, *, batch_size: int, world: int, random: np.random.RandomState
+) -> NDArray[np.int64]:
+    """As many images as `order` (N,), so many labelled ones in every batch of each rank, evenly between the others.
+
+    The others keep their order. Images of a kind that has too few come again, each once before any comes twice.
+    """
+    place = np.arange(len(order)) // world % batch_size
+    chosen = (place + 1) * labelled.per_batch // batch_size > place * labelled.per_batch // batch_size
+    known, mixed = np.isin(order, labelled.indices), np.empty_like(order)
+    rounds = -(-int(chosen.sum()) // len(labelled.indices))
+    drawn = [random.permutation(labelled.indices) for _ in range(rounds)]
+    mixed[chosen] = np.concatenate([*drawn, order[:0]])[: chosen.sum()]
+    mixed[~chosen] = np.resize(order[~known], (~chosen).sum())
+    return mixed
+
+
 class EpochSampler(Sampler[Key]):
     """Shuffled keys of one rank's share of an epoch.
 
@@ -46,6 +75,7 @@ class EpochSampler(Sampler[Key]):
         rank, world: this process and their number.
         drop_last: drop the images that do not fill a batch of all ranks; else see `images_per_rank`.
         reshuffled: how often the training went back and took another order of what was left.
+        labelled: how many images of each batch have labels; None = as they come.
     """
 
     def __init__(
@@ -58,10 +88,11 @@ class EpochSampler(Sampler[Key]):
         world: int = 1,
         drop_last: bool = True,
         reshuffled: int = 0,
+        labelled: Labelled | None = None,
     ) -> None:
         self.indices = indices if callable(indices) else lambda epoch: indices
         self.batch_size = batch_size
-        self.seed, self.reshuffled = seed, reshuffled
+        self.seed, self.reshuffled, self.labelled = seed, reshuffled, labelled
         self.rank, self.world = rank, world
         self.total = world * images_per_rank(len(self.indices(0)), batch_size, world, drop_last=drop_last)
         self.epoch = 0
@@ -77,7 +108,11 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         of = [self.seed, self.epoch, *([self.reshuffled] if self.reshuffled else [])]
-        order = np.random.RandomState(of).permutation(self.indices(self.epoch))[: self.total]
+        random = np.random.RandomState(of)
+        order = random.permutation(self.indices(self.epoch))
+        if self.labelled is not None:
+            order = with_labelled(order, self.labelled, batch_size=self.batch_size, world=self.world, random=random)
+        order = order[: self.total]
         first, self.start = self.start * self.batch_size, 0
         return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
 

@@ -216,7 +216,7 @@ class CompactTransformer(Encoder):
         """`pos_embed` (1, N, D) for images of the present size."""
         return self._table(self.mask_grid)
 
-    def _table(self, grid: tuple[int, int]) -> Tensor:
+    def _table(self, grid: tuple[int, ...]) -> Tensor:
         if grid == self.table_grid:
             return self.pos_embed
         return resample_abs_pos_embed(

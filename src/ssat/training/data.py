@@ -151,6 +151,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         fraction=data.fraction,
         label_fraction=data.label_fraction if phase.lam > 0 else 1.0,  # pre-training reads no label
         unlabelled="keep" if phase.lam < 1 else "drop",
+        labelled_share=data.labelled_share,
         samples_per_class=data.samples_per_class,
         seed=config.seed,
         on_bad_image=data.on_bad_image,
