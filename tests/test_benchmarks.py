@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import ddp, epoch, gpu, inference, input_pipeline, startup, step
+from benchmarks import ddp, epoch, gpu, inference, input_pipeline, parity, startup, step
 from benchmarks.device import told
 from ssat.runs.footprint import count_step_macs
 from tests.helpers import ROOT, wait_for
@@ -152,6 +153,33 @@ def test_a_mistake_in_the_words_of_a_script_is_one_sentence(
     assert ended.value.code == 2
     assert sentence in capfd.readouterr().err
     assert not [*tmp_path.glob("*.json")]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "images= has no folder train: give a folder with train/<class>/* and test/<class>/*"),
+        (["steps=none"], "steps=none is not a number of steps: give e.g. steps=300"),
+        (["step=3"], "'step' is not an option; options: authors, images, steps, json"),
+        (["images={here}", "authors={here}"], "authors={here} has no model_mae_image_loss.py: give a checkout"),
+    ],
+    ids=["no images", "no number", "no option", "no code"],
+)
+def test_a_parity_without_the_authors_code_is_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        parity.main([word.format(here=tmp_path) for word in words])
+    assert sentence.format(here=tmp_path) in capsys.readouterr().err
+
+
+def test_the_largest_difference_of_two_trainings_is_found_with_its_step() -> None:
+    kept = {"steps": [{"parts": dict.fromkeys(parity.PARTS, 2.0)}] * 3, "last": {"a": torch.tensor([3.0, 4.0])}}
+    told = [dict.fromkeys(parity.PARTS, value) for value in (2.0, 1.6, 2.0)]
+    found = parity.apart(kept, told, {"a": torch.tensor([3.0, 3.0])})
+    assert found["loss"] == {"largest": pytest.approx(0.25), "step": 1, "first": 0.0, "last": 0.0}
+    assert found["weights"] == pytest.approx(1 / 18**0.5)
 
 
 def test_figures_that_cannot_be_written_are_told_before_anything_is_measured(

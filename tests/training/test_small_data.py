@@ -117,6 +117,21 @@ def said(*words: str) -> str:
     return " ".join(remarks(run, run.mode.phases[0], data))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["mode=ssat", "data.label_fraction=0.1"], True),
+        (["mode=ssat", "data.label_fraction=0.1", "data.labelled_share=0.5"], False),
+        (["mode=ssat", "data.label_fraction=0.5"], False),
+        (["mode=scratch", "data.label_fraction=0.1"], False),
+        (["mode=ssl_ft", "data.label_fraction=0.1"], False),
+    ],
+)
+def test_few_labels_in_a_batch_are_told_with_the_cure(words: list[str], told: bool) -> None:
+    sentence = "a batch of 32 has 3.2 images with labels on average: data.labelled_share=0.5 gives it more"
+    assert (sentence in said("data.samples_per_class=40", "recipe.batch_size=32", *words)) == told
+
+
 def test_what_little_data_makes_of_a_setting_is_said() -> None:
     words = ("data.samples_per_class=10", "recipe.batch_size=64", "epochs=2")
     assert "trains on 64 of 100 images and leaves out 36, other ones each time" in said(*words, "recipe.drop_last=true")

@@ -49,6 +49,13 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
             f"an epoch shows {samples:,} of {data.sizes['train']:,} images, as many of each class, drawn anew each time"
             " (recipe.balance)"
         )
+    if 0 < phase.lam < 1 and isinstance(data, ImageDataModule) and data.labelled_share is None:
+        each = data.batch_size * data.labelled_images("train") / data.sizes["train"]
+        if each < data.batch_size / 4:
+            found.append(
+                f"a batch of {data.batch_size} has {each:.2g} images with labels on average: data.labelled_share=0.5"
+                " gives it more, in as many steps"
+            )
     if samples > used:
         left_out = (
             f"each epoch trains on {used:,} of {samples:,} {data.unit} and leaves out {samples - used:,},"
