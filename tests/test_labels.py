@@ -149,6 +149,11 @@ def test_a_run_on_few_labels_says_so(tmp_path):
         (["data.label_fraction=0.5", "recipe.mixup=0.8"], "mix labelled images with unlabelled"),
         (["data.labelled_share=0.5"], r"data.labelled_share=0.5 .* every image has one: take labels away"),
         (["data.labelled_share=1", "data.label_fraction=0.5"], r"leaves no place for the others: give less than 1"),
+        (["data.labelled_share=0.1", "data.label_fraction=0.5"], r"0.1 is less than the 80 of 160 images that have"),
+        (
+            ["data.labelled_share=0.5", "data.label_fraction=0.5", "recipe.batch_size=1"],
+            r"recipe.batch_size=1 has room for one: set at least 2",
+        ),
     ],
 )
 def test_impossible_label_fractions_are_refused(tmp_path, overrides, sentence):

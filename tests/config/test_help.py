@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from ssat.config.groups import groups, header, options
 from ssat.config.help import SECTIONS, keys_of, show_help
 from ssat.core.errors import UserError
 from tests.config.test_overrides import run_elsewhere
+from tests.helpers import command, fail_of
 
 
 @pytest.fixture
@@ -134,3 +136,16 @@ def test_help_needs_no_torch_and_works_elsewhere(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: ssat train [-m] group=option")
     assert "python -m src." not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--resolve"], "The --resolve flag can only be used in conjunction with --cfg or --help"),
+        (["--cfg=job", "--multirun"], "Only one of --run, --multirun, --cfg, --info and --shell_completion can be"),
+        (["--shell-completion"], "Expecting one subcommand from ['install', 'uninstall', 'query'] to be set"),
+    ],
+    ids=["resolve", "two", "completion"],
+)
+def test_flags_of_hydra_that_do_not_fit_are_a_sentence(flags: list[str], sentence: str, tmp_path: Path) -> None:
+    assert fail_of(command(*flags, runs=tmp_path)).startswith(f"error: {sentence}")

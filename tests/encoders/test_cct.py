@@ -149,6 +149,13 @@ def test_a_table_of_another_grid_is_resampled_and_a_fixed_one_stays() -> None:
     assert torch.equal(table, fixed.pos_embed)
 
 
+@pytest.mark.parametrize("shape", [(1, 12, 24), (64, 24), (1, 3, 24), (1, 64, 12)])
+@pytest.mark.parametrize("case", ["cct", "vit-learnable"])
+def test_a_table_that_cannot_be_resampled_is_left_to_be_refused_with_its_shape(case: str, shape: tuple) -> None:
+    given = torch.randn(shape)
+    assert build(case).adapt_weights({"pos_embed": given})["pos_embed"] is given
+
+
 def test_other_sizes_are_trained_on_with_a_resampled_table() -> None:
     encoder = build("cct")
     encoder.resize((24, 24))
@@ -162,6 +169,7 @@ def test_other_sizes_are_trained_on_with_a_resampled_table() -> None:
     ("options", "sentence"),
     [
         ({"img_size": 30, "convs": 2}, r"data\.img_size: 30 pixels are not whole tokens of 4, .*use 28 or 32"),
+        ({"convs": 9}, r"tokens of 512 pixels, more than the 32 of the image: set fewer convolutions"),
         ({"kernel": 4}, r"encoder\.kernel=4 is even"),
         ({"kernel": 1}, r"encoder\.kernel=1 is not at least 3"),
         ({"convs": 0}, r"encoder\.convs=0 is not at least 1"),

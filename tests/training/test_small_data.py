@@ -117,6 +117,13 @@ def said(*words: str) -> str:
     return " ".join(remarks(run, run.mode.phases[0], data))
 
 
+def test_a_share_of_labels_says_what_an_epoch_shows() -> None:
+    words = ["mode=ssat", "data.samples_per_class=40", "data.label_fraction=0.1", "data.labelled_share=0.5"]
+    found = said(*words, "recipe.batch_size=32")
+    assert "an epoch shows each of the 40 images with labels about 5 times and 200 of the 360 others" in found
+    assert "leaves out" not in found
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

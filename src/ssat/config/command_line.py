@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from ssat.config.groups import take_folders
-from ssat.config.overrides import FAULTS, mistake, of_composition, prepared
+from ssat.config.overrides import FAULTS, mistake, of_composition, of_flags, prepared
 from ssat.config.words import as_typed_here
 from ssat.core import interrupts
 from ssat.core.errors import OwnCodeError, UserError, enough_memory, usable_paths
@@ -65,6 +65,8 @@ def run_command(command: Callable[[], None], config_name: str) -> None:
     except FAULTS as error:
         fail(explain(error, config_name))
     except ValueError as error:
+        if of_flags(error):
+            fail(f"{error}: write key=value (--help lists them)")
         if not of_composition(error):
             raise
         fail(explain(error, config_name))

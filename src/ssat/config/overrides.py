@@ -227,6 +227,12 @@ def of_composition(error: ValueError) -> bool:
     return Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent.name == "omegaconf"
 
 
+def of_flags(error: ValueError) -> bool:
+    """Whether Hydra has raised it over its own flags, such as --resolve without --cfg."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return "hydra" in Path(frame.filename).parts and frame.name in ("_run_hydra", "shell_completion")
+
+
 def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserError:
     """What Hydra, OmegaConf or YAML found wrong in `words` or a file, as one sentence with the nearest right name."""
     if isinstance(error, MarkedYAMLError):

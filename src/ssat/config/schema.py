@@ -120,7 +120,7 @@ class Data:
     labelled_share: float | None = key(
         None,
         "share of each batch that has labels, which come again as often as needed, with label_fraction below 1 and"
-        " mode=ssat; null = as they come",
+        " mode=ssat, and at least that share; null = as they come",
         above=0,
         high=1,
     )

@@ -30,7 +30,7 @@ from ssat.data.options import (
 from ssat.data.overview import counts_by_class
 from ssat.data.pipelines import Batched
 from ssat.data.pixels import MOST_PIXELS, Pixels
-from ssat.data.sampler import EpochLoader, Labelled
+from ssat.data.sampler import EpochLoader, Labelled, labelled_in_batches
 from ssat.data.sets.sources import ImageList, Source
 from ssat.data.splits import SplitImages
 from ssat.data.subsets import balanced, balanced_size
@@ -228,6 +228,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         if self.own_statistics:
             self._measure()
         self._splits = splits
+        self._labelled()  # refused before anything is written
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
 
@@ -271,9 +272,7 @@ class ImageDataModule(SplitImages, LoaderModule):
             return None
         images, indices = self._splits["train"]
         known = indices[images.labels[indices] != NO_LABEL]
-        if len(known) == len(indices):
-            return None
-        return Labelled(known, min(max(1, round(self.labelled_share * self.batch_size)), self.batch_size - 1))
+        return labelled_in_batches(known, len(indices), self.labelled_share, self.batch_size)
 
     def _train_samples(self, **options: Any) -> EpochLoader:
         if self.pipeline == "timm":

@@ -45,10 +45,35 @@ class Labelled(NamedTuple):
     per_batch: int
 
 
+def labelled_in_batches(indices: NDArray[np.int64], samples: int, share: float, batch_size: int) -> Labelled | None:
+    """`Labelled` of the images `indices` (L,) of `samples` that have labels; None where all have.
+
+    Raises:
+        UserError: a batch cannot have both kinds, or the labelled ones are a larger part of the images anyway.
+    """
+    if len(indices) == samples:
+        return None
+    if batch_size < 2:
+        raise UserError(
+            f"data.labelled_share={share:g} puts images with and without labels into each batch, and"
+            f" recipe.batch_size={batch_size} has room for one: set at least 2",
+            key="recipe.batch_size",
+            value=batch_size,
+        )
+    if share < len(indices) / samples:
+        raise UserError(
+            f"data.labelled_share={share:g} is less than the {len(indices):,} of {samples:,} images that have labels:"
+            " give more, or leave it out",
+            key="data.labelled_share",
+            value=share,
+        )
+    return Labelled(indices, min(max(1, round(share * batch_size)), batch_size - 1))
+
+
 def with_labelled(
     order: NDArray[np.int64], labelled: Labelled, *, batch_size: int, world: int, random: np.random.RandomState
 ) -> NDArray[np.int64]:
-    """As many images as `order` (N,), so many labelled ones in every batch of each rank, evenly between the others.
+    """As many images as `order` (N,), so many labelled ones in every full batch of a rank, evenly between the others.
 
     The others keep their order. Images of a kind that has too few come again, each once before any comes twice.
     """

@@ -21,7 +21,15 @@ from ssat.encoders.base import (
     split_mask,
     tokens_to_map,
 )
-from ssat.encoders.layers import Attention, Mlp, drop_path, only_visible, sincos_sequence, through
+from ssat.encoders.layers import (
+    Attention,
+    Mlp,
+    drop_path,
+    only_visible,
+    sincos_sequence,
+    through,
+    with_own_table,
+)
 from ssat.encoders.vit import PosEmbed
 
 PLANES = 64  # channels between two convolutions
@@ -201,6 +209,12 @@ class CompactTransformer(Encoder):
 
     def _grid(self, size: tuple[int, ...], key: str) -> tuple[int, int]:
         cell = self.mask_cell_px
+        if cell > max(size):
+            raise UserError(
+                f"encoder.kernel and encoder.convs make tokens of {cell:,} pixels, more than the {max(size)} of the"
+                " image: set fewer convolutions, or a smaller kernel",
+                key="encoder.convs",
+            )
         for side in size:
             if side < cell or side % cell:
                 below = max(cell, side // cell * cell)
@@ -296,13 +310,7 @@ class CompactTransformer(Encoder):
         """The authors' tensors under our names; a learnable table of another grid is resampled, a fixed one stays."""
         for theirs, ours in OFFICIAL:
             weights = {re.sub(theirs, ours, name): value for name, value in weights.items()}
-        own, given = self.pos_embed, weights.get("pos_embed")
-        if given is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
-            return weights
-        if not own.requires_grad:
-            return weights | {"pos_embed": own.detach()}
-        table = resample_abs_pos_embed(given, new_size=list(self.table_grid), num_prefix_tokens=0)
-        return weights | {"pos_embed": table}
+        return with_own_table(weights, self.pos_embed, self.table_grid, prefix=0)
 
     def only_full(self) -> set[str]:
         """The weights of the sequence pooling."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -39,6 +40,24 @@ def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
 def table_at(table: Tensor, own: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:
     """Positions (1, 1 + N, D) of a class token and of `own` patches, resampled to another `grid` as DINO does."""
     return table if grid == own else resample_abs_pos_embed(table, new_size=list(grid), old_size=list(own))
+
+
+def with_own_table(weights: dict[str, Tensor], own: Tensor, grid: tuple[int, ...], *, prefix: int) -> dict[str, Tensor]:
+    """A file's `weights` whose position table `pos_embed` (1, prefix + N, D) of another square grid is made to fit.
+
+    A learnable table is resampled to `grid`; a fixed one follows from the image size and stays `own`. Any other table
+    is left as it is, to be refused with its shape.
+    """
+    given = weights.get("pos_embed")
+    if given is None or given.shape == own.shape or given.ndim != 3 or given.shape[::2] != own.shape[::2]:
+        return weights
+    if not own.requires_grad:
+        return weights | {"pos_embed": own.detach()}
+    cells = given.shape[1] - prefix
+    if cells < 1 or math.isqrt(cells) ** 2 != cells:
+        return weights
+    table = resample_abs_pos_embed(given, new_size=list(grid), num_prefix_tokens=prefix)
+    return weights | {"pos_embed": table}
 
 
 def sincos_sequence(length: int, dim: int) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
@@ -21,7 +20,7 @@ from ssat.encoders.base import (
     split_mask,
     tokens_to_map,
 )
-from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, table_at, through
+from ssat.encoders.layers import Block, PatchEmbed, init_linear, sincos_table, table_at, through, with_own_table
 
 PosEmbed = Literal["sincos", "learnable"]
 
@@ -251,12 +250,7 @@ class VisionTransformer(Encoder):
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A fixed position table stays this encoder's own; a learnable one of another grid is resampled."""
-        own, given = self.pos_embed, weights.get("pos_embed")
-        if given is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
-            return weights
-        if not own.requires_grad:
-            return weights | {"pos_embed": own.detach()}  # a fixed table follows from the image size
-        return weights | {"pos_embed": resample_abs_pos_embed(given, new_size=list(self.table_grid))}
+        return with_own_table(weights, self.pos_embed, self.table_grid, prefix=1)
 
     def no_weight_decay(self) -> set[str]:
         """A learnable position table, as in timm; the class token is decayed, as by the authors."""

@@ -19,7 +19,7 @@ START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run 
 ADDED = {
     f"{group}.{name}": defaults_in(section)[name]
     for group, section, names in (
-        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average")),
+        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average", "labelled_share")),
         ("recipe", Recipe, ("class_weights", "focal_gamma")),
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )

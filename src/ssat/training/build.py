@@ -37,6 +37,13 @@ def build_encoder(config: Run, phase: Phase) -> Encoder:
         options["pos_embed"] = recipe.scratch_pos_embed if config.mode.name == "scratch" else "sincos"
         if config.encoder.pretrained:
             options["pos_embed"] = "learnable"  # published weights come with the table that they were trained with
+    for name in ("drop_path", "attn_drop"):
+        if isinstance(value := options.get(name), int | float) and not 0 <= value < 1:
+            raise UserError(
+                f"encoder.{name}={value:g} drops everything or nothing that there is: give at least 0 and less than 1",
+                key=f"encoder.{name}",
+                value=value,
+            )
     encoder = create(ENCODERS, config.encoder.kind, options, "encoder")
     check_contract(encoder, config.encoder.kind)
     if recipe.patch_dropout:
