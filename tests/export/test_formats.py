@@ -31,6 +31,7 @@ SMALL = {
     "resnet_56": ["encoder.blocks=1"],
     "sl_vit": ["encoder.depth=2", "encoder.embed_dim=48", "encoder.num_heads=4"],
     "timm": ["encoder.name=test_vit"],
+    **dict.fromkeys(("cct_7", "cct_2"), ["encoder.embed_dim=48", "encoder.depth=2", "encoder.num_heads=3"]),
     **dict.fromkeys(("videomae_s", "videomae_b"), ["encoder.embed_dim=48", "encoder.depth=2", "encoder.num_heads=3"]),
     **dict.fromkeys(
         ("vit", "vit_t", "vit_s", "vit_b", "vit_2m8", "deit_ti", "vit_micro"),
@@ -98,9 +99,10 @@ def test_onnxruntime_computes_the_same_for_any_batch_size(name: str, tmp_path: P
     assert parity.same_top1 == 10
     graph = onnx.load(tmp_path / "model.onnx").graph
     assert onnx_shapes(graph) == [["batch", *model.sample_shape], ["batch", 10]]
-    # One softmax for each attention, however large the batch; of a ResNet none.
+    # One softmax for each attention, however large the batch, and one for CCT's pooling; of a ResNet none.
     blocks = sum(hasattr(block, "attn") for block in model.encoder.residual_blocks())
-    assert sum(node.op_type == "Softmax" for node in graph.node) == blocks
+    softmaxes = model.encoder.depth + 1 if name.startswith("cct") else blocks
+    assert sum(node.op_type == "Softmax" for node in graph.node) == softmaxes
 
 
 def onnx_shapes(graph) -> list[list]:

@@ -87,7 +87,7 @@ def go_on_within_an_epoch(folder: Path, rank: int, world: int) -> None:
         dist.all_reduce(values)
         return values
 
-    strategy, means = SimpleNamespace(reduce=summed), EpochMeans()
+    strategy, means = SimpleNamespace(reduce=summed, root_device=torch.device("cpu")), EpochMeans()
     for step in range(2):
         means.add({"loss": torch.tensor(10.0 * rank + step)}, 4 + rank)
     state = [means.state(strategy)]
