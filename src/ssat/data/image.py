@@ -228,7 +228,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         if self.own_statistics:
             self._measure()
         self._splits = splits
-        self._labelled()  # refused before anything is written
+        self.labelled_batches()  # refused before anything is written
         if self.skipped:
             logger.info("left out %d unreadable images, the first: %s", len(self.skipped), self.skipped[0])
 
@@ -267,7 +267,8 @@ class ImageDataModule(SplitImages, LoaderModule):
         labels, classes, seed = images.labels[indices], self.num_classes, self.seed
         return lambda epoch: indices[balanced(labels, classes, seed, epoch)]
 
-    def _labelled(self) -> Labelled | None:
+    def labelled_batches(self) -> Labelled | None:
+        """How many images of a training batch have labels; None = as they come."""
         if self.labelled_share is None:
             return None
         images, indices = self._splits["train"]

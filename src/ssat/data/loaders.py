@@ -72,7 +72,7 @@ class LoaderModule(pl.LightningDataModule):
         """
         raise NotImplementedError
 
-    def _labelled(self) -> Labelled | None:
+    def labelled_batches(self) -> Labelled | None:
         """How many samples of a training batch have labels; None = as they come."""
         return None
 
@@ -123,7 +123,7 @@ class LoaderModule(pl.LightningDataModule):
             world=world,
             drop_last=self._drops_last(samples, world),
             reshuffled=self.reshuffled,
-            labelled=self._labelled(),
+            labelled=self.labelled_batches(),
         )
         options: dict[str, Any] = {"batch_size": self.batch_size, "sampler": sampler}
         if getattr(self.trainer, "overfit_batches", 0):

@@ -6,7 +6,6 @@ import re
 from typing import get_args
 
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
@@ -27,6 +26,7 @@ from ssat.encoders.layers import (
     drop_path,
     only_visible,
     sincos_sequence,
+    table_at,
     through,
     with_own_table,
 )
@@ -228,14 +228,7 @@ class CompactTransformer(Encoder):
 
     def positions(self) -> Tensor:
         """`pos_embed` (1, N, D) for images of the present size."""
-        return self._table(self.mask_grid)
-
-    def _table(self, grid: tuple[int, ...]) -> Tensor:
-        if grid == self.table_grid:
-            return self.pos_embed
-        return resample_abs_pos_embed(
-            self.pos_embed, new_size=list(grid), old_size=list(self.table_grid), num_prefix_tokens=0
-        )
+        return table_at(self.pos_embed, self.table_grid, self.mask_grid, prefix=0)
 
     def resize(self, img_size: tuple[int, int]) -> None:
         """Take images of another size of whole tokens; the position table is resampled to it."""
@@ -299,7 +292,7 @@ class CompactTransformer(Encoder):
         if tuple(images.shape[2:]) == self.img_size:
             return self.forward_features(images)
         grid = self._grid(tuple(images.shape[2:]), "ssl.local_size")
-        x = self._through(self.tokenizer(images) + self._table(grid))[-1]
+        x = self._through(self.tokenizer(images) + table_at(self.pos_embed, self.table_grid, grid, prefix=0))[-1]
         return self._weighed(self.norm(x)).sum(1)
 
     def evidence_layer(self) -> nn.Module:

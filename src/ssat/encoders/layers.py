@@ -37,9 +37,11 @@ def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
     return torch.cat([encode(cols), encode(rows)], dim=1).float()
 
 
-def table_at(table: Tensor, own: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:
-    """Positions (1, 1 + N, D) of a class token and of `own` patches, resampled to another `grid` as DINO does."""
-    return table if grid == own else resample_abs_pos_embed(table, new_size=list(grid), old_size=list(own))
+def table_at(table: Tensor, own: tuple[int, ...], grid: tuple[int, ...], *, prefix: int = 1) -> Tensor:
+    """Positions (1, prefix + N, D) of a class token and of `own` patches, resampled to another `grid` as DINO does."""
+    if grid == own:
+        return table
+    return resample_abs_pos_embed(table, new_size=list(grid), old_size=list(own), num_prefix_tokens=prefix)
 
 
 def with_own_table(weights: dict[str, Tensor], own: Tensor, grid: tuple[int, ...], *, prefix: int) -> dict[str, Tensor]:

@@ -30,13 +30,6 @@ def evaluated_every(config: Run, phase: Phase, data: AnyData) -> int:
     )
 
 
-def mixes_labelled(data: AnyData) -> bool:
-    """Whether each batch has so many images with labels, whatever share of the images has some."""
-    if not isinstance(data, ImageDataModule) or data.labelled_share is None:
-        return False
-    return data.labelled_images("train") < data.sizes["train"]
-
-
 def _on_labels(data: ImageDataModule, used: int) -> list[str]:
     known, samples = data.labelled_images("train"), data.sizes["train"]
     each = data.batch_size * known / samples
@@ -47,9 +40,9 @@ def _on_labels(data: ImageDataModule, used: int) -> list[str]:
             f"a batch of {data.batch_size} has {each:.2g} images with labels on average: data.labelled_share=0.5"
             " gives it more, in as many steps"
         ]
-    if not mixes_labelled(data):
+    if (labelled := data.labelled_batches()) is None:
         return []
-    share = max(1, round(data.labelled_share * data.batch_size)) / data.batch_size
+    share = labelled.per_batch / data.batch_size
     return [
         f"an epoch shows each of the {known:,} images with labels about {share * used / known:.2g} times and"
         f" {min(samples - known, used - round(share * used)):,} of the {samples - known:,} others, other ones each time"
@@ -78,7 +71,7 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         )
     if 0 < phase.lam < 1 and isinstance(data, ImageDataModule):
         found += _on_labels(data, used)
-    if samples > used and not mixes_labelled(data):
+    if samples > used and data.labelled_batches() is None:
         left_out = (
             f"each epoch trains on {used:,} of {samples:,} {data.unit} and leaves out {samples - used:,},"
             " other ones each time"
