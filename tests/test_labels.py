@@ -74,6 +74,24 @@ def test_half_of_every_batch_has_labels_where_a_share_is_named(pipeline):
         assert {int(index) for batch in batches for index in batch.indices[batch.targets >= 0]} == known
 
 
+@pytest.mark.parametrize("pipeline", ["timm", "batched"])
+def test_an_image_that_comes_again_in_an_epoch_is_augmented_anew(pipeline):
+    data = data_of("mode=scratch", f"data.pipeline={pipeline}", "recipe.batch_size=50", "data.epoch_size=300")
+    first, second, third = (list(data.train_dataloader()) for _ in range(3))
+    assert len(first) == 6 and all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
+    batches = [image for batch in third for image in zip(batch.indices.tolist(), batch.images, strict=True)]
+    one = [image for index, image in batches if index == batches[0][0]]
+    assert len(one) == 3 and not any(torch.equal(a, b) for a, b in ((one[0], one[1]), (one[1], one[2])))
+
+
+def test_modes_with_more_and_fewer_labels_take_as_many_steps_of_an_epoch_of_one_size():
+    words = ["recipe.batch_size=40", "data.epoch_size=400"]
+    data = [data_of("mode=scratch", *words), *(data_of("mode=ssl_ft", *words, phase=at) for at in range(2))]
+    data.append(data_of("mode=ssat", "data.labelled_share=0.5", *words))
+    assert [one.images_per_epoch() for one in data] == [400] * 4
+    assert [len(list(one.train_dataloader())) for one in data] == [10] * 4
+
+
 @pytest.mark.parametrize("mode", ["mode=scratch", "mode=ssl_ft"])
 def test_a_share_changes_nothing_where_no_image_lacks_a_label(mode):
     ones = [data_of(mode, *share).train_dataloader() for share in ([], ["data.labelled_share=0.5"])]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssat.core.errors import UserError
-from ssat.data.sampler import EpochSampler, Labelled, eval_batches, images_per_rank
+from ssat.data.sampler import AGAIN, EpochSampler, Labelled, draws_of, eval_batches, images_per_rank
 
 INDICES = np.arange(1000, 1103)
 
@@ -16,7 +16,7 @@ def batches(epoch: int = 0, *, batch_size: int = 6, **options) -> list[list[int]
     sampler = EpochSampler(INDICES, batch_size=batch_size, **options)
     sampler.set_epoch(epoch)
     keys = list(sampler)
-    assert {key[0] for key in keys} == {epoch} and len(keys) == len(sampler)
+    assert len({*keys}) == len(keys) and {draw % AGAIN for draw, _ in keys} == {epoch} and len(keys) == len(sampler)
     return [[index for _, index in keys[at : at + batch_size]] for at in range(0, len(keys), batch_size)]
 
 
@@ -57,6 +57,30 @@ def test_no_image_comes_twice_in_an_epoch_and_at_most_one_is_left_out() -> None:
 def test_images_of_an_epoch_on_each_rank(images: int, batch: int, world: int, kept: int, full: int) -> None:
     assert images_per_rank(images, batch, world, drop_last=False) == kept
     assert images_per_rank(images, batch, world, drop_last=True) == full
+
+
+def test_an_epoch_of_another_size_shows_each_image_once_before_any_comes_twice() -> None:
+    for size in (309, 250, 102):
+        order = list(itertools.chain(*batches(3, size=size)))
+        assert len(order) == size // 6 * 6
+        for start in range(0, len(order), len(INDICES)):
+            part = order[start : start + len(INDICES)]
+            assert len({*part}) == len(part)
+    assert {*batches(3, size=12)[0]} != {*batches(4, size=12)[0]}  # other images of the set each time
+    assert batches(3, size=len(INDICES)) == batches(3)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_an_epoch_that_shows_its_images_again(world: int) -> None:
+    alone = list(EpochSampler(INDICES, batch_size=6 * world, size=400))
+    ranks = [list(EpochSampler(INDICES, batch_size=6, size=400, rank=rank, world=world)) for rank in range(world)]
+    assert sorted(itertools.chain(*ranks)) == sorted(alone) and len({*alone}) == len(alone)
+
+
+def test_an_image_that_comes_again_has_another_draw() -> None:
+    order = np.array([7, 3, 7, 5, 3, 7])
+    assert draws_of(order, 2).tolist() == [2, 2, 2 + AGAIN, 2, 2 + AGAIN, 2 + 2 * AGAIN]
+    assert draws_of(order[:2], 9).tolist() == [9, 9] and not len(draws_of(order[:0], 9))
 
 
 def test_every_epoch_has_its_own_order() -> None:

@@ -139,6 +139,21 @@ def test_few_labels_in_a_batch_are_told_with_the_cure(words: list[str], told: bo
     assert (sentence in said("data.samples_per_class=40", "recipe.batch_size=32", *words)) == told
 
 
+def test_an_epoch_of_another_size_says_what_it_shows() -> None:
+    words = ("mode=scratch", "data.samples_per_class=40", "recipe.batch_size=32")
+    assert said(*words, "data.epoch_size=640") == "an epoch shows each of the 400 images 1.6 times (data.epoch_size)"
+    fewer = "an epoch shows 64 of the 400 images, other ones each time (data.epoch_size)"
+    assert said(*words, "data.epoch_size=64") == fewer
+    assert "data.epoch_size" not in said(*words, "data.epoch_size=400")
+
+
+@pytest.mark.parametrize(("own", "told"), [("0.1", True), ("0.2", False), ("null", False)])
+def test_a_drop_path_that_the_encoder_decides_is_said(own: str, told: bool) -> None:
+    sentence = "recipe.drop_path=0.2 is not used: encoder=cct_2 has its own, encoder.drop_path=0.1"
+    words = ("encoder=cct_2", f"encoder.drop_path={own}", "recipe.drop_path=0.2", "data.samples_per_class=10")
+    assert (sentence in said(*words, "recipe.batch_size=50")) == told
+
+
 def test_what_little_data_makes_of_a_setting_is_said() -> None:
     words = ("data.samples_per_class=10", "recipe.batch_size=64", "epochs=2")
     assert "trains on 64 of 100 images and leaves out 36, other ones each time" in said(*words, "recipe.drop_last=true")

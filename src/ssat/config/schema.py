@@ -124,6 +124,13 @@ class Data:
         above=0,
         high=1,
     )
+    epoch_size: int | None = key(
+        None,
+        "training images (or clips) of an epoch: more than there are = they come again, so modes with more and fewer"
+        " labels take as many steps; fewer = other ones each time; null = all once",
+        low=1,
+        high=1_000_000_000,
+    )
     subset: Literal["stratified", "official"] = key(
         "stratified", "how fraction chooses: by class and seed | official = the authors' seed-127 choice (Figure 5)"
     )

@@ -34,7 +34,7 @@ def sample_noise(indices: Tensor, length: int, *, seed: int, draw: int | Tensor)
         indices: (B,) int64 of the samples.
         length: cells per sample.
         seed: of the run.
-        draw: which draw for these samples, e.g. the number of batches before this one.
+        draw: which draw for these samples, e.g. the number of batches before this one; or (B,) one of each.
     """
     stream = _int64(seed * 0xD1B54A32D192ED03)
     noise: Tensor = _noise(indices, torch.as_tensor(draw, dtype=torch.int64), length, stream)

@@ -65,6 +65,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         label_fraction: stratified share of those whose labels are used.
         unlabelled: what becomes of the others: `drop` them, or `keep` them with the target -1.
         labelled_share: of each training batch that has labels, where others are kept; None = as they come.
+        epoch_size: training images of an epoch, see `EpochSampler`; None = all of them once.
         val_fraction: stratified share of those to keep apart for validation.
         seed: of subsets, split, order and augmentation.
         on_bad_image: `error` = stop at a file that cannot be read; `skip` = decode every file once beforehand, leave
@@ -111,6 +112,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         label_fraction: float = 1.0,
         unlabelled: str = "drop",
         labelled_share: float | None = None,
+        epoch_size: int | None = None,
         samples_per_class: int | None = None,
         seed: int = 0,
         on_bad_image: str = "error",
@@ -169,7 +171,7 @@ class ImageDataModule(SplitImages, LoaderModule):
             folds=folds,
             fold=fold,
         )
-        self.balance, self.labelled_share = balance, labelled_share
+        self.balance, self.labelled_share, self.epoch_size = balance, labelled_share, epoch_size
         self.pipeline, self.memory_gb, self.views, self.eval_views = pipeline, memory_gb, tuple(views), eval_views
         check_views(self.views, pipeline, augmented=augment is not None)
         self.augment, self.eval_crop_pct = augment, eval_crop_pct
@@ -222,7 +224,8 @@ class ImageDataModule(SplitImages, LoaderModule):
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
         if stage not in EVALUATIONS:
-            self._check_batch(self._shown(*splits["train"]), 1)
+            shown = self._shown(*splits["train"])
+            self._check_batch(self.epoch_size or shown, 1)
         if self.channels not in COLOURS:
             splits["train"][0].read(int(splits["train"][1][0]))  # other files are refused before anything is written
         if self.own_statistics:

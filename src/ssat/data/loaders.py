@@ -32,6 +32,7 @@ class LoaderModule(pl.LightningDataModule):
     """
 
     unit = "images"  # what a sample is, in sentences
+    epoch_size: int | None = None  # samples of a training epoch, see `EpochSampler`; None = all of them once
 
     def __init__(self, *, batch_size: int, num_workers: int, seed: int, drop_last: bool, pin_memory: bool) -> None:
         super().__init__()
@@ -94,9 +95,14 @@ class LoaderModule(pl.LightningDataModule):
         """The split that is predicted and drawn: `test` where there is one, else `val`."""
         return "test" if "test" in self.sizes else "val"
 
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of a training epoch, before those are dropped that do not fill a batch."""
+        return self.epoch_size or self.samples("train")
+
     def images_per_epoch(self, world: int = 1) -> int:
         """Samples that an epoch trains on; the others do not fill a batch, other ones in each epoch."""
-        samples = self.samples("train")
+        samples = self.epoch_samples
         return world * images_per_rank(samples, self.batch_size, world, drop_last=self._drops_last(samples, world))
 
     def _drops_last(self, samples: int, world: int) -> bool:
@@ -113,11 +119,12 @@ class LoaderModule(pl.LightningDataModule):
         """
         self.setup()
         rank, world = rank_and_world(self.trainer)
-        samples = self.samples("train")
+        samples = self.epoch_samples
         self._check_batch(samples, world)
         sampler = EpochSampler(
             self._of_epochs(),
             batch_size=self.batch_size,
+            size=samples,
             seed=self.seed,
             rank=rank,
             world=world,

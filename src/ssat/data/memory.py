@@ -35,13 +35,13 @@ class RawBatch(NamedTuple):
     Attributes:
         crops: (B, C, h, w) uint8 of the image itself and then of each view; none when the images wait in memory.
         targets, indices: (B,) int64.
-        epoch: that the images are asked for.
+        draws: (B,) int64 of the images, see `sampler.draws_of`.
     """
 
     crops: tuple[Tensor, ...]
     targets: Tensor
     indices: Tensor
-    epoch: int
+    draws: Tensor
 
 
 class Memory:
@@ -109,8 +109,8 @@ class IndexDataset(Dataset[Any]):
         return len(self.images)
 
     def __getitems__(self, keys: list[Key]) -> RawBatch:
-        indices = np.asarray([index for _, index in keys])
-        return RawBatch((), torch.from_numpy(self.images.targets(indices)), torch.from_numpy(indices), keys[0][0])
+        draws, indices = np.asarray(keys).T
+        return RawBatch((), torch.from_numpy(self.images.targets(indices)), *map(torch.tensor, (indices, draws)))
 
 
 class DecodedDataset(IndexDataset):
@@ -144,18 +144,18 @@ class DecodedDataset(IndexDataset):
         # Few at a time: more decoded photographs than the processor's cache holds cost a tenth of the speed.
         for start in range(0, len(keys), FEW):
             part = slice(start, start + FEW)
-            self._fill([pixels[part] for pixels in crops], raw.indices[part], raw.epoch)
+            self._fill([pixels[part] for pixels in crops], raw.indices[part], raw.draws[part])
         return raw._replace(crops=crops)
 
-    def _fill(self, crops: list[Tensor], indices: Tensor, epoch: int) -> None:
+    def _fill(self, crops: list[Tensor], indices: Tensor, draws: Tensor) -> None:
         images = [self.images.read_tensor(index) for index in indices.tolist()]
         sides = [torch.tensor([image.shape[axis] for image in images]) for axis in (1, 2)]
         for pixels, how in zip(crops, self.crops, strict=True):
             if how is None:
                 pieces = map(self._centre, images)
             else:
-                size, interpolation, scale, ratio, stream, draws = how
-                uniforms = sample_noise(indices, draws, seed=stream, draw=epoch)[:, :CROP_DRAWS]
+                size, interpolation, scale, ratio, stream, length = how
+                uniforms = sample_noise(indices, length, seed=stream, draw=draws)[:, :CROP_DRAWS]
                 boxes = crop_boxes(uniforms, *sides, scale=scale, ratio=ratio).tolist()
                 pieces = map(crop, images, boxes, repeat(size), repeat(interpolation))
             for row, piece in enumerate(pieces):
@@ -225,9 +225,9 @@ class Prepare:
     @torch.no_grad()
     def __call__(self, raws: list[RawBatch]) -> list[Batch]:
         sizes = [len(raw.indices) for raw in raws]
-        targets, indices = (
+        targets, indices, draws = (
             torch.cat(parts).to(self.device, non_blocking=True)
-            for parts in ([raw.targets for raw in raws], [raw.indices for raw in raws])
+            for parts in zip(*((raw.targets, raw.indices, raw.draws) for raw in raws), strict=True)
         )
         transforms = [self.transform, *self.views]
         if self.memory is not None:
@@ -240,7 +240,7 @@ class Prepare:
         made = []
         for transform, images in zip(transforms, crops, strict=True):
             if isinstance(transform, (TrainTransform, ViewTransform)):
-                images = transform(images, transform.uniforms(indices, raws[0].epoch))
+                images = transform(images, transform.uniforms(indices, draws))
             else:
                 images = transform(images)
             made.append(images.split(sizes))

@@ -19,7 +19,8 @@ from ssat.core.errors import UserError
 from ssat.data.ahead import on_side_stream
 from ssat.data.shared import telling
 
-Key = tuple[int, int]  # epoch, index of the image; the epoch is part of the key because workers live across epochs
+Key = tuple[int, int]  # draw, index of the image; the draw is part of the key because workers live across epochs
+AGAIN = 2**20  # more than there are epochs; an image that comes twice in an epoch is not augmented alike twice
 
 
 def images_per_rank(images: int, batch_size: int, world: int = 1, *, drop_last: bool) -> int:
@@ -80,11 +81,24 @@ def with_labelled(
     place = np.arange(len(order)) // world % batch_size
     chosen = (place + 1) * labelled.per_batch // batch_size > place * labelled.per_batch // batch_size
     known, mixed = np.isin(order, labelled.indices), np.empty_like(order)
-    rounds = -(-int(chosen.sum()) // len(labelled.indices))
-    drawn = [random.permutation(labelled.indices) for _ in range(rounds)]
-    mixed[chosen] = np.concatenate([*drawn, order[:0]])[: chosen.sum()]
+    mixed[chosen] = in_rounds(labelled.indices, int(chosen.sum()), random)
     mixed[~chosen] = np.resize(order[~known], (~chosen).sum())
     return mixed
+
+
+def in_rounds(indices: NDArray[np.int64], size: int, random: np.random.RandomState) -> NDArray[np.int64]:
+    """`size` of the `indices` (N,) in random order, each once before any comes twice."""
+    rounds = -(-size // len(indices))
+    return np.concatenate([random.permutation(indices) for _ in range(rounds)] or [indices])[:size]
+
+
+def draws_of(order: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+    """Draw (N,) of each image of an epoch: the epoch, and `AGAIN` for each time that it has come before in `order`."""
+    by_image = np.argsort(order, kind="stable")
+    first = np.searchsorted(order[by_image], order[by_image])  # place of an image's first coming in `by_image`
+    draws = np.empty_like(order)
+    draws[by_image] = epoch + AGAIN * (np.arange(len(order)) - first)
+    return draws
 
 
 class EpochSampler(Sampler[Key]):
@@ -95,6 +109,7 @@ class EpochSampler(Sampler[Key]):
 
     Args:
         indices: (N,) the images of every epoch; or a function of the epoch that gives as many in each.
+        size: images of an epoch, which come again where there are fewer, or are a part, other ones each time; None = N.
         batch_size: of one rank.
         seed: of the order.
         rank, world: this process and their number.
@@ -108,6 +123,7 @@ class EpochSampler(Sampler[Key]):
         indices: NDArray[np.int64] | Callable[[int], NDArray[np.int64]],
         *,
         batch_size: int,
+        size: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -116,10 +132,10 @@ class EpochSampler(Sampler[Key]):
         labelled: Labelled | None = None,
     ) -> None:
         self.indices = indices if callable(indices) else lambda epoch: indices
-        self.batch_size = batch_size
+        self.batch_size, self.size = batch_size, size or len(self.indices(0))
         self.seed, self.reshuffled, self.labelled = seed, reshuffled, labelled
         self.rank, self.world = rank, world
-        self.total = world * images_per_rank(len(self.indices(0)), batch_size, world, drop_last=drop_last)
+        self.total = world * images_per_rank(self.size, batch_size, world, drop_last=drop_last)
         self.epoch = 0
         self.start = 0  # batches of the next pass that an interrupted run has already seen
 
@@ -134,12 +150,12 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         of = [self.seed, self.epoch, *([self.reshuffled] if self.reshuffled else [])]
         random = np.random.RandomState(of)
-        order = random.permutation(self.indices(self.epoch))
+        order = in_rounds(self.indices(self.epoch), self.size, random)
         if self.labelled is not None:
             order = with_labelled(order, self.labelled, batch_size=self.batch_size, world=self.world, random=random)
-        order = order[: self.total]
+        keys = np.stack([draws_of(order, self.epoch), order], axis=1)[: self.total]
         first, self.start = self.start * self.batch_size, 0
-        return iter([(self.epoch, index) for index in order[self.rank :: self.world].tolist()[first:]])
+        return iter([(draw, index) for draw, index in keys[self.rank :: self.world][first:].tolist()])
 
 
 def eval_batches(

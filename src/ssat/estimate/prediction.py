@@ -38,7 +38,7 @@ class Amount:
 def amount_of(config: Run, data: AnyData) -> Amount:
     """How much data a phase has."""
     world = config.trainer.processes
-    step, train, evaluated = data.batch_size * world, data.samples("train"), data.samples(data.eval_split)
+    step, train, evaluated = data.batch_size * world, data.epoch_samples, data.samples(data.eval_split)
     # A few labelled images that fill no batch are one of their own.
     return Amount(max(1, train // step), math.ceil(math.ceil(evaluated / world) / data.batch_size), min(step, train))
 

@@ -20,7 +20,7 @@ from ssat.runs.faithful import PAPER_EPOCHS
 from ssat.runs.own_phases import COUNT, planned_phases
 from ssat.runs.predictions import paired_variance
 from ssat.runs.record import Record, as_number
-from ssat.runs.settings import START
+from ssat.runs.settings import OF_MODE
 
 CAVEAT = "Keep in mind: "
 
@@ -162,7 +162,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     found = []
     for (data, encoder), by_key in by_pair.items():
         groups = [part for members in by_key.values() for part in _split_by_content(members, settings)]
-        variants = distinct_labels([settings[id(members[0])] for members in groups], skip=("mode.", "ssl.", START))
+        variants = distinct_labels([settings[id(members[0])] for members in groups], skip=OF_MODE)
         for members, variant in zip(groups, variants, strict=True):
             found.append(Comparison(data, encoder, variant, _arms(members, settings)))
     return found
@@ -175,7 +175,7 @@ def finished_comparisons(records: Sequence[Record]) -> list[Comparison]:
 
 def shared_settings(record: Record) -> dict[str, Any]:
     """A run's settings without those of its mode, its SSL task and the run that it starts from."""
-    return {key: value for key, value in record.settings.items() if not key.startswith(("mode.", "ssl.", START))}
+    return {key: value for key, value in record.settings.items() if not key.startswith(OF_MODE)}
 
 
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ssat.core.files import write_text
 from ssat.core.read import parse_json, read_text
-from ssat.runs.settings import START, read_settings, settings_of, with_start
+from ssat.runs.settings import OF_MODE, read_settings, settings_of, with_start
 
 SCHEMA = 1
 MODES = ("scratch", "ssl_ft", "ssat", "finetune", "ssl", "linear")  # the order in which reports show them
@@ -151,11 +151,7 @@ class Record:
     @cached_property
     def shared_key(self) -> str:
         """The same but for the settings of mode and SSL task: equal for runs that may be compared."""
-        shared = {
-            key: value
-            for key, value in read_settings(self.settings).items()
-            if not key.startswith(("mode.", "ssl.", START))
-        }
+        shared = {key: value for key, value in read_settings(self.settings).items() if not key.startswith(OF_MODE)}
         return json.dumps(shared, sort_keys=True, default=str)
 
     @property

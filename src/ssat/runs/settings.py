@@ -15,11 +15,13 @@ from ssat.core.errors import UserError
 from ssat.runs.own_phases import PHASES, own_settings, uses_labels_alone
 
 START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run starts from, and the key that names it
+SHARE = "data.labelled_share"  # of a batch: nothing for modes that learn from labels alone
+OF_MODE = ("mode.", "ssl.", START, SHARE)  # runs that differ in these are compared
 # Keys that records of earlier versions lack: their default is no setting, so that old runs and new ones are pooled.
 ADDED = {
     f"{group}.{name}": defaults_in(section)[name]
     for group, section, names in (
-        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average", "labelled_share")),
+        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average", "labelled_share", "epoch_size")),
         ("recipe", Recipe, ("class_weights", "focal_gamma")),
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )
@@ -36,7 +38,7 @@ def settings_of(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     settings are left out.
     """
     own = own_settings(config := upgraded(config), mode)
-    unused = ("ssl.", PHASES) if uses_labels_alone(config, mode) else (PHASES,)
+    unused = ("ssl.", PHASES, SHARE) if uses_labels_alone(config, mode) else (PHASES,)
     settings: dict[str, Any] = {}
     for key, value in (flat_settings(config) | own).items():
         if (key.startswith(unused) and key not in own) or key in ("seed", "name", "data.fold"):

@@ -107,7 +107,7 @@ def with_batch(config: Run) -> Run:
     one = with_size(config, 1)  # larger batches than there are images are refused
     data = build_data(one, one.mode.phases[-1])
     data.setup()
-    images = data.samples("train") // config.trainer.processes
+    images = data.epoch_samples // config.trainer.processes
     start = with_size(config, max(1, min(config.recipe.batch_size, images)))
     size = start.recipe.batch_size
     if runs_on_cpu(config):

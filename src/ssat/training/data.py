@@ -102,6 +102,7 @@ def _videos(config: Run, phase: Phase, source: VideoSource) -> VideoDataModule:
         max_clips=data.max_clips,
         seed=config.seed,
         drop_last=bool(recipe.drop_last),
+        epoch_size=data.epoch_size,
         pin_memory=config.trainer.accelerator != "cpu" and torch.cuda.is_available(),
     )
 
@@ -152,6 +153,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         label_fraction=data.label_fraction if phase.lam > 0 else 1.0,  # pre-training reads no label
         unlabelled="keep" if phase.lam < 1 else "drop",
         labelled_share=data.labelled_share,
+        epoch_size=data.epoch_size,
         samples_per_class=data.samples_per_class,
         seed=config.seed,
         on_bad_image=data.on_bad_image,

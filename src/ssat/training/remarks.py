@@ -50,6 +50,13 @@ def _on_labels(data: ImageDataModule, used: int) -> list[str]:
     ]
 
 
+def _on_size(data: AnyData, samples: int) -> str:
+    size = data.epoch_samples
+    if size < samples:
+        return f"an epoch shows {size:,} of the {samples:,} {data.unit}, other ones each time (data.epoch_size)"
+    return f"an epoch shows each of the {samples:,} {data.unit} {size / samples:.3g} times (data.epoch_size)"
+
+
 def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     """Sentences on settings of a phase that do less, or something else, than they say on so few images or clips.
 
@@ -59,14 +66,16 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         data: set up.
     """
     world, accumulate = config.trainer.processes, config.trainer.accumulate
-    samples, used = data.samples("train"), data.images_per_epoch(world)
+    shown, samples, used = data.samples("train"), data.epoch_samples, data.images_per_epoch(world)
     batches = batches_of(config, data)
     steps = math.ceil(batches / accumulate)
     total = min(phase.epochs * steps, config.trainer.max_steps or math.inf)
     found = []
-    if isinstance(data, ImageDataModule) and samples < data.sizes["train"]:
+    if data.epoch_size and data.epoch_size != shown:
+        found.append(_on_size(data, shown))
+    if isinstance(data, ImageDataModule) and shown < data.sizes["train"]:
         found.append(
-            f"an epoch shows {samples:,} of {data.sizes['train']:,} images, as many of each class, drawn anew each time"
+            f"an epoch shows {shown:,} of {data.sizes['train']:,} images, as many of each class, drawn anew each time"
             " (recipe.balance)"
         )
     if 0 < phase.lam < 1 and isinstance(data, ImageDataModule):
@@ -105,6 +114,12 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
         )
     if phase.recipe.sizes:
         found.append(f"trains on smaller images first: {epochs_at(phase.recipe.sizes, phase.epochs)} (recipe.sizes)")
+    own, asked = config.encoder.options.get("drop_path"), phase.recipe.drop_path
+    if asked and own is not None and own != asked:
+        found.append(
+            f"recipe.drop_path={asked:g} is not used: encoder={config.encoder.name} has its own,"
+            f" encoder.drop_path={own:g} (null takes the recipe's)"
+        )
     decay = phase.recipe.ema_decay
     if decay and decay < 1 and 1 / (1 - decay) > total:
         found.append(

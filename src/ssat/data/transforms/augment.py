@@ -139,9 +139,9 @@ class TrainTransform(nn.Module):
         layers = self.policy.layers if self.policy else 0
         return CROP_DRAWS + 1 + layers * randaugment.DRAWS + ERASE_DRAWS
 
-    def uniforms(self, indices: Tensor, epoch: int) -> Tensor:
-        """(B, draws) in [0, 1), a function of (seed, epoch, index)."""
-        return sample_noise(indices, self.draws, seed=self.stream, draw=epoch)
+    def uniforms(self, indices: Tensor, draw: int | Tensor) -> Tensor:
+        """(B, draws) in [0, 1), a function of (seed, draw, index); a draw for all or (B,) of them."""
+        return sample_noise(indices, self.draws, seed=self.stream, draw=draw)
 
     def forward(
         self, images: Tensor, uniforms: Tensor | None = None, *, generator: torch.Generator | None = None

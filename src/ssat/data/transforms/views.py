@@ -48,9 +48,9 @@ class ViewTransform(nn.Module):
         self.stream = seed + STREAM * (number + 2)
         self.normalise = Normalise(mean, std)
 
-    def uniforms(self, indices: Tensor, epoch: int) -> Tensor:
-        """(B, DRAWS) in [0, 1), a function of (seed, view, epoch, index)."""
-        return sample_noise(indices, DRAWS, seed=self.stream, draw=epoch)
+    def uniforms(self, indices: Tensor, draw: int | Tensor) -> Tensor:
+        """(B, DRAWS) in [0, 1), a function of (seed, view, draw, index); a draw for all or (B,) of them."""
+        return sample_noise(indices, DRAWS, seed=self.stream, draw=draw)
 
     def forward(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Views (B, C, size, size) of uint8 images (B, C', H, W), normalised."""

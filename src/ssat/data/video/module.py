@@ -48,6 +48,7 @@ class VideoDataModule(LoaderModule):
         seed: of order, places and augmentation.
         drop_last: drop the last, incomplete training batch.
         pin_memory: for a faster copy to a GPU.
+        epoch_size: clips of an epoch, see `EpochSampler`; None = all of them once.
 
     Raises:
         UserError: a value that is not possible.
@@ -73,11 +74,12 @@ class VideoDataModule(LoaderModule):
         seed: int = 0,
         drop_last: bool = False,
         pin_memory: bool = False,
+        epoch_size: int | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size, num_workers=num_workers, seed=seed, drop_last=drop_last, pin_memory=pin_memory
         )
-        self.source, self.img_size, self.frames = source, img_size, frames
+        self.source, self.img_size, self.frames, self.epoch_size = source, img_size, frames, epoch_size
         self.mean, self.std = tuple(mean or IMAGENET_DEFAULT_MEAN), tuple(std or IMAGENET_DEFAULT_STD)
         self.step = _stored_step(frame_step, source)
         self.augment, self.repeats, self.balance, self.max_clips = augment, repeats, balance, max_clips
@@ -105,7 +107,7 @@ class VideoDataModule(LoaderModule):
                 f"{self.source.name} has no training video of class {self.class_names[lacking[0]]!r} in"
                 f" {self.source.root}: prepare some, or look at its report.md for what failed"
             )
-        self._check_batch(self.samples("train"), 1)
+        self._check_batch(self.epoch_samples, 1)
 
     @property
     def sizes(self) -> dict[str, int]:
