@@ -199,7 +199,9 @@ def test_a_documented_command_is_understood(line: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     match, words = COMMAND.match(line), words_of(line)
     assert match
-    if "--show" in words or "data=image_folder" in words:  # takes what train takes
+    if match[1] == "advise":
+        composed(importlib.import_module(COMMANDS["advise"][0]).parse(words).words)
+    elif "--show" in words or "data=image_folder" in words:  # takes what train takes
         words = [word for word in words if word not in ("--show", "--check", "--json")]
         composed([word.replace("=name", "=digits") for word in words])
     else:

@@ -42,6 +42,7 @@ def ended(name: str, words: list[str], delay: float, *signals: int) -> tuple[int
 
 
 COMMANDS = ["train", "evaluate", "analyze", "report", "prepare", "predict", "embed", "demo", "dashboard", "doctor"]
+COMMANDS += ["advise"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

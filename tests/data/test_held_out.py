@@ -99,6 +99,10 @@ def test_folds_of_groups_are_as_even_as_scikit_learns() -> None:
             {"test_fraction": 0.01},
             "data.test_fraction=0.01 of 101 images leaves class number 1 (30 images) without test",
         ),
+        (
+            {"test_fraction": 0.2, "use_test": False},
+            "data.use_test=false leaves no images to evaluate on: keep a part of the training images apart",
+        ),
         ({"max_test": 5}, "data.max_test=5 takes a part of the test images, and toy has none"),
     ],
 )
@@ -154,3 +158,18 @@ def test_a_class_without_training_images_cannot_be_balanced() -> None:
     of = source(np.repeat([0, 2], [20, 20]), test=4)
     with pytest.raises(UserError, match="toy has no training image of class 'b'"):
         ImageDataModule(of, img_size=4, batch_size=4, balance=True).setup()
+
+
+def test_test_images_that_are_left_alone_change_no_other_split() -> None:
+    for options in ({}, {"test_fraction": 0.2}):
+        whole, without = (
+            ImageDataModule(
+                source() if options else digits(), img_size=8, val_fraction=0.2, batch_size=8, use_test=use, **options
+            )
+            for use in (True, False)
+        )
+        whole.setup("validate")
+        without.setup("validate")
+        assert {*whole.sizes} == {"train", "val", "test"} and {*without.sizes} == {"train", "val"}
+        assert all(np.array_equal(whole.split(name)[1], without.split(name)[1]) for name in ("train", "val"))
+        assert without.test_split == "val" and "test" not in without.fingerprint()["splits"]

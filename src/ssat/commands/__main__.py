@@ -12,6 +12,7 @@ from ssat.core.parent import end_with_starter
 
 COMMANDS = {
     "train": ("ssat.commands.train", "train one run, or a sweep of runs"),
+    "advise": ("ssat.commands.advise", "try in short pilots whether SSAT will help on your data"),
     "evaluate": ("ssat.commands.evaluate", "test a finished run on clean or perturbed images, or probe its features"),
     "predict": ("ssat.commands.predict.command", "say how probable each class is of videos or images of yours"),
     "embed": ("ssat.commands.embed.command", "write the features of images, and draw them as a map"),

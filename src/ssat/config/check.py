@@ -172,6 +172,7 @@ def check_videos(run: Run, recipe: Recipe) -> None:
         ("samples_per_class", run.data.samples_per_class, None),
         ("test_fraction", 0.0 if "test_fraction" in run.data.source.options else run.data.test_fraction, 0.0),
         ("max_test", run.data.max_test, None),
+        ("use_test", run.data.use_test, True),
         ("folds", run.data.folds, None),
         ("fold", run.data.fold, None),
         ("group", run.data.group, None),

@@ -142,6 +142,9 @@ class Data:
     max_test: int | None = key(
         None, "for short tries: test on a stratified part of so many images; never counted as the whole test", low=1
     )
+    use_test: bool = key(
+        True, "false = leave the test images alone: a search that is decided by validation images does not see them"
+    )
     folds: int | None = key(
         None, "k-fold cross-validation of a set without test images: stratified parts, drawn by seed", low=2
     )

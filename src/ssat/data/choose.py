@@ -47,6 +47,7 @@ class Choice:
     on_bad_image: str = "error"
     test_fraction: float = 0.0
     max_test: int | None = None
+    use_test: bool = True
     folds: int | None = None
     fold: int | None = None
 
@@ -79,6 +80,18 @@ class Choice:
                 splits[name] = (images, self._readable(source, images, name, skipped))
         if self.max_test is not None:
             splits["test"] = self._fewer(source, splits)
+        if not self.use_test and splits.pop("test", None) is not None and "val" not in splits:
+            raise UserError(
+                "data.use_test=false leaves no images to evaluate on: keep a part of the training images apart with"
+                " data.val_fraction=0.2",
+                key="data.use_test",
+                value=False,
+            )
+        if not splits.keys() & {"val", "test"}:
+            raise UserError(
+                f"{source.name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
+                " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
+            )
         return splits, skipped
 
     def labelled(self, images: ImageList, train: Indices, classes: Sequence[str]) -> tuple[ImageList, Indices]:

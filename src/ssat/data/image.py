@@ -88,6 +88,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         test_fraction: stratified share of the training images to keep apart as the test, of a source without one; or
         folds: how many stratified parts it has, drawn by `seed`, and
         fold: which of them is the test, from 0.
+        use_test: False = no split of test images, also where the source has some: nothing can be chosen by them.
         max_test: test on a stratified part of so many images, the same for every seed; None = on all.
         group: which images are never on two sides of a split, a subset or a label budget, see `groups.grouped`.
 
@@ -131,6 +132,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         balance: bool = False,
         test_fraction: float = 0.0,
         max_test: int | None = None,
+        use_test: bool = True,
         folds: int | None = None,
         fold: int | None = None,
     ) -> None:
@@ -168,6 +170,7 @@ class ImageDataModule(SplitImages, LoaderModule):
             on_bad_image=on_bad_image,
             test_fraction=test_fraction,
             max_test=max_test,
+            use_test=use_test,
             folds=folds,
             fold=fold,
         )
@@ -215,11 +218,6 @@ class ImageDataModule(SplitImages, LoaderModule):
         if self.value_range is None:
             refuse_unused_range((one for images in self.source.lists for one in images.extremes()), self.source.name)
         splits, self.skipped = self.choice.splits(self.source)
-        if not splits.keys() & {"val", "test"}:
-            raise UserError(
-                f"{self.source.name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
-                " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
-            )
         refuse_shared(splits)
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"], self.class_names)

@@ -62,11 +62,22 @@ class Calibration(Callback):
         together: batches that the loader prepares at once.
         period: batches after which something costly comes round, such as an optimizer step.
         epochs: at most so many are timed.
+        window: seconds of timed batches.
     """
 
-    def __init__(self, meter: Meter, folder: Path, *, together: int, period: int, epochs: int) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        folder: Path,
+        *,
+        together: int,
+        period: int,
+        epochs: int,
+        window: float = WINDOW_SECONDS,
+    ) -> None:
         self._meter, self._folder = meter, folder
         self._together, self._period, self._epochs = together, period, epochs
+        self._window = window
         self.laps: list[Lap] = []
         self.marks: list[tuple[dict[str, Any], float, float]] = []  # around the timed epochs: meter, clock, CPU seconds
         self.checkpoint = self.picture = 0.0
@@ -94,7 +105,7 @@ class Calibration(Callback):
         skipped = min(self._together, available)
         wanted = 1  # of the first lap: the second group of batches is the first without one-time costs
         if self.laps:
-            wanted = max(FEWEST, math.ceil(WINDOW_SECONDS / max(self._one_batch, 1e-4)))
+            wanted = max(FEWEST, math.ceil(self._window / max(self._one_batch, 1e-4)))
             # Every rank must stop at the same batch.
             wanted = trainer.strategy.broadcast(math.ceil(wanted / self._period) * self._period)
         self.laps.append(Lap(self._now(), skipped, min(available, skipped + wanted)))
@@ -121,7 +132,7 @@ class Calibration(Callback):
         if len(self.laps) == 1:
             self._one_batch = lap.trained - self._one_batch
         elif len(self.laps) == 2:
-            wanted = min(self._epochs, math.ceil(WINDOW_SECONDS / (lap.trained - lap.start)))
+            wanted = min(self._epochs, math.ceil(self._window / (lap.trained - lap.start)))
             self._wanted = trainer.strategy.broadcast(wanted)
         trainer.should_stop = True  # this epoch, not yet the fit
 

@@ -187,7 +187,7 @@ def with_data(config: Run, notes: list[str]) -> Run:
     return replace(config, data=replace(config.data, source=made))
 
 
-def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
+def measured(config: Run, index: int, window: float | None = None) -> tuple[Cost | None, Amount]:
     """What the parts of a phase cost, and its amount of data; calibrates unless this process has for an equal phase.
 
     Returns:
@@ -208,7 +208,7 @@ def measured(config: Run, index: int) -> tuple[Cost | None, Amount]:
         # On the disk of the run, as writing checkpoints is timed.
         folder = Path(tempfile.mkdtemp(prefix=".calibration-", dir=runs / FOLDER))
     try:
-        run_processes(calibrate, config, index, folder, processes=config.trainer.devices)
+        run_processes(calibrate, config, index, folder, window, processes=config.trainer.devices)
         if not is_main_process():
             return None, amount
         COSTS[key] = cost = Cost(**json.loads((folder / "cost.json").read_text()))

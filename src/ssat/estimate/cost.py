@@ -16,7 +16,7 @@ from ssat.core.errors import enough_memory
 from ssat.core.launch import is_main_process
 from ssat.data.memory import CPU_PIXELS, GPU_PIXELS
 from ssat.data.video.module import VideoDataModule
-from ssat.estimate.calibration import Calibration
+from ssat.estimate.calibration import WINDOW_SECONDS, Calibration
 from ssat.runs.machine import peak_memory_bytes, runs_on_cpu
 from ssat.runs.record import write_record
 from ssat.tracking.loggers import build_loggers
@@ -105,7 +105,7 @@ def prepared_together(config: Run, data: AnyData) -> int:
     return max(1, (CPU_PIXELS if runs_on_cpu(config) else GPU_PIXELS) // (data.batch_size * data.img_size**2))
 
 
-def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
+def calibrate_phase(config: Run, index: int, folder: Path, window: float = WINDOW_SECONDS) -> Cost:
     """The real fit of a phase with its data, loader, checkpoints and CSV file in `folder`, over when it is timed."""
     begun, epochs = time.perf_counter(), config.mode.phases[index].epochs
     config, phase = shortened(config, index)
@@ -117,7 +117,7 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     history, meter = History(), Meter(footprint.country if footprint.energy else None)
     together, every = prepared_together(config, data), gradient_period(config, phase)
     period = math.lcm(together, config.trainer.accumulate, every if 0 < every <= MERGED else 1)
-    calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs)
+    calibration = Calibration(meter, folder, together=together, period=period, epochs=epochs, window=window)
     callbacks = [calibration, *build_callbacks(config, phase, folder, data, module, history, meter, {}, Stop())]
     loggers = build_loggers(config, phase, folder)
     trainer = build_trainer(config, phase, folder, loggers, callbacks, data)
@@ -140,8 +140,10 @@ def calibrate_phase(config: Run, index: int, folder: Path) -> Cost:
     )
 
 
-def calibrate(config: Run, index: int, folder: Path) -> None:
+def calibrate(config: Run, index: int, folder: Path, window: float | None = None) -> None:
     """Time phase `index` in this process, together with the run's other ones, and write `folder`/cost.json.
+
+    `window`: seconds of timed batches; None = `WINDOW_SECONDS`.
 
     Raises:
         UserError: what the run itself would raise, or it does not fit into the device's memory.
@@ -152,7 +154,7 @@ def calibrate(config: Run, index: int, folder: Path) -> None:
         torch.set_num_threads(t.threads or max(1, (os.cpu_count() or 1) // t.devices))
     forget_peak_memory()
     with enough_memory(config.name):
-        cost = calibrate_phase(config, index, folder)
+        cost = calibrate_phase(config, index, folder, window or WINDOW_SECONDS)
     if is_main_process():
         write_record(folder, asdict(cost), name="cost.json")
 

@@ -39,8 +39,8 @@ def amount_of(config: Run, data: AnyData) -> Amount:
     """How much data a phase has."""
     world = config.trainer.processes
     step, train, evaluated = data.batch_size * world, data.epoch_samples, data.samples(data.eval_split)
-    # A few labelled images that fill no batch are one of their own.
-    return Amount(max(1, train // step), math.ceil(math.ceil(evaluated / world) / data.batch_size), min(step, train))
+    batches = max(1, math.ceil(data.images_per_epoch(world) / step))
+    return Amount(batches, math.ceil(math.ceil(evaluated / world) / data.batch_size), min(step, train))
 
 
 @dataclass(frozen=True)

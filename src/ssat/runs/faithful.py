@@ -124,6 +124,8 @@ def unfaithful_reasons(config: Run, last: dict[str, Any]) -> list[str]:
     tested = last["data_fingerprint"]["splits"].get("test")
     if data.max_test is not None and tested is not None and tested >= data.max_test:
         reasons.append(f"data.max_test={data.max_test}: tested on {tested} {noun}, a part of the test set")
+    if not data.use_test:
+        reasons.append("data.use_test=false: the test images were left alone")
     if turns := len(last.get("rollbacks") or ()):
         reasons.append(f"on_nan=rollback: went back {turns} time{'s' * (turns > 1)} behind a loss that was not finite")
     if data.label_fraction < 1:

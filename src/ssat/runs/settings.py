@@ -21,7 +21,8 @@ OF_MODE = ("mode.", "ssl.", START, SHARE)  # runs that differ in these are compa
 ADDED = {
     f"{group}.{name}": defaults_in(section)[name]
     for group, section, names in (
-        ("data", Data, ("test_fraction", "max_test", "folds", "fold", "average", "labelled_share", "epoch_size")),
+        ("data", Data, ("test_fraction", "max_test", "use_test", "folds", "fold", "average", "labelled_share")),
+        ("data", Data, ("epoch_size",)),
         ("recipe", Recipe, ("class_weights", "focal_gamma")),
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )

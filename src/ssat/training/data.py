@@ -169,6 +169,7 @@ def _images(config: Run, phase: Phase, source: Source) -> ImageDataModule:
         balance=recipe.balance and phase.lam > 0,
         test_fraction=0.0 if "test_fraction" in data.source.options else data.test_fraction,  # its reader takes it
         max_test=data.max_test,
+        use_test=data.use_test,
         folds=data.folds,
         fold=data.fold,
         drop_last=is_official(config) if recipe.drop_last is None else recipe.drop_last,
