@@ -13,6 +13,7 @@ trains each candidate twice and compares means. Every command is resumable, and 
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -141,6 +142,7 @@ def measure(name: str, options: dict[str, str]) -> dict[str, Any]:
                 "regret": regret(advice["advised"]),
                 "regret_of_likely": regret(advice["likely"]),
                 "covered": covered(advice, grid),
+                "slopes": slopes(advice, grid),
                 "spent_seconds": advice["spent_seconds"],
                 "sentence": advice["sentence"],
                 "candidates": advice["candidates"],
@@ -162,6 +164,24 @@ def covered(advice: dict[str, Any], grid: dict[str, Any]) -> list[bool]:
             gain = grid[candidate["name"]]["accuracy"] - scratch
             found.append(expected["gain_low"] <= gain <= expected["gain_high"])
     return found
+
+
+def slopes(advice: dict[str, Any], grid: dict[str, Any]) -> dict[str, float]:
+    """Log-odds that each candidate has gained per doubling, from its longest pilots to the end of its training."""
+    found = {}
+    for candidate in advice["candidates"]:
+        done = [pilot for pilot in candidate["pilots"] if "accuracy" in pilot]
+        share = max((pilot["share"] for pilot in done), default=1.0)
+        before = [pilot["accuracy"] for pilot in done if pilot["share"] == share]
+        if before and share < 1:
+            gained = odds(grid[candidate["name"]]["accuracy"]) - odds(statistics.fmean(before))
+            found[candidate["name"]] = gained / math.log2(1 / share)
+    return found
+
+
+def odds(percent: float) -> float:
+    """The logarithm of right over wrong."""
+    return math.log(max(percent, 0.5) / max(100 - percent, 0.5))
 
 
 def show(results: list[dict[str, Any]]) -> None:

@@ -281,7 +281,7 @@ def test_force_estimates_the_whole_run_and_moves_nothing(tmp_path: Path):
     config = config_of(f"runs_dir={tmp_path}", *words)
     train_config(config)
     result = foretell(tmp_path, *words, "force=true")
-    assert result["status"] == "estimated" and result["phases"][0]["steps"] == 12
+    assert result["status"] == "estimated" and result["phases"][0]["steps"] == 13
     assert (find_run_dir(config) / "result.json").exists() and not (tmp_path / ".replaced").exists()
 
 

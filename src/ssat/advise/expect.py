@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssat.results.intervals import image_variance, normal_quantile, seed_variance, t_quantile
+from ssat.results.intervals import LEVEL, image_variance, normal_quantile, seed_variance, t_quantile
 
 SLOPE, SLOPE_SPREAD = 0.3, 0.3  # log-odds per doubling, before any pilot is seen: 70 % becomes 76 %
 OWN_SLOPE = 0.12  # deviation of a candidate's slope from the common one
@@ -43,7 +43,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a candidate will reach with the whole budget: accuracy and gain over scratch, with 95 % intervals."""
+    """What a candidate will reach with the whole budget: accuracy and gain over scratch, with 95 % intervals.
+
+    Those of the gains hold for all candidates together, because the best of them is chosen (Bonferroni).
+    """
 
     accuracy: float
     low: float
@@ -79,10 +82,10 @@ def expect(points: Sequence[Point], *, freedom: float = math.inf) -> dict[int, E
     draws = np.random.default_rng(0).multivariate_normal(mean, covariance * wider**2, DRAWS, method="eigh")
     accuracies, middle = 100 * _share(draws), 100 * _share(mean)
     gains = accuracies - accuracies[:, :1]
-    found = {}
+    found, tail = {}, LEVEL / 2 / max(1, len(numbers) - 1)
     for place, number in enumerate(numbers):
-        low, high = np.quantile(accuracies[:, place], (0.025, 0.975))
-        gain_low, gain_high = np.quantile(gains[:, place], (0.025, 0.975))
+        low, high = np.quantile(accuracies[:, place], (LEVEL / 2, 1 - LEVEL / 2))
+        gain_low, gain_high = np.quantile(gains[:, place], (tail, 1 - tail))
         values = (middle[place], low, high, middle[place] - middle[0], gain_low, gain_high)
         found[number] = Expected(*map(float, values))
     return found

@@ -18,6 +18,7 @@ from ssat.core.errors import UserError
 from ssat.core.read import read_json
 from ssat.core.terminal import tell
 from ssat.data.video import SETS
+from ssat.estimate.command import interruptible
 from ssat.runs.record import write_record
 
 FILE = "plan.json"
@@ -152,11 +153,12 @@ def _priced(
     extra = [*QUIET, *([validation] if validation else [])]
     tell(f"timing what an epoch takes, of {len(candidates)} candidates ...")
     pilots, finals = [], []
-    for candidate, config in zip(candidates, configs, strict=True):
-        pilot = configured([*shared, *candidate.words, *extra])
-        of_pilot, of_final = prices_of(pilot, config, window=window_of(asked.budget))
-        pilots.append([asdict(price) for price in of_pilot])
-        finals.append([asdict(price) for price in of_final])
+    with interruptible():
+        for candidate, config in zip(candidates, configs, strict=True):
+            pilot = configured([*shared, *candidate.words, *extra])
+            of_pilot, of_final = prices_of(pilot, config, window=window_of(asked.budget))
+            pilots.append([asdict(price) for price in of_pilot])
+            finals.append([asdict(price) for price in of_final])
     return {"kind": "plan", "words": list(asked.words), "validation": validation, "pilots": pilots, "finals": finals}
 
 
