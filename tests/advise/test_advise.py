@@ -12,7 +12,7 @@ from ssat.advise.advice import Advice, Row, decide
 from ssat.advise.budget import Round, plan_rounds, read_pilots, read_time
 from ssat.advise.candidates import Candidate, grid
 from ssat.advise.expect import BEND, OWN_BEND, OWN_SLOPE, SLOPE, SLOPE_SPREAD, Expected, Point, expect, points_of
-from ssat.advise.prices import Price, epochs_in, seconds_of
+from ssat.advise.prices import Price, epochs_in, evened, seconds_of
 from ssat.advise.show import sentence
 from ssat.commands.advise import parse
 from ssat.core.errors import UserError
@@ -43,6 +43,12 @@ def test_phases_share_the_time_and_have_whole_epochs() -> None:
     assert epochs_in(prices, 20) == [4, 2]
     assert seconds_of(prices, [4, 2]) == 17
     assert epochs_in(prices, 2) == [1, 1]  # never none
+
+
+def test_a_candidate_that_was_timed_in_a_busy_moment_is_not_dearer() -> None:
+    busy, idle = Price(fixed=4, epoch=2), Price(fixed=2, epoch=1)  # the same work, with half the CPU and with all of it
+    first, second = evened([busy, idle], [0.5, 1.0])
+    assert first == second == Price(pytest.approx(2 / 0.75), pytest.approx(1 / 0.75))
 
 
 # ---- rounds ----

@@ -31,9 +31,9 @@ WORDS = [word for word in TINY if not word.startswith(("epochs=", "reconstruct_e
 def known_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds an epoch, whatever else the machine does: the pilots are the same everywhere."""
 
-    def prices(pilot: Any, final: Any, *, window: float) -> tuple[list[Price], list[Price]]:
+    def prices(pilot: Any, final: Any, *, window: float) -> tuple[list[Price], list[Price], list[float]]:
         found = [Price(0.0, 10.0) for _ in final.mode.phases]
-        return found, found
+        return found, found, [1.0 for _ in found]
 
     monkeypatch.setattr(plan, "prices_of", prices)
 

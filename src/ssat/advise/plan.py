@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ssat.advise.budget import Round, plan_rounds
 from ssat.advise.candidates import Candidate, grid, split_words
 from ssat.advise.pilots import QUIET, configured, refuse_launcher
-from ssat.advise.prices import Price, epochs_in, prices_of, seconds_of, window_of
+from ssat.advise.prices import Price, epochs_in, evened, prices_of, seconds_of, window_of
 from ssat.config.schema import Run
 from ssat.core.errors import UserError
 from ssat.core.read import read_json
@@ -152,14 +153,28 @@ def _priced(
     validation = check_images(configs[0])
     extra = [*QUIET, *([validation] if validation else [])]
     tell(f"timing what an epoch takes, of {len(candidates)} candidates ...")
-    pilots, finals = [], []
+    pilots, finals, shares = [], [], []
     with interruptible():
         for candidate, config in zip(candidates, configs, strict=True):
             pilot = configured([*shared, *candidate.words, *extra])
-            of_pilot, of_final = prices_of(pilot, config, window=window_of(asked.budget))
-            pilots.append([asdict(price) for price in of_pilot])
-            finals.append([asdict(price) for price in of_final])
-    return {"kind": "plan", "words": list(asked.words), "validation": validation, "pilots": pilots, "finals": finals}
+            of_pilot, of_final, of_cpu = prices_of(pilot, config, window=window_of(asked.budget))
+            pilots.append(of_pilot)
+            finals.append(of_final)
+            shares.append(of_cpu)
+    return {
+        "kind": "plan",
+        "words": list(asked.words),
+        "validation": validation,
+        "pilots": _evened(pilots, shares),
+        "finals": _evened(finals, shares),
+        "cpu_shares": shares,
+    }
+
+
+def _evened(prices: list[list[Price]], shares: list[list[float]]) -> list[list[dict[str, float]]]:
+    """Plain values of the prices of all candidates, by phase, as if all had been timed on an equally busy machine."""
+    even = iter(evened([*chain(*prices)], [*chain(*shares)]))
+    return [[asdict(next(even)) for _ in phases] for phases in prices]
 
 
 def check_images(config: Run) -> str:

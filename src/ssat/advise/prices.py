@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch takes seconds
     from ssat.estimate.prediction import Amount
 
 WINDOWS = (1.0, 10.0)  # seconds of timed batches of a calibration: a hundredth of the budget, within these
+LEAST_SHARE = 0.05  # of a CPU; a smaller one was not measured well
 FAR = 1000  # epochs at which a line through the prediction is taken: there rounding to whole epochs is nothing
 
 
@@ -48,7 +49,17 @@ def window_of(budget: float) -> float:
     return min(max(budget / 100, WINDOWS[0]), WINDOWS[1])
 
 
-def prices_of(pilot: Run, final: Run, *, window: float) -> tuple[list[Price], list[Price]]:
+def evened(prices: Sequence[Price], shares: Sequence[float]) -> list[Price]:
+    """Prices as if every calibration had had the processor for the same share of the time, the mean of all.
+
+    Where a CPU has other work that comes and goes, a candidate that was timed in a busy moment would else seem dear.
+    """
+    mean = sum(shares) / len(shares)
+    factors = [share / mean for share in shares]
+    return [Price(price.fixed * f, price.epoch * f) for price, f in zip(prices, factors, strict=True)]
+
+
+def prices_of(pilot: Run, final: Run, *, window: float) -> tuple[list[Price], list[Price], list[float]]:
     """What each phase of a pilot and of the final training costs on this machine.
 
     Their steps cost the same and are calibrated once; the pilots have fewer images and one evaluation, at the end.
@@ -58,12 +69,16 @@ def prices_of(pilot: Run, final: Run, *, window: float) -> tuple[list[Price], li
         final: that of the final training.
         window: seconds of timed batches of a calibration.
 
+    Returns:
+        the prices of the pilot and of the final training, and the share of the time that each phase had a CPU (GPU: 1).
+
     Raises:
         UserError: what the runs themselves would raise.
     """
     from ssat.estimate.command import key_and_amount, measured
+    from ssat.runs.machine import runs_on_cpu
 
-    of_pilot, of_final = [], []
+    of_pilot, of_final, shares = [], [], []
     for index in range(len(final.mode.phases)):
         cost, amount = measured(final, index, window)
         if cost is None:
@@ -73,7 +88,8 @@ def prices_of(pilot: Run, final: Run, *, window: float) -> tuple[list[Price], li
         line = _line(replace(pilot, eval_every=2 * FAR + 1), index, cost, fewer)
         once = cost.evaluation + fewer.eval_batches * cost.eval_batch
         of_pilot.append(Price(line.fixed + once, line.epoch))
-    return of_pilot, of_final
+        shares.append(max(cost.cpu_share, LEAST_SHARE) if runs_on_cpu(final) else 1.0)
+    return of_pilot, of_final, shares
 
 
 def _line(config: Run, index: int, cost: Cost, amount: Amount) -> Price:
