@@ -91,10 +91,11 @@ def foretell(runs: Path, *overrides: str) -> dict:
 
 
 def test_what_is_left_counts_every_part_of_a_phase():
-    config = config_of("epochs=12", "eval_every=5", "reconstruct_every=5", "monitor.knn_every=4")
+    monitors = ("monitor.knn_every=4", "monitor.rank_every=6")
+    config = config_of("epochs=12", "eval_every=5", "reconstruct_every=5", *monitors)
     left = left_of(config, config.mode.phases[0], Amount(batches=20, eval_batches=3, images=16), Done())
     assert (left.steps, left.batches, left.epochs) == (240, 240, 12)
-    assert (left.evaluations, left.probes) == (2, 3)
+    assert (left.evaluations, left.probes, left.ranks) == (2, 3, 2)
     assert left.pictures == 3  # epochs 5, 10 and the last
 
 

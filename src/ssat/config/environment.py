@@ -58,6 +58,12 @@ class Monitor:
 
     knn_every: int = key(0, "epochs between two k-NN accuracies of the features, at evaluations; 0 = none", low=0)
     linear_every: int = key(0, "the same with a logistic regression on the features", low=0)
+    rank_every: int = key(
+        0,
+        "epochs between two effective ranks (RankMe) of the features, with their spectrum as a file and an alarm where"
+        " they collapse, at evaluations; 0 = none",
+        low=0,
+    )
     conflict_every: int = key(
         0,
         "steps between two cosines of the losses' gradients on each block; 0 = none; one costs a backward pass",

@@ -84,7 +84,7 @@ def shortened(config: Run, index: int) -> tuple[Run, Phase]:
         logger=Logger(),
         callbacks=(),
         trainer=replace(config.trainer, progress="off", max_steps=None),
-        monitor=replace(config.monitor, knn_every=0, linear_every=0),
+        monitor=replace(config.monitor, knn_every=0, linear_every=0, rank_every=0),
         reconstruct_every=ENDLESS if config.reconstruct_every else 0,
         eval_every=1,
     )

@@ -61,6 +61,7 @@ class Left:
     epochs: int
     evaluations: int
     probes: int
+    ranks: int
     pictures: int
 
 
@@ -82,6 +83,7 @@ def left_of(config: Run, phase: Phase, amount: Amount, done: Done) -> Left:
         epochs=math.ceil(steps / steps_per_epoch) - behind,
         evaluations=comes(every),
         probes=sum(comes(getattr(config.monitor, f"{name}_every")) for name in ("knn", "linear")),
+        ranks=comes(config.monitor.rank_every),
         pictures=comes(config.reconstruct_every) + last_picture,
     )
 
@@ -93,6 +95,7 @@ def predict(config: Run, phase: Phase, cost: Cost, amount: Amount, done: Done) -
     train = left.batches * cost.batch * (1 + WEIGHING / weighing if weighing > MERGED else 1)
     evaluation = left.evaluations * (cost.evaluation + amount.eval_batches * cost.eval_batch)
     evaluation += left.probes * (amount.batches + amount.eval_batches) * cost.eval_batch
+    evaluation += left.ranks * amount.eval_batches * cost.eval_batch
     other = cost.once + cost.end + left.epochs * cost.epoch + left.pictures * cost.picture
     other += (train + evaluation) // (60 * config.checkpoint_minutes) * cost.checkpoint
     seconds = train + evaluation + other if left.steps else 0.0

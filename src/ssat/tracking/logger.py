@@ -22,6 +22,7 @@ from ssat.tracking.start import open_run, warn
 
 GRACE = 5  # seconds beyond logger.finish_timeout after which W&B's own process is given up
 ROWS_PER_STEP = 10  # more than a training logs
+CAPTIONS = {"reconstructions": "original | masked | reconstructed"}
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -70,9 +71,9 @@ class WandbLogger(loggers.WandbLogger):
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Log pictures, (H, W, 3) uint8 arrays or files."""
-        captions = ["original | masked | reconstructed"] * len(images)
+        captions = {"caption": [CAPTIONS[key]] * len(images)} if key in CAPTIONS else {}
         try:
-            super().log_image(key, images, step, **{"caption": captions, **kwargs})
+            super().log_image(key, images, step, **captions, **kwargs)
         except Exception as error:
             self._warn(f"a picture was not logged ({error})")
 

@@ -16,6 +16,7 @@ AXES = {  # metrics as define_metric takes them: x axis and what the runs' table
     "epoch/train/loss*": ("epoch", "min,last"),
     "throughput/*": ("epoch", "mean,last"),
     "reconstructions": ("epoch", "none"),
+    "spectrum": ("epoch", "none"),
 } | {
     f"{split}/{name}": ("epoch", kept)
     for split in ("test", "val")

@@ -35,6 +35,7 @@ from ssat.training.loss_scale import scaled_precision
 from ssat.training.module import JointModule
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.remarks import evaluated_every
+from ssat.training.spectrum import RankMonitor
 from ssat.training.stop import Stop
 
 
@@ -91,6 +92,8 @@ def build_callbacks(
     for name in PROBES:
         if getattr(config.monitor, f"{name}_every"):
             callbacks.append(ProbeMonitor(name, getattr(config.monitor, f"{name}_every"), data))
+    if config.monitor.rank_every:
+        callbacks.append(RankMonitor(config.monitor.rank_every, folder, data))
     if phase.recipe.ema_decay:
         callbacks.append(MovingAverage(phase.recipe.ema_decay))
     monitor = f"{data.eval_split}/{data.decides}" if phase.lam > 0 else None

@@ -58,8 +58,8 @@ def knn_scores(
 
 
 @torch.no_grad()
-def features_of(encoder: Encoder, batches: Iterable[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, num_features), in fp32, and labels (N,) of the labelled images, over all processes, on the CPU."""
+def evaluated_features(encoder: Encoder, batches: Iterable[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Features (N, num_features), in fp32, and targets (N, ...) of all images, over all processes, on the CPU."""
     features, labels = [], []
     for batch in batches:
         assert batch.targets is not None
@@ -71,7 +71,13 @@ def features_of(encoder: Encoder, batches: Iterable[Batch], device: torch.device
         everyone = [mine] * dist.get_world_size()
         dist.all_gather_object(everyone, mine)
     together, targets = (torch.cat(parts) for parts in zip(*everyone, strict=True))
-    return together[targets != NO_LABEL], targets[targets != NO_LABEL]
+    return together, targets
+
+
+def features_of(encoder: Encoder, batches: Iterable[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Those of the images with a label: features (N, num_features) and labels (N,) int64."""
+    features, targets = evaluated_features(encoder, batches, device)
+    return features[targets != NO_LABEL], targets[targets != NO_LABEL]
 
 
 def linear_scores(queries: Tensor, features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -25,6 +25,7 @@ from ssat.training.data import AnyData
 from ssat.training.final_tests import final_tests
 from ssat.training.module import JointModule
 from ssat.training.remarks import evaluated_every
+from ssat.training.spectrum import collapse
 
 
 def over_nodes(totals: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def phase_record(
         "detection": tested.detection.pop("test", None),
         "further_detection": tested.detection,
         "classification": tested.classification.get(data.test_split),
+        "collapse": collapse(rows, data.eval_split),
         "history": rows,
         "reconstructions": [
             str(path.relative_to(run_dir)) for path in sorted((folder / "reconstructions").glob("epoch_*.png"))

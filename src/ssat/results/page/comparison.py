@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ssat.results.page.space import PageSpace
 from ssat.results.series import Series
 from ssat.results.text import quantity, with_minus
 from ssat.runs.record import Record, as_number
+from ssat.runs.spectrum import FLOOR, read_spectra
 
 ROWS = "Rows from top to bottom: original, masked, reconstructed."
 ROWS_OF_CLIPS = "Three rows for each clip: original, masked, reconstructed. Frames from left to right over time."
@@ -190,8 +192,23 @@ def _charts(comparison: Comparison, most_points: int) -> Iterator[Markup]:
     yield chart(f"{name.replace('accuracy', 'mAP')} by epoch", "{split}/map", "epoch", "epoch with labels", "mAP")
     yield chart(f"{name} by time", ACCURACY, "seconds", "device seconds since the start, all phases", "%")
     yield chart(f"{name} by energy", ACCURACY, "wh", "Wh since the start, all phases", "%", whole=False)
+    yield chart("Effective rank of the features (RankMe)", "{split}/rankme", "epoch", "epoch", "RankMe")
+    yield _spectra(runs, most_points)
     yield chart("Classification loss", "train/loss_cls", "epoch", "epoch", "training")
     yield chart("Auxiliary loss", "train/loss_ssl", "epoch", "epoch", "training")
+
+
+def _spectra(runs: Sequence[tuple[Arm, Record]], most_points: int) -> Markup:
+    """The spectrum of each run's features at the last epoch of its last phase that has one."""
+    series = []
+    for arm, record in runs:
+        names = [Path(str(phase.get("name"))).name for phase in record.phases]  # a record may name a path
+        found = [read_spectra(record.folder / name) for name in names]
+        last = next((spectra[max(spectra)] for spectra in reversed(found) if spectra), [])
+        points = [(float(n), math.log10(max(value, FLOOR))) for n, value in enumerate(last, start=1)]
+        series.append(Series(_run_name(arm, record), arm.mode, points))
+    x_label, y_label = "number of the singular value", "log10 of its share of their sum"
+    return line_chart("Spectrum of the features", series, x_label=x_label, y_label=y_label, most_points=most_points)
 
 
 def _run_name(arm: Arm, record: Record) -> str:

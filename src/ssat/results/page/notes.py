@@ -10,7 +10,7 @@ from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
 from ssat.results.spent import said_extensions
 from ssat.results.text import distinct, shared_energy
-from ssat.runs.record import Record
+from ssat.runs.record import Record, as_number, lookup
 
 
 def notes(records: Sequence[Record]) -> list[str]:
@@ -46,6 +46,7 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
         yield sentence
     if sentence := said_extensions(finished):
         yield sentence
+    yield from _collapsed(finished)
     yield f"Time counts all phases of a run with their evaluations; {unit(finished)}/s counts training alone."
     yield from _unfaithful(finished)
     yield from _versions(finished)
@@ -58,6 +59,20 @@ def _unfaithful(finished: Sequence[Record]) -> Iterator[str]:
     if unfaithful:
         listed = "; ".join(f"{reason} ({count} of {len(finished)} runs)" for reason, count in reasons.most_common())
         yield f"{DAGGER} cannot be read as a cell of the paper: {listed or 'no reason recorded'}."
+
+
+def _collapsed(finished: Sequence[Record]) -> Iterator[str]:
+    """The phases whose features had collapsed (`monitor.rank_every`)."""
+    for record in finished:
+        for phase in record.phases:
+            rank, bound = (as_number(lookup(phase, f"collapse.{key}")) for key in ("rankme", "bound"))
+            if rank is not None and bound is not None:
+                until = "and at the end" if lookup(phase, "collapse.at_the_end") is True else "but not at the end"
+                where = f"{record.group}/{record.folder.name}, {phase.get('name')}"
+                yield (
+                    f"The features of {where}, had collapsed during the training {until}: RankMe fell to {rank:.2f},"
+                    f" below {bound:g}."
+                )
 
 
 def _versions(finished: Sequence[Record]) -> Iterator[str]:
