@@ -219,7 +219,8 @@ def test_the_other_modes_and_mixed_or_hidden_labels_train(folder: Path, tmp_path
     assert {"last", "best", "best_epoch"} == focal["metrics"]["test"]["map"].keys() and "macro_f1" in describe(focal)
     mixed = record_of(train(*tiny, "mode=ssl_ft", "mode.ssl_epochs=1", "recipe.cutmix=1", runs=tmp_path))
     assert [phase["name"] for phase in mixed["phases"]] == ["pretrain", "finetune"]
-    hidden = record_of(train(*tiny, "mode=ssat", "data.label_fraction=0.5", runs=tmp_path))
+    hidden = record_of(train(*tiny, "mode=ssat", "data.label_fraction=0.5", "monitor.rank_every=1", runs=tmp_path))
+    assert hidden["metrics"]["val"]["rankme"]["last"] > 1  # asks for no labels
     assert np.isfinite(hidden["phases"][-1]["history"][-1]["train/loss_cls"])
 
 

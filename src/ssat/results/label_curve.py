@@ -1,4 +1,4 @@
-"""Accuracy against the number of labels, from runs that differ in data.label_fraction alone."""
+"""Accuracy against the number of labels, from runs that differ in data.label_fraction alone, and with more labels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from rich import box
 from rich.table import Table
 
 from ssat.results.comparisons import Arm, Comparison, finished_comparisons, shared_settings
+from ssat.results.extrapolation import COVERED, NOMINAL, Point, extrapolate
 from ssat.results.series import Series
-from ssat.runs.record import Record, as_number
+from ssat.runs.record import Record, as_number, lookup
 
 KEY = "data.label_fraction"
+FURTHER = {"twice": 2, "five times": 5}  # the labels of the largest share
+DRAWN = (1.0, 1.25, 1.5, 2.0)  # times that share, in a chart: with more the measured points would have no room
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,22 @@ class LabelCurve:
 
     @property
     def series(self) -> list[Series]:
-        """The lines for a chart: percent of the labels, accuracy in percent."""
-        return [
+        """The lines for a chart, percent of the labels and accuracy in percent, each with its extrapolation."""
+        measured = [
             Series(name, next(iter(arms.values())).mode, [(100 * f, arms[f].accuracy) for f in sorted(arms)])
             for name, arms in self.lines.items()
         ]
+        return measured + [ahead for line in measured if (ahead := self._ahead(line))]
+
+    def _ahead(self, line: Series) -> Series | None:
+        """The extrapolation of a line up to twice the largest share; None where there are too few points."""
+        try:
+            found = extrapolate(_points(self.lines[line.name]), [each * self.fractions[-1] for each in DRAWN])
+        except ValueError:
+            return None
+        points = [(100 * each.labels, each.accuracy) for each in found]
+        band = [(100 * each.labels, each.low, each.high) for each in found]
+        return Series(f"{line.name}, extrapolated", line.mode, points, band=band)
 
 
 def label_curves(records: Sequence[Record]) -> list[LabelCurve]:
@@ -55,6 +69,46 @@ def label_curves(records: Sequence[Record]) -> list[LabelCurve]:
             found[group][arm.name][fraction] = arm
     curves = [LabelCurve(titles[group], dict(lines)) for group, lines in found.items()]
     return [curve for curve in curves if len(curve.fractions) > 1]
+
+
+def next_labels(curve: LabelCurve) -> list[str]:
+    """What the next labels are worth: a sentence for twice and five times the largest share, and why a line is missing.
+
+    A sentence has the accuracy of one further run in each mode, with its interval.
+    """
+    share, forecasts, missing = curve.fractions[-1], {}, []
+    for name, arms in curve.lines.items():
+        try:
+            forecasts[name] = extrapolate(_points(arms), [share * times for times in FURTHER.values()])
+        except ValueError as reason:
+            missing.append(f"{name} is not extrapolated: {reason}")
+    lines = [
+        f"With {word} the labels ({_counted(curve, share, times)}): "
+        + ", ".join(f"{name} {found[place]}" for name, found in forecasts.items())
+        for place, (word, times) in enumerate(FURTHER.items())
+        if forecasts
+    ]
+    told = f"In brackets: the {NOMINAL} % interval of one further run, by four laws of learning curves; {COVERED}"
+    return lines + [told] * bool(lines) + missing
+
+
+def _points(arms: dict[float, Arm]) -> list[Point]:
+    return [Point(fraction, arm.accuracies, arm.images) for fraction, arm in arms.items()]
+
+
+def _counted(curve: LabelCurve, share: float, times: int) -> str:
+    """'2 x 1,437, more than the training set has', or the share where the number of labels is not known."""
+    numbers = [_labels(record) for arms in curve.lines.values() if share in arms for record in arms[share].scored]
+    known = next((number for number in numbers if number), None)
+    labels = f"{100 * share:.4g} %" if known is None else f"{known:,.0f}"
+    return f"{times} x {labels}" + ", more than the training set has" * (share * times > 1)
+
+
+def _labels(record: Record) -> float | None:
+    """How many training images have a label that is used."""
+    if record.phases and (some := as_number(lookup(record.phases[-1], "data_check.labelled.images"))):
+        return some
+    return record.number("data_fingerprint.splits.train") if record.settings.get(KEY, 1) == 1 else None
 
 
 def _group_and_fraction(comparison: Comparison) -> tuple[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -13,12 +14,14 @@ class Series(NamedTuple):
         mode: gives the line its colour.
         points: (x, y).
         is_marks: whether each point is a ring and no line joins them; so the paper's numbers are drawn.
+        band: (x, low, high) of the intervals of a line that was not measured, which is drawn pale.
     """
 
     name: str
     mode: str
     points: list[tuple[float, float]]
     is_marks: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 class Bar(NamedTuple):

@@ -15,7 +15,7 @@ from ssat.core.words import markdown_text
 from ssat.results.comparisons import finding, finished_comparisons
 from ssat.results.content import counted
 from ssat.results.intervals import SEED_DEVIATION
-from ssat.results.label_curve import curve_table, label_curves
+from ssat.results.label_curve import curve_table, label_curves, next_labels
 from ssat.results.paper.claims import Claim, status_counts
 from ssat.results.paper.paper_tables import latex, left_out, markdown, missing, notes, terminal_tables, to_csv
 from ssat.results.paper.relevance import NOT_OF_THE_PAPER, concerns_the_paper
@@ -132,6 +132,8 @@ def _show_runs(console: Console, records: list[Record]) -> None:
     for curve in label_curves(records):
         console.print(f"[bold]{escape(curve.title)}: accuracy in % against the share of labels[/bold]")
         console.print(curve_table(curve))
+        for line in next_labels(curve):
+            console.print(line, markup=False, soft_wrap=not console.is_terminal)
         console.print()
     for line in comparison_lines(records):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)

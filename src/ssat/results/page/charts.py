@@ -69,6 +69,12 @@ class Line(NamedTuple):
     mode: str
     places: list[tuple[float, float]]
     is_marks: bool
+    band: Sequence[tuple[float, float]] = ()  # the outline of its intervals
+
+    @property
+    def outline(self) -> str:
+        """The pixels of its band as SVG takes them; empty for a line that was measured."""
+        return " ".join(f"{x},{y}" for x, y in self.band)
 
     @property
     def path(self) -> str:
@@ -100,11 +106,12 @@ def line_chart(
     if not drawn:
         return Markup()
     x_axis = _x_axis([x for line in drawn for x, _ in line.points], whole=whole)
-    y_axis = _y_axis([y for line in drawn for _, y in line.points])
-    lines = [
-        Line(line.name, line.mode, [(x_axis.pixel(x), y_axis.pixel(y)) for x, y in line.points], line.is_marks)
-        for line in drawn
-    ]
+    y_axis = _y_axis([y for line in drawn for _, y in line.points] + [y for line in drawn for _, y in _outline(line)])
+
+    def pixels(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x_axis.pixel(x), y_axis.pixel(y)) for x, y in points]
+
+    lines = [Line(line.name, line.mode, pixels(line.points), line.is_marks, pixels(_outline(line))) for line in drawn]
     ends = "; ".join(f"{line.name} ends at {compact(line.points[-1][1])}" for line in drawn[:8])
     return render_template(
         "line_chart.html",
@@ -118,6 +125,11 @@ def line_chart(
         is_crowded=len(drawn) > MANY,
         description=f"{title} against {x_label}: {ends}",
     )
+
+
+def _outline(line: Series) -> list[tuple[float, float]]:
+    """The lower edge of a line's band, then the upper one backwards."""
+    return [(x, low) for x, low, _ in line.band] + [(x, high) for x, _, high in reversed(line.band)]
 
 
 def _x_axis(xs: Sequence[float], *, whole: bool) -> Axis:

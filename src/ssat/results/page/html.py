@@ -10,7 +10,7 @@ from pathlib import Path
 from ssat.core.words import duration, first_few
 from ssat.results.analyses import AnalysisRecord
 from ssat.results.comparisons import finished_comparisons
-from ssat.results.label_curve import label_curves
+from ssat.results.label_curve import label_curves, next_labels
 from ssat.results.page.charts import line_chart
 from ssat.results.page.comparison import ComparisonPanel, comparison_panel
 from ssat.results.page.detection import detection_panel
@@ -57,6 +57,7 @@ def render(
     """
     finished = [record for record in records if record.finished]
     space = space_for(len(finished))
+    curves = label_curves(records)
     panels, left_out = _comparisons(records, space)
     is_folded = not analyses and not concerns_the_paper(records, (judged or {}).values())
     return render_template(
@@ -65,8 +66,9 @@ def render(
         tiles=_tiles(records) if records else {},
         label_charts=[
             line_chart(f"{curve.title}: few labels", curve.series, x_label="% of the labels", y_label="accuracy in %")
-            for curve in label_curves(records)
+            for curve in curves
         ],
+        next_labels=[(curve.title, next_labels(curve)) for curve in curves],
         panels=panels,
         measures=list(dict.fromkeys(title for panel in panels for title in panel.measured)),
         left_out=left_out,
