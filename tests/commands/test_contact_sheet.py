@@ -30,6 +30,7 @@ def test_show_says_in_the_picture_what_only_pil_can_do(tmp_path: Path) -> None:
     assert len(list((tmp_path / "contact_sheets").glob("digits-*.png"))) == 1
 
 
+@pytest.mark.slow
 def test_the_sheets_of_two_image_folders_lie_side_by_side(tmp_path: Path) -> None:
     for name, grey in (("a", 40), ("b", 200)):
         for number in range(4):

@@ -135,6 +135,7 @@ def test_facts_and_tensors_alone_are_the_network(run: Path, exports: dict[str, P
 NO_OPTIONS = ("kind", "name", "pretrained", "adapt_stem")
 
 
+@pytest.mark.slow
 def test_the_code_of_the_cards_runs_in_a_fresh_process_without_this_package(
     run: Path, exports: dict[str, Path], tmp_path: Path
 ) -> None:

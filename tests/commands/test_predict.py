@@ -126,6 +126,7 @@ def test_a_name_that_is_no_utf_8_stands_in_the_table_so_that_it_can_be_found(
     assert predict(words, console) == 0 and (out / "predictions.csv").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_folder_with_bad_files_is_predicted_and_goes_on(
     home: Path, run: Path, tmp_path: Path, console: Console, capfd: pytest.CaptureFixture[str]
 ) -> None:

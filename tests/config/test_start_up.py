@@ -78,6 +78,7 @@ def test_a_run_on_images_imports_no_plots_trackers_or_tables(images, tmp_path):
     assert not unused & {*found["modules"]}
 
 
+@pytest.mark.slow
 def test_the_default_run_takes_its_first_step_soon_and_says_what_it_is(tmp_path):
     found = first_step(tmp_path, "data=digits")
     assert found["said"][0] == "checking: spy on digits, mode=scratch, 100 epochs, seed 0"

@@ -64,6 +64,7 @@ def test_memory_that_runs_out_in_a_process_is_known_as_such_here():
     assert refused.value.reason.startswith("DefaultCPUAllocator")
 
 
+@pytest.mark.slow
 def test_a_crash_keeps_its_traceback():
     with pytest.raises(Exception, match=r"(?s)^rank [01] of 2:.*ZeroDivisionError: a bug"):
         run_processes(crash, processes=2)

@@ -133,6 +133,7 @@ def test_crop_boxes_are_distributed_as_timms(height: int, width: int) -> None:
     assert (ours[:, :2] + ours[:, 2:] <= torch.tensor([height, width])).all()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("area", "ratio"), [((0.02, 1 / 3), (0.3, 1 / 0.3)), ((0.1, 0.2), (1.0, 2.0))])
 def test_erased_rectangles_are_distributed_as_timms(area: tuple, ratio: tuple) -> None:
     count, size = 20_000, 32

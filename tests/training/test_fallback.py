@@ -66,6 +66,7 @@ def test_so_many_checkpoints_are_kept_one_an_epoch(whole: Path) -> None:
     assert not earlier(folder / "last.ckpt", 3).exists() and not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_by_default_the_one_before_is_kept_while_a_phase_trains_and_no_longer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
