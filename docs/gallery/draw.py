@@ -73,7 +73,8 @@ def photos() -> None:
 def digits() -> None:
     """Three modes on the digits: the page of the report, features, confusion, calibration."""
     os.chdir(tempfile.mkdtemp())
-    ssat("train +experiments=quickstart epochs=40")
+    every = "data.label_fraction=1.0 data.labelled_share=null data.epoch_size=null"
+    ssat(f"train +experiments=quickstart epochs=40 seed=0 monitor.pictures=true {every}")
     runs = sorted(Path("runs/quickstart").iterdir())
     (run,) = (run for run in runs if "-ssat-" in run.name)
     keep(run / "joint" / "confusion.png", "confusion")

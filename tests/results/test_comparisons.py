@@ -163,5 +163,22 @@ def test_the_best_of_several_settings_is_not_called_the_result(tmp_path: Path):
         run["config"]["mode"]["lam"] = lam
         runs.append(run)
     records = load(tmp_path, *runs)
-    assert "2 settings of SSAT end between 75.0 and 81.0 %, beside scratch 78.0 %" in finding(records)
+    said = finding(records)
+    assert "2 settings of SSAT end between 75.0 and 81.0 %, beside scratch 78.0 %" in said
+    assert "SSAT (lam=0.1): 3.0 ± " in said and "points below scratch" in said and "SSAT (lam=0.5): 3.0 ± " in said
     assert [arm.name for arm in comparisons(records)[0].arms] == ["scratch", "SSAT (lam=0.1)", "SSAT (lam=0.5)"]
+
+
+def test_seeds_that_draw_the_labels_of_both_sides_are_matched(tmp_path: Path):
+    """Draws that are easy or hard for both modes say little of the difference."""
+    for fraction, uncertainty in ((1.0, 16.14), (0.01, 7.88)):
+        runs = []
+        for seed, (scratch, ssat) in enumerate(((40.0, 55.0), (60.0, 74.0), (50.0, 66.0))):
+            for mode, accuracy in (("scratch", scratch), ("ssat", ssat)):
+                run = make_record(mode, seed=seed, accuracy=accuracy)
+                run["config"]["data"]["label_fraction"] = fraction
+                runs.append(run)
+        [comparison] = comparisons(load(tmp_path / str(fraction), *runs))
+        difference = arm_difference(comparison.arms[1], comparison.arms[0])
+        assert difference.points == pytest.approx(15)
+        assert difference.uncertainty == pytest.approx(uncertainty, abs=0.01)

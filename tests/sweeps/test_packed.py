@@ -157,7 +157,7 @@ def test_the_quickstart_gives_each_run_a_core_of_its_own(monkeypatch):
         cfg = compose("train", overrides=["+experiments=quickstart", "trainer=cpu"], return_hydra_config=True)
     launcher = parse(Launcher, OmegaConf.to_container(cfg.launcher, resolve=True), "launcher")
     assert launcher.name == "packed"
-    assert cfg.hydra.sweeper.params.mode.split(",") == ["ssl_ft", "ssat", "scratch"]
+    assert cfg.hydra.sweeper.params.mode.split(",") == ["ssat", "ssl_ft", "scratch"]
     for cores, at_once in ((1, 1), (2, 2), (8, 3)):
         monkeypatch.setattr(packed, "cores", lambda found=cores: found)
         packing = packed.pack(launcher, [job(accelerator="cpu")] * 3)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ssat.core.words import many
-from ssat.results.content import by_content, counted
+from ssat.results.content import by_content, counted, draws_by_seed
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.labels import distinct_labels
@@ -23,6 +23,7 @@ from ssat.runs.record import Record, as_number
 from ssat.runs.settings import OF_MODE
 
 CAVEAT = "Keep in mind: "
+MOST_SETTINGS = 3  # of SSAT, whose differences one sentence can hold
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,10 @@ def _split_by_content(records: list[Record], settings: dict[int, dict[str, Any]]
 def arm_difference(a: Arm, b: Arm, *, comparisons: int = 1) -> Difference:
     """The mean accuracy of `a` minus that of `b`; `comparisons` as `mean_difference` has them."""
     sides = (a.accuracies, a.images), (b.accuracies, b.images)
-    return mean_difference(*sides, comparisons=comparisons, paired=paired_variance(a.scored, b.scored))
+    drawn = [[(each.seed, each.fold) for each in arm.seeds] for arm in (a, b) if draws_by_seed(arm.scored[0])]
+    is_matched = len(drawn) == 2 and drawn[0] == drawn[1]
+    paired = paired_variance(a.scored, b.scored)
+    return mean_difference(*sides, comparisons=comparisons, paired=paired, matched=is_matched)
 
 
 def finding(records: Sequence[Record]) -> str:
@@ -228,10 +232,18 @@ def finding(records: Sequence[Record]) -> str:
 def _finding_of_several(ssat: list[Arm], others: list[Arm]) -> str:
     low, high = min(arm.accuracy for arm in ssat), max(arm.accuracy for arm in ssat)
     against = f", beside {_listed(others)}" if others else ""
+    plain = [arm for arm in others if arm.mode in ("scratch", "ssl_ft")]
+    each = [f" {arm.name}: {_compared(arm, plain, len(ssat))}." for arm in ssat if plain and len(ssat) <= MOST_SETTINGS]
     return (
         f"{len(ssat)} settings of SSAT end between {low:.1f} and {high:.1f} %{against}; "
-        "taking the best of them by test accuracy would be a selection, not a result."
+        f"taking the best of them by test accuracy would be a selection, not a result.{''.join(each)}"
     )
+
+
+def _compared(ssat: Arm, others: list[Arm], settings: int) -> str:
+    """The differences of one of so many settings of SSAT, each of which is held to its share of the 5 %."""
+    differences = [(other, arm_difference(ssat, other, comparisons=settings)) for other in others]
+    return " and ".join(f"{difference} {other.name}{_doubt(difference)}" for other, difference in differences)
 
 
 def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
@@ -243,10 +255,8 @@ def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
     if not others:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
-    differences = [(other, arm_difference(ssat, other)) for other in others]
-    parts = [f"{difference} {other.name}{_doubt(difference)}" for other, difference in differences]
-    sentence = f"{reached}: {' and '.join(parts)}.{_said_repeats([ssat, *others])}"
-    is_clear_win = all(difference.sign == ABOVE for _, difference in differences)
+    sentence = f"{reached}: {_compared(ssat, others, 1)}.{_said_repeats([ssat, *others])}"
+    is_clear_win = all(arm_difference(ssat, other).sign == ABOVE for other in others)
     return sentence if is_clear_win else f"{sentence} {_caveat(ssat)}"
 
 

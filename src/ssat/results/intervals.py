@@ -70,6 +70,7 @@ def mean_difference(
     *,
     comparisons: int = 1,
     paired: float | None = None,
+    matched: bool = False,
 ) -> Difference:
     """The mean of the accuracies `a` minus the mean of the accuracies `b`.
 
@@ -83,6 +84,8 @@ def mean_difference(
         comparisons: of how many any one would do for a sentence; each is held to its share of the 5 % (Bonferroni).
             Where all of them must agree, each is held to 5 %.
         paired: variance of the difference by the images that the two sides disagree on, where that is known.
+        matched: both sides have the same seeds in the same order, and a seed has drawn the same images for both. An
+            easy draw is then easy for both, and the differences within seeds tell how much seeds differ.
     """
     points = statistics.fmean(a[0]) - statistics.fmean(b[0])
     one_seed = min(len(a[0]), len(b[0])) < 2
@@ -90,8 +93,13 @@ def mean_difference(
         return Difference(points, None, one_seed)
     level = LEVEL / max(1, comparisons)
     of_images = paired if paired else image_variance(a[0], a[1]) + image_variance(b[0], b[1])
-    variance, freedom = seed_variance(a[0], b[0])
-    of_seeds = t_quantile(freedom, level) ** 2 * variance * (1 / len(a[0]) + 1 / len(b[0]))
+    if matched and not one_seed:
+        within = [one - other for one, other in zip(a[0], b[0], strict=True)]
+        variance, freedom = seed_variance(within, deviation=math.sqrt(2) * SEED_DEVIATION)
+        of_seeds = t_quantile(freedom, level) ** 2 * variance / len(within)
+    else:
+        variance, freedom = seed_variance(a[0], b[0])
+        of_seeds = t_quantile(freedom, level) ** 2 * variance * (1 / len(a[0]) + 1 / len(b[0]))
     return Difference(points, math.sqrt(normal_quantile(level) ** 2 * of_images + of_seeds), one_seed)
 
 
