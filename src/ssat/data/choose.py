@@ -29,6 +29,15 @@ STRICT_FRACTION = 0.1  # of the training images select under data.protocol=stric
 Splits = dict[str, tuple[ImageList, Indices]]
 
 
+def refuse_unevaluated(splits: Splits, name: str) -> None:
+    """Raises: UserError: the set `name` has no images to evaluate on."""
+    if not splits.keys() & {"val", "test"}:
+        raise UserError(
+            f"{name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
+            " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
+        )
+
+
 @dataclass(frozen=True)
 class Choice:
     """How the images of every split are chosen; the attributes are those of `ImageDataModule`.
@@ -86,11 +95,6 @@ class Choice:
                 " data.val_fraction=0.2",
                 key="data.use_test",
                 value=False,
-            )
-        if not splits.keys() & {"val", "test"}:
-            raise UserError(
-                f"{source.name} has no evaluation images: add a test/ or val/ folder (data=csv: a column split),"
-                " or keep a part of the training images apart with data.test_fraction=0.2 or data.val_fraction=0.2"
             )
         return splits, skipped
 

@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.errors import UserError
 from ssat.core.views import View
-from ssat.data.choose import STRICT_FRACTION, Choice, Indices
+from ssat.data.choose import STRICT_FRACTION, Choice, Indices, refuse_unevaluated
 from ssat.data.dataset import ImageDataset, collate
 from ssat.data.groups import grouped, refuse_shared
 from ssat.data.loaders import EVALUATIONS, LoaderModule
@@ -218,6 +218,7 @@ class ImageDataModule(SplitImages, LoaderModule):
         if self.value_range is None:
             refuse_unused_range((one for images in self.source.lists for one in images.extremes()), self.source.name)
         splits, self.skipped = self.choice.splits(self.source)
+        refuse_unevaluated(splits, self.source.name)
         refuse_shared(splits)
         self._chosen = dict(splits)
         splits["train"] = self.choice.labelled(*splits["train"], self.class_names)
