@@ -2,7 +2,7 @@
 
 # The interpreter that .venv is built from. Empty: python3 if it is 3.10 or newer, else the newest one found.
 PYTHON ?=
-# Extra arguments for the command of a target: make run ARGS="epochs=2", make test ARGS="tests/test_train.py -x"
+# Extra arguments for the command of a target: make run ARGS="seed=3,4,5", make test ARGS="tests/test_train.py -x"
 ARGS ?=
 # Worker processes of the test suite, and the least coverage in percent that `make coverage` accepts.
 WORKERS ?= 2

@@ -10,8 +10,10 @@ import pytest
 
 from ssat.advise.advice import Advice, Row, decide
 from ssat.advise.budget import Round, plan_rounds, read_pilots, read_time
-from ssat.advise.candidates import Candidate, grid
+from ssat.advise.candidates import Candidate, grid, refuse_ours
 from ssat.advise.expect import BEND, OWN_BEND, OWN_SLOPE, SLOPE, SLOPE_SPREAD, Expected, Point, expect, points_of
+from ssat.advise.pilots import configured
+from ssat.advise.plan import Asked, folder_name
 from ssat.advise.prices import Price, epochs_in, evened, seconds_of
 from ssat.advise.show import sentence
 from ssat.commands.advise import parse
@@ -238,3 +240,23 @@ def test_a_wrong_word_is_refused_in_a_sentence(words: list[str], problem: str) -
     with pytest.raises(UserError) as error:
         parse(words)
     assert str(error.value).startswith(problem)
+
+
+def test_the_words_of_an_experiment_file_are_refused() -> None:
+    with pytest.raises(UserError, match="experiments is not possible here, the rows and columns"):
+        refuse_ours(["+experiments=evidence"])
+
+
+def test_equal_weights_in_other_words_are_refused() -> None:
+    with pytest.raises(UserError, match="give different weights"):
+        parse(["budget=1h", "lam=0.1,0.10"])
+    assert parse(["budget=1h", "lam=0.10,5e-1"]).lams == ("0.1", "0.5")
+
+
+def test_the_last_of_a_repeated_key_decides_where_the_pilots_lie() -> None:
+    config = configured(["encoder=vit_micro", "data=digits", "mode=scratch"])
+    small, large = "recipe.batch_size=16", "recipe.batch_size=32"
+    first, second, alone = (
+        folder_name(config, Asked(words, 60.0, 30.0, ("0.1",))) for words in ((small, large), (large, small), (large,))
+    )
+    assert first == alone != second

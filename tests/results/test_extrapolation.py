@@ -63,6 +63,12 @@ def test_accuracy_that_falls_with_labels_is_continued_as_a_constant():
     assert found.low < 61 < found.high and found.accuracy == pytest.approx(61, abs=1)
 
 
+def test_accuracy_that_falls_far_is_not_extrapolated():
+    points = [Point(share, [value] * 3, 10_000) for share, value in ((0.1, 90.0), (0.2, 60.0), (0.4, 30.0))]
+    with pytest.raises(ValueError, match="its accuracy falls with more labels"):
+        extrapolate(points, [0.8])
+
+
 def test_unknown_test_images_are_no_obstacle():
     (found,) = extrapolate([Point(share, [accuracy(share)]) for share in SHARES], [0.64])
     assert found.low < accuracy(0.64) < found.high

@@ -17,7 +17,7 @@ from ssat.core.errors import UserError
 from ssat.core.terminal import tell
 from ssat.core.words import duration, many
 from ssat.runs.record import write_record
-from ssat.sweeps.jobs import repeat_command
+from ssat.sweeps.jobs import key_of, repeat_command
 
 FILE = "advice.json"
 OVERDRAFT = 1.25  # of the pilots' time; a round that would take more is left out
@@ -106,11 +106,11 @@ def run_rounds(plan: Plan, asked: Asked, train: Train) -> tuple[Shown, list[str]
 def pilot_of(plan: Plan, asked: Asked, number: int, share: float, seed: int) -> Pilot:
     """A pilot of candidate `number` that takes `share` of the budget; `seed` counts from the user's own."""
     candidate, shared = plan.candidates[number], split_words(asked.words)[0]
-    first = [word.partition("=")[2] for word in shared if word.startswith("seed=")]
+    first = [word.partition("=")[2] for word in shared if key_of(word) == "seed"]
     epochs = plan.pilot_epochs(number, share * asked.budget)
     own = [f"experiment={plan.folder.name}", f"seed={int(first[-1] if first else 0) + seed}"]
     words = [
-        *shared,
+        *(word for word in shared if key_of(word) != "seed"),
         *candidate.words,
         *candidate.epoch_words(epochs),
         *QUIET,
@@ -216,7 +216,7 @@ def remarks(plan: Plan, asked: Asked, shown: Shown) -> list[str]:
     for pilot, outcome in shown:
         if isinstance(outcome, str):
             found.append(f"{pilot.name} was left out: {outcome}")
-    if any(word.startswith("data.label_fraction=") for word in asked.words):
+    if any(key_of(word) == "data.label_fraction" for word in asked.words):
         found.append("the validation images have labels that data.label_fraction takes from the training images")
     return found
 

@@ -118,5 +118,5 @@ def _too_small(candidates: int, budget: float, pilots: float, shortest: float) -
         )
     return (
         f"pilots={duration(pilots)} is too small for {candidates} candidates with an epoch of each phase: give at least"
-        f" pilots={candidates * least}s, or a budget of {duration(budget * candidates * least / pilots)}"
+        f" pilots={candidates * least}s"
     )

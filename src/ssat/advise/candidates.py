@@ -16,6 +16,7 @@ FEW_LABELS = 0.5  # of the training images; below it a batch of SSAT has few lab
 OURS = {
     "mode": "advise tries the modes itself",
     "epochs": "budget= says how long the training is",
+    "experiments": "the rows and columns of an experiment file are no part of it, so give the keys themselves",
     "experiment": "the pilots have a folder of their own",
     "name": "the pilots have names of their own",
     "run_dir": "the pilots have folders of their own",

@@ -92,7 +92,11 @@ def outcome_of(config: Run) -> Outcome | None:
     Raises:
         UserError: it has no accuracy.
     """
-    found = find_finished(config)
+    try:
+        found = find_finished(config)
+    except UserError as error:  # which names force=true, and that would train all pilots anew
+        damaged = str(error).partition(": move it away")[0]
+        raise UserError(f"{damaged}: move it away, the same command trains it again") from error
     if found is None:
         return None
     record = Record(found[0] / "result.json", "", found[1])

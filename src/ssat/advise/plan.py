@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -21,6 +22,7 @@ from ssat.core.terminal import tell
 from ssat.data.video import SETS
 from ssat.estimate.command import interruptible
 from ssat.runs.record import write_record
+from ssat.sweeps.jobs import key_of
 
 FILE = "plan.json"
 VALIDATION = "data.val_fraction=0.2"  # of the training images, where the set has no validation images of its own
@@ -80,7 +82,7 @@ def plan_of(asked: Asked) -> Plan:
     configs = [configured([*shared, *candidate.words]) for candidate in candidates]
     refuse_encoder(configs)
     folder = Path(scratch.runs_dir) / folder_name(scratch, asked)
-    known = _read(folder / FILE, len(candidates))
+    known = _read(folder / FILE, candidates)
     if known is None:
         known = _priced(asked, shared, candidates, configs)
         write_record(folder, known, name=FILE)
@@ -92,7 +94,8 @@ def plan_of(asked: Asked) -> Plan:
 
 def folder_name(config: Run, asked: Asked) -> str:
     """The name of the advice's folder: the same words find it again."""
-    text = json.dumps([sorted(asked.words), asked.budget, asked.pilots, asked.lams])
+    last = {key_of(word): word for word in asked.words}  # of a key that is given twice the last word counts
+    text = json.dumps([sorted(last.values()), asked.budget, asked.pilots, asked.lams])
     return f"advise-{config.encoder.name}-{config.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -126,7 +129,7 @@ def refuse_encoder(configs: Sequence[Run]) -> None:
             ) from error
 
 
-def _read(path: Path, candidates: int) -> dict[str, Any] | None:
+def _read(path: Path, candidates: Sequence[Candidate]) -> dict[str, Any] | None:
     """The plan of before; None where there is none.
 
     Raises:
@@ -134,16 +137,22 @@ def _read(path: Path, candidates: int) -> dict[str, Any] | None:
     """
     try:
         known = read_json(path)
+        phases = [1 + candidate.two_stages for candidate in candidates]
         for key in ("pilots", "finals"):
-            prices = [Price(**each) for phases in known[key] for each in phases]
-            if len(known[key]) != candidates or not all(price.epoch > 0 for price in prices):
+            prices = [Price(**each) for of_phases in known[key] for each in of_phases]
+            if [len(of_phases) for of_phases in known[key]] != phases or not all(map(_is_possible, prices)):
                 raise ValueError(key)
-        str(known["validation"])
+        if known["validation"] not in ("", VALIDATION):
+            raise ValueError("validation")
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged: move it away, and the same command plans anew") from error
     return known
+
+
+def _is_possible(price: Price) -> bool:
+    return price.epoch > 0 and math.isfinite(price.epoch + price.fixed)
 
 
 def _priced(

@@ -46,16 +46,16 @@ def parse(words: Sequence[str]) -> Asked:
     refuse_ours(rest)
     budget = read_time("budget", own["budget"])
     lams = own["lam"].strip("[]").replace(" ", "").split(",")
-    if not all(_is_weight(lam) for lam in lams) or len({*lams}) < len(lams):
+    if not all(_is_weight(lam) for lam in lams) or len({*map(float, lams)}) < len(lams):
         raise UserError(
             f"lam={own['lam']} is not possible: give different weights between 0 and 1, such as lam=0.1,0.5", key="lam"
         )
-    return Asked(tuple(rest), budget, read_pilots(own["pilots"], budget), tuple(lams))
+    return Asked(tuple(rest), budget, read_pilots(own["pilots"], budget), tuple(f"{float(lam):g}" for lam in lams))
 
 
 def _is_weight(text: str) -> bool:
     try:
-        return 0 < float(text) < 1
+        return "_" not in text and 0 < float(text) < 1
     except ValueError:
         return False
 

@@ -58,9 +58,14 @@ def default_frames(frames: int | None) -> int:
     return 16 if frames is None else frames
 
 
+def half(epochs: int) -> int:
+    """Of a length, at least 1: what each of two stages has where one stage has the whole."""
+    return max(1, epochs // 2)
+
+
 RESOLVERS = (
     *(default_patch, default_strides, default_swin_patch, default_window, default_mask_unit, default_stem),
-    *(default_frames, default_kernel, default_convolutions),
+    *(default_frames, default_kernel, default_convolutions, half),
 )
 for resolver in RESOLVERS:
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -109,7 +109,8 @@ class LoaderModule(pl.LightningDataModule):
         return self.drop_last and not self._are_few(samples, world)
 
     def _check_batch(self, samples: int, world: int) -> None:
-        check_batch(samples, self.batch_size, world, few=self._are_few(samples, world), unit=self.unit)
+        unit = f"{self.unit} of an epoch (data.epoch_size)" if self.epoch_size else self.unit
+        check_batch(samples, self.batch_size, world, few=self._are_few(samples, world), unit=unit)
 
     def train_dataloader(self) -> EpochLoader:
         """The training samples, augmented and in a new order in every epoch; with `overfit_batches` always the same.

@@ -24,6 +24,7 @@ DRAWS = 300  # noisy copies of the points
 # Of the half widths, added for each doubling of the labels: no law is right, and further out that matters more. Chosen
 # so that NOMINAL % lie inside in the splits 0 to 19 of `python -m benchmarks.label_curve`, also with one or two seeds.
 WIDER = 0.2
+SURE = 3  # deviations of a fall that is none of the noise; a smaller one is continued as a constant
 LAST = 2  # points whose seeds tell how much those of a later run differ: with more labels they differ less
 Array = NDArray[np.float64]
 
@@ -99,12 +100,15 @@ def extrapolate(points: Sequence[Point], at: Sequence[float], *, seed: int = 0, 
         wider: share by which the interval is widened for each doubling of the labels.
 
     Raises:
-        ValueError: fewer points than FEWEST; says how many.
+        ValueError: fewer points than FEWEST, or an accuracy that falls by more than its noise; says so.
     """
     points = sorted(points, key=lambda point: point.labels)
     counts = len({point.labels for point in points})
     if counts < FEWEST:
         raise ValueError(f"{counts} of at least {FEWEST} shares of the labels are measured")
+    fall, noise = points[0].accuracy - points[-1].accuracy, _variance(points[0]) + _variance(points[-1])
+    if fall > SURE * 100 * math.sqrt(noise):
+        raise ValueError("its accuracy falls with more labels, and no law of learning curves does")
     most, generator = points[-1].labels, np.random.default_rng(seed)
     errors, weight = _drawn_errors(points, np.array(at, dtype=float) / most, generator)
     deviation = np.sqrt(_seed_variance(points[-LAST:]) * 4 * _spread(errors))

@@ -42,10 +42,12 @@ def _on_labels(data: ImageDataModule, used: int) -> list[str]:
         ]
     if (labelled := data.labelled_batches()) is None:
         return []
-    share = labelled.per_batch / data.batch_size
+    share, others = labelled.per_batch / data.batch_size, samples - known
+    shown = used - round(share * used)
+    part = f"{shown:,} of the {others:,} others, other ones each time"
+    of_them = part if shown < others else f"all {others:,} others"
     return [
-        f"an epoch shows each of the {known:,} images with labels about {share * used / known:.2g} times and"
-        f" {min(samples - known, used - round(share * used)):,} of the {samples - known:,} others, other ones each time"
+        f"an epoch shows each of the {known:,} images with labels about {share * used / known:.2g} times and {of_them}"
         " (data.labelled_share)"
     ]
 
@@ -71,7 +73,7 @@ def remarks(config: Run, phase: Phase, data: AnyData) -> list[str]:
     steps = math.ceil(batches / accumulate)
     total = min(phase.epochs * steps, config.trainer.max_steps or math.inf)
     found = []
-    if data.epoch_size and data.epoch_size != shown:
+    if data.epoch_size and data.epoch_size != shown and data.labelled_batches() is None:
         found.append(_on_size(data, shown))
     if isinstance(data, ImageDataModule) and shown < data.sizes["train"]:
         found.append(
