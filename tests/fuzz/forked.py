@@ -27,7 +27,7 @@ HEAVY = (
     "rich",
     "safetensors",
 )
-OURS = ("train", "evaluate", "predict.command", "embed.command", "export", "analyze", "report", "prepare")
+OURS = ("train", "evaluate", "predict.command", "embed.command", "export", "analyze", "report", "prepare", "advise")
 MEMORY = 2 << 30  # bytes that a command may take beyond what the server has
 
 

@@ -32,6 +32,7 @@ OPTIONS = {
     "analyze": ["runs", "analysis", "out", "images", "pictures", "split", "batch_size", "seed", "force"],
     "report": ["runs", "format", "out", "save"],
     "prepare": ["data", "data.root", "mirror"],
+    "advise": ["budget", "pilots", "lam", "data", "encoder", "recipe.batch_size", "seed", "launcher"],
 }
 VALUES = [
     "0",
