@@ -99,7 +99,7 @@ def run_rounds(plan: Plan, asked: Asked, train: Train) -> tuple[Shown, list[str]
             tell(f"  {pilot.said}: {said(outcome)}")
             shown.append((pilot, outcome))
         if number < len(plan.rounds):
-            entrants = survivors(shown, plan.rounds[number].entrants)
+            entrants = survivors(shown, expected_of(shown), plan.rounds[number].entrants)
     return shown, []
 
 
@@ -144,9 +144,8 @@ def expected_of(shown: Shown) -> dict[int, Expected]:
     return expect(points, freedom=freedom)
 
 
-def survivors(shown: Shown, count: int) -> list[int]:
+def survivors(shown: Shown, expected: dict[int, Expected], count: int) -> list[int]:
     """Scratch and the others of whom most is expected, in the order of the grid."""
-    expected = expected_of(shown)
     latest = max(pilot.share for pilot, _ in shown)
     still = {pilot.candidate for pilot, _ in shown if pilot.share == latest}
     others = sorted(
@@ -181,7 +180,7 @@ def conclude(plan: Plan, asked: Asked, shown: Shown, notes: list[str]) -> Advice
         rows.append(
             Row(candidate, own, epochs, seconds_of(plan.final_prices[number], epochs), expected.get(number), command)
         )
-    likely, advised, is_decided = decide(expected, survivors(shown, len(rows)))
+    likely, advised, is_decided = decide(expected, survivors(shown, expected, len(rows)))
     return Advice(plan.folder, rows, advised, likely, is_decided, [*notes, *remarks(plan, asked, shown)])
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ssat.core.errors import UserError
 from ssat.results.modes import mode_name
+from ssat.runs.settings import SHARE
 from ssat.sweeps.jobs import key_of
 
 SCRATCH, TWO_STAGES, JOINT = "scratch", "ssl_ft", "ssat"
-SHARE = "data.labelled_share"
 FEW_LABELS = 0.5  # of the training images; below it a batch of SSAT has few labelled images as they come
 # What advise decides itself, and why a user cannot.
 OURS = {

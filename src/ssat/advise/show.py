@@ -6,7 +6,7 @@ import statistics
 
 from rich.table import Table
 
-from ssat.advise.advice import Advice, Row
+from ssat.advise.advice import FILE, Advice, Row
 from ssat.advise.expect import Expected
 from ssat.core.terminal import Console, tell
 from ssat.core.words import duration
@@ -54,7 +54,7 @@ def show(advice: Advice) -> None:
     tell("", sentence(advice), f"  {advice.rows[advice.advised].command}")
     if not advice.is_decided and advice.likely:
         tell("or, the best guess", f"  {advice.rows[advice.likely].command}")
-    tell(*(f"note: {note}" for note in advice.notes), f"written to {advice.folder / 'advice.json'}")
+    tell(*(f"note: {note}" for note in advice.notes), f"written to {advice.folder / FILE}")
 
 
 def cells(row: Row) -> list[str]:

@@ -233,16 +233,20 @@ def _finding_of_several(ssat: list[Arm], others: list[Arm]) -> str:
     low, high = min(arm.accuracy for arm in ssat), max(arm.accuracy for arm in ssat)
     against = f", beside {_listed(others)}" if others else ""
     plain = [arm for arm in others if arm.mode in ("scratch", "ssl_ft")]
-    each = [f" {arm.name}: {_compared(arm, plain, len(ssat))}." for arm in ssat if plain and len(ssat) <= MOST_SETTINGS]
+    shown = ssat if plain and len(ssat) <= MOST_SETTINGS else []
+    each = [f" {arm.name}: {_compared(_differences(arm, plain, len(ssat)))}." for arm in shown]
     return (
         f"{len(ssat)} settings of SSAT end between {low:.1f} and {high:.1f} %{against}; "
         f"taking the best of them by test accuracy would be a selection, not a result.{''.join(each)}"
     )
 
 
-def _compared(ssat: Arm, others: list[Arm], settings: int) -> str:
-    """The differences of one of so many settings of SSAT, each of which is held to its share of the 5 %."""
-    differences = [(other, arm_difference(ssat, other, comparisons=settings)) for other in others]
+def _differences(ssat: Arm, others: list[Arm], settings: int = 1) -> list[tuple[Arm, Difference]]:
+    """Of one of so many settings of SSAT, each of which is held to its share of the 5 %."""
+    return [(other, arm_difference(ssat, other, comparisons=settings)) for other in others]
+
+
+def _compared(differences: list[tuple[Arm, Difference]]) -> str:
     return " and ".join(f"{difference} {other.name}{_doubt(difference)}" for other, difference in differences)
 
 
@@ -255,8 +259,9 @@ def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
     if not others:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
-    sentence = f"{reached}: {_compared(ssat, others, 1)}.{_said_repeats([ssat, *others])}"
-    is_clear_win = all(arm_difference(ssat, other).sign == ABOVE for other in others)
+    differences = _differences(ssat, others)
+    sentence = f"{reached}: {_compared(differences)}.{_said_repeats([ssat, *others])}"
+    is_clear_win = all(difference.sign == ABOVE for _, difference in differences)
     return sentence if is_clear_win else f"{sentence} {_caveat(ssat)}"
 
 

@@ -59,12 +59,18 @@ def knn_scores(
 
 @torch.no_grad()
 def evaluated_features(encoder: Encoder, batches: Iterable[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, num_features), in fp32, and targets (N, ...) of all images, over all processes, on the CPU."""
+    """Features (N, num_features), in fp32, and targets (N, ...) of all images, over all processes, on the CPU.
+
+    They are seen as in evaluation; the encoder is left in the mode in which it was.
+    """
+    was_training = encoder.training
+    encoder.eval()
     features, labels = [], []
     for batch in batches:
         assert batch.targets is not None
         features.append(encoder.forward_features(batch.images.to(device)).float().cpu())
         labels.append(batch.targets.cpu())
+    encoder.train(was_training)
     mine = torch.cat(features), torch.cat(labels)
     everyone = [mine]
     if dist.is_available() and dist.is_initialized():
@@ -103,11 +109,8 @@ def probe(encoder: Encoder, data: AnyData, split: str, device: torch.device, nam
 
     Both are seen as in evaluation, without augmentation.
     """
-    was_training = encoder.training
-    encoder.eval()
     known, labels = features_of(encoder, data.eval_loader("train"), device)
     queries, targets = features_of(encoder, data.eval_loader(split), device)
-    encoder.train(was_training)
     values: dict[str, float] = {}
     for name in names:
         order = PROBES[name](queries, known, labels, data.num_classes).argsort(dim=1, descending=True, stable=True)
@@ -116,6 +119,12 @@ def probe(encoder: Encoder, data: AnyData, split: str, device: torch.device, nam
             f"{name}_acc{n}": float(right[:, :n].any(1).float().mean() * 100) for n in (1, 5) if n < len(right[0])
         }
     return values
+
+
+def is_due(trainer: pl.Trainer, every: int) -> bool:
+    """Whether what is measured every `every` epochs, and after the last one, is measured at this evaluation."""
+    epoch = trainer.current_epoch + 1
+    return trainer.state.fn == TrainerFn.FITTING and (epoch % every == 0 or epoch == trainer.max_epochs)
 
 
 class ProbeMonitor(Callback):
@@ -131,8 +140,7 @@ class ProbeMonitor(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the features at the epochs at which it is due."""
-        epoch = trainer.current_epoch + 1
-        if trainer.state.fn == TrainerFn.FITTING and (epoch % self._every == 0 or epoch == trainer.max_epochs):
+        if is_due(trainer, self._every):
             split = pl_module.eval_split
             values = probe(pl_module.encoder, self._data, split, pl_module.device, [self._name])
             # Equal on all ranks already.

@@ -9,14 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssat.core.launch import say
 from ssat.runs.record import as_number
 from ssat.runs.spectrum import PICTURE, read_spectra, write_spectra
 from ssat.training.data import AnyData
-from ssat.training.probe import evaluated_features
+from ssat.training.probe import evaluated_features, is_due
 
 EPSILON = 1e-7  # Garrido et al. 2023, Eq. 1, for features in fp32
 COLLAPSED = 1.75  # RankMe; see `collapse`
@@ -78,19 +77,17 @@ class RankMonitor(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the features at the epochs at which it is due."""
-        epoch, split = trainer.current_epoch, pl_module.eval_split
-        if trainer.state.fn != TrainerFn.FITTING or ((epoch + 1) % self._every and epoch + 1 != trainer.max_epochs):
+        if not is_due(trainer, self._every):
             return
-        was_training = pl_module.encoder.training
-        pl_module.encoder.eval()
+        split = pl_module.eval_split
         features, _ = evaluated_features(pl_module.encoder, self._data.eval_loader(split), pl_module.device)
-        pl_module.encoder.train(was_training)
         values = spectrum(features)
+        rank = rankme(values)
         # Equal on all ranks already.
-        pl_module.log(f"{split}/{NAME}", rankme(values), sync_dist=True)
-        self._warn(rankme(values), epoch, features)
+        pl_module.log(f"{split}/{NAME}", rank, sync_dist=True)
+        self._warn(rank, trainer.current_epoch, features)
         if trainer.is_global_zero:
-            self._keep(trainer, epoch, values)
+            self._keep(trainer, trainer.current_epoch, values)
 
     def _warn(self, rank: float, epoch: int, features: Tensor) -> None:
         if rank < COLLAPSED and not self._said:
