@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.device import Arguments, at_least, present_folder
+from ssat.results.content import LABELS
 from ssat.results.extrapolation import FEWEST, NOMINAL, Point, extrapolate
-from ssat.results.label_curve import KEY
 from ssat.runs.record import as_number, read_records
 
 SHARES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
@@ -113,7 +113,7 @@ def run_curves(folder: Path) -> Iterator[tuple[str, Curve, int]]:
     found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     images = {}
     for record in read_records(folder)[0]:
-        share = as_number(record.settings.get(KEY, 1.0))
+        share = as_number(record.settings.get(LABELS, 1.0))
         if record.finished and share and record.accuracy is not None and record.split_size:
             name = f"{record.encoder} on {record.data}, {record.mode}"
             found[name][share].append(record.accuracy)

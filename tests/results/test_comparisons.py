@@ -182,3 +182,13 @@ def test_seeds_that_draw_the_labels_of_both_sides_are_matched(tmp_path: Path):
         difference = arm_difference(comparison.arms[1], comparison.arms[0])
         assert difference.points == pytest.approx(15)
         assert difference.uncertainty == pytest.approx(uncertainty, abs=0.01)
+
+
+def test_few_labels_and_epochs_of_another_size_are_said(tmp_path: Path):
+    scratch, ssat = make_record("scratch", accuracy=50.0), make_record("ssat", accuracy=50.0)
+    for run in (scratch, ssat):
+        run["config"]["data"] |= {"label_fraction": 0.01, "epoch_size": 704}
+        run["phases"][-1]["data_check"] = {"labelled": {"images": 14}}
+        run["data_fingerprint"]["splits"]["train"] = 1437
+    said = finding(load(tmp_path, scratch, ssat))
+    assert "test images, with labels of 14 of 1,437 training images: " in said and " of 704 images (the paper" in said

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ssat.core.words import many
-from ssat.results.content import by_content, counted, draws_by_seed
+from ssat.results.content import by_content, counted, draws_by_seed, labelled_images, unit
 from ssat.results.epochs import last_phase_epochs
 from ssat.results.intervals import ABOVE, NOISE, ONE_SEED, Difference, mean_difference, wilson_interval
 from ssat.results.labels import distinct_labels
@@ -256,13 +256,21 @@ def _finding_of_one(ssat: Arm, others: list[Arm]) -> str:
     on = f" on {ssat.images:,} {split} {counted([record])}" if ssat.images else ""
     on += f" of {len(ssat.folds)} folds" if len(ssat.folds) > 1 else ""
     best = f" (best epoch, chosen on these very {counted([record])})" if record.get("selection") == "max" else ""
-    reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}"
+    reached = f"SSAT reaches {ssat.accuracy:.1f} %{on}{best}{_with_labels(record)}"
     if not others:
         return f"{reached}; there is no finished scratch or SSL+FT run of the same settings to compare it with."
     differences = _differences(ssat, others)
     sentence = f"{reached}: {_compared(differences)}.{_said_repeats([ssat, *others])}"
     is_clear_win = all(difference.sign == ABOVE for _, difference in differences)
     return sentence if is_clear_win else f"{sentence} {_caveat(ssat)}"
+
+
+def _with_labels(record: Record) -> str:
+    """', with labels of 14 of 1,437 training images'; empty where all have one."""
+    known, train = labelled_images(record), record.number("data_fingerprint.splits.train")
+    if not known or not train or known >= train:
+        return ""
+    return f", with labels of {known:,.0f} of {train:,.0f} training {counted([record])}"
 
 
 def _said_repeats(arms: Sequence[Arm]) -> str:
@@ -290,6 +298,8 @@ def _caveat(ssat: Arm) -> str:
         facts.append(f"this is no better than guessing one of {classes} classes ({100 / classes:.3g} %)")
     if epochs is not None and epochs < PAPER_EPOCHS:
         on = f" on {train:,.0f} {counted([record])}" + " in each fold" * (len(ssat.folds) > 1) if train else ""
+        if size := record.number("config.data.epoch_size"):
+            on = f" of {size:,.0f} {unit([record])}"
         facts.append(f"it trained {many(round(epochs), 'epoch')}{on} (the paper: {PAPER_EPOCHS} epochs)")
     if lam is not None and lam < 1:
         facts.append(f"the classification loss has a weight of only {lam:g}")

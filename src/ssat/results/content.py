@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssat.runs.record import Record
+from ssat.runs.record import Record, as_number, lookup
+
+LABELS = "data.label_fraction"
 
 
 def is_of_videos(record: Record) -> bool:
@@ -48,6 +50,13 @@ def draws_by_seed(record: Record) -> bool:
 def _draws_test(record: Record) -> bool:
     """Whether the seed, or the fold, draws which images are tested on."""
     return bool(record.get("config.data.test_fraction") or record.get("config.data.folds"))
+
+
+def labelled_images(record: Record) -> float | None:
+    """How many training images have a label that is used; None where the record does not say."""
+    if record.phases and (some := as_number(lookup(record.phases[-1], "data_check.labelled.images"))):
+        return some
+    return record.number("data_fingerprint.splits.train") if record.settings.get(LABELS, 1) == 1 else None
 
 
 def content_digest(record: Record) -> str:

@@ -10,11 +10,11 @@ from rich import box
 from rich.table import Table
 
 from ssat.results.comparisons import Arm, Comparison, finished_comparisons, shared_settings
+from ssat.results.content import LABELS, labelled_images
 from ssat.results.extrapolation import COVERED, NOMINAL, Point, extrapolate
 from ssat.results.series import Series
-from ssat.runs.record import Record, as_number, lookup
+from ssat.runs.record import Record, as_number
 
-KEY = "data.label_fraction"
 FURTHER = {"twice": 2, "five times": 5}  # the labels of the largest share
 DRAWN = (1.0, 1.25, 1.5, 2.0)  # times that share, in a chart: with more the measured points would have no room
 
@@ -98,23 +98,18 @@ def _points(arms: dict[float, Arm]) -> list[Point]:
 
 def _counted(curve: LabelCurve, share: float, times: int) -> str:
     """'2 x 1,437, more than the training set has', or the share where the number of labels is not known."""
-    numbers = [_labels(record) for arms in curve.lines.values() if share in arms for record in arms[share].scored]
+    numbers = [
+        labelled_images(record) for arms in curve.lines.values() if share in arms for record in arms[share].scored
+    ]
     known = next((number for number in numbers if number), None)
     labels = f"{100 * share:.4g} %" if known is None else f"{known:,.0f}"
     return f"{times} x {labels}" + ", more than the training set has" * (share * times > 1)
 
 
-def _labels(record: Record) -> float | None:
-    """How many training images have a label that is used."""
-    if record.phases and (some := as_number(lookup(record.phases[-1], "data_check.labelled.images"))):
-        return some
-    return record.number("data_fingerprint.splits.train") if record.settings.get(KEY, 1) == 1 else None
-
-
 def _group_and_fraction(comparison: Comparison) -> tuple[str, float | None]:
     """What the runs of one curve share, as a key; and the share of the labels."""
     settings = shared_settings(comparison.records[0])
-    fraction = as_number(settings.pop(KEY, 1.0))
+    fraction = as_number(settings.pop(LABELS, 1.0))
     return repr((comparison.data, comparison.encoder, sorted(settings.items()))), fraction
 
 
