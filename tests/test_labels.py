@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from ssat.core.batch import Batch
+from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.errors import UserError
 from ssat.data.image import ImageDataModule
+from ssat.encoders.vit import VisionTransformer
 from ssat.tasks.reconstruction import Reconstruction
 from ssat.training.classification import ClassLoss
 from ssat.training.data import build_data
@@ -148,6 +150,87 @@ def test_two_ranks_weigh_every_label_as_one_process_does(tmp_path):
     assert command(*settings, "recipe.batch_size=8", "trainer=ddp_cpu", runs=tmp_path / "two").returncode == 0
     (two,) = (path.parent for path in (tmp_path / "two").glob("[!.]*/*/result.json"))
     assert largest_difference(weights(one), weights(two)) < 1e-5
+
+
+def step_of(joint: JointModule, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the step logs, and the gradients by name."""
+    joint.zero_grad()
+    loss, values = joint.losses(batch, Progress(0, 0.0))
+    loss.backward()
+    return values, {name: p.grad.clone() for name, p in joint.named_parameters() if p.grad is not None}
+
+
+def full_images(joint: JointModule, batch: Batch) -> int:
+    """Images whose features a step computes."""
+    joint_pass, seen = joint.encoder.forward_joint, []
+
+    def watched(images, mask, **options):
+        features, latent = joint_pass(images, mask, **options)
+        seen.append(len(features))
+        return features, latent
+
+    joint.encoder.forward_joint = watched
+    joint.losses(batch, Progress(0, 0.0))
+    del joint.encoder.forward_joint
+    return sum(seen)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("name", ["vit", "cct", "swin", "timm"])
+def test_images_without_labels_cost_no_full_pass_and_change_no_number(name, multi_label):
+    encoder = build(name)
+    task = Reconstruction(encoder, decoder="mae" if encoder.mask_style == "dropped" else "simmim", decoder_dim=16)
+    options = {"num_classes": 3, "ssl": task, "lam": 0.5, "partly_labelled": True, "multi_label": multi_label}
+    joint = JointModule(encoder, **options).double().train()
+    targets = torch.tensor([NO_LABEL, 2, NO_LABEL, 0, 1, NO_LABEL])
+    if multi_label:
+        targets = torch.where(targets[:, None] == NO_LABEL, -1.0, F.one_hot(targets.clamp_min(0), 3).double())
+    images = torch.randn(6, encoder.in_chans, *encoder.img_size, dtype=torch.float64)
+    batch = Batch(images, targets, indices=torch.arange(6))
+    start = {key: value.clone() for key, value in joint.state_dict().items()}
+    results, computed = [], []
+    for some, at_most in ((False, None), (True, None), (True, 4)):
+        joint.load_state_dict(start)  # the same masks
+        joint.some_features, joint.labelled_per_batch = some, at_most
+        results.append(step_of(joint, batch))
+        computed.append(full_images(joint, batch))
+    assert computed == [6, 3, 4]
+    (expected, gradients), *others = results
+    for values, grads in others:
+        assert values.keys() == expected.keys()
+        for key in expected:
+            assert values[key].item() == pytest.approx(expected[key].item(), abs=1e-6), key
+        for key in gradients:
+            assert torch.allclose(grads[key], gradients[key], atol=1e-6, rtol=0), key
+
+
+def test_a_batch_without_labels_leaves_a_gradient_of_0_on_the_head():
+    encoder = build("vit")
+    task = Reconstruction(encoder, decoder_dim=16, decoder_heads=2)
+    joint = JointModule(encoder, num_classes=3, ssl=task, partly_labelled=True).train()
+    _, gradients = step_of(joint, Batch(torch.randn(4, 3, 12, 12), torch.full((4,), NO_LABEL)))
+    assert torch.equal(gradients["head.weight"], torch.zeros(3, encoder.num_features))
+
+
+def test_an_encoder_with_batch_norm_computes_every_image():
+    encoder = build("cvt")
+    task = Reconstruction(encoder, decoder="convmae", decoder_dim=16, decoder_heads=2)
+    joint = JointModule(encoder, num_classes=3, ssl=task, partly_labelled=True).train()
+    images = torch.randn(4, 3, *encoder.img_size)
+    assert full_images(joint, Batch(images, torch.tensor([NO_LABEL, 0, NO_LABEL, 1]))) == 4
+
+
+def test_a_run_with_a_labelled_share_computes_no_more_images_than_have_labels(tmp_path, monkeypatch):
+    seen, joint_pass = [], VisionTransformer.forward_joint
+
+    def watched(self, images, mask, **options):
+        features, latent = joint_pass(self, images, mask, **options)
+        seen.append((len(images), len(features)))
+        return features, latent
+
+    monkeypatch.setattr(VisionTransformer, "forward_joint", watched)
+    train("mode=ssat", "data.label_fraction=0.25", "data.labelled_share=0.5", "recipe.batch_size=16", runs=tmp_path)
+    assert {pair for pair in seen if pair[0] == 16} == {(16, 8)}  # MACs are counted on two
 
 
 def test_a_run_on_few_labels_says_so(tmp_path):

@@ -149,3 +149,20 @@ def test_every_trainable_parameter_but_those_of_the_full_pass_gets_a_gradient(en
     sum((out * torch.randn(out.shape, generator=generator)).mean() for out in read).backward()
     without = {n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None}
     assert without == encoder.only_full()
+
+
+def test_some_images_have_the_features_that_they_have_among_all(encoder):
+    if not encoder.separate:
+        pytest.skip("images of a batch change each other's features")
+    images, mask = images_for(encoder), mask_for(encoder)
+    expected, whole = encoder.forward_joint(images, mask)
+    rows = torch.tensor([len(images) - 1])
+    features, latent = encoder.forward_joint(images, mask, rows=rows)
+    assert torch.allclose(features, expected[rows], atol=1e-5, rtol=0)
+    for a, b in zip(tensors_of(latent), tensors_of(whole), strict=True):
+        assert torch.allclose(a, b, atol=1e-5, rtol=0)
+
+
+def test_an_encoder_that_normalises_over_the_batch_does_not_call_its_images_separate(encoder):
+    norms = [part for part in encoder.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    assert not (encoder.separate and norms)

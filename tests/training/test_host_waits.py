@@ -104,3 +104,10 @@ def test_a_step_that_waits_is_found() -> None:
     module.cls_loss = lambda logits, batch: logits.sum() * float(logits.detach().sum())  # type: ignore[assignment]
     with pytest.raises(DataDependentOutputException):
         steps(module)
+
+
+def test_the_labelled_images_of_a_batch_are_found_without_waiting() -> None:
+    module = module_with({"kind": "reconstruction"}, partly_labelled=True)
+    module.labelled_per_batch = 4
+    assert module.some_features
+    assert steps(module).seen == []

@@ -22,6 +22,7 @@ class Batch(NamedTuple):
         unmixed: the images as they were before mixup or cutmix; None where nothing was mixed.
         videos: (B,) int64 number of the video that each clip is from, over whose clips evaluation averages; None of
             images.
+        classified: (R,) int64 places in the batch of the images whose features the classifier reads; None = all.
     """
 
     images: Tensor
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     indices: Tensor | None = None
     unmixed: Tensor | None = None
     videos: Tensor | None = None
+    classified: Tensor | None = None
 
     def is_on(self, device: torch.device) -> bool:
         """Whether all its tensors are on the device."""

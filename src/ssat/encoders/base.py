@@ -68,6 +68,8 @@ class Encoder(nn.Module):
         num_prefix: tokens of `forward_blocks` before those of the image, such as a class token.
         patch_dropout: share of the patches that the full pass leaves out in training, drawn anew for each image
             (`kept_patches`; Liu et al. 2023); None = the encoder computes all of them.
+        separate: whether no image of a batch changes the features of another one, as batch norm does; `forward_joint`
+            then takes `rows`.
         stem: name of the weight that reads the channels, if it can be fitted to other channels.
         timm_name: timm's name of this architecture, if it has one.
     """
@@ -84,6 +86,7 @@ class Encoder(nn.Module):
     flat_tokens: bool = False
     num_prefix: int = 0
     patch_dropout: float | None = None
+    separate: bool = False
     stem: str | None = None
     timm_name: str | None = None
 
@@ -122,9 +125,19 @@ class Encoder(nn.Module):
         """`forward_masked` in its plainest form, without shortcuts: what tests and MAC counts compare with."""
         return self.forward_masked(images, mask, num_visible=num_visible)
 
-    def forward_joint(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> tuple[Tensor, Latent]:
-        """Both passes at once: (features (B, num_features), latent); an encoder may share work between them."""
-        return self.forward_features(images), self.forward_masked(images, mask, num_visible=num_visible)
+    def forward_joint(
+        self, images: Tensor, mask: Tensor, *, num_visible: int | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensor, Latent]:
+        """Both passes at once: (features (R, num_features), latent); an encoder may share work between them.
+
+        Args:
+            images: (B, C, H, W).
+            mask: (B, L) bool, as in `forward_masked`.
+            num_visible: as in `forward_masked`.
+            rows: (R,) the images whose features are asked for, of a `separate` encoder; None = all of them.
+        """
+        features = self.forward_features(images if rows is None else images[rows])
+        return features, self.forward_masked(images, mask, num_visible=num_visible)
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """Output tokens (B, N, D) after each of the `depth` blocks on the full images."""

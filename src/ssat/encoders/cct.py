@@ -147,6 +147,7 @@ class CompactTransformer(Encoder):
     """
 
     mask_style = "dropped"
+    separate = True
     flat_tokens = True
     patch_dropout = 0.0
     stem = "tokenizer.convs.0.weight"

@@ -80,6 +80,7 @@ class SwinTransformer(Encoder):
     """
 
     mask_style = "replaced"
+    separate = True
     stem = "model.patch_embed.proj.weight"
     timm_name = "swin_tiny_patch4_window7_224"
 

@@ -43,6 +43,7 @@ class TimmVisionTransformer(Encoder):
     """
 
     mask_style = "dropped"
+    separate = True
     flat_tokens = True
     patch_dropout = 0.0
     stem = "model.patch_embed.proj.weight"

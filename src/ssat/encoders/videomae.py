@@ -112,6 +112,7 @@ class VideoTransformer(Encoder):
     """
 
     mask_style = "dropped"
+    separate = True
     flat_tokens = True
     stem = "patch_embed.proj.weight"
     pos_embed: Tensor

@@ -51,6 +51,7 @@ class VisionTransformer(Encoder):
     flat_tokens = True
     num_prefix = 1
     patch_dropout = 0.0
+    separate = True
     stem = "patch_embed.proj.weight"
 
     def __init__(
@@ -189,11 +190,13 @@ class VisionTransformer(Encoder):
         x = self.norm(x)
         return Latent(maps=[x[:, 1:]], cls=x[:, 0], visible_only=True)
 
-    def forward_joint(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> tuple[Tensor, Latent]:
+    def forward_joint(
+        self, images: Tensor, mask: Tensor, *, num_visible: int | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensor, Latent]:
         """Both views packed into one flat tensor; gives the numbers of the two plain passes."""
         visible, _ = split_mask(mask, num_visible)
         patches = self.raw_patches(images)
-        full = self._full_view(patches)
+        full = self._full_view(patches if rows is None else patches[rows])
         own = patches if self.patch_embed.patches_disjoint else self.raw_patches(images, mask)
         masked = self.with_cls(self.embed_visible(own, visible))
         samples = [full.shape[:2], masked.shape[:2]]

@@ -46,6 +46,7 @@ class Task(nn.Module):
         reads_unmixed: whether it reads `Batch.unmixed`, the images before mixup and cutmix.
         compares_images: whether it compares the classification images with a view of them, so that mixup and cutmix
             must not change them.
+        some_features: whether it gives the features of `Batch.classified` alone, where the batch has that.
         min_batch: images that it must see at once, over all processes.
     """
 
@@ -57,12 +58,14 @@ class Task(nn.Module):
     extra_views: Sequence[View | str] = ()
     reads_unmixed: bool = False
     compares_images: bool = False
+    some_features: bool = False
     min_batch: int = 1
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> TaskOutput:
         """One pass of `encoder` over `batch`: the SSL loss and, if `with_features`, the features to classify.
 
-        The features may be those of v views of the images, one view after the other: (v * B, num_features).
+        The features may be those of v views of the images, one view after the other: (v * B, num_features). A task with
+        `some_features` gives those of the images `batch.classified` (R,) where there is that: (R, num_features).
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 

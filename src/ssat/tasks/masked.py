@@ -24,7 +24,7 @@ class MaskedPrediction(RandomTask):
         noise_length: random numbers from which a sample's mask is made.
     """
 
-    masked, full = True, False
+    masked, full, some_features = True, False, True
     decoder: Any
     distance: Callable[[Tensor], Tensor]
     mask_ratio: float
@@ -57,11 +57,13 @@ class MaskedPrediction(RandomTask):
         known = self.num_visible if mask is None else None
         if mask is None:
             mask = self.draw_mask(batch)
-        features = None
+        features, rows = None, batch.classified
         if with_features and images is batch.images:
-            features, latent = encoder.forward_joint(images, mask, num_visible=known)
+            some = {} if rows is None else {"rows": rows}
+            features, latent = encoder.forward_joint(images, mask, num_visible=known, **some)
         else:
-            features = encoder.forward_features(batch.images) if with_features else None
+            if with_features:
+                features = encoder.forward_features(batch.images if rows is None else batch.images[rows])
             latent = encoder.forward_masked(images, mask, num_visible=known)
         prediction = self.decoder(latent, mask, num_visible=known)
         _, hidden = split_mask(mask, known)

@@ -59,6 +59,7 @@ class Several(Task):
         self.masked = any(task.masked for task in tasks.values())
         self.full = any(task.full for task in tasks.values())
         self.classifier = next((name for name, task in tasks.items() if task.full), names[0])
+        self.some_features = tasks[self.classifier].some_features
 
     def forward(self, encoder: Encoder, batch: Batch, with_features: bool) -> TaskOutput:
         """The weighted sum, and what each task logs, by its name."""

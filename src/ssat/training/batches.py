@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ssat.core.batch import Batch
+from ssat.core.batch import NO_LABEL, Batch
 from ssat.core.distributed import world_size
 from ssat.core.errors import UserError
 
@@ -44,3 +44,25 @@ def as_batch(given: Any, number: int) -> Batch:
     first = (number * world_size() + rank) * count
     indices = torch.arange(first, first + count, device=images.device)
     return Batch(images, parts[1] if len(parts) == 2 else None, indices=indices)
+
+
+def labelled_rows(targets: Tensor, at_most: int | None = None) -> Tensor:
+    """The places (R,) in a batch of the images with labels, at least one.
+
+    Args:
+        targets: (B,) class indices or (B, K) labels, NO_LABEL where there are none.
+        at_most: so many of the batch have labels, or fewer: R is this number (or B), filled up by images without
+            labels, and nothing waits for the device to count them. None = they are counted.
+    """
+    missing = (targets if targets.ndim == 1 else targets[:, 0]) == NO_LABEL
+    if at_most is not None:
+        return missing.to(torch.int8).argsort(stable=True)[:at_most]
+    rows = missing.logical_not().nonzero()[:, 0]
+    return rows if len(rows) else rows.new_zeros(1)
+
+
+def only_classified(batch: Batch) -> Batch:
+    """The batch with the targets of `Batch.classified` alone, to which the features belong then."""
+    if batch.classified is None or batch.targets is None:
+        return batch
+    return batch._replace(targets=batch.targets[batch.classified])

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ssat.config.schema import Recipe
 from ssat.core.batch import Batch
 from ssat.core.errors import UserError
+from ssat.data.loaders import LoaderModule
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
-from ssat.training.batches import as_batch
+from ssat.training.batches import as_batch, labelled_rows, only_classified
 from ssat.training.classification import ClassLoss, Normalize, head_from
 from ssat.training.compiled import CompiledLosses
 from ssat.training.cuda_graph import ReplayedStep, Replays, planned
@@ -119,6 +120,8 @@ class JointModule(pl.LightningModule):
         self.cuda_graph = False  # the steps of a training are to be one; set by trainer.cuda_graph
         self.replay: ReplayedStep | None = None  # what takes them then
         self.replays: Replays | None = None  # what became of it
+        self.some_features = partly_labelled and self.encoder.separate and bool(self.ssl and self.ssl.some_features)
+        self.labelled_per_batch: int | None = None  # at most; None = as they come
         self.stamp: dict[str, Any] = {}  # what every checkpoint says of its run
         self.eval_split = "val"  # what validation logs begins with; the commands set the split that is evaluated
 
@@ -172,13 +175,26 @@ class JointModule(pl.LightningModule):
 
         Nothing is detached here: inductor gives equal results as one tensor, and a detached one has no gradient.
         """
+        batch = self.with_classified(batch)
         out = self.run_tasks(batch)  # features and L_SSAT: one call
+        batch = only_classified(batch)
         logits = None if self.head is None else self.head(out.features).float()
         cls = self.cls_loss(logits, batch)  # smoothed | soft | partly labelled
         w = self.weighing.at(progress, cls, out.loss)  # constant | ramp | balanced
         loss = w.lam * cls + (1 - w.lam) * (w.scale * out.loss)  # Eq. 1
         values = {"loss": loss} | self.cls_loss.values(cls, logits, batch) | out.logs | w.logs
         return loss, values
+
+    def with_classified(self, batch: Batch) -> Batch:
+        """The batch and which of its images have labels, where the features of the others need not be computed.
+
+        On a GPU that is known where the data limit their number: counting them would make the host wait.
+        """
+        if not self.some_features or batch.targets is None:
+            return batch
+        if self.labelled_per_batch is None and (self.compiled is not None or batch.targets.device.type != "cpu"):
+            return batch
+        return batch._replace(classified=labelled_rows(batch.targets, self.labelled_per_batch))
 
     def run_tasks(self, batch: Batch) -> TaskOutput:
         """L_SSAT, 0 without a task, and the features (B, num_features) to classify, None without a head."""
@@ -238,6 +254,9 @@ class JointModule(pl.LightningModule):
         """The task begins once, before the first step; not when a training is continued."""
         if self.ssl is not None and self.global_step == 0 and batches_before(self.trainer, 0) == 0:
             self.ssl.begin(self.encoder)
+        data = getattr(self.trainer, "datamodule", None)
+        labelled = data.labelled_batches() if isinstance(data, LoaderModule) else None
+        self.labelled_per_batch = labelled.per_batch if labelled else None
         if self.optimization.warmup_of is not None:
             follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # LambdaLR
         if self.cuda_graph:
