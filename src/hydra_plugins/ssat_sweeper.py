@@ -7,7 +7,7 @@ import gc
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from ssat.config.words import CONF, FILES, as_typed_here
 from ssat.core.errors import UserError
 from ssat.runs.folder import compare_line, describe, find_finished, run_name, usable
 from ssat.runs.names import ends_of, with_swept
-from ssat.sweeps.here import check_launcher, run_here
+from ssat.sweeps.here import check_launcher, run_here, warmed
 from ssat.sweeps.jobs import (
     Job,
     JobOutcome,
@@ -54,6 +54,7 @@ from ssat.sweeps.names import swept_keys, swept_values
 from ssat.sweeps.packed import Packing, advised, keep, pack, sharing, throughput
 from ssat.sweeps.slurm import run_on_cluster
 from ssat.sweeps.table import results_table
+from ssat.sweeps.warm import Warm
 
 Failures = list[tuple[Job, JobOutcome]]
 
@@ -98,6 +99,7 @@ class VariantSweeper(BasicSweeper):
         self.cells, self.trains_nothing = plain(cells), trains_nothing
         self.failed: dict[str, Request] = {}
         self.told: set[str] = set()  # the reasons of failures
+        self.warm: Warm | None = None  # what forks the jobs off
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every job that is not finished yet.
@@ -109,6 +111,10 @@ class VariantSweeper(BasicSweeper):
         if self.trains_nothing:
             raise UserError(as_typed_here(self.trains_nothing))
         launcher = parse(Launcher, OmegaConf.to_container(self.master.launcher, resolve=True), "launcher")
+        with warmed(launcher) as self.warm:
+            self._sweep(arguments, launcher)
+
+    def _sweep(self, arguments: list[str], launcher: Launcher) -> None:
         jobs, results = self.compose(self.combine(arguments))
         total = len(jobs) + len(results)
         results += [(job, outcome) for job in jobs if (outcome := before_start(job, self.told))]
@@ -123,9 +129,8 @@ class VariantSweeper(BasicSweeper):
             check_launcher(launcher, left)
         packing = pack(launcher, left) if launcher.name == "packed" and left and not estimates else None
         began = time.monotonic()
-        around: AbstractContextManager[Failures] = estimating(left) if estimates else nullcontext([])
         try:
-            with around as impossible:
+            with estimating(left if estimates else ()) as impossible:
                 for job, outcome in impossible:
                     report_failure(job, outcome, self.told, begun=False)
                     results.append((job, outcome))
@@ -243,7 +248,8 @@ class VariantSweeper(BasicSweeper):
             print(f"{len(jobs)} jobs, launcher={launcher.name}; their output: {folder}/*.log", flush=True)
         done = total - len(jobs)
         with sharing(packing, folder) if packing else nullcontext() as placement:
-            start = run_on_cluster if launcher.name == "slurm" else partial(run_here, placement=placement)
+            here_too = partial(run_here, placement=placement, warm=self.warm)
+            start = run_on_cluster if launcher.name == "slurm" else here_too
             for stage in stages(jobs):
                 refused = [(job, outcome) for job in stage if (outcome := without_start(job, self.failed))]
                 known = {id(job) for job, _ in refused}
@@ -260,12 +266,8 @@ class VariantSweeper(BasicSweeper):
                     yield job, advised(outcome, placement) if placement else outcome
 
     def launch_here(self, jobs: Sequence[Job], total: int, before: int) -> Iterator[tuple[Job, JobOutcome]]:
-        """With Hydra's launcher: its basic one runs one job after the other in this process.
-
-        Args:
-            jobs: to run.
-            total: of the sweep.
-            before: how many of them have been run or skipped.
+        """With Hydra's launcher: its basic one runs one job after the other in this process; `before` of `total` have
+        been run or skipped.
         """
         assert self.launcher is not None, "setup() comes first"
         one_by_one = isinstance(self.launcher, BasicLauncher)
@@ -306,7 +308,10 @@ def what_came_of(job: Job, outcome: JobOutcome) -> str:
 def estimating(jobs: Sequence[Job]) -> Iterator[Failures]:
     """Around the estimates of a sweep: says how many calibrations they will take, and how far they are when a signal
     ends them; yields the jobs whose data do not fit."""
-    from ssat.estimate.command import interruptible, plan  # torch, which a sweep's own process else never needs
+    if not jobs:
+        yield []
+        return
+    from ssat.estimate.command import interruptible, plan  # torch, which takes seconds
 
     with interruptible():
         refused = plan([job.config for job in jobs])

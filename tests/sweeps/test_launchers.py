@@ -170,7 +170,7 @@ def test_a_killed_job_is_a_failed_one_and_the_others_go_on(tmp_path):
     given = [job(*words, name="long", **ON_CPU), job("encoder=vit_x", name="refused", **ON_CPU)]
     jobs = run_here(given, launcher_of("launcher=processes"), tmp_path / "logs")
     done = [next(jobs)]
-    for pid in pids_of(f"runs_dir={tmp_path}"):
+    for pid in pids_of(tmp_path):
         os.kill(pid, signal.SIGKILL)
     done += list(jobs)
     assert [(each.name, outcome.status) for each, outcome in done] == [("refused", "refused"), ("long", "crashed")]
@@ -182,21 +182,21 @@ def test_a_sweep_that_is_stopped_stops_its_jobs_too(tmp_path):
     given = [job(*words, name="long", **ON_CPU), job("encoder=vit_x", name="refused", **ON_CPU)]
     jobs = run_here(given, launcher_of("launcher=processes"), tmp_path / "logs")
     next(jobs)
-    assert pids_of(f"runs_dir={tmp_path}")
+    assert pids_of(tmp_path)
     jobs.close()
-    assert not pids_of(f"runs_dir={tmp_path}")
+    assert not pids_of(tmp_path)
 
 
-def pids_of(word: str) -> list[int]:
-    """The running processes of jobs that this test started: those with `word` on their command line."""
+def pids_of(folder: Path) -> list[int]:
+    """The running jobs whose output goes to a log below `folder`."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes().decode().split("\0")
-        except (OSError, UnicodeDecodeError):
+            output = (process / "fd" / "1").readlink()
+        except OSError:
             continue
-        if "ssat.commands" in words and word in words:
-            found.append(int(path.parent.name))
+        if output.suffix == ".log" and output.is_relative_to(folder):
+            found.append(int(process.name))
     return found
 
 
@@ -234,7 +234,7 @@ def test_ctrl_c_stops_the_jobs_and_prints_the_summary_so_far(tmp_path):
     assert "sweep: 0 finished, 0 skipped (already finished), 0 failed, 3 not finished" in out
     assert "interrupted: the same command continues" in err
     assert "Traceback" not in err
-    assert not pids_of(f"runs_dir={tmp_path}")
+    assert not pids_of(tmp_path)
 
 
 @pytest.mark.slow
@@ -371,10 +371,10 @@ def _kill_once_training(process: subprocess.Popen, runs: Path) -> None:
     deadline = time.monotonic() + 200
     while not list(runs.glob("*/*/joint/checkpoints")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert pids_of(f"runs_dir={runs}")
+    assert pids_of(runs)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 30
-    while (left := pids_of(f"runs_dir={runs}")) and time.monotonic() < deadline:
+    while (left := pids_of(runs)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left  # their loaders' processes have the same words

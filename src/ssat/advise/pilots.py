@@ -17,7 +17,7 @@ from ssat.core.terminal import tell
 from ssat.core.words import duration
 from ssat.runs.folder import find_finished, run_name
 from ssat.runs.record import Record
-from ssat.sweeps.here import check_launcher, run_here
+from ssat.sweeps.here import check_launcher, run_here, warmed
 from ssat.sweeps.jobs import Job
 
 Train = Callable[[Run], object]
@@ -136,9 +136,10 @@ def run_pilots(pilots: Sequence[Pilot], folder: Path, train: Train) -> Iterator[
         return
     jobs, by_name = [pilot.job for pilot in left], {pilot.job.name: pilot for pilot in left}
     check_launcher(launcher, jobs)
-    for job, ended in run_here(jobs, launcher, folder / "logs"):
-        pilot = by_name[job.name]
-        yield pilot, outcome_of(pilot.config) or ended.reason or ended.status
+    with warmed(launcher) as warm:
+        for job, ended in run_here(jobs, launcher, folder / "logs", warm=warm):
+            pilot = by_name[job.name]
+            yield pilot, outcome_of(pilot.config) or ended.reason or ended.status
 
 
 def _here(pilot: Pilot, log: Path, train: Train) -> Outcome | str:

@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ssat.config.schema import Launcher
 from ssat.core.errors import UserError
@@ -30,9 +30,12 @@ from ssat.core.standing import VARIABLE
 from ssat.core.terminal import tell
 from ssat.sweeps.board import Board, Running
 from ssat.sweeps.jobs import Job, JobOutcome, own_words
+from ssat.sweeps.warm import Forked, Warm
 
 TO_END = 60.0  # seconds more than the ranks of a job have: what ends them says why
 LOOK_EVERY = 0.5  # seconds between two looks at how far the jobs are
+# One of them is there where a driver is: NVIDIA's, that of WSL, those of Jetson, and AMD's.
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl", "/dev/nvmap", "/dev/nvgpu", "/dev/kfd")
 STOPPING = "stopping: each run saves first; a second Ctrl-C ends them at once"
 
 
@@ -44,28 +47,36 @@ class JobProcess:
         log: file for its output.
         env: variables beside those of this process.
         sweep: number of a process of this machine with which the job ends, wherever it is called; 0 = none.
+        warm: forks it off; None = it is a program of its own.
     """
 
-    def __init__(self, words: Sequence[str], log: Path, env: dict[str, str] | None = None, *, sweep: int = 0) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        env: dict[str, str] | None = None,
+        *,
+        sweep: int = 0,
+        warm: Warm | None = None,
+    ) -> None:
         self.words, self.log, self.env, self.sweep = list(words), Path(log).resolve(), env or {}, sweep
-        self.process: subprocess.Popen | None = None
+        self.warm = warm
+        self.process: subprocess.Popen | Forked | None = None
         self.asked: int | None = None  # the signal that `wait` is to send; set by a signal handler or another thread
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"process": None}
+        return self.__dict__ | {"process": None, "warm": None}
 
     def __call__(self) -> JobOutcome:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             start = log.tell()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ssat.commands", "train", *self.words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | self.env | {PARENT: str(os.getpid())},  # a killed sweep leaves no job behind
-                start_new_session=True,  # a terminal's Ctrl-C reaches it, and DDP's processes with it, through `asked`
-            )
+            if self.warm is not None:
+                env = os.environ | self.env
+                self.process = self.warm.start(self.words, self.log, env, lambda: self.asked is not None)
+            if self.process is None and self.asked is not None:
+                return JobOutcome("stopped")
+            self.process = self.process or self._program(log)
         try:
             code = self.wait()
         except BaseException:
@@ -75,6 +86,16 @@ class JobProcess:
         if self.asked is not None and code in (-signal.SIGKILL, -self.asked):
             return JobOutcome("stopped")  # it was not the machine's memory
         return read_outcome(code, self.log.read_bytes()[start:].decode(errors="replace"))
+
+    def _program(self, log: BinaryIO) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ssat.commands", "train", *self.words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | self.env | {PARENT: str(os.getpid())},  # a killed sweep leaves no job behind
+            start_new_session=True,  # a terminal's Ctrl-C reaches it, and DDP's processes with it, through `asked`
+        )
 
     def wait(self) -> int:
         """The exit code, at the end; passes `asked` on, and kills what has not ended long after.
@@ -89,9 +110,9 @@ class JobProcess:
             if self.sweep and not self.asked and not _lives(self.sweep):
                 self.asked = signal.SIGTERM
             if self.asked != sent and self.asked is not None:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):  # it has ended, or has no session of its own yet
                     os.killpg(self.process.pid, self.asked)
-                sent, deadline = self.asked, time.monotonic() + PATIENCE + TO_END
+                    sent, deadline = self.asked, time.monotonic() + PATIENCE + TO_END
             time.sleep(0.2)
         return code
 
@@ -142,11 +163,30 @@ def devices_of(job: Job) -> int:
     return 0 if trainer.accelerator == "cpu" else trainer.devices
 
 
+@contextmanager
+def warmed(launcher: Launcher) -> Iterator[Warm | None]:
+    """Around a sweep: what forks its runs off, and imports while the sweep is put together; None where nothing can.
+
+    They are forked on Linux without a GPU, if they are processes of this machine.
+    """
+    if launcher.name not in ("processes", "packed") or sys.platform != "linux" or any(map(os.path.exists, GPU_FILES)):
+        yield None
+        return
+    warm = Warm()
+    try:
+        yield warm
+    finally:
+        warm.close()
+
+
 def visible_gpus() -> list[str]:
     """The names of this machine's GPUs for CUDA_VISIBLE_DEVICES."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name for name in given.split(",") if name.strip()]
+    if sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES)):
+        return []  # PyTorch takes seconds to say that
+
     import torch
 
     return [str(index) for index in range(torch.cuda.device_count())]
@@ -209,11 +249,15 @@ def place(launcher: Launcher, jobs: Sequence[Job]) -> Placement:
 
 
 def run_here(
-    jobs: Sequence[Job], launcher: Launcher, folder: Path, placement: Placement | None = None
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    folder: Path,
+    placement: Placement | None = None,
+    warm: Warm | None = None,
 ) -> Iterator[tuple[Job, JobOutcome]]:
     """Several jobs at once on this machine as `placement` says, by default `place`; yields each as it ends.
 
-    What goes on is shown in the meantime (`Board`).
+    What goes on is shown in the meantime (`Board`). `warm` forks them off, see `warmed`.
 
     Signals and leaving the iteration stop the jobs that run; each saves before it ends. Only a second Ctrl-C kills.
 
@@ -235,7 +279,8 @@ def run_here(
         words, log = own_words(job.words) + thread_words(job, threads), folder / f"{index:03d}-{job.name}.log"
         standing = log.with_suffix(".json").resolve()
         env = {**placement.env, **share(slot, job, gpus), VARIABLE: str(standing)}
-        process = JobProcess(words, log, env)
+        # Ranks are programs of their own, and a CUDA context cannot be forked.
+        process = JobProcess(words, log, env, warm=None if gpus or job.config.trainer.processes > 1 else warm)
         running[process] = Running(job.name, standing)  # before `received` is read: a signal finds it in one of the two
         try:
             return job, JobOutcome("stopped") if received else process()
