@@ -172,4 +172,6 @@ def build_trainer(
     )
     # Its handler of SIGTERM makes the ranks exchange a word from the midst of any other exchange, which locks them up.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    # Without it nothing is to be told at each step, for which the host would wait on every rank.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer

@@ -228,12 +228,22 @@ def adamw(groups: list[dict], *, lr: float, betas: tuple[float, float], eps: flo
         # Of the group: of the whole optimizer, Lightning would refuse clip_grad under bf16.
         if all(parameter.device.type == "cpu" for parameter in group["params"]):
             group |= {"fused": True, "foreach": False}
-    return AdamW(_scaled(groups, lr), lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+    optimizer = AdamW(_scaled(groups, lr), lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+    _search_no_gpu(optimizer)
+    return optimizer
 
 
 def sgd(groups: list[dict], *, lr: float, momentum: float) -> SGD:
     """SGD with Nesterov's momentum whose groups start at `lr` x `lr_scale`; the weight decay is each group's own."""
-    return SGD(_scaled(groups, lr), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=0.0)
+    optimizer = SGD(_scaled(groups, lr), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=0.0)
+    _search_no_gpu(optimizer)
+    return optimizer
+
+
+def _search_no_gpu(optimizer: Optimizer) -> None:
+    """Of weights on a CPU: PyTorch else looks for a GPU's library at every step, to ask whether a graph is recorded."""
+    if all(parameter.device.type == "cpu" for group in optimizer.param_groups for parameter in group["params"]):
+        optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
 
 
 def _scaled(groups: list[dict], lr: float) -> list[dict]:
