@@ -22,7 +22,8 @@ class Batch(NamedTuple):
         unmixed: the images as they were before mixup or cutmix; None where nothing was mixed.
         videos: (B,) int64 number of the video that each clip is from, over whose clips evaluation averages; None of
             images.
-        classified: (R,) int64 places in the batch of the images whose features the classifier reads; None = all.
+        classified: (R,) int64 places of the images that the classifier reads, to which `targets` belong then; None =
+            all of them.
     """
 
     images: Tensor

@@ -54,6 +54,8 @@ class Warm:
             text=True,
             start_new_session=True,  # a terminal's Ctrl-C is for the sweep, which passes it on
         )
+        assert self._server.stdin and self._server.stdout
+        self._orders, self._answers = self._server.stdin, self._server.stdout
         self._jobs: dict[int, Forked] = {}
         self._ordering = threading.Lock()
         self._ready = self._ended = False
@@ -87,7 +89,8 @@ class Warm:
             self._jobs[number] = job
             order = {"number": number, "words": list(words), "log": str(log), "env": dict(env), "folder": os.getcwd()}
             with suppress(BrokenPipeError):
-                print(json.dumps(order), file=self._server.stdin, flush=True)
+                self._orders.write(json.dumps(order) + "\n")
+                self._orders.flush()
         while not job.known.wait(0.1):
             if stopped() and not self._ready:  # no job has begun
                 self._server.kill()
@@ -98,13 +101,13 @@ class Warm:
         if not self._ready:
             self._server.kill()
         with suppress(BrokenPipeError):
-            self._server.stdin.close()  # type: ignore[union-attr]  # a pipe
+            self._orders.close()
         self._server.wait()
         self._listener.join()
-        self._server.stdout.close()  # type: ignore[union-attr]  # a pipe
+        self._answers.close()
 
     def _listen(self) -> None:
-        for line in self._server.stdout:  # type: ignore[union-attr]  # a pipe
+        for line in self._answers:
             self._ready = True
             number, what, value = line.split()
             job = self._jobs[int(number)]

@@ -46,23 +46,20 @@ def as_batch(given: Any, number: int) -> Batch:
     return Batch(images, parts[1] if len(parts) == 2 else None, indices=indices)
 
 
-def labelled_rows(targets: Tensor, at_most: int | None = None) -> Tensor:
-    """The places (R,) in a batch of the images with labels, at least one.
+def labelled_alone(batch: Batch, at_most: int | None = None) -> Batch:
+    """The batch with the images that have labels as `classified`, at least one, and their targets alone.
 
     Args:
-        targets: (B,) class indices or (B, K) labels, NO_LABEL where there are none.
-        at_most: so many of the batch have labels, or fewer: R is this number (or B), filled up by images without
-            labels, and nothing waits for the device to count them. None = they are counted.
+        batch: with targets.
+        at_most: so many of the batch have labels, or fewer: as many images are chosen (or all), filled up by others,
+            and nothing waits for the device to count them. None = they are counted.
     """
+    targets = batch.targets
+    assert targets is not None, "a batch without targets cannot be classified"
     missing = (targets if targets.ndim == 1 else targets[:, 0]) == NO_LABEL
     if at_most is not None:
-        return missing.to(torch.int8).argsort(stable=True)[:at_most]
-    rows = missing.logical_not().nonzero()[:, 0]
-    return rows if len(rows) else rows.new_zeros(1)
-
-
-def only_classified(batch: Batch) -> Batch:
-    """The batch with the targets of `Batch.classified` alone, to which the features belong then."""
-    if batch.classified is None or batch.targets is None:
-        return batch
-    return batch._replace(targets=batch.targets[batch.classified])
+        rows = missing.to(torch.int8).argsort(stable=True)[:at_most]
+    else:
+        found = missing.logical_not().nonzero()[:, 0]
+        rows = found if len(found) else found.new_zeros(1)
+    return batch._replace(classified=rows, targets=targets[rows])

@@ -16,7 +16,7 @@ from ssat.core.errors import UserError
 from ssat.data.loaders import LoaderModule
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
-from ssat.training.batches import as_batch, labelled_rows, only_classified
+from ssat.training.batches import as_batch, labelled_alone
 from ssat.training.classification import ClassLoss, Normalize, head_from
 from ssat.training.compiled import CompiledLosses
 from ssat.training.cuda_graph import ReplayedStep, Replays, planned
@@ -177,7 +177,6 @@ class JointModule(pl.LightningModule):
         """
         batch = self.with_classified(batch)
         out = self.run_tasks(batch)  # features and L_SSAT: one call
-        batch = only_classified(batch)
         logits = None if self.head is None else self.head(out.features).float()
         cls = self.cls_loss(logits, batch)  # smoothed | soft | partly labelled
         w = self.weighing.at(progress, cls, out.loss)  # constant | ramp | balanced
@@ -186,7 +185,7 @@ class JointModule(pl.LightningModule):
         return loss, values
 
     def with_classified(self, batch: Batch) -> Batch:
-        """The batch and which of its images have labels, where the features of the others need not be computed.
+        """The batch, and that it is classified without the images without labels, where an encoder can leave them out.
 
         On a GPU that is known where the data limit their number: counting them would make the host wait.
         """
@@ -194,7 +193,7 @@ class JointModule(pl.LightningModule):
             return batch
         if self.labelled_per_batch is None and (self.compiled is not None or batch.targets.device.type != "cpu"):
             return batch
-        return batch._replace(classified=labelled_rows(batch.targets, self.labelled_per_batch))
+        return labelled_alone(batch, self.labelled_per_batch)
 
     def run_tasks(self, batch: Batch) -> TaskOutput:
         """L_SSAT, 0 without a task, and the features (B, num_features) to classify, None without a head."""
