@@ -85,7 +85,7 @@ FULL = (
     Job("step", "step-224-bf16.json", (*AT_224, "--batch", "16", *NINE, *BF16, *MEMORY)),
     Job("input_pipeline", "small/input_pipeline.json", ("small={images}/train", f"rounds={PAIRS}")),
     Job("input_pipeline", "large/input_pipeline.json", ("large={large}", "images=256", f"rounds={PAIRS}")),
-    Job("epoch", "epoch-overhead.json", ("overhead", "--steps", "60", *NINE)),
+    Job("epoch", "epoch-overhead.json", ("overhead", "--steps", "200", *NINE)),
     Job("epoch", "epoch-authors.json", ("authors", "--root", "{images}", "--images", "320", "--pairs", "7")),
     Job("inference", "inference.json", NINE),
     Job("ddp", "ddp.json", ("--rounds", str(PAIRS))),

@@ -56,6 +56,7 @@ from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.progress import ProgressBar, ProgressLines
 from ssat.training.callbacks.safety import FiniteGuard, Stamp
+from ssat.training.callbacks.spare import spare
 from ssat.training.data import AnyData, build_data
 from ssat.training.fit import build_callbacks, build_trainer, quiet
 from ssat.training.module import JointModule
@@ -95,8 +96,12 @@ class Ready:
         return iter(self.batches)
 
 
+@spare
 class Stopwatch(Callback):
-    """CPU and wall seconds of an epoch: of its steps, of what lies outside their computation, and of its end."""
+    """CPU and wall seconds of an epoch: of its steps, of what lies outside their computation, and of its end.
+
+    It has no hook of a step: the bare loop would not pay for that.
+    """
 
     def watch(self, module: JointModule, optimizer: Any) -> None:
         """Begin, and count the seconds of forward and loss, backward and the optimizer apart."""
@@ -126,7 +131,7 @@ class Stopwatch(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.watch(pl_module, trainer.optimizers[0])
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stepped = now()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -21,18 +21,12 @@ from torch.optim import AdamW, Optimizer
 
 from ssat.core.batch import Batch
 from ssat.core.launch import say
-from ssat.training.callbacks.spare import has_hook
+from ssat.training.callbacks.spare import looks_between
 from ssat.training.compiled import reason_of
 from ssat.training.optim import loader_batch_size
 from ssat.training.steps import Losses, Progress, Step
 
 WARM_UP = 3  # steps before the recording: libraries choose their kernels, and the optimizer makes its state
-HOOKS = (  # they look between two parts of a step, and a replayed step has no parts
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
 SYNCHRONISES = "synchronizing CUDA operation"  # how torch's debug mode begins its warning: "called a ..."
 
 # From a step that reads and writes fixed tensors to what repeats it.
@@ -77,7 +71,7 @@ def refusal(
         reads_gradients: the weights of the losses follow from their gradients, or the angle between these is logged.
         callbacks: of the training.
     """
-    watching = [type(callback).__name__ for callback in callbacks for hook in HOOKS if has_hook(callback, hook)]
+    watching = [type(callback).__name__ for callback in callbacks if looks_between(callback)]
     reasons = {
         f"the device is {device.type}, and only CUDA has graphs": device.type != "cuda",
         f"{processes} processes exchange their gradients": processes > 1,

@@ -33,6 +33,7 @@ from ssat.training.ddp import strategy_of
 from ssat.training.earlier import checkpoints_kept
 from ssat.training.loss_scale import scaled_precision
 from ssat.training.module import JointModule
+from ssat.training.plain_step import PlainOptimization
 from ssat.training.probe import PROBES, ProbeMonitor
 from ssat.training.remarks import evaluated_every
 from ssat.training.spectrum import RankMonitor
@@ -126,6 +127,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # teachers
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")  # of other versions
 
@@ -139,6 +141,11 @@ class Unprofiled(PassThroughProfiler):
 
 
 _NOTHING = nullcontext()
+
+
+def _batch_and_index(kwargs: dict[str, Any], batch: Any, batch_idx: int) -> Any:
+    """What `training_step` takes; Lightning reads its signature anew at every step."""
+    return kwargs | {"batch": batch, "batch_idx": batch_idx}
 
 
 def build_trainer(
@@ -159,7 +166,7 @@ def build_trainer(
         gradient_clip_val=phase.recipe.clip_grad,
         check_val_every_n_epoch=evaluated_every(config, phase, data),
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
+        log_every_n_steps=log_every(config),
         logger=loggers,
         profiler=Unprofiled(),
         callbacks=callbacks,
@@ -174,4 +181,6 @@ def build_trainer(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     # Without it nothing is to be told at each step, for which the host would wait on every rank.
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._build_kwargs = _batch_and_index  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop.automatic_optimization = PlainOptimization(trainer)
     return trainer

@@ -69,24 +69,24 @@ class EpochMeans:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self._weights: dict[tuple[str, int, torch.device], Tensor] = {}
+        self._weights: dict[tuple[str, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def add(self, values: Values, images: int) -> None:
         """Add the values of one step, which are means over so many images, or sums where they bring their count."""
         names, first = " ".join((IMAGES, *values)), next(iter(values.values()))
-        weights = self._weights_of(names, images, first.device)
-        row = torch.stack((weights.new_ones(()), *values.values())) * weights
+        one, weights = self._weights_of(names, images, first.device)
+        row = torch.stack((one, *values.values())) * weights
         self.sums[names] = self.sums[names].to(row.device) + row if names in self.sums else row
 
-    def _weights_of(self, names: str, images: int, device: torch.device) -> Tensor:
-        """(names,): by what a step's values are multiplied before they are summed."""
+    def _weights_of(self, names: str, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A one, which counts the images, and (names,): what a step's values are multiplied by before the sum."""
         key = (names, images, device)
         if key not in self._weights:
             given = names.split()
             own = {name for name in given if _is_count(name) or _count_of(name) in given}
             # Filled there: numbers copied from the host would wait for the device.
             filled = [torch.full((), 1.0 if name in own else float(images), device=device) for name in given]
-            self._weights[key] = torch.stack(filled)
+            self._weights[key] = torch.ones((), device=device), torch.stack(filled)
         return self._weights[key]
 
     def take(self, strategy: Strategy) -> dict[str, float]:

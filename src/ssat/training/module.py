@@ -17,6 +17,7 @@ from ssat.data.loaders import LoaderModule
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
 from ssat.training.batches import as_batch, labelled_alone
+from ssat.training.callbacks.spare import spare_hooks
 from ssat.training.classification import ClassLoss, Normalize, head_from
 from ssat.training.compiled import CompiledLosses
 from ssat.training.cuda_graph import ReplayedStep, Replays, planned
@@ -144,7 +145,7 @@ class JointModule(pl.LightningModule):
                 loss, values = self.joint_step(shown, progress)
         else:
             loss, values = self.replay(self.mix(batch), self.with_lam(progress))  # the optimizer's step, too
-        self.means.add(values, len(batch.images))
+        self.means.add(values, batch.images.shape[0])
         due = batch_idx % self.log_every == 0  # logging every step would cost more than a small step itself
         logged = to_log(values, self.trainer) if due else watched(values)
         show(logged, self.trainer)
@@ -260,6 +261,7 @@ class JointModule(pl.LightningModule):
             follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # LambdaLR
         if self.cuda_graph:
             self.replays, self.replay = planned(self, self.trainer)
+        spare_hooks(self)
 
     def on_train_end(self) -> None:
         """A recorded step keeps its memory until it goes."""

@@ -42,7 +42,7 @@ class History(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count images and the seconds that the batch waited for data."""
-        self._images += len(batch.images) * trainer.world_size
+        self._images += batch.images.shape[0] * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
         self._waited = self._waited_before + self._loader.seconds_waited
 

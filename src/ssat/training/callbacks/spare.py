@@ -1,25 +1,26 @@
-"""Lightning calls every hook of every callback at every step; a hook that does nothing need not be one."""
+"""Lightning calls every hook of callbacks and module at every step; a hook that does nothing need not be one."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
+BETWEEN_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+STEP_HOOKS = ("on_train_batch_start", *BETWEEN_HOOKS, "on_train_batch_end")
 Kind = TypeVar("Kind", bound=type[Callback])
 
 
-def has_hook(callback: Callback, hook: str) -> bool:
-    """Whether a callback does something at this hook."""
-    return getattr(type(callback), hook) not in (None, getattr(Callback, hook))
+def has_hook(owner: Any, hook: str) -> bool:
+    """Whether a callback or a module does something at this hook."""
+    base = Callback if isinstance(owner, Callback) else pl.LightningModule
+    return getattr(type(owner), hook) not in (None, getattr(base, hook))
+
+
+def looks_between(owner: Any) -> bool:
+    """Whether a callback or a module looks between two parts of a step."""
+    return any(has_hook(owner, hook) for hook in BETWEEN_HOOKS)
 
 
 def spare(kind: Kind) -> Kind:
@@ -28,3 +29,10 @@ def spare(kind: Kind) -> Kind:
         if getattr(kind, hook) is getattr(Callback, hook):
             setattr(kind, hook, None)
     return kind
+
+
+def spare_hooks(module: pl.LightningModule) -> None:
+    """The same for one module, whose class keeps its hooks: another class may build on them."""
+    for hook in STEP_HOOKS:
+        if not has_hook(module, hook):
+            setattr(module, hook, None)
