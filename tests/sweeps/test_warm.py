@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssat.sweeps.warm import Forked, Warm
+from ssat.sweeps.warm import Forked, Warm, _elsewhere
 from tests.helpers import ROOT, TINY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux alone")
@@ -94,3 +94,16 @@ def test_jobs_end_with_a_sweep_that_is_killed(tmp_path):
         pid = int(sweep.stdout.readline())
         sweep.kill()
     assert gone(pid)
+
+
+def test_what_starts_threads_is_asked_elsewhere():
+    receives, sends = os.pipe()
+    asked = _elsewhere(lambda word: (word, os.getpid()), "watts", sends)
+    word, pid = asked()
+    assert word == "watts" and pid != os.getpid()
+    os.write(sends, b"open")  # closed there alone
+    assert os.read(receives, 4) == b"open"
+    asked = _elsewhere(lambda _: os.kill(os.getpid(), signal.SIGKILL), "watts", sends)
+    assert asked() is None
+    for each in (receives, sends):
+        os.close(each)

@@ -113,8 +113,22 @@ class EnergyMeter:
         }
 
 
+_ANSWERS: dict[str, float | None] = {}  # codecarbon starts programs and reads tables for two seconds
+
+
 def device_tdp(accelerator: str) -> float | None:
     """Rated power of one device in watts: the GPU's limit, or codecarbon's table for this CPU; None when unknown."""
+    if accelerator not in _ANSWERS:
+        _ANSWERS[accelerator] = _asked(accelerator)
+    return _ANSWERS[accelerator]
+
+
+def remember_tdp(accelerator: str, watts: float | None) -> None:
+    """What another process has been told: forked processes need not ask again."""
+    _ANSWERS[accelerator] = watts
+
+
+def _asked(accelerator: str) -> float | None:
     try:
         return _gpu_watts() if accelerator == "cuda" else _cpu_watts()
     except Exception:  # it is only written down: a missing library, driver or file ends no run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import runpy
@@ -24,9 +25,13 @@ from typing import Any
 
 from ssat.core.interrupts import SIGNALS
 from ssat.core.parent import VARIABLE as PARENT
+from ssat.runs.energy import device_tdp, remember_tdp
 
 # What a run imports, the slow parts at least; no part of them computes, which would start threads that a fork loses.
-IMPORTED = ("ssat.commands.train", "ssat.training.phases", "ssat.training.probe", "matplotlib.figure", "hydra.main")
+IMPORTED = (
+    *("ssat.commands.train", "ssat.training.phases", "ssat.training.probe", "ssat.encoders.vit"),
+    *("ssat.tasks.reconstruction", "ssat.results.comparisons", "ssat.sweeps.packed", "matplotlib.figure", "hydra.main"),
+)
 
 
 class Forked:
@@ -197,13 +202,43 @@ def become(order: Mapping[str, Any], handlers: Mapping[signal.Signals, Any]) -> 
     np.random.seed()
 
 
+def _elsewhere(function: Callable[[str], Any], word: str, answers: int) -> Callable[[], Any]:
+    """Begin `function(word)` in a process of its own, as it starts threads, which a fork loses.
+
+    Returns:
+        What waits for its result, which is None where that process has ended without one.
+    """
+    receives, sends = multiprocessing.Pipe(duplex=False)
+
+    def work() -> None:
+        os.close(answers)  # the sweep waits for the end of what is written there
+        sends.send(function(word))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    sends.close()
+
+    def result() -> Any:
+        try:
+            return receives.recv()
+        except EOFError:
+            return None
+        finally:
+            receives.close()
+            process.join()
+
+    return result
+
+
 def main() -> None:
     """Import, then serve until the standard input ends; in a job, run it."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}  # the sweep ends the server
     answers = os.dup(1)
     os.dup2(2, 1)  # nothing else may write answers
+    watts = _elsewhere(device_tdp, "cpu", answers)
     for name in IMPORTED:
         importlib.import_module(name)
+    remember_tdp("cpu", watts())  # every job writes it down
     sys.stdout.flush()
     if order := serve(0, answers):
         become(order, handlers)
