@@ -53,6 +53,20 @@ def test_paper_recipe_differs_from_the_released_code_where_table_14_does():
     }  # fmt: skip
 
 
+def test_a_recipe_has_the_weight_of_joint_training_unless_the_mode_names_one():
+    def lams(*words):
+        return [phase.lam for phase in config("recipe=small_data", *words).mode.phases]
+
+    assert (lams(), lams("mode.lam=0.3"), lams("mode=scratch"), lams("mode=ssl_ft")) == (
+        [0.5],
+        [0.3],
+        [1.0],
+        [0.0, 1.0],
+    )
+    assert config_hash(config("recipe.lam=0.5")) == config_hash(config("mode.lam=0.5"))
+    assert config_hash(config("recipe.lam=0.5", "mode=scratch")) == config_hash(config("mode=scratch"))
+
+
 def test_every_encoder_data_set_and_recipe_composes():
     for encoder in ("vit_t", "vit_s", "vit_b", "vit_micro"):
         config(f"encoder={encoder}")

@@ -97,5 +97,8 @@ class Recipe:
     statistics: Literal["official", "own", "imagenet"] = key("official", "row 9: which mean and deviation")
     norm_pix: bool = key(False, "row 7: true = normalised pixels of each patch are the target")
     scratch_pos_embed: Literal["sincos", "learnable"] = key("sincos", "row 17: learnable = Table 1's parameter counts")
+    lam: float = key(  # a phase has its own, which is part of the identity
+        0.1, "weight of L_cls in mode=ssat, unless mode.lam names one (section 5: 0.1)", low=0, high=1, identity=False
+    )
     decoder: Mapping[str, DecoderSize] = key(DECODERS, "row 12, by encoder")
     report: Literal["last", "max"] = key("last", "row 16: which test accuracy is THE number; both are recorded")

@@ -16,14 +16,14 @@ from ssat.runs.own_phases import PHASES, own_settings, uses_labels_alone
 
 START, INIT_FROM = "start.", "mode.init_from"  # settings of the run that a run starts from, and the key that names it
 SHARE = "data.labelled_share"  # of a batch: nothing for modes that learn from labels alone
-OF_MODE = ("mode.", "ssl.", START, SHARE)  # runs that differ in these are compared
+OF_MODE = ("mode.", "ssl.", "recipe.lam", START, SHARE)  # runs that differ in these are compared
 # Keys that records of earlier versions lack: their default is no setting, so that old runs and new ones are pooled.
 ADDED = {
     f"{group}.{name}": defaults_in(section)[name]
     for group, section, names in (
         ("data", Data, ("test_fraction", "max_test", "use_test", "folds", "fold", "average", "labelled_share")),
         ("data", Data, ("epoch_size",)),
-        ("recipe", Recipe, ("class_weights", "focal_gamma")),
+        ("recipe", Recipe, ("class_weights", "focal_gamma", "lam")),
         ("recipe.clip_augment", ClipAugment, ("backend",)),
     )
     for name in names
