@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from torch import nn
 
 from ssat.core.batch import Batch
@@ -15,7 +15,7 @@ from ssat.data.sets.sources import digits
 from ssat.training.callbacks.history import History
 from ssat.training.callbacks.meter import Meter
 from ssat.training.callbacks.safety import FiniteGuard, Stamp
-from ssat.training.callbacks.spare import STEP_HOOKS, has_hook, spare, spare_hooks
+from ssat.training.callbacks.spare import STEP_HOOKS, has_hook, spare
 from tests.training.test_compiled import batch_at, module_with
 
 
@@ -43,11 +43,12 @@ def test_a_hook_that_is_written_or_inherited_stays() -> None:
     assert [hook for hook in STEP_HOOKS if has_hook(Child(), hook)] == ["on_train_batch_start", "on_after_backward"]
 
 
-def test_a_module_keeps_the_hooks_that_its_class_has() -> None:
-    module = module_with()
-    spare_hooks(module)
-    assert [hook for hook in STEP_HOOKS if callable(getattr(module, hook))] == ["on_train_batch_start"]
-    assert callable(type(module).on_after_backward)  # for a class that builds on this one
+def test_a_hook_that_is_set_later_counts() -> None:
+    module, callback = module_with(), LambdaCallback(on_after_backward=lambda *_: None)
+    assert [hook for hook in STEP_HOOKS if has_hook(callback, hook)] == ["on_after_backward"]
+    assert [hook for hook in STEP_HOOKS if has_hook(module, hook)] == ["on_train_batch_start"]
+    module.on_after_backward = lambda: None  # type: ignore[method-assign]
+    assert has_hook(module, "on_after_backward")
 
 
 def test_a_batch_that_is_on_the_device_stays_and_another_moves() -> None:

@@ -85,7 +85,7 @@ def test_the_step_is_lightnings_to_the_last_bit(tmp_path: Path, options: dict[st
         trainer = fitted(module, loop, tmp_path, **options)
         assert trainer.global_step == STEPS
         states.append(state_of(trainer, module))
-    assert trainer.fit_loop.epoch_loop.automatic_optimization.plain  # type: ignore[attr-defined]
+    assert is_plain(trainer)
     assert_same(*states)
 
 
@@ -109,6 +109,36 @@ def test_a_module_that_looks_into_a_step_is_asked(tmp_path: Path) -> None:
     module = network(kind=Looking)
     fitted(module, PlainOptimization, tmp_path)
     assert module.backwards == STEPS
+
+
+class Later(Callback):
+    """Changes the training when its second epoch begins."""
+
+    def __init__(self) -> None:
+        self.norms = Norms()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            trainer.accumulate_grad_batches = 3
+            trainer.callbacks.append(self.norms)
+
+
+def test_what_changes_in_the_midst_of_a_training_counts(tmp_path: Path) -> None:
+    later = Later()
+    trainer = fitted(network(), PlainOptimization, tmp_path, callbacks=[later])
+    assert trainer.global_step == STEPS // 2 + 1
+    assert len(later.norms.found) == 1
+
+
+def test_a_batch_that_is_not_learned_from_has_no_gradients(tmp_path: Path) -> None:
+    class Passing(Callback):  # as SWA, to measure statistics of batches
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward = True
+
+    module = network()
+    before = [each.detach().clone() for each in module.parameters()]
+    fitted(module, PlainOptimization, tmp_path, callbacks=[Passing()])
+    assert all(map(torch.equal, before, module.parameters()))
 
 
 def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ IMPORTED = (
     *("ssat.tasks.reconstruction", "ssat.results.comparisons", "ssat.sweeps.packed", "matplotlib.figure", "hydra.main"),
 )
 
+PATIENCE = 30  # seconds that the server waits for what is asked elsewhere; jobs can ask themselves
+
 
 class Forked:
     """A job that the server has forked off, with as much of `subprocess.Popen` as a sweep needs."""
@@ -98,18 +100,23 @@ class Warm:
                 self._orders.flush()
         while not job.known.wait(0.1):
             if stopped() and not self._ready:  # no job has begun
-                self._server.kill()
+                self._kill()
         return job if job.pid else None
 
     def close(self) -> None:
         """End the server, once its jobs have ended; at once where it still imports."""
         if not self._ready:
-            self._server.kill()
+            self._kill()
         with suppress(BrokenPipeError):
             self._orders.close()
         self._server.wait()
         self._listener.join()
         self._answers.close()
+
+    def _kill(self) -> None:
+        """End the server and what it has started to ask, but for its jobs, which have sessions of their own."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
         for line in self._answers:
@@ -206,7 +213,7 @@ def _elsewhere(function: Callable[[str], Any], word: str, answers: int) -> Calla
     """Begin `function(word)` in a process of its own, as it starts threads, which a fork loses.
 
     Returns:
-        What waits for its result, which is None where that process has ended without one.
+        What waits for its result, which is None where that process has ended without one, or takes too long.
     """
     receives, sends = multiprocessing.Pipe(duplex=False)
 
@@ -220,11 +227,12 @@ def _elsewhere(function: Callable[[str], Any], word: str, answers: int) -> Calla
 
     def result() -> Any:
         try:
-            return receives.recv()
+            return receives.recv() if receives.poll(PATIENCE) else None
         except EOFError:
             return None
         finally:
             receives.close()
+            process.kill()
             process.join()
 
     return result
@@ -238,7 +246,8 @@ def main() -> None:
     watts = _elsewhere(device_tdp, "cpu", answers)
     for name in IMPORTED:
         importlib.import_module(name)
-    remember_tdp("cpu", watts())  # every job writes it down
+    if (known := watts()) is not None:
+        remember_tdp("cpu", known)  # every job writes it down
     sys.stdout.flush()
     if order := serve(0, answers):
         become(order, handlers)

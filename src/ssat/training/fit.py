@@ -127,7 +127,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # teachers
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")  # of other versions
 
@@ -166,7 +165,7 @@ def build_trainer(
         gradient_clip_val=phase.recipe.clip_grad,
         check_val_every_n_epoch=evaluated_every(config, phase, data),
         num_sanity_val_steps=0,
-        log_every_n_steps=log_every(config),
+        log_every_n_steps=1,
         logger=loggers,
         profiler=Unprofiled(),
         callbacks=callbacks,

@@ -17,7 +17,6 @@ from ssat.data.loaders import LoaderModule
 from ssat.encoders.base import Encoder
 from ssat.tasks.base import Task, TaskOutput
 from ssat.training.batches import as_batch, labelled_alone
-from ssat.training.callbacks.spare import spare_hooks
 from ssat.training.classification import ClassLoss, Normalize, head_from
 from ssat.training.compiled import CompiledLosses
 from ssat.training.cuda_graph import ReplayedStep, Replays, planned
@@ -261,7 +260,6 @@ class JointModule(pl.LightningModule):
             follow_schedule(self.lr_schedulers())  # type: ignore[arg-type]  # LambdaLR
         if self.cuda_graph:
             self.replays, self.replay = planned(self, self.trainer)
-        spare_hooks(self)
 
     def on_train_end(self) -> None:
         """A recorded step keeps its memory until it goes."""

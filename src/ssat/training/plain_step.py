@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
@@ -23,7 +23,7 @@ class PlainOptimization(_AutomaticOptimization):
 
     def run(self, optimizer: Optimizer, batch_idx: int, kwargs: Any) -> dict[str, Any]:
         """The loss of one batch, after the step."""
-        if not self.plain:
+        if self._skip_backward or not is_plain(self.trainer):  # each time: callbacks may change it
             return super().run(optimizer, batch_idx, kwargs)
         trainer, counts = self.trainer, self.optim_progress.optimizer
         losses: list[Tensor] = []
@@ -50,11 +50,6 @@ class PlainOptimization(_AutomaticOptimization):
         losses.append(loss.detach())
         module.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         return losses[0]
-
-    @cached_property
-    def plain(self) -> bool:
-        """Nothing stands between the parts of a step; the same for a whole fit."""
-        return is_plain(self.trainer)
 
 
 def is_plain(trainer: Any) -> bool:

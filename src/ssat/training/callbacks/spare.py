@@ -1,4 +1,4 @@
-"""Lightning calls every hook of callbacks and module at every step; a hook that does nothing need not be one."""
+"""Lightning calls every hook of every callback at every step; a hook that does nothing need not be one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Kind = TypeVar("Kind", bound=type[Callback])
 
 
 def has_hook(owner: Any, hook: str) -> bool:
-    """Whether a callback or a module does something at this hook."""
-    base = Callback if isinstance(owner, Callback) else pl.LightningModule
-    return getattr(type(owner), hook) not in (None, getattr(base, hook))
+    """Whether a callback or a module does something at this hook, by its class or as it is."""
+    own, base = getattr(owner, hook), Callback if isinstance(owner, Callback) else pl.LightningModule
+    return own is not None and getattr(own, "__func__", own) is not getattr(base, hook)
 
 
 def looks_between(owner: Any) -> bool:
@@ -29,10 +29,3 @@ def spare(kind: Kind) -> Kind:
         if getattr(kind, hook) is getattr(Callback, hook):
             setattr(kind, hook, None)
     return kind
-
-
-def spare_hooks(module: pl.LightningModule) -> None:
-    """The same for one module, whose class keeps its hooks: another class may build on them."""
-    for hook in STEP_HOOKS:
-        if not has_hook(module, hook):
-            setattr(module, hook, None)
