@@ -1,4 +1,4 @@
-"""A step as Lightning takes it, without what does nothing in most trainings: a third of what its loop costs."""
+"""A step as Lightning takes it, without what does nothing in most trainings; `benchmarks.epoch` measures the rest."""
 
 from __future__ import annotations
 
