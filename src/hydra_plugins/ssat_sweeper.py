@@ -24,7 +24,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ssat.config.check import check_typed
+from ssat.config.check_typed import check_typed
 from ssat.config.command_line import explain
 from ssat.config.fields import parse
 from ssat.config.identity import config_hash

@@ -232,6 +232,7 @@ def test_few_labels_add_batches_that_are_half_labelled() -> None:
         (["budget=1h", "lam=2"], "lam=2 is not possible: give different weights between 0 and 1"),
         (["budget=1h", "mode=ssat"], "mode is not possible here, advise tries the modes itself: leave it out"),
         (["budget=1h", "mode.lam=0.3"], "mode.lam is not possible here"),
+        (["budget=1h", "recipe.lam=0.3"], "recipe.lam is not possible here, lam= lists the weights that it tries"),
         (["budget=1h", "epochs=3"], "epochs is not possible here, budget= says how long the training is"),
         (["budget=1h", "-m"], "-m is no key of advise"),
     ],

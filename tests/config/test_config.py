@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from ssat.config.check_typed import check_typed
 from ssat.config.defaults import default_patch
 from ssat.config.identity import check_same_run, config_hash, differences
 from ssat.config.overrides import composed
@@ -65,6 +66,16 @@ def test_a_recipe_has_the_weight_of_joint_training_unless_the_mode_names_one():
     )
     assert config_hash(config("recipe.lam=0.5")) == config_hash(config("mode.lam=0.5"))
     assert config_hash(config("recipe.lam=0.5", "mode=scratch")) == config_hash(config("mode=scratch"))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["mode=scratch"], "mode=scratch does not read it"), (["mode.lam=0.2"], "mode.lam=0.2 takes its place")],
+)
+def test_a_typed_weight_that_no_joint_training_reads_is_refused(words, reason):
+    words = [*words, "recipe.lam=0.4"]
+    with pytest.raises(UserError, match=f"recipe.lam=0.4 is the weight of L_cls in mode=ssat, and {reason}: leave it"):
+        check_typed(config(*words), words)
 
 
 def test_every_encoder_data_set_and_recipe_composes():

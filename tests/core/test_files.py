@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssat.core import files
+from ssat.core.errors import UserError
 from tests.helpers import ROOT
 
 WRITER = """
@@ -77,3 +78,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / "a") as partial:
         fail(partial)
     assert names(tmp_path) == {"a"} and (tmp_path / "a").read_text() == "old"
+
+
+def test_a_folder_of_the_files_name_is_refused_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "advice.json"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"advice.json is a folder, .* move the folder away"):
+        files.write_text(folder, "new")
+    assert folder.is_dir() and list(tmp_path.iterdir()) == [folder]

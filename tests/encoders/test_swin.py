@@ -71,7 +71,7 @@ def test_full_pass_is_timms(size: int, options: dict) -> None:
 def test_a_hidden_cell_holds_the_mask_token() -> None:
     encoder = swin(32).eval()
     seen = []
-    encoder.model.layers.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encoder.model.layers[0].blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     mask = torch.zeros(1, 64, dtype=torch.bool)
     mask[0, 9] = True  # cell (1, 1) of 8 x 8: tokens (2:4, 2:4)
     images = torch.randn(1, 3, 32, 32)

@@ -100,30 +100,6 @@ def test_parameters_are_the_official_ones(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in encoder.parameters()) - of_norm == parameters
 
 
-def test_checkpointed_blocks_give_the_same_gradients_under_drop_path() -> None:
-    plain = SMALL(drop_path=0.5).train()
-    again = SMALL(drop_path=0.5, checkpoint_blocks=True).train()
-    again.load_state_dict(plain.state_dict())
-    clips = torch.randn(4, 3, 4, 32, 32)
-    gradients = []
-    for encoder in (plain, again):
-        torch.manual_seed(3)
-        encoder(clips).square().sum().backward()
-        gradients.append([p.grad for p in encoder.parameters() if p.grad is not None])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def test_checkpointed_blocks_keep_less_for_the_backward_pass() -> None:
-    def kept(checkpoint_blocks: bool) -> int:
-        encoder = VideoTransformer(4, 32, 8, embed_dim=48, depth=6, num_heads=3, checkpoint_blocks=checkpoint_blocks)
-        sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
-            encoder.train()(torch.randn(2, 3, 4, 32, 32))
-        return sum(sizes)
-
-    assert kept(True) < kept(False) / 5
-
-
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
     [

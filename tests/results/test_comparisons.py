@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from ssat.results.comparisons import arm_difference, comparisons, finding
+from ssat.results.intervals import ABOVE, NOISE, Difference
 from ssat.results.page.comparison import comparison_panel
 from ssat.results.page.space import PageSpace
 from ssat.runs.record import read_records
@@ -192,3 +193,8 @@ def test_few_labels_and_epochs_of_another_size_are_said(tmp_path: Path):
         run["data_fingerprint"]["splits"]["train"] = 1437
     said = finding(load(tmp_path, scratch, ssat))
     assert "test images, with labels of 14 of 1,437 training images: " in said and " of 704 images (the paper" in said
+
+
+def test_a_difference_that_is_printed_as_wide_as_its_interval_is_within_the_noise() -> None:
+    assert Difference(8.24, 8.16).sign == NOISE and str(Difference(8.24, 8.16)) == "8.2 ± 8.2 points above"
+    assert Difference(8.26, 8.16).sign == ABOVE

@@ -44,7 +44,7 @@ def test_the_command_prints_table_and_verdict_and_writes_the_page(runs: Path):
     )
     assert done.returncode == 0 and done.stderr == ""
     assert "vit_micro on digits: SSAT reaches 80.0 % on 360 test images" in done.stdout
-    assert done.stdout.count("± is the 95 % interval") == 1
+    assert done.stdout.count("± of points is the 95 % interval of a difference") == 1
     assert done.stdout.endswith("wrote runs/report.html\n") and (runs / "report.html").stat().st_size > 10_000
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ssat.commands.evaluate import evaluate
 from ssat.commands.train import train as train_config
-from ssat.config.check import check_typed
+from ssat.config.check_typed import check_typed
 from ssat.config.identity import config_hash
 from ssat.config.resolve import resolve
 from ssat.config.words import CONF
@@ -377,6 +377,8 @@ def test_what_a_recipe_sets_and_what_is_read_is_no_mistake() -> None:
             ["data=ffpp", "encoder=videomae_s", "recipe.normalise_w=false", "recipe.augment=null"],
             ["data=digits", "recipe=mae_pretrain", "recipe.augment.hflip=0", "recipe.clip_augment=null"],
             ["data=digits", "recipe.w=auto", "recipe.normalise_w=false"],
+            ["data=digits", "recipe.lam=0.4"],
+            ["data=digits", "recipe=small_data", "mode=scratch"],
         ):
             check_typed(resolve(compose("train", overrides=words)), words)
 

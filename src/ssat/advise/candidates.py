@@ -15,6 +15,7 @@ FEW_LABELS = 0.5  # of the training images; below it a batch of SSAT has few lab
 # What advise decides itself, and why a user cannot.
 OURS = {
     "mode": "advise tries the modes itself",
+    "recipe.lam": "lam= lists the weights that it tries",
     "epochs": "budget= says how long the training is",
     "experiments": "the rows and columns of an experiment file are no part of it, so give the keys themselves",
     "experiment": "the pilots have a folder of their own",

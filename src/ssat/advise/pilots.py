@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssat.config.check import check_typed
+from ssat.config.check_typed import check_typed
 from ssat.config.overrides import composed
 from ssat.config.resolve import resolve
 from ssat.config.schema import Run

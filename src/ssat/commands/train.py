@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssat.config.check import check_typed
+from ssat.config.check_typed import check_typed
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name

@@ -23,7 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a part; several processes may write the same path at once. What
     a killed process has left in the folder is removed.
+
+    Raises:
+        UserError: a folder has that name.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, and a file of that name is to be written: move the folder away")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

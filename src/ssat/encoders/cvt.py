@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssat.core.errors import UserError
 from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, split_mask
-from ssat.encoders.layers import Mlp, drop_path, only_visible, up
+from ssat.encoders.layers import Mlp, drop_path, only_visible, through, up
 
 EPS = 1e-5
 
@@ -143,8 +143,10 @@ class Stage(nn.Module):
         pad: int,
         drop_path: float,
         cls: bool,
+        checkpoint_blocks: bool,
     ) -> None:
         super().__init__()
+        self.checkpoint_blocks = checkpoint_blocks
         self.embed = nn.Conv2d(in_dim, dim, kernel, stride, pad)
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if cls else None
@@ -169,7 +171,7 @@ class Stage(nn.Module):
             # len(x) would be a constant in a graph of torch.export.
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
         for block in self.blocks:
-            x = block(x, grid, visible, ids, cls=cls)
+            x = through(block, x, grid, visible, ids, cls=cls, checkpointed=self.checkpoint_blocks and self.training)
             if each is not None:
                 each.append(x)
         return on_grid(x[:, int(cls) :], grid, ids), x[:, :1] if cls else None
@@ -190,6 +192,7 @@ class ConvolutionalVisionTransformer(Encoder):
         depths: blocks of the three stages.
         num_heads: attention heads of the three stages.
         drop_path: stochastic depth of the last stage, rising linearly from 0.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again.
 
     Raises:
         UserError: the strides do not divide the image, or leave a mask of one cell.
@@ -208,6 +211,7 @@ class ConvolutionalVisionTransformer(Encoder):
         depths: tuple[int, int, int] = (1, 2, 10),
         num_heads: tuple[int, int, int] = (1, 3, 6),
         drop_path: float = 0.1,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
         size = both_sides(img_size)
@@ -240,6 +244,7 @@ class ConvolutionalVisionTransformer(Encoder):
                 pad=pads[i],
                 drop_path=drop_path if i == 2 else 0.0,
                 cls=i == 2,
+                checkpoint_blocks=checkpoint_blocks,
             )
             for i in range(3)
         )

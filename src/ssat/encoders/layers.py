@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ssat.core.errors import UserError
@@ -252,10 +254,29 @@ class Block(nn.Module):
 
 
 def through(block: Callable[..., Any], *args: Any, checkpointed: bool, **options: Any) -> Tensor:
-    """`block(*args, **options)`; `checkpointed` keeps only the inputs; the backward pass computes the rest again."""
+    """`block(*args, **options)`; `checkpointed` keeps only the inputs; the backward pass computes the rest again.
+
+    Batch norms count a batch in their running statistics once.
+    """
     if not (checkpointed and torch.is_grad_enabled()):
         return cast(Tensor, block(*args, **options))
+    norms = [each for each in block.modules() if isinstance(each, _BatchNorm)] if isinstance(block, nn.Module) else []
+    if norms:  # not for all blocks: torch.compile knows no other contexts
+        options["context_fn"] = lambda: (nullcontext(), _uncounted(norms))
     return cast(Tensor, checkpoint(block, *args, use_reentrant=False, **options))
+
+
+@contextmanager
+def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Batch norms that count what they see in copies of their running statistics."""
+    before = [dict(norm._buffers) for norm in norms]
+    for norm in norms:
+        norm._buffers.update({name: None if value is None else value.clone() for name, value in norm._buffers.items()})
+    try:
+        yield
+    finally:
+        for norm, own in zip(norms, before, strict=True):
+            norm._buffers.update(own)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssat.core.choices import check_choice
 from ssat.encoders.base import Dense, Encoder, both_sides, timm_names
+from ssat.encoders.layers import through
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -33,6 +34,7 @@ class ResNet(Encoder):
         stem: `imagenet` = 7x7 with stride 2 and max pooling; `cifar` = 3x3 with stride 1, no pooling.
         depths: blocks of the four stages.
         drop_path: stochastic depth, rising linearly from 0.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again.
 
     Raises:
         UserError: an unknown stem.
@@ -50,10 +52,11 @@ class ResNet(Encoder):
         stem: Stem = "imagenet",
         depths: tuple[int, int, int, int] = (3, 4, 6, 3),
         drop_path: float = 0.0,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
         check_choice("encoder.stem", stem, get_args(Stem))
-        self.img_size, self.depth = both_sides(img_size), sum(depths)
+        self.img_size, self.depth, self.checkpoint_blocks = both_sides(img_size), sum(depths), checkpoint_blocks
         block: Any = Bottleneck
         self.model: Any = TimmResNet(block, tuple(depths), num_classes=0, in_chans=in_chans, drop_path_rate=drop_path)
         if stem == "cifar":
@@ -69,12 +72,23 @@ class ResNet(Encoder):
 
     def forward_map(self, images: Tensor) -> Tensor:
         """The final map (B, num_features, h, w)."""
+        return self._through(images)
+
+    def _through(self, images: Tensor, each: list[Tensor] | None = None) -> Tensor:
+        """The map (B, D, h, w) after all stages; that of each block is appended to `each` as tokens (B, N, D)."""
         self.check_images(images)
-        return self.model.forward_features(images)
+        model = self.model
+        x = model.maxpool(model.act1(model.bn1(model.conv1(images))))
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            for block in stage:
+                x = through(block, x, checkpointed=self.checkpoint_blocks and self.training)
+                if each is not None:
+                    each.append(x.flatten(2).transpose(1, 2))
+        return x
 
     def evidence_layer(self) -> nn.Module:
-        """The last stage, whose map the classifier averages."""
-        return self.model.layer4
+        """The last block, whose map the classifier averages."""
+        return self.model.layer4[-1]
 
     def evidence_map(self, output: Tensor) -> Tensor:
         """It is one already."""
@@ -86,15 +100,9 @@ class ResNet(Encoder):
 
     def forward_dense(self, images: Tensor) -> Dense:
         """Features, the final map, and the map after each block as tokens, in one pass."""
-        self.check_images(images)
-        model = self.model
-        x = model.maxpool(model.act1(model.bn1(model.conv1(images))))
-        outputs = []
-        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-            for block in stage:
-                x = block(x)
-                outputs.append(x.flatten(2).transpose(1, 2))
-        return Dense(model.forward_head(x, pre_logits=True), x, outputs)
+        outputs: list[Tensor] = []
+        x = self._through(images, outputs)
+        return Dense(self.model.forward_head(x, pre_logits=True), x, outputs)
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's names, under which this encoder holds timm's network."""

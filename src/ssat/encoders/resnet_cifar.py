@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssat.encoders.base import Dense, Encoder, both_sides
+from ssat.encoders.layers import through
 
 
 class BasicBlock(nn.Module):
@@ -34,14 +35,22 @@ class CifarResNet(Encoder):
         img_size: pixels, a number or (height, width).
         in_chans: channels of the images.
         blocks: per stage; 9 = ResNet-56.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again.
     """
 
     mask_style = None
     stem = "conv1.weight"
 
-    def __init__(self, img_size: int | tuple[int, int] = 32, *, in_chans: int = 3, blocks: int = 9) -> None:
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 32,
+        *,
+        in_chans: int = 3,
+        blocks: int = 9,
+        checkpoint_blocks: bool = False,
+    ) -> None:
         super().__init__()
-        self.img_size, self.depth = both_sides(img_size), 3 * blocks
+        self.img_size, self.depth, self.checkpoint_blocks = both_sides(img_size), 3 * blocks, checkpoint_blocks
         self.in_chans, self.num_features, self.mask_cell_px = in_chans, 64, 4
         self.mask_grid = (-(-self.img_size[0] // 4), -(-self.img_size[1] // 4))
         self.latent_dims, self.latent_scales = (64,), (4,)
@@ -55,11 +64,17 @@ class CifarResNet(Encoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def stage_maps(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, C, h, w) after each of the three stages, of images of any size."""
+    def stage_maps(self, images: Tensor, each: list[Tensor] | None = None) -> list[Tensor]:
+        """Maps (B, C, h, w) after each of the three stages, of images of any size.
+
+        The map after each block is appended to `each` as tokens (B, N, D).
+        """
         x, maps = F.relu(self.bn1(self.conv1(images))), []
         for stage in self.stages:
-            x = stage(x)
+            for block in stage:  # type: ignore[attr-defined]
+                x = through(block, x, checkpointed=self.checkpoint_blocks and self.training)
+                if each is not None:
+                    each.append(x.flatten(2).transpose(1, 2))
             maps.append(x)
         return maps
 
@@ -73,8 +88,8 @@ class CifarResNet(Encoder):
         return self.stage_maps(images)[-1]
 
     def evidence_layer(self) -> nn.Module:
-        """The last stage, whose map the classifier averages."""
-        return self.stages[-1]
+        """The last block, whose map the classifier averages."""
+        return self.stages[-1][-1]  # type: ignore[index]
 
     def evidence_map(self, output: Tensor) -> Tensor:
         """It is one already."""
@@ -87,11 +102,8 @@ class CifarResNet(Encoder):
     def forward_dense(self, images: Tensor) -> Dense:
         """Features, the final map, and the map after each block as tokens, in one pass."""
         self.check_images(images)
-        x, outputs = F.relu(self.bn1(self.conv1(images))), []
-        for stage in self.stages:
-            for block in stage:  # type: ignore[attr-defined]
-                x = block(x)
-                outputs.append(x.flatten(2).transpose(1, 2))
+        outputs: list[Tensor] = []
+        x = self.stage_maps(images, outputs)[-1]
         return Dense(x.mean((2, 3)), x, outputs)
 
     def layer_ids(self) -> dict[str, int]:

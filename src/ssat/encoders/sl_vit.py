@@ -76,6 +76,7 @@ def sl_vit(
     drop_path: float = 0.1,
     pos_embed: PosEmbed = "learnable",
     norm_eps: float = 1e-5,
+    checkpoint_blocks: bool = False,
 ) -> VisionTransformer:
     """The ViT of Lee et al. (2021) with SPT and LSA; its numbers by default, 2,729,878 parameters with ten classes.
 
@@ -102,6 +103,7 @@ def sl_vit(
         qkv_bias=False,
         pos_embed=pos_embed,
         norm_eps=norm_eps,
+        checkpoint_blocks=checkpoint_blocks,
     )
     encoder.patch_embed = ShiftedPatchEmbed(patch_size, in_chans, embed_dim, norm_eps=norm_eps)
     for block in encoder.blocks:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssat.core.errors import UserError
 from ssat.encoders.base import Dense, Encoder, Latent, both_sides, split_mask, timm_names
+from ssat.encoders.layers import through
 
 STAGES = 4
 
@@ -74,6 +75,7 @@ class SwinTransformer(Encoder):
         depths: blocks of the four stages.
         num_heads: attention heads of the four stages.
         drop_path: stochastic depth, rising linearly from 0.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again.
 
     Raises:
         UserError: patches, windows or mask cells do not divide the image; says which sizes they do divide.
@@ -96,6 +98,7 @@ class SwinTransformer(Encoder):
         depths: tuple[int, int, int, int] = (2, 2, 6, 2),
         num_heads: tuple[int, int, int, int] = (3, 6, 12, 24),
         drop_path: float = 0.1,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
         size = both_sides(img_size)
@@ -122,6 +125,7 @@ class SwinTransformer(Encoder):
         self.mask_grid, self.mask_cell_px = (size[0] // mask_unit, size[1] // mask_unit), mask_unit
         self.latent_dims, self.latent_scales = (self.num_features,), (patch_size * 2 ** (STAGES - 1),)
         self.depth, self.tokens_per_cell = sum(depths), mask_unit // patch_size
+        self.checkpoint_blocks = checkpoint_blocks
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to tokens (B, h, w, D)."""
@@ -130,7 +134,18 @@ class SwinTransformer(Encoder):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """timm's features before its classifier: the mean of the final map."""
-        return self.model.forward_head(self.model.norm(self.model.layers(self.embed(images))), pre_logits=True)
+        return self.model.forward_head(self.model.norm(self._through(self.embed(images))), pre_logits=True)
+
+    def _through(self, tokens: Tensor, each: list[Tensor] | None = None) -> Tensor:
+        """Tokens (B, h, w, D) after all stages; those of each block (B, N, D) are appended to `each`."""
+        stages: Any = self.model.layers
+        for stage in stages:
+            tokens = stage.downsample(tokens)
+            for block in stage.blocks:
+                tokens = through(block, tokens, checkpointed=self.checkpoint_blocks and self.training)
+                if each is not None:
+                    each.append(tokens.flatten(1, 2))
+        return tokens
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """The final map of an image whose hidden tokens are the mask token (Xie et al. 2022)."""
@@ -140,12 +155,12 @@ class SwinTransformer(Encoder):
         cells = mask.view(len(mask), *self.mask_grid)
         hidden = cells.repeat_interleave(self.tokens_per_cell, 1).repeat_interleave(self.tokens_per_cell, 2)
         tokens = torch.where(hidden.unsqueeze(3), self.mask_token.to(tokens.dtype), tokens)
-        final = self.model.norm(self.model.layers(tokens))
+        final = self.model.norm(self._through(tokens))
         return Latent(maps=[final.permute(0, 3, 1, 2)], cls=None, visible_only=False)
 
     def forward_map(self, images: Tensor) -> Tensor:
         """The normalised final map (B, D, rows, cols)."""
-        return self.model.norm(self.model.layers(self.embed(images))).permute(0, 3, 1, 2)
+        return self.model.norm(self._through(self.embed(images))).permute(0, 3, 1, 2)
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """Tokens (B, N, D) after each block of all stages."""
@@ -153,13 +168,8 @@ class SwinTransformer(Encoder):
 
     def forward_dense(self, images: Tensor) -> Dense:
         """Features, the final map, and the tokens of each block of all stages, in one pass."""
-        x, outputs = self.embed(images), []
-        stages: Any = self.model.layers
-        for stage in stages:
-            x = stage.downsample(x)
-            for block in stage.blocks:
-                x = block(x)
-                outputs.append(x.flatten(1, 2))
+        outputs: list[Tensor] = []
+        x = self._through(self.embed(images), outputs)
         features = self.model.forward_head(self.model.norm(x), pre_logits=True)
         return Dense(features, x.permute(0, 3, 1, 2), outputs)
 

@@ -24,6 +24,7 @@ from ssat.encoders.base import (
     timm_names,
     tokens_to_map,
 )
+from ssat.encoders.layers import through
 
 
 class TimmVisionTransformer(Encoder):
@@ -37,6 +38,7 @@ class TimmVisionTransformer(Encoder):
         patch_size: pixels per side; None = the model's own.
         in_chans: channels of the images.
         drop_path: stochastic depth, rising linearly from 0.
+        checkpoint_blocks: keep only the inputs of the blocks for the backward pass and compute the rest again.
 
     Raises:
         UserError: a name that timm does not know, or a model that is not a plain ViT; sizes that do not fit.
@@ -56,6 +58,7 @@ class TimmVisionTransformer(Encoder):
         patch_size: int | None = None,
         in_chans: int = 3,
         drop_path: float = 0.0,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
         if not timm.is_model(model):
@@ -88,7 +91,7 @@ class TimmVisionTransformer(Encoder):
                     key="data.img_size",
                     value=side,
                 )
-        self.timm_name = model
+        self.timm_name, self.checkpoint_blocks = model, checkpoint_blocks
         self.img_size, self.in_chans, self.num_features = size, in_chans, self.model.head_hidden_size
         self.mask_grid, self.mask_cell_px = self.model.patch_embed.grid_size, unit[0]
         self.latent_dims, self.latent_scales = (self.model.embed_dim,), (unit[0],)
@@ -101,9 +104,10 @@ class TimmVisionTransformer(Encoder):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """timm's features before its classifier, pooled as the model has it."""
-        if self.training and self.patch_dropout:
-            tokens = self._without_some(self.embed(images), self.patch_dropout)
-            return self.model.forward_head(self._through(tokens), pre_logits=True)
+        if self.training and (self.patch_dropout or self.checkpoint_blocks):
+            tokens = self.embed(images)
+            tokens = self._without_some(tokens, self.patch_dropout) if self.patch_dropout else tokens
+            return self.model.forward_head(self.model.norm(self._through(tokens)), pre_logits=True)
         self.check_images(images)
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
@@ -114,14 +118,18 @@ class TimmVisionTransformer(Encoder):
         return torch.cat([tokens[:, : self.num_prefix], gather_tokens(patches, kept)], dim=1)
 
     def _through(self, tokens: Tensor) -> Tensor:
-        return self.model.norm(self.model.blocks(self.model.norm_pre(tokens)))
+        """Tokens (B, N, D) after all blocks."""
+        tokens = self.model.norm_pre(tokens)
+        for block in self.model.blocks:
+            tokens = through(block, tokens, checkpointed=self.checkpoint_blocks and self.training)
+        return tokens
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
         """As MAE: every patch is embedded and gets its position, then the hidden ones are left out."""
         visible, _ = split_mask(mask, num_visible)
         x = self.embed(images)
         x = torch.cat([x[:, : self.num_prefix], gather_tokens(x[:, self.num_prefix :], visible)], dim=1)
-        x = self._normed(self.model.blocks(self.model.norm_pre(x)))
+        x = self._normed(self._through(x))
         cls = x[:, 0] if self.model.cls_token is not None else None
         return Latent(maps=[x[:, self.num_prefix :]], cls=cls, visible_only=True)
 

@@ -47,8 +47,8 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the difference may be chance: it is within its interval, or the interval is unknown."""
-        return self.uncertainty is None or abs(self.points) <= self.uncertainty
+        """Whether the difference may be chance: as printed it is within its interval, or the interval is unknown."""
+        return self.uncertainty is None or round(abs(self.points), 1) <= round(self.uncertainty, 1)
 
     @property
     def sign(self) -> str:

@@ -41,8 +41,9 @@ def comparison_lines(records: list[Record]) -> Iterator[str]:
         yield f"and {len(found) - len(shown):,} more comparisons: {FEWER_RUNS}\n"
     if any("±" in line for line in lines):
         yield (
-            f"± is the 95 % interval that follows from the number of test {counted(records)} and from how much seeds"
-            f" differ, which is assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell.\n"
+            f"± of points is the 95 % interval of a difference: it follows from the number of test {counted(records)}"
+            f" and from how much seeds differ, assumed as a deviation of {SEED_DEVIATION:g} points until more seeds"
+            " tell. ± of a mean in a table is the deviation of its seeds.\n"
         )
     for sentence in filter(None, (shared_energy(records), said_extensions(records))):
         yield f"{sentence}\n"

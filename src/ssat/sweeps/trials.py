@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ssat.config.check import check_typed
+from ssat.config.check_typed import check_typed
 from ssat.config.command_line import explain
 from ssat.config.overrides import FAULTS
 from ssat.config.resolve import resolve
