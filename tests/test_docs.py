@@ -165,6 +165,7 @@ def value_in(run: Run, key: str) -> Any:
 UNNAMED = ("input", "trainer", "mode", "launcher")  # their files may be called otherwise than the value that they set
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("line", documented("train"))
 def test_a_documented_training_command_makes_the_run_that_it_says(line: str) -> None:
     words = words_of(line)

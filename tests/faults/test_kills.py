@@ -13,7 +13,7 @@ import pytest
 from tests.faults.harness import TARGETS, campaign, unequal
 
 
-@pytest.mark.parametrize(("what", "kills"), [("prepare", 4), ("scratch", 1)])
+@pytest.mark.parametrize(("what", "kills"), [("prepare", 4), pytest.param("scratch", 1, marks=pytest.mark.slow)])
 def test_killed_commands_leave_what_an_uninterrupted_one_leaves(tmp_path: Path, what: str, kills: int) -> None:
     said: list[str] = []
     tally = campaign([what], kills, 0, tmp_path, said.append)

@@ -1,6 +1,7 @@
 """Sweeps of tiny real runs as commands, and the rules of rows x columns on their own."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from ssat.config.schema import Launcher, Run
 from ssat.config.words import CONF
 from ssat.core.errors import UserError
 from ssat.runs.folder import find_finished, find_run_dir
-from ssat.runs.inputs import FILE
 from ssat.sweeps.jobs import (
     Job,
     JobOutcome,
@@ -340,10 +340,26 @@ def test_a_run_finished_for_another_experiment_counts_unless_it_has_a_folder_of_
     assert find_finished(config) is None
 
 
+CRASHING = """
+import os
+from pathlib import Path
+
+marker, replace = Path(__file__).with_name("crash"), os.replace
+
+def crash(source, target):
+    if marker.exists() and str(Path(target).parent) == marker.read_text():
+        raise ZeroDivisionError("on purpose")
+    replace(source, target)
+
+os.replace = crash
+"""
+
+
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory) -> tuple[Path, list[str], Path, subprocess.CompletedProcess]:
+def trial(tmp_path_factory) -> Iterator[tuple[Path, list[str], Path, subprocess.CompletedProcess]]:
     """A sweep of which one job is refused at once, one when it is built, one crashes and one finishes."""
     folder = tmp_path_factory.mktemp("trial")
+    (folder / "sitecustomize.py").write_text(CRASHING)  # Python imports it by itself
     runs = folder / "runs"
     rows = {
         "impossible": ["mode.lam=7", "ssl.decoder_heads=16"],
@@ -357,8 +373,11 @@ def trial(tmp_path_factory) -> tuple[Path, list[str], Path, subprocess.Completed
     (folder / "experiments" / "trial.yaml").write_text(text)
     words = ["+experiments=trial", f"hydra.searchpath=[file://{folder}]"]
     crashing = find_run_dir(config_of("experiment=trial", *rows["crashing"], runs=runs))
-    (crashing / FILE).mkdir(parents=True)  # a folder where a file should be
-    return runs, words, crashing, sweep(*words, runs=runs)
+    crashing.mkdir(parents=True)
+    (folder / "crash").write_text(str(crashing))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield runs, words, crashing, sweep(*words, runs=runs)
 
 
 def finished_in(folder: Path) -> list[Path]:
@@ -385,7 +404,7 @@ def test_a_crash_leaves_one_traceback_and_its_reason_in_the_summary(trial):
     lines = result.stdout.splitlines()
     (index,) = [i for i, line in enumerate(lines) if line.startswith("  crashed: ")]
     assert "(crashing)" in lines[index]
-    assert "IsADirectoryError" in lines[index + 1]
+    assert "ZeroDivisionError: on purpose" in lines[index + 1]
 
 
 def test_the_repeat_command_finds_the_users_configuration_files(monkeypatch, tmp_path):
@@ -411,7 +430,7 @@ def test_repeating_the_sweep_runs_only_what_is_missing(trial):
     runs, words, crashing, _ = trial
     (good,) = finished_in(runs / "trial")
     before = good.stat().st_mtime_ns
-    (crashing / FILE).rmdir()
+    (runs.parent / "crash").unlink()
     again = sweep(*words, "experiment=renamed", runs=runs)
     assert "sweep: 1 finished, 1 skipped (already finished), 2 failed" in again.stdout, again.stderr
     assert f"skipped, already finished in {good.parent}" in again.stdout

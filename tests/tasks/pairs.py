@@ -23,6 +23,7 @@ ENCODERS = {
     "vit_t": "vit_t, vit_s, vit_b, vit_2m8, deit_ti, vit_micro",
     "sl_vit": "sl_vit",
     "timm": "timm (plain ViTs)",
+    "cct_2": "cct_2, cct_7",
     "cvt_13": "cvt_13",
     "swin_t": "swin_t",
     "resnet_50": "resnet_50",
