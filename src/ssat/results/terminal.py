@@ -14,6 +14,7 @@ from ssat.core.terminal import Console, tell
 from ssat.core.words import markdown_text
 from ssat.results.comparisons import finding, finished_comparisons
 from ssat.results.content import counted
+from ssat.results.frontier import frontier_table, frontiers
 from ssat.results.intervals import SEED_DEVIATION
 from ssat.results.label_curve import curve_table, label_curves, next_labels
 from ssat.results.paper.claims import Claim, status_counts
@@ -135,6 +136,11 @@ def _show_runs(console: Console, records: list[Record]) -> None:
         console.print(curve_table(curve))
         for line in next_labels(curve):
             console.print(line, markup=False, soft_wrap=not console.is_terminal)
+        console.print()
+    for frontier in frontiers(records):
+        title = f"{frontier.title}: accuracy in % from scratch, and SSAT minus scratch"
+        console.print(f"[bold]{escape(title)}[/bold]")
+        console.print(frontier_table(frontier))
         console.print()
     for line in comparison_lines(records):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)

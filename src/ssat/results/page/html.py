@@ -10,6 +10,7 @@ from pathlib import Path
 from ssat.core.words import duration, first_few
 from ssat.results.analyses import AnalysisRecord
 from ssat.results.comparisons import finished_comparisons
+from ssat.results.frontier import frontiers, shown, sign
 from ssat.results.label_curve import label_curves, next_labels
 from ssat.results.page.charts import line_chart
 from ssat.results.page.comparison import ComparisonPanel, comparison_panel
@@ -67,6 +68,10 @@ def render(
         label_charts=[
             line_chart(f"{curve.title}: few labels", curve.series, x_label="% of the labels", y_label="accuracy in %")
             for curve in curves
+        ],
+        frontiers=[
+            (each.title, each.steps, [(row, [(shown(one), sign(one)) for one in row.entries]) for row in each.rows])
+            for each in frontiers(records)
         ],
         next_labels=[(curve.title, next_labels(curve)) for curve in curves],
         panels=panels,
