@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ssat.results.comparisons import Arm, Comparison, arm_difference, finished_comparisons, shared_settings
@@ -136,7 +137,7 @@ def frontier_table(frontier: Frontier) -> Table:
     before = None
     for row in frontier.rows:
         entries = [f"[{STYLES[sign(each)]}]{shown(each)}[/]" if sign(each) else shown(each) for each in row.entries]
-        table.add_row(f"{row.images:,}" if row.images != before else "", row.name, *entries)
+        table.add_row(f"{row.images:,}" if row.images != before else "", escape(row.name), *entries)
         before = row.images
     return table
 
