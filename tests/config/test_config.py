@@ -70,12 +70,30 @@ def test_a_recipe_has_the_weight_of_joint_training_unless_the_mode_names_one():
 
 @pytest.mark.parametrize(
     ("words", "reason"),
-    [(["mode=scratch"], "mode=scratch does not read it"), (["mode.lam=0.2"], "mode.lam=0.2 takes its place")],
+    [
+        (["mode=scratch"], "mode=scratch does not read it"),
+        (["mode=ssl"], "mode=ssl does not read it"),
+        (["mode.lam=0.2"], "mode.lam=0.2 takes its place"),
+        (["mode.phases.0.lam=0.3"], "mode.phases names another, 0.3"),
+    ],
 )
 def test_a_typed_weight_that_no_joint_training_reads_is_refused(words, reason):
     words = [*words, "recipe.lam=0.4"]
     with pytest.raises(UserError, match=f"recipe.lam=0.4 is the weight of L_cls in mode=ssat, and {reason}: leave it"):
         check_typed(config(*words), words)
+
+
+def test_the_weight_of_another_recipe_is_refused():
+    words = ["mode=ssl_ft", "mode.ssl_recipe.lam=0.3"]
+    with pytest.raises(UserError, match="mode.ssl_recipe.lam=0.3 .* only recipe.lam and mode.lam are read: leave it"):
+        check_typed(config(*words), words)
+
+
+def test_a_wrong_weight_is_named_by_the_key_that_was_typed():
+    with pytest.raises(UserError, match="^recipe.lam='abc' is not possible"):
+        config("recipe.lam=abc")
+    with pytest.raises(UserError, match="^mode.lam=7 is not possible"):
+        config("mode.lam=7")
 
 
 def test_every_encoder_data_set_and_recipe_composes():

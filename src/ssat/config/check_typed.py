@@ -47,20 +47,14 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
                 key=key,
                 value=value,
             )
+        if re.fullmatch(rf"{RECIPES}\.lam", key):
+            _check_lam(run, key, value)
         if key.startswith("recipe.") and not _is_read(run, key.split(".")[1]):
             places = ("ssl_recipe", "probe_recipe")
             place = next((name for name in places if getattr(run.mode, name)), "phases.0.recipe")
             meant = key.replace("recipe", f"mode.{place}", 1)
             raise UserError(
                 f"{key} is read by no phase of mode={run.mode.name}: set {meant}={value}, or leave it out",
-                key=key,
-                value=value,
-            )
-        if key == "recipe.lam" and run.mode.lam != run.recipe.lam:
-            name, own = run.mode.name, run.mode.lam
-            reason = f"mode={name} does not read it" if own is None else f"mode.lam={own:g} takes its place"
-            raise UserError(
-                f"{key}={value} is the weight of L_cls in mode=ssat, and {reason}: leave it out",
                 key=key,
                 value=value,
             )
@@ -78,6 +72,24 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
                 key=key,
                 value=value,
             )
+
+
+def _check_lam(run: Run, key: str, value: str) -> None:
+    """Only the recipe's own weight is read, and only where joint training names no other."""
+    own, used = run.mode.lam, [phase.lam for phase in run.mode.phases]
+    if key != "recipe.lam":
+        reason = "only recipe.lam and mode.lam are read"
+    elif own is None:
+        reason = f"mode={run.mode.name} does not read it"
+    elif own != run.recipe.lam:
+        reason = f"mode.lam={own:g} takes its place"
+    elif own not in used:
+        reason = f"mode.phases names another, {used[0]:g}"
+    else:
+        return
+    raise UserError(
+        f"{key}={value} is the weight of L_cls in mode=ssat, and {reason}: leave it out", key=key, value=value
+    )
 
 
 def _meant(key: str, *, videos: bool) -> str:

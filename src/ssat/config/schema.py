@@ -226,8 +226,8 @@ class Run:
     encoder: Encoder = key()
     data: Data = key()
     ssl: Ssl = key()
-    mode: Mode = key()
     recipe: Recipe = key()
+    mode: Mode = key()  # after the recipe, whose keys it follows: a wrong value is then named by the key that was typed
     trainer: Trainer = key()
     monitor: Monitor = key({}, identity=False)
     footprint: Footprint = key({}, identity=False)
