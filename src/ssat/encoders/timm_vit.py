@@ -117,11 +117,13 @@ class TimmVisionTransformer(Encoder):
         kept = kept_patches(len(patches), patches.shape[1], dropout, patches.device)
         return torch.cat([tokens[:, : self.num_prefix], gather_tokens(patches, kept)], dim=1)
 
-    def _through(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, D) after all blocks."""
+    def _through(self, tokens: Tensor, each: list[Tensor] | None = None) -> Tensor:
+        """Tokens (B, N, D) after all blocks; those after each block are appended to `each`."""
         tokens = self.model.norm_pre(tokens)
         for block in self.model.blocks:
             tokens = through(block, tokens, checkpointed=self.checkpoint_blocks and self.training)
+            if each is not None:
+                each.append(tokens)
         return tokens
 
     def forward_masked(self, images: Tensor, mask: Tensor, *, num_visible: int | None = None) -> Latent:
@@ -135,10 +137,8 @@ class TimmVisionTransformer(Encoder):
 
     def forward_blocks(self, images: Tensor) -> list[Tensor]:
         """Tokens (B, prefix + N, D) after each block."""
-        x, outputs = self.model.norm_pre(self.embed(images)), []
-        for block in self.model.blocks:
-            x = block(x)
-            outputs.append(x)
+        outputs: list[Tensor] = []
+        self._through(self.embed(images), outputs)
         return outputs
 
     def forward_dense(self, images: Tensor) -> Dense:

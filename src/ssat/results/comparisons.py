@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,6 +177,15 @@ def finished_comparisons(records: Sequence[Record]) -> list[Comparison]:
 def shared_settings(record: Record) -> dict[str, Any]:
     """A run's settings without those of its mode, its SSL task and the run that it starts from."""
     return {key: value for key, value in record.settings.items() if not key.startswith(OF_MODE)}
+
+
+def same_but_for(keys: Collection[str], records: Sequence[Record]) -> list[list[Comparison]]:
+    """The comparisons of the finished runs, those together that differ in the settings `keys` alone."""
+    groups: dict[str, list[Comparison]] = defaultdict(list)
+    for found in finished_comparisons(records):
+        settings = sorted((key, value) for key, value in shared_settings(found.records[0]).items() if key not in keys)
+        groups[repr((found.data, found.encoder, settings))].append(found)
+    return list(groups.values())
 
 
 def _arms(records: list[Record], settings: dict[int, dict[str, Any]]) -> list[Arm]:

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ssat.results.comparisons import Arm, Comparison, arm_difference, finished_comparisons, shared_settings
+from ssat.results.comparisons import Arm, Comparison, arm_difference, same_but_for
 from ssat.results.intervals import ABOVE, BELOW, Difference
 from ssat.results.labels import distinct_labels
 from ssat.results.modes import mode_name
@@ -74,11 +74,7 @@ class Frontier:
 
 def frontiers(records: Sequence[Record]) -> list[Frontier]:
     """A grid for each group of finished runs with two numbers of images and two of steps or more."""
-    groups: dict[str, list[Comparison]] = defaultdict(list)
-    for comparison in finished_comparisons(records):
-        settings = {key: value for key, value in shared_settings(comparison.records[0]).items() if key not in VARIED}
-        groups[repr((comparison.data, comparison.encoder, sorted(settings.items())))].append(comparison)
-    found = [_frontier(group) for group in groups.values() if len(group) > 1]
+    found = [_frontier(group) for group in same_but_for(VARIED, records)]
     return [each for each in found if each.gains and len(each.images) > 1 and len(each.steps) > 1]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from ssat.results.comparisons import Arm, Comparison, finished_comparisons, shared_settings
+from ssat.results.comparisons import Arm, Comparison, same_but_for, shared_settings
 from ssat.results.content import LABELS, labelled_images
 from ssat.results.extrapolation import COVERED, NOMINAL, Point, extrapolate
 from ssat.results.series import Series
@@ -58,17 +58,19 @@ class LabelCurve:
 
 def label_curves(records: Sequence[Record]) -> list[LabelCurve]:
     """A curve for each group of finished runs with two shares of the labels or more."""
-    found: dict[str, dict[str, dict[float, Arm]]] = defaultdict(lambda: defaultdict(dict))
-    titles = {}
-    for comparison in finished_comparisons(records):
-        group, fraction = _group_and_fraction(comparison)
+    curves = [_curve(group) for group in same_but_for((LABELS,), records)]
+    return [curve for curve in curves if len(curve.fractions) > 1]
+
+
+def _curve(group: Sequence[Comparison]) -> LabelCurve:
+    lines: dict[str, dict[float, Arm]] = defaultdict(dict)
+    for comparison in group:
+        fraction = as_number(shared_settings(comparison.records[0]).get(LABELS, 1.0))
         if fraction is None or not 0 < fraction <= 1:
             continue
-        titles[group] = f"{comparison.encoder} on {comparison.data}"
         for arm in filter(lambda arm: arm.scored, comparison.arms):
-            found[group][arm.name][fraction] = arm
-    curves = [LabelCurve(titles[group], dict(lines)) for group, lines in found.items()]
-    return [curve for curve in curves if len(curve.fractions) > 1]
+            lines[arm.name][fraction] = arm
+    return LabelCurve(f"{group[0].encoder} on {group[0].data}", dict(lines))
 
 
 def next_labels(curve: LabelCurve) -> list[str]:
@@ -104,13 +106,6 @@ def _counted(curve: LabelCurve, share: float, times: int) -> str:
     known = next((number for number in numbers if number), None)
     labels = f"{100 * share:.4g} %" if known is None else f"{known:,.0f}"
     return f"{times} x {labels}" + ", more than the training set has" * (share * times > 1)
-
-
-def _group_and_fraction(comparison: Comparison) -> tuple[str, float | None]:
-    """What the runs of one curve share, as a key; and the share of the labels."""
-    settings = shared_settings(comparison.records[0])
-    fraction = as_number(settings.pop(LABELS, 1.0))
-    return repr((comparison.data, comparison.encoder, sorted(settings.items()))), fraction
 
 
 def curve_table(curve: LabelCurve) -> Table:
