@@ -89,6 +89,18 @@ def test_the_weight_of_another_recipe_is_refused():
         check_typed(config(*words), words)
 
 
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("recipe={lam:0.4}", "recipe.lam=0.4"),
+        ('recipe={clip_augment:{hflip_prob:0.1},name:"a, b"}', "recipe.clip_augment.hflip_prob"),
+    ],
+)
+def test_what_nothing_reads_is_refused_in_a_dictionary_too(word, key):
+    with pytest.raises(UserError, match=f"^{key} is "):
+        check_typed(config("mode=scratch"), [word])
+
+
 def test_a_wrong_weight_is_named_by_the_key_that_was_typed():
     with pytest.raises(UserError, match="^recipe.lam='abc' is not possible"):
         config("recipe.lam=abc")

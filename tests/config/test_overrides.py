@@ -70,6 +70,7 @@ def refusal(*words: str) -> UserError:
         ("mode.init_from=previous", "mode.init_from", "there is no phase before the first"),
         (f"recipe.base_lr=1{'0' * 400}", "recipe.base_lr", "it must be a number above 0"),
         (f"seed={'9' * 5000}", "seed", "is not understood"),
+        ('hydra.sweeper.rows={"a b":[x=1]}', "hydra.sweeper.rows", "and a name in a dictionary without them"),
         ("name=''", "name", "must be a plain folder name"),
         ("runs_dir=''", "runs_dir", "names no folder"),
         ("epochs=1000000000", "epochs", "at most 1000000"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ssat.config.augmentation import Augment, ClipAugment
 from ssat.config.check_classes import weights_of
@@ -20,6 +23,21 @@ def _is_read(run: Run, name: str) -> bool:
     """Whether a phase has the run's value of a key of the recipe, or one that follows it."""
     own = getattr(run.recipe, name, None)
     return any(getattr(phase.recipe, name, None) == own for phase in run.mode.phases)
+
+
+def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
+    """The keys that a value sets, each with its own: `{lam: 0.3}` of recipe sets recipe.lam."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, "null" if value is None else str(value)
+
+
+def _set_by(word: str) -> Iterator[tuple[str, str]]:
+    key, _, value = word.lstrip("+").partition("=")
+    is_nested = value.startswith("{")
+    yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
 
 
 def check_typed(run: Run, words: Sequence[str]) -> None:
@@ -39,8 +57,7 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
     unread = rf"{RECIPES}\.clip_augment|data\.(frame_step|max_clips)"
     if videos:
         unread = rf"{RECIPES}\.(augment|eval_crop_pct)"
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
+    for key, value in chain.from_iterable(map(_set_by, words)):
         if re.fullmatch(rf"({unread})(\..+)?", key) and value != "null":
             raise UserError(
                 f"{key} is of {kinds[0]}, and data={run.data.name} are {kinds[1]}: {_meant(key, videos=videos)}",

@@ -135,13 +135,13 @@ def check(words: Sequence[str], config_name: str) -> None:
 
 
 def _not_understood(key: str, word: str) -> UserError:
-    value = word.partition("=")[2]
-    why = (
-        "is not understood: a value with blanks, commas, brackets, = or other letters than a to z is written in quotes,"
-    )
-    is_list = value.startswith(("[", "{"))  # its parts are quoted, which is not known of one that is damaged
-    form = f"'{key}=\"...\"'" if is_list or len(value) > LONGEST else typed(key, value)
-    return UserError(f"{word[:LONGEST]!r} {why} {form}", key=key, value=value)
+    value, shown = word.partition("=")[2], repr(word[:LONGEST])
+    why = f"{shown} is not understood: a value with blanks, commas, brackets, = or other letters than a to z is written"
+    is_list = value.startswith("[")  # its parts are quoted, which is not known of one that is damaged
+    form = f"in quotes, '{key}=\"...\"'" if is_list or len(value) > LONGEST else f"in quotes, {typed(key, value)}"
+    if value.startswith("{"):
+        form = f"in quotes, and a name in a dictionary without them: '{key}={{name:[\"seed=1\"]}}'"
+    return UserError(f"{why} {form}", key=key, value=value)
 
 
 def _check_blanks(key: str, override: Override, word: str) -> None:
