@@ -516,7 +516,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         default=[],
         help="also the peak memory of these encoders' steps; all = every one",
     )
-    parser.add_argument("--compile", action="store_true", help="also time the packed model under torch.compile")
+    parser.add_argument("--compile", action="store_true", help="also time both under torch.compile, in its type")
     parser.add_argument("--memory-batches", type=at_least(0), nargs="*", default=[32], help="none: no memory figures")
     parser.add_argument("--json", type=output_file, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
@@ -552,7 +552,9 @@ def main() -> None:
     errors = rounding(args) if plain else {}
     for variant, found in errors.items():
         console.print(f"{variant}, error to two-pass fp32:", {key: f"{value:.1e}" for key, value in found.items()})
-    variants = list(args.variants) + (["two-pass compile", "packed compile"] if args.compile else [])
+    dtype = " bf16" if dtype_of(baseline_of(args)) == "bf16" else ""
+    compiled = [f"two-pass{dtype} compile", f"packed{dtype} compile"] if args.compile else []
+    variants = [*args.variants, *compiled]
     memory = {
         batch: {variant: peak_memory(args, batch, variant) for variant in (baseline_of(args), *args.variants)}
         for batch in args.memory_batches

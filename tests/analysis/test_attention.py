@@ -150,7 +150,7 @@ def test_nearest_upsampling_repeats_each_patch() -> None:
 
 
 def test_other_attention_is_refused() -> None:
-    with pytest.raises(UserError, match="needs a plain ViT"):
+    with pytest.raises(UserError, match="^needs a plain ViT .*, and this is a"):
         attention_blocks(build("swin"))
     encoder = build("vit")
     encoder.blocks[1].attn = nn.Identity()

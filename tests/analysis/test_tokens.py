@@ -125,5 +125,5 @@ def test_only_the_tokens_of_the_image_are_compared(case: str) -> None:
 
 
 def test_an_encoder_without_transformer_blocks_is_refused() -> None:
-    with pytest.raises(UserError, match="ResNet cannot be analysed this way"):
+    with pytest.raises(UserError, match="^needs pre-norm residual blocks .*, and this is a ResNet"):
         blocks_of(build("resnet"))

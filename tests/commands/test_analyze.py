@@ -36,6 +36,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [train(f"mode={mode}", "epochs=1", "reconstruct_every=0", runs=folder) for mode in MODES]
 
 
+def small_run(folder: Path, *words: str) -> None:
+    """From scratch, of another encoder than the tests' own."""
+    general = [word for word in TINY if not word.startswith(("encoder", "data.patch_size"))]
+    words = (*general, *words, "mode=scratch", "epochs=1", f"runs_dir={folder}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = resolve(compose("train", overrides=list(words)))
+    train_config(config)
+
+
 @pytest.fixture
 def console() -> Console:
     return Console(width=200, record=True, force_terminal=False)
@@ -251,14 +260,13 @@ def test_a_run_without_labels_has_tokens_but_no_classes(tmp_path: Path, console:
 def test_an_encoder_that_an_analysis_cannot_see_into_is_refused_before_anything_is_measured(
     tmp_path: Path, console: Console
 ) -> None:
-    sizes = ["encoder.dims=[8,16,24]", "encoder.depths=[1,1,1]", "encoder.num_heads=[1,1,1]"]
-    general = [word for word in TINY if not word.startswith(("encoder", "data.patch_size"))]
-    words = [*general, "encoder=cvt_13", *sizes, "mode=scratch", "epochs=1", f"runs_dir={tmp_path}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = resolve(compose("train", overrides=words))
-    train_config(config)
+    small_run(
+        tmp_path, "encoder=cvt_13", "encoder.dims=[8,16,24]", "encoder.depths=[1,1,1]", "encoder.num_heads=[1,1,1]"
+    )
     run, out = only_run(tmp_path), tmp_path / "out"
-    with pytest.raises(UserError, match="needs a plain ViT"):
+    with pytest.raises(
+        UserError, match="analysis=attention of run .*cvt_13.*: needs a plain ViT .*; analysis=distance can be made"
+    ):
         analyze([listed([run]), "analysis=distance,attention", f"out={out}"], console)
     assert not out.exists()
     analyze([listed([run]), "analysis=distance,variance,gradcam", "images=4", f"out={out}"], console)
@@ -290,3 +298,11 @@ def test_the_command_prints_what_it_found_and_exits_with_2_on_a_mistake(runs: li
     right = command(listed(runs[1:2]), "analysis=distance", "images=4", f"out={tmp_path}")
     assert right.returncode == 0, right.stderr
     assert "distance (Figure 7), 4 images" in right.stdout and "SSL+FT: largest distance" in right.stdout
+
+
+def test_distances_of_a_single_token_are_refused(tmp_path: Path, console: Console) -> None:
+    sizes = ["encoder.embed_dim=12", "encoder.depths=[1,1,1,2]"]
+    small_run(tmp_path, "encoder=swin_t", *sizes, "data.samples_per_class=4")
+    few = "analysis=distance of run .*swin_t.*: an input of 16 x 16 has a single token after block 4"
+    with pytest.raises(UserError, match=f"{few}.*; analysis=gradcam can be made"):
+        analyze([listed([only_run(tmp_path)]), "analysis=distance,variance,gradcam"], console)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ssat.config.check_typed import check_typed
+from ssat.config.check_typed import check_sweeper, check_typed
 from ssat.config.defaults import default_patch
 from ssat.config.identity import check_same_run, config_hash, differences
 from ssat.config.overrides import composed
@@ -99,6 +99,12 @@ def test_the_weight_of_another_recipe_is_refused():
 def test_what_nothing_reads_is_refused_in_a_dictionary_too(word, key):
     with pytest.raises(UserError, match=f"^{key} is "):
         check_typed(config("mode=scratch"), [word])
+
+
+def test_a_single_run_has_no_use_for_what_a_sweep_takes():
+    check_sweeper(["hydra.mode=RUN", "hydra.sweeper.columns=null"])
+    with pytest.raises(UserError, match="^hydra.sweeper.rows is of a sweep, and this is a single run: put -m before"):
+        check_sweeper(["hydra.sweeper.rows={a:['seed=1']}"])
 
 
 def test_a_wrong_weight_is_named_by_the_key_that_was_typed():

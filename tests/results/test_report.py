@@ -97,6 +97,13 @@ def test_without_runs_the_report_says_what_to_do_in_a_few_lines(tmp_path: Path, 
     assert "Without runs yet: Table 1," in out and len(out.splitlines()) < 12
 
 
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    assert call(monkeypatch, f"runs={tmp_path}") == 2
+    assert "holds files but no run: name the folder that holds the runs" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
 def test_without_runs_every_cell_is_listed_as_not_run_with_its_command(tmp_path: Path, monkeypatch, capsys):
     assert call(monkeypatch, f"runs={tmp_path}", *read_paper()) == 0
     out = capsys.readouterr().out

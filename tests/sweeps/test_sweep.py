@@ -62,6 +62,22 @@ def test_variants_are_rows_times_columns_row_by_row_without_the_skipped():
     assert found[0].words == ("seed=1", "data=svhn")
 
 
+@pytest.mark.parametrize("words", [3, ["seed=1"], {"a": 1}, {"a": "seed=1"}, {"a": {"mode.lam": 0.3}}, {"a": [1]}])
+@pytest.mark.parametrize("place", ["rows", "columns", "cells"])
+def test_rows_columns_and_cells_are_names_with_lists_of_overrides(place, words):
+    given = {"rows": None, "columns": None} | {place: words}
+    with pytest.raises(
+        UserError, match=rf"^hydra.sweeper.{place} has .* where a name with a list of overrides must be"
+    ):
+        variants(**given)
+
+
+@pytest.mark.parametrize("skip", [3, "a / x", [1]])
+def test_skip_is_a_list_of_names(skip):
+    with pytest.raises(UserError, match="^hydra.sweeper.skip=.* is not a list of 'row / column'"):
+        variants({"a": []}, {"x": []}, skip=skip)
+
+
 def test_without_rows_and_columns_there_is_one_nameless_variant():
     assert labels(variants(None, None)) == [""]
     assert labels(variants({"a": None}, None)) == ["a"]

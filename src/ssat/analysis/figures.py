@@ -16,7 +16,7 @@ from ssat.analysis.maps import check as check_maps
 from ssat.analysis.maps import maps
 from ssat.analysis.models import Measured, Model
 from ssat.analysis.plots import Panel
-from ssat.analysis.tokens import blocks_of, check_both_axes, distances, variances
+from ssat.analysis.tokens import check_both_axes, check_several_tokens, distances, variances
 from ssat.core.errors import UserError
 
 Values = dict[str, Any]  # of the command's options
@@ -82,7 +82,7 @@ def _distance(o: Values) -> Analysis:
     return Analysis(
         7,
         "Distance between tokens",
-        lambda model: blocks_of(model.encoder),
+        check_several_tokens,
         lambda model, chosen: distances(model, chosen, batch_size=o["batch_size"], with_cls=with_cls),
         [
             Panel("distance", "block (0 = embedding)", "mean distance of tokens"),
@@ -104,7 +104,7 @@ def _variance(o: Values) -> Analysis:
     return Analysis(
         8,
         "Variance of the feature map",
-        lambda model: blocks_of(model.encoder),
+        check_several_tokens,
         lambda model, chosen: variances(model, chosen, batch_size=o["batch_size"]),
         [Panel("variance", "depth (a point after each attention and each MLP)", "variance over tokens")],
     )

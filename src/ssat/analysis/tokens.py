@@ -26,12 +26,24 @@ def blocks_of(encoder: Encoder, *, flat: bool = False) -> list[nn.Module]:
     """
     blocks = encoder.residual_blocks()
     if not blocks or (flat and not encoder.flat_tokens):
-        wanted = "a plain ViT" if flat else "an encoder of pre-norm residual blocks"
-        raise UserError(
-            f"{type(encoder).__name__} cannot be analysed this way, which needs {wanted}:"
-            " vit_t, vit_s, vit_b, sl_vit or most of timm's"
-        )
+        plain = "vit_t, vit_s, vit_b, sl_vit or most of timm's"
+        wanted = f"a plain ViT ({plain})" if flat else f"pre-norm residual blocks ({plain}, cvt_13 or swin_t)"
+        raise UserError(f"needs {wanted}, and this is a {type(encoder).__name__}")
     return blocks
+
+
+@torch.inference_mode()
+def check_several_tokens(model: Model) -> None:
+    """Raises: UserError: the encoder has no residual blocks, or a single token after one of them."""
+    blocks_of(model.encoder)
+    (batch,) = model.batches([0], 1)
+    counts = [of_image(model.encoder, tokens).shape[1] for tokens in residual_stages(model.encoder, batch.images)[::2]]
+    if min(counts) < 2:
+        side = " x ".join(map(str, model.encoder.img_size))
+        raise UserError(
+            f"an input of {side} has a single token after block {counts.index(min(counts))}, and distance and variance"
+            " need two: train with a larger data.img_size, or leave both out"
+        )
 
 
 def check_both_axes(model: Model) -> None:
@@ -40,8 +52,8 @@ def check_both_axes(model: Model) -> None:
     slots, *patches = model.encoder.mask_grid
     if slots < 2 or math.prod(patches) < 2:
         raise UserError(
-            f"run {model.facts['run']} has {slots} time slots of {math.prod(patches)} patches, and distances in time"
-            " and in space need two of each: leave analysis=distance out"
+            f"it has {slots} time slots of {math.prod(patches)} patches, and distances in time and in space need two"
+            " of each: leave it out"
         )
 
 

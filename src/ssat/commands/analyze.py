@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +182,25 @@ def default_out(runs: Sequence[Path], models: Sequence[Model]) -> Path:
     return root / "analyses" / f"{first.facts['encoder']}-{first.facts['data']}-{digest}"
 
 
+def refuse_unfit(analyses: Mapping[str, Analysis], models: Sequence[Model]) -> None:
+    """Refuse analyses that a model cannot have, and name those that all of them can.
+
+    Raises:
+        UserError: names the first of them and its run.
+    """
+    refused: dict[str, tuple[Model, UserError]] = {}
+    for name, analysis in analyses.items():
+        for model in models:
+            try:
+                analysis.check(model)
+            except UserError as error:
+                refused.setdefault(name, (model, error))
+    for name, (model, why) in refused.items():
+        fit = ",".join(each for each in analyses if each not in refused)
+        rest = f"; analysis={fit} can be made" if fit else ""
+        raise UserError(f"analysis={name} of run {model.facts['run']}: {why}{rest}", key="analysis", value=name)
+
+
 def refuse_others(out: Path, analyses: Iterable[str], models: Sequence[Model]) -> None:
     """Refuse to write over an analysis of other runs, before anything is measured.
 
@@ -259,9 +278,7 @@ def analyze(words: list[str], console: Console) -> list[dict[str, Any]]:
     out = Path(values["out"]) if values["out"] else default_out(options.runs, models)
     clips = models[0].encoder.takes_clips
     analyses = {name: analysis_of(name, values, clips=clips) for name in options.analyses}
-    for analysis in analyses.values():
-        for model in models:
-            analysis.check(model)
+    refuse_unfit(analyses, models)
     if values["out"] and not values["force"]:
         refuse_others(out, analyses, models)
     records = []

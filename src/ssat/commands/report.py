@@ -90,6 +90,11 @@ def page_of(options: dict[str, str], runs: Path) -> Path:
     return out
 
 
+def _holds_others(runs: Path, out: Path) -> bool:
+    """Whether a folder without runs is one of other things, and not the one of runs to come."""
+    return any(not path.name.startswith(".") and path.name not in ("report.html", out.name) for path in runs.iterdir())
+
+
 def report(words: list[str]) -> None:
     """Tables and verdicts on the terminal, the page on the disk."""
     options, names = parse(words)
@@ -97,6 +102,8 @@ def report(words: list[str]) -> None:
     out, tree = page_of(options, runs), folders(runs)
     records, warnings = read_records(runs, tree)
     unfinished = read_unfinished(runs, tree)
+    if "runs" in options and not (records or warnings or unfinished) and _holds_others(runs, out):
+        raise UserError(f"runs={runs} holds files but no run: name the folder that holds the runs")
     judged = {name: judge(item, records) for name, item in read_paper().items()}
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
     analyses, damaged = read_analyses(runs, tree)

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssat.config.check_typed import check_typed
+from ssat.config.check_typed import check_sweeper, check_typed
 from ssat.config.command_line import disk_space, run_command, users_mistakes
 from ssat.config.components import check_components
 from ssat.config.identity import check_same_run, official_name
@@ -333,6 +333,8 @@ def run(cfg: DictConfig) -> float | None:
     with users_mistakes():
         config = resolve(cfg)
         check_typed(config, HydraConfig.get().overrides.task)
+        if HydraConfig.get().mode == RunMode.RUN:
+            check_sweeper(HydraConfig.get().overrides.hydra)
         config = found_batch(config)
         record = train(config)
         if HydraConfig.get().mode == RunMode.RUN and is_main_process() and not config.estimate:

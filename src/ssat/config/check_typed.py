@@ -40,6 +40,21 @@ def _set_by(word: str) -> Iterator[tuple[str, str]]:
     yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
 
 
+def check_sweeper(words: Sequence[str]) -> None:
+    """Refuse a typed hydra.sweeper.* where a single run starts, which has no use for it.
+
+    Args:
+        words: Hydra's own overrides of the command line.
+
+    Raises:
+        UserError: names the key.
+    """
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key.startswith("hydra.sweeper") and value != "null":
+            raise UserError(f"{key} is of a sweep, and this is a single run: put -m before it", key=key, value=value)
+
+
 def check_typed(run: Run, words: Sequence[str]) -> None:
     """Refuse keys that the user has typed, or an experiment has set, and that nothing reads.
 

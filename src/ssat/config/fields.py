@@ -226,5 +226,6 @@ def _described(kind: Any, limits: Mapping[str, Any]) -> str:
         kinds = get_args(kind)
         if origin is tuple and kinds and kinds[-1] is not Ellipsis:
             return f"a list of {len(kinds)}: [{', '.join(_described(k, {}) for k in kinds)}]"
-        return f"a list, each {_described(kinds[0], {})}" if kinds else "a list"
+        each = _described(kinds[0], {}) if kinds else ""
+        return f"a list, each {each}" if each else "a list"
     return "keys with values" if dataclasses.is_dataclass(kind) or origin in (dict, Mapping) else "another value"

@@ -283,10 +283,9 @@ def mistake(error: Exception, config_name: str, words: Sequence[str]) -> UserErr
     if match and "list index out of range" in cause:
         return UserError(f"there is no {match[1]}: the list is shorter", key=match[1])
     if match and "Cannot merge DictConfig with" in cause:
-        return UserError(
-            f"{match[1]} holds keys of its own: set one of them, {match[1]}.<key>=... (--help {match[1]} lists them)",
-            key=match[1],
-        )
+        key, is_list = match[1], "with ListConfig" in cause
+        own = f"holds keys of its own: set one of them, {key}.<key>=... (--help {key} lists them)"
+        return UserError(f"{key} {f'is a list: write {key}=[...]' if is_list else own}", key=key)
     if "Cannot merge DictConfig with ListConfig" in text:
         return UserError(
             f"{text.partition(': ')[0]}: keys stand where a list must be, as in callbacks: [early_stopping]"

@@ -85,9 +85,7 @@ def only_visible(x: Tensor, visible: Tensor | None) -> Tensor:
     return x if visible is None else x * up(visible, (x.shape[2], x.shape[3]))
 
 
-# Heads at least as wide gain from two bf16 products on a CPU (docs/benchmarks.md); of longer rows they would keep too
-# many weights.
-WIDE, LONG = 32, 512
+LONG = 512  # rows of more keys would keep too many attention weights for the backward pass
 
 
 @functools.cache
@@ -105,15 +103,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type != "cpu" or q.dtype in (torch.float32, torch.float64):
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
-        if q.dtype == torch.bfloat16 and q.shape[-1] >= WIDE and k.shape[-2] <= LONG and multiplies_bf16():
+        if q.dtype == torch.bfloat16 and k.shape[-2] <= LONG and multiplies_bf16():
             return _two_products(q, k, v)
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     flat = [x.flatten(0, 1) for x in (q, k, v)]
-    weights = torch.baddbmm(q.new_zeros(1, 1, 1), flat[0], flat[1].mT, beta=0, alpha=q.shape[-1] ** -0.5)
-    return (weights.softmax(dim=-1) @ flat[2]).unflatten(0, q.shape[:2])
+    weights = torch.bmm(flat[0] * q.shape[-1] ** -0.5, flat[1].mT).softmax(dim=-1)
+    return torch.bmm(weights, flat[2]).unflatten(0, q.shape[:2])
 
 
 class Attention(nn.Module):

@@ -67,7 +67,7 @@ class Frontier:
         for images in self.images:
             places = [Place(images, steps) for steps in self.steps]
             yield Row(images, mode_name("scratch"), [self.scratch.get(place) for place in places])
-            for name, gains in self.gains.items():
+            for name, gains in sorted(self.gains.items()):
                 if any(place in gains for place in places):
                     yield Row(images, name, [gains.get(place) for place in places])
 
@@ -127,9 +127,9 @@ def frontier_table(frontier: Frontier) -> Table:
     """Rows are images and settings, columns are steps: percent from scratch, and points that SSAT adds or costs."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("images", justify="right")
-    table.add_column("steps")
+    table.add_column("")
     for steps in frontier.steps:
-        table.add_column(f"{steps:,}", justify="right")
+        table.add_column(f"{steps:,} steps", justify="right")
     before = None
     for row in frontier.rows:
         entries = [f"[{STYLES[sign(each)]}]{shown(each)}[/]" if sign(each) else shown(each) for each in row.entries]

@@ -75,8 +75,12 @@ def variants(
     command line's (`given`) over all.
 
     Raises:
-        UserError: `skip` or `cells` names no variant.
+        UserError: `skip` or `cells` names no variant, or one of these is not what it has to be.
     """
+    for name, lists in (("rows", rows), ("columns", columns), ("cells", cells)):
+        _check_lists(name, lists)
+    if skip is not None and not _is_list(skip):
+        raise UserError(f"hydra.sweeper.skip={skip!r} is not a list of 'row / column'", key="hydra.sweeper.skip")
     found = []
     for row, row_words in (rows or {"": ()}).items():
         for column, column_words in (columns or {"": ()}).items():
@@ -93,6 +97,24 @@ def variants(
     if unknown:
         raise UserError(f"skip names {unknown[0]!r}, which is no 'row / column' of this experiment")
     return [variant for variant in found if variant.label not in (skip or ())]
+
+
+def _is_list(words: object) -> bool:
+    """Whether it is a list of texts, as overrides are."""
+    return isinstance(words, Sequence) and not isinstance(words, str) and all(isinstance(word, str) for word in words)
+
+
+def _check_lists(name: str, lists: object) -> None:
+    """Refuse rows, columns or cells that are not names with a list of overrides each."""
+    key = f"hydra.sweeper.{name}"
+    values = [] if lists is None else [lists]
+    if isinstance(lists, Mapping):
+        values = [words for words in lists.values() if words is not None and not _is_list(words)]
+    if values:
+        raise UserError(
+            f"{key} has {values[0]!r} where a name with a list of overrides must be: '{key}={{name:[\"seed=1\"]}}'",
+            key=key,
+        )
 
 
 def without_given(words: Sequence[str], given: Sequence[str]) -> list[str]:

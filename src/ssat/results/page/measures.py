@@ -98,7 +98,7 @@ def _bars(measure: Measure, arms: Sequence[Arm]) -> list[MeasureBar]:
     bars = []
     for arm, numbers in values:
         mean = means[id(arm)]
-        deviation = f" ± {measure.show(statistics.stdev(numbers))}" if len(numbers) > 1 else ""
+        deviation = f" ± {measure.show(statistics.stdev(numbers))}" if len(set(numbers)) > 1 else ""
         bars.append(
             MeasureBar(arm.mode, arm.name, min(max(100 * mean / full, 0), 100), f"{measure.show(mean)}{deviation}")
         )

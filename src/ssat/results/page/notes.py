@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ssat.core.words import first_few
 from ssat.results.columns import DAGGER, is_no_cell
 from ssat.results.content import counted, unit
+from ssat.results.intervals import SEED_DEVIATION
 from ssat.results.spent import said_extensions
 from ssat.results.text import distinct, shared_energy
 from ssat.runs.record import Record, as_number, lookup
@@ -28,10 +29,10 @@ def _notes(finished: Sequence[Record]) -> Iterator[str]:
             "validation split), hence it is optimistic. The verdicts use the last epoch unless recipe.report=max."
         )
     yield (
-        f"± after a difference is its 95 % interval: it follows from the number of test {noun} (binomial) and, where a "
-        "configuration has several seeds, from their variation. With a single seed it does not include the differences "
-        f"between seeds. The thin line on a bar is the 95 % interval from the number of test {noun} alone. ± after a "
-        "mean is the standard deviation over seeds, or over the folds of a cross-validation."
+        f"± after a difference is its 95 % interval: it follows from the number of test {noun} (binomial) and from how "
+        f"much seeds differ, assumed as a deviation of {SEED_DEVIATION:g} points until more seeds tell. The thin "
+        f"line on a bar is the 95 % interval from the number of test {noun} alone. ± after a mean is the standard "
+        "deviation over seeds, or over the folds of a cross-validation."
     )
     if len({_norm_pix(record) for record in finished} - {None}) > 1:
         yield (
