@@ -296,7 +296,9 @@ def epoch_of(args: argparse.Namespace, loop: str) -> dict[str, float]:
     every.setup()
     of_each = max(1, min(args.images // every.num_classes, every.samples("train") // every.num_classes))
     words.append(f"data.samples_per_class={of_each}")
-    images = {"images": float(of_each * every.num_classes)}
+    images = {"images": float(of_each * every.num_classes // args.batch * args.batch)}
+    if not images["images"]:
+        refuse(f"--images {args.images} is less than a batch of {args.batch}: give more, or a smaller --batch")
     if loop == AUTHORS:
         return authors_epoch(config_of(words)) | images
     keep_freed_memory()
@@ -306,7 +308,7 @@ def epoch_of(args: argparse.Namespace, loop: str) -> dict[str, float]:
 def words_of(args: argparse.Namespace) -> list[str]:
     words = [
         *("encoder=vit_t", "data=image_folder", f"data.root={args.root}", "data.img_size=32", "mode=ssat"),
-        *("encoder.patch_size=2", f"recipe.batch_size={args.batch}"),
+        *("encoder.patch_size=2", f"recipe.batch_size={args.batch}", "recipe.drop_last=true"),  # as the authors do
     ]
     return words + ([f"data.pipeline={args.pipeline}"] if args.pipeline else [])
 
