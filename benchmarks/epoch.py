@@ -298,7 +298,10 @@ def epoch_of(args: argparse.Namespace, loop: str) -> dict[str, float]:
     words.append(f"data.samples_per_class={of_each}")
     images = {"images": float(of_each * every.num_classes // args.batch * args.batch)}
     if not images["images"]:
-        refuse(f"--images {args.images} is less than a batch of {args.batch}: give more, or a smaller --batch")
+        total = of_each * every.num_classes
+        refuse(
+            f"--images {args.images} gives {total}, {of_each} of each class, and a batch has {args.batch}: give more"
+        )
     if loop == AUTHORS:
         return authors_epoch(config_of(words)) | images
     keep_freed_memory()
