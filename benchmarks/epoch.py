@@ -296,12 +296,12 @@ def epoch_of(args: argparse.Namespace, loop: str) -> dict[str, float]:
     every.setup()
     of_each = max(1, min(args.images // every.num_classes, every.samples("train") // every.num_classes))
     words.append(f"data.samples_per_class={of_each}")
-    images = {"images": float(of_each * every.num_classes // args.batch * args.batch)}
-    if not images["images"]:
-        total = of_each * every.num_classes
+    total = of_each * every.num_classes
+    if total < args.batch:
         refuse(
             f"--images {args.images} gives {total}, {of_each} of each class, and a batch has {args.batch}: give more"
         )
+    images = {"images": float(total // args.batch * args.batch)}
     if loop == AUTHORS:
         return authors_epoch(config_of(words)) | images
     keep_freed_memory()

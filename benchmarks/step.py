@@ -516,7 +516,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         default=[],
         help="also the peak memory of these encoders' steps; all = every one",
     )
-    parser.add_argument("--compile", action="store_true", help="also time both under torch.compile, in its type")
+    parser.add_argument("--compile", action="store_true", help="also time both, compiled, in the baseline's type")
     parser.add_argument("--memory-batches", type=at_least(0), nargs="*", default=[32], help="none: no memory figures")
     parser.add_argument("--json", type=output_file, help="default: runs/benchmarks/step-<settings>.json")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

@@ -35,7 +35,6 @@ def blocks_of(encoder: Encoder, *, flat: bool = False) -> list[nn.Module]:
 @torch.inference_mode()
 def check_several_tokens(model: Model) -> None:
     """Raises: UserError: the encoder has no residual blocks, or a single token after one of them."""
-    blocks_of(model.encoder)
     (batch,) = model.batches([0], 1)
     counts = [of_image(model.encoder, tokens).shape[1] for tokens in residual_stages(model.encoder, batch.images)[::2]]
     if min(counts) < 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -34,10 +33,12 @@ def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
         yield key, "null" if value is None else str(value)
 
 
-def _set_by(word: str) -> Iterator[tuple[str, str]]:
-    key, _, value = word.lstrip("+").partition("=")
-    is_nested = value.startswith("{")
-    yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
+def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The keys that the words set, each with its value."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        is_nested = value.startswith("{")
+        yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
 
 
 def check_sweeper(words: Sequence[str]) -> None:
@@ -49,8 +50,7 @@ def check_sweeper(words: Sequence[str]) -> None:
     Raises:
         UserError: names the key.
     """
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
+    for key, value in _typed(words):
         if key.startswith("hydra.sweeper") and value != "null":
             raise UserError(f"{key} is of a sweep, and this is a single run: put -m before it", key=key, value=value)
 
@@ -72,7 +72,7 @@ def check_typed(run: Run, words: Sequence[str]) -> None:
     unread = rf"{RECIPES}\.clip_augment|data\.(frame_step|max_clips)"
     if videos:
         unread = rf"{RECIPES}\.(augment|eval_crop_pct)"
-    for key, value in chain.from_iterable(map(_set_by, words)):
+    for key, value in _typed(words):
         if re.fullmatch(rf"({unread})(\..+)?", key) and value != "null":
             raise UserError(
                 f"{key} is of {kinds[0]}, and data={run.data.name} are {kinds[1]}: {_meant(key, videos=videos)}",
