@@ -50,7 +50,8 @@ def check_sweeper(words: Sequence[str]) -> None:
     Raises:
         UserError: names the key.
     """
-    for key, value in _typed(words):
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
         if key.startswith("hydra.sweeper") and value != "null":
             raise UserError(f"{key} is of a sweep, and this is a single run: put -m before it", key=key, value=value)
 
