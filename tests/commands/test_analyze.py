@@ -306,3 +306,12 @@ def test_distances_of_a_single_token_are_refused(tmp_path: Path, console: Consol
     few = "analysis=distance of run .*swin_t.*: an input of 16 x 16 has a single token after block 4"
     with pytest.raises(UserError, match=f"{few}.*; analysis=gradcam can be made"):
         analyze([listed([only_run(tmp_path)]), "analysis=distance,variance,gradcam"], console)
+
+
+def test_a_single_patch_has_a_distance_from_the_class_token(tmp_path: Path, console: Console) -> None:
+    small_run(tmp_path / "runs", "encoder=vit_micro", "encoder.depth=1", "data.patch_size=16")
+    words = [listed([only_run(tmp_path / "runs")]), "analysis=distance", "images=4", f"out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="an input of 16 x 16 has a single token after block 0"):
+        analyze(words, console)
+    [record] = analyze([*words, "distance.with_cls=true"], console)
+    assert all(value > 0 for value in record["models"][0]["series"]["distance"]["y"])

@@ -93,6 +93,7 @@ def test_the_weight_of_another_recipe_is_refused():
     ("word", "key"),
     [
         ("recipe={lam:0.4}", "recipe.lam=0.4"),
+        ("recipe={clip_augment:{}}", "recipe.clip_augment"),
         ('recipe={clip_augment:{hflip_prob:0.1},name:"a, b"}', "recipe.clip_augment.hflip_prob"),
     ],
 )

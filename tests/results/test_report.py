@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,13 @@ def test_without_runs_the_report_says_what_to_do_in_a_few_lines(tmp_path: Path, 
 
 def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path, monkeypatch, capsys):
     (tmp_path / "images").mkdir()
+    assert call(monkeypatch, f"runs={tmp_path}", f"save={tmp_path / 'tables'}", f"out={tmp_path / 'x.html'}") == 0
+    assert call(monkeypatch, f"runs={tmp_path}", f"out={tmp_path / 'y.html'}") == 0  # its own files are no others
+    shutil.rmtree(tmp_path / "tables")
+    (tmp_path / "x.html").unlink()
+    (tmp_path / "y.html").unlink()
+    (tmp_path / "images" / "1.jpg").touch()
+    capsys.readouterr()
     assert call(monkeypatch, f"runs={tmp_path}") == 2
     assert "holds files but no run: name the folder that holds the runs" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

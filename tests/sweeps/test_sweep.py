@@ -72,6 +72,11 @@ def test_rows_columns_and_cells_are_names_with_lists_of_overrides(place, words):
         variants(**given)
 
 
+def test_names_may_be_numbers_and_overrides_nothing():
+    found = variants({0: ["seed=1"], True: None}, {0.5: None}, cells={"0 / *": None})
+    assert labels(found) == ["0 / 0.5", "True / 0.5"]
+
+
 @pytest.mark.parametrize("skip", [3, "a / x", [1]])
 def test_skip_is_a_list_of_names(skip):
     with pytest.raises(UserError, match="^hydra.sweeper.skip=.* is not a list of 'row / column'"):

@@ -82,7 +82,7 @@ def _distance(o: Values) -> Analysis:
     return Analysis(
         7,
         "Distance between tokens",
-        check_several_tokens,
+        lambda model: check_several_tokens(model, with_cls=with_cls),
         lambda model, chosen: distances(model, chosen, batch_size=o["batch_size"], with_cls=with_cls),
         [
             Panel("distance", "block (0 = embedding)", "mean distance of tokens"),

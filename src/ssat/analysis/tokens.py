@@ -33,15 +33,15 @@ def blocks_of(encoder: Encoder, *, flat: bool = False) -> list[nn.Module]:
 
 
 @torch.inference_mode()
-def check_several_tokens(model: Model) -> None:
+def check_several_tokens(model: Model, *, with_cls: bool = False) -> None:
     """Raises: UserError: the encoder has no residual blocks, or a single token after one of them."""
     (batch,) = model.batches([0], 1)
-    counts = [of_image(model.encoder, tokens).shape[1] for tokens in residual_stages(model.encoder, batch.images)[::2]]
+    counts = [tokens.shape[1] for tokens in _after_blocks(model.encoder, batch.images, with_cls=with_cls)]
     if min(counts) < 2:
         side = " x ".join(map(str, model.encoder.img_size))
         raise UserError(
-            f"an input of {side} has a single token after block {counts.index(min(counts))}, and distance and variance"
-            " need two: train with a larger data.img_size, or leave both out"
+            f"an input of {side} has a single token after block {counts.index(min(counts))}, and it needs two: train"
+            " with a larger data.img_size, or leave it out"
         )
 
 
@@ -91,6 +91,12 @@ def of_image(encoder: Encoder, tokens: Tensor) -> Tensor:
     return encoder.image_tokens(tokens)
 
 
+def _after_blocks(encoder: Encoder, images: Tensor, *, with_cls: bool) -> list[Tensor]:
+    """Tokens (B, N, D): embedded, then after each block."""
+    stages = residual_stages(encoder, images)[::2]
+    return stages if with_cls else [of_image(encoder, tokens) for tokens in stages]
+
+
 def mean_distance(tokens: Tensor) -> Tensor:
     """Mean Euclidean distance of all pairs of different tokens (B, N, D) of an image: (B,)."""
     # pdist never forms the matrix, whose diagonal is not exactly 0 when it comes from a product.
@@ -138,9 +144,7 @@ def distances(model: Model, indices: Sequence[int], *, batch_size: int, with_cls
     grid = model.encoder.mask_grid if model.encoder.takes_clips else ()
     apart: dict[str, list[Tensor]] = {"distance in space": [], "distance in time": []} if grid else {}
     for batch in model.batches(indices, batch_size):
-        stages = residual_stages(model.encoder, batch.images)[::2]
-        if not with_cls:
-            stages = [of_image(model.encoder, tokens) for tokens in stages]
+        stages = _after_blocks(model.encoder, batch.images, with_cls=with_cls)
         found = torch.stack([mean_distance(tokens) for tokens in stages])
         plain.append(found.cpu())
         scaled.append((found / torch.stack([mean_norm(tokens) for tokens in stages])).cpu())

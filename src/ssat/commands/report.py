@@ -90,9 +90,12 @@ def page_of(options: dict[str, str], runs: Path) -> Path:
     return out
 
 
-def _holds_others(runs: Path, out: Path) -> bool:
-    """Whether a folder without runs is one of other things, and not the one of runs to come."""
-    return any(not path.name.startswith(".") and path.name not in ("report.html", out.name) for path in runs.iterdir())
+def _holds_others(runs: Path) -> bool:
+    """Whether a folder without runs has files that no report has written, and is not the one of runs to come."""
+    own = {*read_paper(), "cells", "claims"}
+    below = (path for path in runs.rglob("*") if path.is_file())
+    visible = (path for path in below if not any(part.startswith(".") for part in path.relative_to(runs).parts))
+    return any(path.suffix != ".html" and path.stem not in own for path in visible)
 
 
 def report(words: list[str]) -> None:
@@ -102,11 +105,11 @@ def report(words: list[str]) -> None:
     out, tree = page_of(options, runs), folders(runs)
     records, warnings = read_records(runs, tree)
     unfinished = read_unfinished(runs, tree)
-    if "runs" in options and not (records or warnings or unfinished) and _holds_others(runs, out):
-        raise UserError(f"runs={runs} holds files but no run: name the folder that holds the runs")
     judged = {name: judge(item, records) for name, item in read_paper().items()}
     chosen = {name: judged[name] for name in choose([name for name in names if name != "claims"])}
     analyses, damaged = read_analyses(runs, tree)
+    if "runs" in options and not (records or warnings or unfinished or analyses or damaged) and _holds_others(runs):
+        raise UserError(f"runs={runs} holds files but no run: name the folder that holds the runs")
     warnings += damaged + damaged_maps([record for record in records if record.finished])
     of_images = [each for each in analyses if not each.of_clips]
     made = {name: [each.title for each in of_images if each.name == name] for name in {a.name for a in of_images}}

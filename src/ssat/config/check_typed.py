@@ -26,7 +26,7 @@ def _is_read(run: Run, name: str) -> bool:
 
 def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
     """The keys that a value sets, each with its own: `{lam: 0.3}` of recipe sets recipe.lam."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}", inner)
     else:

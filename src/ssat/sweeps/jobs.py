@@ -77,21 +77,20 @@ def variants(
     Raises:
         UserError: `skip` or `cells` names no variant, or one of these is not what it has to be.
     """
-    for name, lists in (("rows", rows), ("columns", columns), ("cells", cells)):
-        _check_lists(name, lists)
+    rows, columns, cells = _named("rows", rows), _named("columns", columns), _named("cells", cells)
     if skip is not None and not _is_list(skip):
         raise UserError(f"hydra.sweeper.skip={skip!r} is not a list of 'row / column'", key="hydra.sweeper.skip")
     found = []
     for row, row_words in (rows or {"": ()}).items():
         for column, column_words in (columns or {"": ()}).items():
             label = " / ".join(name for name in (row, column) if name)
-            of_column = without_given([*(column_words or ()), *words_of_cell(cells, row, column)], given)
+            of_column = without_given([*column_words, *words_of_cell(cells, row, column)], given)
             of_column = list({key_of(word): word for word in of_column}.values())
             replaced = {key_of(word) for word in of_column}
-            of_row = [word for word in without_given(row_words or (), given) if key_of(word) not in replaced]
+            of_row = [word for word in without_given(row_words, given) if key_of(word) not in replaced]
             found.append(Variant(label, tuple(expand_tasks(of_row + of_column))))
     labels = {variant.label for variant in found}
-    if lost := [pattern for pattern in cells or () if not any(fnmatchcase(label, pattern) for label in labels)]:
+    if lost := [pattern for pattern in cells if not any(fnmatchcase(label, pattern) for label in labels)]:
         raise UserError(f"cells names {lost[0]!r}, which is no 'row / column' of this experiment")
     unknown = [name for name in skip or () if name not in labels]
     if unknown:
@@ -104,17 +103,22 @@ def _is_list(words: object) -> bool:
     return isinstance(words, Sequence) and not isinstance(words, str) and all(isinstance(word, str) for word in words)
 
 
-def _check_lists(name: str, lists: object) -> None:
-    """Refuse rows, columns or cells that are not names with a list of overrides each."""
+def _named(name: str, lists: object) -> dict[str, Sequence[str]]:
+    """The overrides of rows, columns or cells by their name, which YAML may have read as a number.
+
+    Raises:
+        UserError: they are not names with a list of overrides, or nothing, each.
+    """
     key = f"hydra.sweeper.{name}"
-    values = [] if lists is None else [lists]
-    if isinstance(lists, Mapping):
-        values = [words for words in lists.values() if words is not None and not _is_list(words)]
-    if values:
+    found = lists if isinstance(lists, Mapping) else {}
+    wrong = [] if lists is None or isinstance(lists, Mapping) else [lists]
+    wrong += [words for words in found.values() if words is not None and not _is_list(words)]
+    if wrong:
         raise UserError(
-            f"{key} has {values[0]!r} where a name with a list of overrides must be: '{key}={{name:[\"seed=1\"]}}'",
+            f"{key} has {wrong[0]!r} where a name with a list of overrides must be: '{key}={{name:[\"seed=1\"]}}'",
             key=key,
         )
+    return {str(row): words or () for row, words in found.items()}
 
 
 def without_given(words: Sequence[str], given: Sequence[str]) -> list[str]:
