@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ssat.core.errors import UserError
+from ssat.encoders import recompute
 
 
 def sincos_table(dim: int, grid: tuple[int, int]) -> Tensor:
@@ -85,10 +85,10 @@ def only_visible(x: Tensor, visible: Tensor | None) -> Tensor:
     return x if visible is None else x * up(visible, (x.shape[2], x.shape[3]))
 
 
-LONG = 512  # rows of more keys would keep too many attention weights for the backward pass
+LONG = 8  # keys a channel of a head: from there on the attention weights outweigh all else that a block keeps
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def multiplies_bf16() -> bool:
     """Whether this processor has instructions for products of bf16."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -97,18 +97,20 @@ def multiplies_bf16() -> bool:
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention of (B, H, N, d).
 
-    The fused kernel for bf16 on a CPU is the slowest way: there it is two products with a softmax between, or fp32.
-    Which of them depends on shape and processor alone, so that a run that is continued has the same numbers.
+    The fused kernel for bf16 on a CPU is the slowest way: there it is two products with a softmax between, or fp32. The
+    weights of long rows are computed again in the backward pass, to the same bits.
     """
     if q.device.type != "cpu" or q.dtype in (torch.float32, torch.float64):
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
-        if q.dtype == torch.bfloat16 and k.shape[-2] <= LONG and multiplies_bf16():
+        if q.dtype == torch.bfloat16 and multiplies_bf16():
             return _two_products(q, k, v)
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if k.shape[-2] > LONG * q.shape[-1]:
+        return cast(Tensor, recompute.Attention.apply(q, k, v))
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     weights = torch.bmm(flat[0] * q.shape[-1] ** -0.5, flat[1].mT).softmax(dim=-1)
     return torch.bmm(weights, flat[2]).unflatten(0, q.shape[:2])
@@ -177,7 +179,19 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        return self.fc2(self.activation(self.fc1(x)))
+        hidden = self.fc1(x)
+        if not self._keeps_less(hidden):
+            return self.fc2(self.activation(hidden))
+        weight, bias = (each.to(hidden.dtype) for each in (self.fc2.weight, self.fc2.bias))
+        return cast(Tensor, recompute.GeluLinear.apply(hidden, weight, bias))
+
+    def _keeps_less(self, hidden: Tensor) -> bool:
+        """Whether GELU is to be computed again in the backward pass; a compiler decides for itself."""
+        gelu = type(self.activation) is nn.GELU and self.activation.approximate == "none"
+        hooks = (self.fc2._forward_pre_hooks, self.fc2._forward_hooks, self.fc2._backward_hooks)
+        plain = type(self.fc2) is nn.Linear and self.fc2.bias is not None and not any(hooks)
+        trains = hidden.requires_grad and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+        return gelu and plain and trains
 
 
 def drop_path(branch: Tensor, rate: float) -> Tensor:
