@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class VariantSweeperConf(BasicSweeperConf):
     """What an experiment file sets under `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.ssat_sweeper.VariantSweeper"
+    params: Any = field(default_factory=dict)  # not None: a key can be set below it
     rows: Any = None  # name of a row: its list of overrides
     columns: Any = None
     skip: Any = None  # each 'row / column' that is not run

@@ -104,8 +104,14 @@ def test_what_nothing_reads_is_refused_in_a_dictionary_too(word, key):
 
 def test_a_single_run_has_no_use_for_what_a_sweep_takes():
     check_sweeper(["hydra.mode=RUN", "hydra.sweeper.columns=null"])
-    with pytest.raises(UserError, match="^hydra.sweeper.rows is of a sweep, and this is a single run: put -m before"):
-        check_sweeper(["hydra.sweeper.rows={a:['seed=1']}"])
+    for word, key in (
+        ("hydra.sweeper.rows={a:['seed=1']}", "hydra.sweeper.rows"),
+        ("+hydra.sweeper.params.seed=1", "hydra.sweeper.params.seed"),
+        ("hydra/sweeper=basic", "hydra/sweeper"),
+        ("hydra/launcher=joblib", "hydra/launcher"),
+    ):
+        with pytest.raises(UserError, match=f"^{key} is of a sweep, and this is a single run: put -m before it"):
+            check_sweeper([word])
 
 
 def test_a_wrong_weight_is_named_by_the_key_that_was_typed():

@@ -107,6 +107,12 @@ def refusal(*words: str) -> UserError:
         ("~logger", "logger", "give it another value, logger=..."),
         # no overrides at all
         ("=3", "", "names no key"),
+        ('hydra={sweeper:{rows:{a:["seed=1"]}}}', "hydra", "write hydra.<key>=<value>, a word for each"),
+        (
+            "hydra.sweeper.params={seed:3}",
+            "hydra.sweeper.params.seed",
+            "write +hydra.sweeper.params.seed=...",
+        ),
         ("hello", "hello", "has no value: write key=value"),
         ("--nope", "--nope", "unrecognized arguments: --nope"),
         ("seed=0=1", "seed", "in quotes"),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssat.encoders import recompute
+from ssat.encoders.cvt import QuickGELU
 from ssat.encoders.layers import Mlp, attend
 
 
@@ -30,7 +30,7 @@ def kept_bytes(compute: Callable[[], Tensor], *, but: tuple[Tensor, ...] = ()) -
 
 
 def plain(mlp: Mlp, x: Tensor) -> Tensor:
-    return mlp.fc2(F.gelu(mlp.fc1(x)))
+    return mlp.fc2(mlp.activation(mlp.fc1(x)))
 
 
 def gradients(out: Tensor, of: list[Tensor]) -> list[Tensor]:
@@ -39,8 +39,11 @@ def gradients(out: Tensor, of: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
 @pytest.mark.parametrize("half", [False, True])
-def test_an_mlp_has_the_numbers_of_the_plain_one_and_keeps_less(shape: tuple[int, ...], half: bool) -> None:
-    mlp, x = Mlp(8, 32), torch.randn(*shape, requires_grad=True)
+@pytest.mark.parametrize(("activation", "plainly"), [(nn.GELU(), 1), (nn.GELU("tanh"), 1), (QuickGELU(), 2)])
+def test_an_mlp_has_the_numbers_of_the_plain_one_and_keeps_less(
+    shape: tuple[int, ...], half: bool, activation: nn.Module, plainly: int
+) -> None:
+    mlp, x = Mlp(8, 32, activation), torch.randn(*shape, requires_grad=True)
     of = [x, *mlp.parameters()]
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         ours, expected = mlp(x), plain(mlp, x)
@@ -51,14 +54,14 @@ def test_an_mlp_has_the_numbers_of_the_plain_one_and_keeps_less(shape: tuple[int
     assert torch.equal(ours, expected)
     for own, other in zip(gradients(ours, of), gradients(expected, of), strict=True):
         assert torch.equal(own, other)
-    assert plain_kept - ours_kept == x.numel() // 8 * 32 * (2 if half else 4)  # the activations
+    assert plain_kept - ours_kept == plainly * x.numel() // 8 * 32 * (2 if half else 4)  # the activations
 
 
 def test_the_second_derivative_of_an_mlp_is_right() -> None:
-    mlp = Mlp(3, 4).double()
+    mlp, gelu = Mlp(3, 4).double(), nn.GELU()
     inputs = [x.detach().requires_grad_() for x in (torch.randn(2, 4).double(), mlp.fc2.weight, mlp.fc2.bias)]
-    assert torch.autograd.gradcheck(recompute.GeluLinear.apply, inputs)
-    assert torch.autograd.gradgradcheck(recompute.GeluLinear.apply, inputs)
+    assert torch.autograd.gradcheck(lambda *of: recompute.ActivatedLinear.apply(gelu, *of), inputs)
+    assert torch.autograd.gradgradcheck(lambda *of: recompute.ActivatedLinear.apply(gelu, *of), inputs)
 
 
 @pytest.mark.parametrize("frozen", ["fc1", "fc2", "fc2.bias", "x"])

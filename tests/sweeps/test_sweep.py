@@ -62,7 +62,13 @@ def test_variants_are_rows_times_columns_row_by_row_without_the_skipped():
     assert found[0].words == ("seed=1", "data=svhn")
 
 
-@pytest.mark.parametrize("words", [3, ["seed=1"], {"a": 1}, {"a": "seed=1"}, {"a": {"mode.lam": 0.3}}, {"a": [1]}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(3, ["seed=1"], {"a": 1}, {"a": "seed=1"}, {"a": {"mode.lam": 0.3}}, {"a": [1]}),
+        *({"a": [""]}, {"a": ["=1"]}, {"a": ["seed"]}, {"a": ["seed=1", " "]}),
+    ],
+)
 @pytest.mark.parametrize("place", ["rows", "columns", "cells"])
 def test_rows_columns_and_cells_are_names_with_lists_of_overrides(place, words):
     given = {"rows": None, "columns": None} | {place: words}
@@ -75,6 +81,11 @@ def test_rows_columns_and_cells_are_names_with_lists_of_overrides(place, words):
 def test_names_may_be_numbers_and_overrides_nothing():
     found = variants({0: ["seed=1"], True: None}, {0.5: None}, cells={"0 / *": None})
     assert labels(found) == ["0 / 0.5", "True / 0.5"]
+
+
+def test_every_form_of_an_override_is_possible_in_a_row():
+    words = ["seed=1", "+experiments=x", "++recipe.lam=", "~callbacks", "ssl@ssl.tasks.mae=mae"]
+    assert variants({"a": words}, None)[0].words == tuple(words)
 
 
 @pytest.mark.parametrize("skip", [3, "a / x", [1]])

@@ -52,7 +52,7 @@ def check_sweeper(words: Sequence[str]) -> None:
     """
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key.startswith("hydra.sweeper") and value != "null":
+        if re.match(r"hydra[./](sweeper|launcher)\b", key) and value != "null":
             raise UserError(f"{key} is of a sweep, and this is a single run: put -m before it", key=key, value=value)
 
 

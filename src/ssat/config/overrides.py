@@ -33,12 +33,7 @@ from ssat.core.words import flatten, nearest
 from ssat.encoders import ENCODERS
 from ssat.tasks import TASKS
 
-FAULTS = (
-    HydraException,
-    OmegaConfBaseException,
-    YAMLError,
-    RecursionError,
-)  # what a wrong word or file makes Hydra raise
+FAULTS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)  # of a wrong word or file
 LISTS = "(--help lists them)"
 LONGEST = 100  # characters of a word that a sentence repeats
 PLACES = r"hydra\.(run|output_subdir|job\.chdir)\b"  # Hydra's own, which runs of ours do not read
@@ -118,6 +113,10 @@ def check(words: Sequence[str], config_name: str) -> None:
         if not equals and sign != "~":
             hint = continued(words[:place], word, typed)
             raise UserError(f"{word!r} has no value: write key=value {LISTS}{hint}", key=key)
+        if key == "hydra":
+            raise UserError(
+                f"{typed(key, '{...}')} is not possible: write hydra.<key>=<value>, a word for each", key=key
+            )
         if re.match(PLACES, key):
             raise UserError(
                 f"{key} is not used: runs_dir and experiment, or run_dir, say where a run lies", key=key, value=word

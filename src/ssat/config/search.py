@@ -98,6 +98,9 @@ def no_option(key: str, words: Sequence[str]) -> UserError | None:
     name = key.removeprefix("hydra.sweeper.").partition(".")[0]
     if name == key or not nearest(name, list(OPTIONS)):
         return None
+    if name == "params":
+        swept = key.removeprefix("hydra.sweeper.params.")
+        return UserError(f"{key} is not there yet: write +{key}=..., or {swept}=... after -m", key=key)
     if name in OPTIONS and WORD not in words:
         return UserError(f"{key} is of Optuna's search: write {WORD} with it", key=key)
     if name in OPTIONS:

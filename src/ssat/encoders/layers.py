@@ -169,7 +169,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation, GELU by default, between them."""
+    """Two linear layers with an activation between them, GELU by default: elementwise, without parameters or chance."""
 
     def __init__(self, dim: int, hidden_dim: int, activation: nn.Module | None = None) -> None:
         super().__init__()
@@ -183,15 +183,15 @@ class Mlp(nn.Module):
         if not self._keeps_less(hidden):
             return self.fc2(self.activation(hidden))
         weight, bias = (each.to(hidden.dtype) for each in (self.fc2.weight, self.fc2.bias))
-        return cast(Tensor, recompute.GeluLinear.apply(hidden, weight, bias))
+        return cast(Tensor, recompute.ActivatedLinear.apply(self.activation.forward, hidden, weight, bias))
 
     def _keeps_less(self, hidden: Tensor) -> bool:
-        """Whether GELU is to be computed again in the backward pass; a compiler decides for itself."""
-        gelu = type(self.activation) is nn.GELU and self.activation.approximate == "none"
-        hooks = (self.fc2._forward_pre_hooks, self.fc2._forward_hooks, self.fc2._backward_hooks)
-        plain = type(self.fc2) is nn.Linear and self.fc2.bias is not None and not any(hooks)
+        """Whether the activation is to be computed again in the backward pass; a compiler decides for itself."""
+        parts = (self.activation, self.fc2)
+        hooked = any(part._forward_pre_hooks or part._forward_hooks or part._backward_hooks for part in parts)
+        plain = type(self.fc2) is nn.Linear and self.fc2.bias is not None and not hooked
         trains = hidden.requires_grad and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
-        return gelu and plain and trains
+        return plain and trains
 
 
 def drop_path(branch: Tensor, rate: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,24 +13,30 @@ from torch.autograd.function import once_differentiable
 IN_CACHE = 2**21  # bytes of attention weights
 
 
-class GeluLinear(torch.autograd.Function):
-    """`F.linear(F.gelu(x), weight, bias)` that keeps `x` alone, not the activations, the widest tensors of a block."""
+class ActivatedLinear(torch.autograd.Function):
+    """`F.linear(activation(x), weight, bias)` that keeps `x`, not the activations, the widest tensors of a block."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(..., D) to (..., E); all of one type."""
+    def forward(ctx: Any, activation: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(..., 4D) to (..., D), all of one type; `activation` is elementwise, without parameters or chance."""
         ctx.save_for_backward(x, weight)
-        return F.linear(F.gelu(x), weight, bias)
+        ctx.activation = activation
+        return F.linear(activation(x), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of `x`, `weight` and `bias`; differentiable."""
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        _, of_x, of_weight, of_bias = ctx.needs_input_grad
+        twice = torch.is_grad_enabled()  # a graph of this pass is wanted
         rows = grad.flatten(0, -2)
+        with torch.enable_grad():
+            x = x if twice else x.detach().requires_grad_()
+            activated = ctx.activation(x)
         return (
-            torch.ops.aten.gelu_backward(grad @ weight, x) if of_x else None,
-            rows.mT @ F.gelu(x).flatten(0, -2) if of_weight else None,
+            None,
+            torch.autograd.grad(activated, x, grad @ weight, create_graph=twice)[0] if of_x else None,
+            rows.mT @ activated.flatten(0, -2) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
 

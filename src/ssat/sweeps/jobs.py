@@ -18,6 +18,7 @@ from ssat.core.terminal import tell
 from ssat.core.words import many
 
 NAMED = 3  # jobs of one reason in the summary
+OVERRIDE = r"\+{0,2}[^\s=+~][^=]*=|~[^\s=]"  # how one begins
 Status = Literal["finished", "skipped", "refused", "crashed", "stopped"]
 
 
@@ -98,9 +99,10 @@ def variants(
     return [variant for variant in found if variant.label not in (skip or ())]
 
 
-def _is_list(words: object) -> bool:
-    """Whether it is a list of texts, as overrides are."""
-    return isinstance(words, Sequence) and not isinstance(words, str) and all(isinstance(word, str) for word in words)
+def _is_list(words: object, form: str = "") -> bool:
+    """Whether it is a list of texts, each of which begins with the pattern `form`."""
+    are_many = isinstance(words, Sequence) and not isinstance(words, str)
+    return are_many and all(isinstance(word, str) and re.match(form, word) for word in words)
 
 
 def _named(name: str, lists: object) -> dict[str, Sequence[str]]:
@@ -112,7 +114,7 @@ def _named(name: str, lists: object) -> dict[str, Sequence[str]]:
     key = f"hydra.sweeper.{name}"
     found = lists if isinstance(lists, Mapping) else {}
     wrong = [] if lists is None or isinstance(lists, Mapping) else [lists]
-    wrong += [words for words in found.values() if words is not None and not _is_list(words)]
+    wrong += [words for words in found.values() if words is not None and not _is_list(words, OVERRIDE)]
     if wrong:
         raise UserError(
             f"{key} has {wrong[0]!r} where a name with a list of overrides must be: '{key}={{name:[\"seed=1\"]}}'",
