@@ -46,6 +46,9 @@ def test_page_draws_the_curve(tmp_path):
     records = load(tmp_path, *[labelled("scratch", 0.1, 20.0), labelled("scratch", 1.0, 80.0)])
     page = render(records)
     assert "Accuracy against labels" in page and "% of the labels" in page
+    table = page.partition('aria-label="Table of labels"')[2].partition("</table>")[0]
+    assert re.findall(r"<t[hd](?: [^>]*)?>([^<]*)<", table) == ["labels", "10 %", "100 %", "scratch", "20.00", "80.00"]
+    assert 'class="mode m-scratch"' in table
     assert "Accuracy against labels" not in render(records[:1])
 
 

@@ -101,8 +101,9 @@ def variants(
 
 def _is_list(words: object, form: str = "") -> bool:
     """Whether it is a list of texts, each of which begins with the pattern `form`."""
-    are_many = isinstance(words, Sequence) and not isinstance(words, str)
-    return are_many and all(isinstance(word, str) and re.match(form, word) for word in words)
+    if not isinstance(words, Sequence) or isinstance(words, str):
+        return False
+    return all(isinstance(word, str) and re.match(form, word) for word in words)
 
 
 def _named(name: str, lists: object) -> dict[str, Sequence[str]]:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from markupsafe import Markup
+
 from ssat.core.words import duration, first_few
 from ssat.results.analyses import AnalysisRecord
 from ssat.results.comparisons import finished_comparisons
 from ssat.results.frontier import frontiers, shown, sign
-from ssat.results.label_curve import label_curves, next_labels
+from ssat.results.label_curve import LabelCurve, label_curves, next_labels
 from ssat.results.page.charts import line_chart
 from ssat.results.page.comparison import ComparisonPanel, comparison_panel
 from ssat.results.page.detection import detection_panel
@@ -58,22 +60,17 @@ def render(
     """
     finished = [record for record in records if record.finished]
     space = space_for(len(finished))
-    curves = label_curves(records)
     panels, left_out = _comparisons(records, space)
     is_folded = not analyses and not concerns_the_paper(records, (judged or {}).values())
     return render_template(
         "page.html",
         made=made or datetime.now().astimezone(),
         tiles=_tiles(records) if records else {},
-        label_charts=[
-            line_chart(f"{curve.title}: few labels", curve.series, x_label="% of the labels", y_label="accuracy in %")
-            for curve in curves
-        ],
+        label_curves=[(_label_chart(curve), curve, next_labels(curve)) for curve in label_curves(records)],
         frontiers=[
             (each.title, each.steps, [(row, [(shown(one), sign(one)) for one in row.entries]) for row in each.rows])
             for each in frontiers(records)
         ],
-        next_labels=[(curve.title, next_labels(curve)) for curve in curves],
         panels=panels,
         measures=list(dict.fromkeys(title for panel in panels for title in panel.measured)),
         left_out=left_out,
@@ -85,6 +82,10 @@ def render(
         warnings=warnings,
         notes=[*notes(records), *(f"{line}." for line in copies)],
     )
+
+
+def _label_chart(curve: LabelCurve) -> Markup:
+    return line_chart(f"{curve.title}: few labels", curve.series, x_label="% of the labels", y_label="accuracy in %")
 
 
 def _tiles(records: Sequence[Record]) -> dict[str, str]:
