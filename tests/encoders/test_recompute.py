@@ -54,7 +54,7 @@ def test_an_mlp_has_the_numbers_of_the_plain_one_and_keeps_less(
     assert torch.equal(ours, expected)
     for own, other in zip(gradients(ours, of), gradients(expected, of), strict=True):
         assert torch.equal(own, other)
-    assert plain_kept - ours_kept == plainly * x.numel() // 8 * 32 * (2 if half else 4)  # the activations
+    assert plain_kept - ours_kept == (0 if half else plainly * x.numel() // 8 * 32 * 4)  # the activations
 
 
 def test_the_second_derivative_of_an_mlp_is_right() -> None:
@@ -116,13 +116,13 @@ def test_attention_in_parts_is_attention(queries: int, at_once: int, monkeypatch
 
 def test_the_weights_of_long_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssat.encoders.layers.multiplies_bf16", lambda: True)
-    for tokens, width, kept in ((128, 16, True), (129, 16, False), (513, 64, False)):
+    for tokens, width, kept in ((512, 16, True), (513, 64, False), (128, 4, True), (129, 4, False)):
         heads = tuple(torch.randn(1, 2, tokens, width, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
         found = kept_bytes(lambda heads=heads: attend(*heads), but=heads)  # type: ignore[misc]
         assert (found >= 2 * tokens**2 * 2) is kept
 
 
-@pytest.mark.parametrize("width", [4, 64])  # rows that are long and short for it
+@pytest.mark.parametrize("width", [1, 64])  # rows that are long and short for it
 def test_attention_in_bf16_compiles_into_one_graph(width: int) -> None:
     torch._dynamo.reset()
     heads = [torch.randn(2, 2, 50, width, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]

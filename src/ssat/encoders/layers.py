@@ -85,7 +85,7 @@ def only_visible(x: Tensor, visible: Tensor | None) -> Tensor:
     return x if visible is None else x * up(visible, (x.shape[2], x.shape[3]))
 
 
-LONG = 8  # keys a channel of a head: from there on the attention weights outweigh all else that a block keeps
+LONG, LONG_OF_NARROW = 512, 32  # keys, and keys a channel of a head: the weights of longer rows are not kept
 
 
 @torch.compiler.assume_constant_result
@@ -109,7 +109,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if k.shape[-2] > LONG * q.shape[-1]:
+    if k.shape[-2] > min(LONG, LONG_OF_NARROW * q.shape[-1]):
         return cast(Tensor, recompute.Attention.apply(q, k, v))
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     weights = torch.bmm(flat[0] * q.shape[-1] ** -0.5, flat[1].mT).softmax(dim=-1)
@@ -182,16 +182,17 @@ class Mlp(nn.Module):
         hidden = self.fc1(x)
         if not self._keeps_less(hidden):
             return self.fc2(self.activation(hidden))
-        weight, bias = (each.to(hidden.dtype) for each in (self.fc2.weight, self.fc2.bias))
-        return cast(Tensor, recompute.ActivatedLinear.apply(self.activation.forward, hidden, weight, bias))
+        return cast(
+            Tensor, recompute.ActivatedLinear.apply(self.activation.forward, hidden, self.fc2.weight, self.fc2.bias)
+        )
 
     def _keeps_less(self, hidden: Tensor) -> bool:
-        """Whether the activation is to be computed again in the backward pass; a compiler decides for itself."""
+        """Whether to compute the activation again in the backward pass: in bf16 it costs time; a compiler decides."""
         parts = (self.activation, self.fc2)
         hooked = any(part._forward_pre_hooks or part._forward_hooks or part._backward_hooks for part in parts)
         plain = type(self.fc2) is nn.Linear and self.fc2.bias is not None and not hooked
         trains = hidden.requires_grad and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
-        return plain and trains
+        return plain and trains and hidden.dtype in (torch.float32, torch.float64)
 
 
 def drop_path(branch: Tensor, rate: float) -> Tensor:
