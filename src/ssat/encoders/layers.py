@@ -98,7 +98,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention of (B, H, N, d).
 
     The fused kernel for bf16 on a CPU is the slowest way: there it is two products with a softmax between, or fp32. The
-    weights of long rows are computed again in the backward pass, to the same bits.
+    weights of long rows are computed again in the backward pass.
     """
     if q.device.type != "cpu" or q.dtype in (torch.float32, torch.float64):
         return F.scaled_dot_product_attention(q, k, v)
@@ -109,9 +109,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if k.shape[-2] > min(LONG, LONG_OF_NARROW * q.shape[-1]):
-        return cast(Tensor, recompute.Attention.apply(q, k, v))
     flat = [x.flatten(0, 1) for x in (q, k, v)]
+    if k.shape[-2] > min(LONG, LONG_OF_NARROW * q.shape[-1]):
+        return cast(Tensor, recompute.Attention.apply(*flat)).unflatten(0, q.shape[:2])
     weights = torch.bmm(flat[0] * q.shape[-1] ** -0.5, flat[1].mT).softmax(dim=-1)
     return torch.bmm(weights, flat[2]).unflatten(0, q.shape[:2])
 

@@ -44,42 +44,39 @@ class ActivatedLinear(torch.autograd.Function):
 class Attention(torch.autograd.Function):
     """Attention as two products with a softmax between, whose weights nobody keeps.
 
-    A few samples at a time, so that their weights stay in the processor's cache.
+    A few heads at a time, so that their weights stay in the processor's cache.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, H, Q, d) of queries (B, H, Q, d), keys and values (B, H, K, d)."""
+        """(B, Q, d) of queries (B, Q, d), keys and values (B, K, d); B counts samples and heads."""
         ctx.save_for_backward(q, k, v)
-        out = q.new_empty(len(q), q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)  # heads side by side
-        for part, queries, keys, values in _parts(q, k, v):
-            out[part] = torch.bmm(_weights(queries, keys), values).view_as(out[part])
+        out = torch.empty_like(q)
+        for part in _parts(q, k):
+            torch.bmm(_weights(q[part], k[part]), v[part], out=out[part])
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of queries, keys and values."""
-        inputs = ctx.saved_tensors
-        results = tuple(torch.empty_like(x) for x in inputs)
-        scale = grad.shape[-1] ** -0.5
-        for part, q, k, v, of_out in _parts(*inputs, grad):
-            weights = _weights(q, k)
-            of_scores = torch._softmax_backward_data(torch.bmm(of_out, v.mT), weights, -1, weights.dtype)
-            of_keys = torch.bmm(of_scores.mT, q).mul_(scale)
-            found = torch.bmm(of_scores, k).mul_(scale), of_keys, torch.bmm(weights.mT, of_out)
-            for result, of in zip(results, found, strict=True):
-                result[part] = of.view_as(result[part])
-        return results
+        q, k, v = ctx.saved_tensors
+        of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
+        for part in _parts(q, k):
+            weights = _weights(q[part], k[part])
+            torch.bmm(weights.mT, grad[part], out=of_v[part])
+            of_weights = torch.bmm(grad[part], v[part].mT)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            torch.bmm(of_scores, k[part], out=of_q[part])
+            torch.bmm(of_scores.mT, q[part], out=of_k[part])
+        scale = q.shape[-1] ** -0.5
+        return of_q.mul_(scale), of_k.mul_(scale), of_v
 
 
-def _parts(q: Tensor, k: Tensor, *more: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Slices of the samples, with each tensor's (B, H, N, d) as (samples * H, N, d)."""
-    of_sample = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()
-    at_once = max(1, IN_CACHE // of_sample)
-    for start in range(0, len(q), at_once):
-        part = slice(start, start + at_once)
-        yield part, *(x[part].flatten(0, 1) for x in (q, k, *more))
+def _parts(q: Tensor, k: Tensor) -> Iterator[slice]:
+    """Slices of samples and heads whose attention weights stay in the cache."""
+    at_once = max(1, IN_CACHE // (q.shape[1] * k.shape[1] * q.element_size()))
+    return (slice(start, start + at_once) for start in range(0, len(q), at_once))
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
