@@ -304,8 +304,11 @@ def test_distances_of_a_single_token_are_refused(tmp_path: Path, console: Consol
     sizes = ["encoder.embed_dim=12", "encoder.depths=[1,1,1,2]"]
     small_run(tmp_path, "encoder=swin_t", *sizes, "data.samples_per_class=4")
     few = "analysis=distance of run .*swin_t.*: an input of 16 x 16 has a single token after block 4"
-    with pytest.raises(UserError, match=f"{few}.*; analysis=gradcam can be made"):
-        analyze([listed([only_run(tmp_path)]), "analysis=distance,variance,gradcam"], console)
+    with pytest.raises(UserError, match=f"{few}.*; analysis=hessian can be made"):
+        analyze([listed([only_run(tmp_path)]), "analysis=distance,variance,hessian"], console)
+    alone = "analysis=gradcam of run .*: Grad-CAM compares places, and of an input of 16 x 16 the encoder has one alone"
+    with pytest.raises(UserError, match=alone):
+        analyze([listed([only_run(tmp_path)]), "analysis=gradcam"], console)
 
 
 def test_a_single_patch_has_a_distance_from_the_class_token(tmp_path: Path, console: Console) -> None:

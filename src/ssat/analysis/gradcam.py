@@ -55,16 +55,22 @@ class Scored(Protocol):
         ...
 
 
-def class_maps(model: Scored, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, classes), and the maps (B, h, w) in [0, 1] of the predicted class and of `targets`."""
+def _with_activation(model: Scored, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, classes), and what the encoder's `evidence_layer` gives."""
     kept: list[Tensor] = []
     hook = target_layer(model.encoder).register_forward_hook(lambda module, inputs, output: kept.append(output))
     try:
-        # A frozen encoder has no graph of its own.
-        logits = model.logits(images.clone().requires_grad_())
+        logits = model.logits(images)
     finally:
         hook.remove()
     (activation,) = kept
+    return logits, activation
+
+
+def class_maps(model: Scored, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, classes), and the maps (B, h, w) in [0, 1] of the predicted class and of `targets`."""
+    # A frozen encoder has no graph of its own.
+    logits, activation = _with_activation(model, images.clone().requires_grad_())
     maps = []
     for classes in (logits.argmax(1), targets):
         scores = logits.gather(1, classes.unsqueeze(1)).sum()
@@ -78,7 +84,7 @@ def gradcam(model: Model, indices: Sequence[int], *, batch_size: int) -> Measure
     """Figure 10: a heat map of the predicted class over each image; of the true one too where an image is misread.
 
     Raises:
-        UserError: the run has learned no labels, or its encoder has no `evidence_layer`.
+        UserError: the run has learned no labels, or its encoder has no `evidence_layer` or no two places.
     """
     check(model)
     found: list[dict[str, Any]] = []
@@ -108,10 +114,18 @@ def gradcam(model: Model, indices: Sequence[int], *, batch_size: int) -> Measure
 
 
 def check(model: Model) -> None:
-    """Raises: UserError: the model has no class scores or no places to draw."""
+    """Raises: UserError: the model has no class scores, or no two places to draw."""
     if model.head is None:
         raise UserError(f"run {model.facts['run']} has learned no labels: Grad-CAM explains the score of a class")
-    target_layer(model.encoder)
+    (batch,) = model.batches([0], 1)
+    with torch.no_grad():
+        _, activation = _with_activation(model, batch.images)
+    if model.encoder.evidence_map(activation).shape[2:].numel() < 2:
+        side = " x ".join(map(str, model.encoder.img_size))
+        raise UserError(
+            f"Grad-CAM compares places, and of an input of {side} the encoder has one alone: train with a larger"
+            " data.img_size, or leave it out"
+        )
 
 
 def _described(
