@@ -108,6 +108,7 @@ def refusal(*words: str) -> UserError:
         # no overrides at all
         ("=3", "", "names no key"),
         ('hydra={sweeper:{rows:{a:["seed=1"]}}}', "hydra", "write hydra.<key>=<value>, a word for each"),
+        ("hydra/sweeper=null", "hydra/sweeper", "'hydra/sweeper=null' is not possible: leave it out"),
         (
             "hydra.sweeper.params={seed:3}",
             "hydra.sweeper.params.seed",

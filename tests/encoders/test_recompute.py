@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssat.encoders import recompute
-from ssat.encoders.cvt import QuickGELU
-from ssat.encoders.layers import Mlp, attend
+from ssat.encoders.layers import Mlp, QuickGELU, attend
 
 
 def kept_bytes(compute: Callable[[], Tensor], *, but: tuple[Tensor, ...] = ()) -> int:
@@ -86,6 +85,49 @@ def test_an_mlp_without_a_second_bias_and_one_that_is_hooked_work() -> None:
     assert torch.equal(*(gradients(form(x), [mlp.fc2.weight])[0] for form in (mlp, lambda x: plain(mlp, x))))
 
 
+def test_hooks_of_the_first_layer_s_output_are_called_once_in_a_pass_of_which_a_graph_is_wanted() -> None:
+    mlp, x = Mlp(8, 32), torch.randn(5, 8, requires_grad=True)
+
+    def gradient(form: Callable[[Tensor], Tensor]) -> Tensor:
+        handle = mlp.fc1.register_forward_hook(lambda module, given, out: (out.register_hook(lambda g: 2 * g), out)[1])
+        (found,) = torch.autograd.grad(form(x).square().sum(), x, create_graph=True)
+        handle.remove()
+        return found
+
+    assert torch.equal(gradient(mlp), gradient(lambda x: plain(mlp, x)))
+
+
+@pytest.mark.parametrize("activation", [nn.PReLU(), nn.ReLU(inplace=True), nn.Sequential(nn.GELU(), nn.Dropout(0.5))])
+def test_an_activation_of_another_kind_is_not_computed_again(activation: nn.Module) -> None:
+    mlp, x = Mlp(8, 32, activation), torch.randn(5, 8, requires_grad=True)
+    of = [x, *mlp.parameters()]
+    outs = []
+    for form in (mlp, lambda x: plain(mlp, x)):
+        torch.manual_seed(0)
+        outs.append(gradients(form(x), of))
+    for own, other in zip(*outs, strict=True):
+        assert torch.equal(own, other)
+
+
+def test_whoever_watches_the_second_layer_is_called() -> None:
+    mlp, x = Mlp(8, 32), torch.randn(5, 8, requires_grad=True)
+    calls: list[object] = []
+    handle = mlp.fc2.register_full_backward_pre_hook(lambda module, grad: calls.append(module))
+    mlp(x).sum().backward()
+    handle.remove()
+    assert calls == [mlp.fc2]
+    mlp.fc2.forward = lambda given: given[..., :8]  # type: ignore[method-assign]
+    assert torch.equal(mlp(x), mlp.activation(mlp.fc1(x))[..., :8])
+
+
+def test_an_mlp_of_one_token_and_its_transforms_are_right() -> None:
+    mlp, x = Mlp(8, 32), torch.randn(8, requires_grad=True)
+    assert torch.equal(*(torch.autograd.grad(form(x).sum(), x)[0] for form in (mlp, lambda x: plain(mlp, x))))
+    for transform in (torch.func.grad, torch.func.jacrev):
+        ours, expected = (transform(lambda x, form=form: form(x).sum())(x) for form in (mlp, lambda x: plain(mlp, x)))  # type: ignore[misc]
+        assert torch.equal(ours, expected)
+
+
 def test_a_checkpointed_mlp_keeps_its_input_alone() -> None:
     mlp, x = Mlp(8, 32), torch.randn(5, 8, requires_grad=True)
 
@@ -112,6 +154,19 @@ def test_attention_in_parts_is_attention(queries: int, at_once: int, monkeypatch
     weights = torch.randn_like(expected)
     for own, other in zip(*(torch.autograd.grad(out, (q, k, v), weights) for out in (ours, expected)), strict=True):
         assert torch.allclose(own, other, rtol=0, atol=1e-13)
+
+
+def test_the_second_derivative_of_attention_in_parts_is_right() -> None:
+    inputs = [torch.randn(2, n, 3, dtype=torch.double, requires_grad=True) for n in (2, 4, 4)]
+    assert torch.autograd.gradcheck(recompute.Attention.apply, inputs)
+    assert torch.autograd.gradgradcheck(recompute.Attention.apply, inputs)
+
+
+def test_attention_without_queries_or_with_wider_values_is_right() -> None:
+    q, k, v = (torch.randn(2, n, d) for n, d in ((0, 3), (4, 3), (4, 5)))
+    assert recompute.Attention.apply(q, k, v).shape == (2, 0, 5)
+    q = torch.randn(2, 3, 3)
+    assert torch.allclose(recompute.Attention.apply(q, k, v), two_products(q, k, v), rtol=0, atol=1e-6)
 
 
 def test_the_weights_of_long_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

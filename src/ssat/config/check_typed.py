@@ -24,11 +24,11 @@ def _is_read(run: Run, name: str) -> bool:
     return any(getattr(phase.recipe, name, None) == own for phase in run.mode.phases)
 
 
-def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
+def leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
     """The keys that a value sets, each with its own: `{lam: 0.3}` of recipe sets recipe.lam."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
+            yield from leaves(f"{key}.{name}", inner)
     else:
         yield key, "null" if value is None else str(value)
 
@@ -38,7 +38,7 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         is_nested = value.startswith("{")
-        yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
+        yield from leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
 
 
 def check_sweeper(words: Sequence[str]) -> None:

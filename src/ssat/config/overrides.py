@@ -113,10 +113,9 @@ def check(words: Sequence[str], config_name: str) -> None:
         if not equals and sign != "~":
             hint = continued(words[:place], word, typed)
             raise UserError(f"{word!r} has no value: write key=value {LISTS}{hint}", key=key)
-        if key == "hydra":
-            raise UserError(
-                f"{typed(key, '{...}')} is not possible: write hydra.<key>=<value>, a word for each", key=key
-            )
+        if key == "hydra" or (key.startswith("hydra/") and word.endswith("=null")):
+            how = "write hydra.<key>=<value>, a word for each" if key == "hydra" else "leave it out"
+            raise UserError(f"{word[:LONGEST]!r} is not possible: {how}", key=key)
         if re.match(PLACES, key):
             raise UserError(
                 f"{key} is not used: runs_dir and experiment, or run_dir, say where a run lies", key=key, value=word

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssat.core.errors import UserError
 from ssat.encoders.base import Dense, Encoder, Latent, both_sides, gather_tokens, split_mask
-from ssat.encoders.layers import Mlp, drop_path, only_visible, through, up
+from ssat.encoders.layers import Mlp, QuickGELU, drop_path, only_visible, through, up
 
 EPS = 1e-5
 
@@ -94,14 +94,6 @@ class ConvAttention(nn.Module):
         with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
             return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=self.scale)
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the official code's approximation of GELU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape, elementwise."""
-        return x * torch.sigmoid(1.702 * x)
 
 
 class ConvBlock(nn.Module):

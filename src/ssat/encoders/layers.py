@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from ssat.core.errors import UserError
@@ -104,16 +105,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
         if q.dtype == torch.bfloat16 and multiplies_bf16():
-            return _two_products(q, k, v)
+            if k.shape[-2] > min(LONG, LONG_OF_NARROW * q.shape[-1]) and recompute.possible(q):
+                return _apart(recompute.Attention.apply, q, k, v)
+            if k.shape[-2] <= LONG:
+                return _apart(recompute.two_products, q, k, v)
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
 
 
-def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    flat = [x.flatten(0, 1) for x in (q, k, v)]
-    if k.shape[-2] > min(LONG, LONG_OF_NARROW * q.shape[-1]):
-        return cast(Tensor, recompute.Attention.apply(*flat)).unflatten(0, q.shape[:2])
-    weights = torch.bmm(flat[0] * q.shape[-1] ** -0.5, flat[1].mT).softmax(dim=-1)
-    return torch.bmm(weights, flat[2]).unflatten(0, q.shape[:2])
+def _apart(attention: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`attention` of tensors (B, N, d), where B counts samples and heads, on tensors (B, H, N, d)."""
+    return cast(Tensor, attention(*(x.flatten(0, 1) for x in (q, k, v)))).unflatten(0, q.shape[:2])
 
 
 class Attention(nn.Module):
@@ -168,8 +169,16 @@ class Attention(nn.Module):
         return self.proj(self.attend(self.heads(q), self.heads(k), self.heads(v)).transpose(1, 2).flatten(2))
 
 
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), an approximation of GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, elementwise."""
+        return x * torch.sigmoid(1.702 * x)
+
+
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them, GELU by default: elementwise, without parameters or chance."""
+    """Two linear layers with an activation, GELU by default, between them."""
 
     def __init__(self, dim: int, hidden_dim: int, activation: nn.Module | None = None) -> None:
         super().__init__()
@@ -182,17 +191,23 @@ class Mlp(nn.Module):
         hidden = self.fc1(x)
         if not self._keeps_less(hidden):
             return self.fc2(self.activation(hidden))
-        return cast(
-            Tensor, recompute.ActivatedLinear.apply(self.activation.forward, hidden, self.fc2.weight, self.fc2.bias)
-        )
+        activated = recompute.ActivatedLinear.apply(self.activation.forward, hidden, self.fc2.weight, self.fc2.bias)
+        return cast(Tensor, activated)
 
     def _keeps_less(self, hidden: Tensor) -> bool:
-        """Whether to compute the activation again in the backward pass: in bf16 it costs time; a compiler decides."""
-        parts = (self.activation, self.fc2)
-        hooked = any(part._forward_pre_hooks or part._forward_hooks or part._backward_hooks for part in parts)
-        plain = type(self.fc2) is nn.Linear and self.fc2.bias is not None and not hooked
-        trains = hidden.requires_grad and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
-        return plain and trains and hidden.dtype in (torch.float32, torch.float64)
+        """Whether to compute the activation again in the backward pass; in bf16 it would cost time."""
+        if not (recompute.possible(hidden) and hidden.requires_grad):
+            return False
+        known = type(self.activation) in (nn.GELU, QuickGELU) and type(self.fc2) is nn.Linear
+        whole = hidden.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        watched = _has_any_global_hook() or any(map(is_watched, (self.activation, self.fc2)))
+        return known and self.fc2.bias is not None and whole and not watched
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether someone wants to be called when `module` is: by a hook, or a `forward` of this instance."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def drop_path(branch: Tensor, rate: float) -> Tensor:
