@@ -24,7 +24,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ssat.config.check_typed import check_typed, leaves
+from ssat.config.check_typed import check_typed, whole_keys
 from ssat.config.command_line import explain
 from ssat.config.fields import parse
 from ssat.config.identity import config_hash
@@ -95,8 +95,7 @@ class VariantSweeper(BasicSweeper):
         cells: Any,
         trains_nothing: str | None,
     ) -> None:
-        own = (plain(params) or {}).items()
-        super().__init__(max_batch_size, dict(leaf for key, value in own for leaf in leaves(key, value)))
+        super().__init__(max_batch_size, whole_keys(plain(params) or {}))
         self.rows, self.columns, self.skip = plain(rows), plain(columns), plain(skip)
         self.cells, self.trains_nothing = plain(cells), trains_nothing
         self.failed: dict[str, Request] = {}

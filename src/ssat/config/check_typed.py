@@ -24,13 +24,18 @@ def _is_read(run: Run, name: str) -> bool:
     return any(getattr(phase.recipe, name, None) == own for phase in run.mode.phases)
 
 
-def leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
+def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
     """The keys that a value sets, each with its own: `{lam: 0.3}` of recipe sets recipe.lam."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from leaves(f"{key}.{name}", inner)
+            yield from _leaves(f"{key}.{name}", inner)
     else:
         yield key, "null" if value is None else str(value)
+
+
+def whole_keys(params: dict[str, object]) -> dict[str, str]:
+    """{encoder: {depth: 1}} as {encoder.depth: 1}, which is an override."""
+    return dict(leaf for key, value in params.items() for leaf in _leaves(key, value))
 
 
 def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -38,7 +43,7 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         is_nested = value.startswith("{")
-        yield from leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
+        yield from _leaves(key, OverridesParser.create().parse_override(word).value() if is_nested else value)
 
 
 def check_sweeper(words: Sequence[str]) -> None:
